@@ -1,0 +1,83 @@
+"""Building blocks: time embedding, residual block, attention, down and up."""
+
+import math
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unnoise.types import Images, PerImage
+
+Features = Float[Tensor, "b k"]
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoids of the time and a two-layer network; Ho et al. 2020, appendix B. [b] -> [b, 4 * width]."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.half = width // 2
+        self.mlp = nn.Sequential(nn.Linear(2 * self.half, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
+
+    def forward(self, time: PerImage) -> Features:
+        index = torch.arange(self.half, device=time.device, dtype=torch.float32)
+        angles = time.float()[:, None] * torch.exp(-math.log(10_000) * index / self.half)
+        waves = torch.cat([angles.cos(), angles.sin()], dim=1)
+        return self.mlp(waves.to(self.mlp[0].weight.dtype))  # type: ignore[no-any-return]
+
+
+def norm(channels: int, groups: int) -> nn.GroupNorm:
+    """GroupNorm with at most `groups` groups, of at least two channels each where that divides."""
+    return nn.GroupNorm(math.gcd(groups, channels), channels)
+
+
+class ResBlock(nn.Module):
+    """norm, SiLU, conv, + time, norm, SiLU, dropout, conv, + input."""
+
+    def __init__(self, c_in: int, c_out: int, width_time: int, groups: int, dropout: float) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = norm(c_in, groups), nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.time = nn.Linear(width_time, c_out)
+        self.norm2, self.conv2 = norm(c_out, groups), nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
+
+    def forward(self, x: Images, emb: Features) -> Images:
+        h = self.conv1(F.silu(self.norm1(x))) + self.time(F.silu(emb))[:, :, None, None]
+        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        return self.skip(x) + h  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    """Self-attention over the pixels, with a residual connection."""
+
+    def __init__(self, channels: int, head: int, groups: int) -> None:
+        super().__init__()
+        self.heads = max(1, channels // head)
+        self.norm = norm(channels, groups)
+        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+
+    def forward(self, x: Images) -> Images:
+        b, c, h, w = x.shape
+        tokens = self.qkv(self.norm(x).flatten(2).transpose(1, 2))  # [b, h*w, 3c]
+        q, k, v = tokens.unflatten(2, (3, self.heads, c // self.heads)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return x + self.out(mixed).transpose(1, 2).unflatten(2, (h, w))  # type: ignore[no-any-return]
+
+
+class Up(nn.Module):
+    """Double the size: nearest neighbour then a convolution, or a transposed convolution."""
+
+    def __init__(self, channels: int, kind: Literal["nearest", "transposed"]) -> None:
+        super().__init__()
+        self.nearest = kind == "nearest"
+        self.conv: nn.Module = (
+            nn.Conv2d(channels, channels, 3, padding=1)
+            if self.nearest
+            else nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
+        )
+
+    def forward(self, x: Images) -> Images:
+        return self.conv(F.interpolate(x, scale_factor=2.0) if self.nearest else x)  # type: ignore[no-any-return]

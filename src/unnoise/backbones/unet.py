@@ -1,0 +1,110 @@
+"""The U-Net of the DDPM paper's family."""
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unnoise.backbones.layers import Attention, Features, ResBlock, TimeEmbedding, Up, norm
+from unnoise.errors import InputError
+from unnoise.registry import backbone
+from unnoise.types import Images, Labels, PerImage
+
+
+class Block(nn.Module):
+    """A residual block, and attention where the level has it."""
+
+    def __init__(self, res: ResBlock, attention: Attention | None) -> None:
+        super().__init__()
+        self.res, self.attention = res, attention
+
+    def forward(self, x: Images, emb: Features) -> Images:
+        x = self.res(x, emb)
+        return x if self.attention is None else self.attention(x)  # type: ignore[no-any-return]
+
+
+@backbone
+class UNet(nn.Module):
+    """Ho et al. 2020 (arXiv:2006.11239), appendix B: residual U-Net with time embedding; any size from 8 px.
+
+    widths: channels of each level, each half the size of the one before. layers: residual blocks a level (one more on
+    the way up). attention: scales that attend, 4 for a quarter of the image's size; the middle always does. patch: the
+    network works on patch x patch pixels folded into channels. head: channels of an attention head.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        classes: int = 0,
+        *,
+        widths: tuple[int, ...] = (64, 128, 256),
+        layers: int = 2,
+        attention: tuple[int, ...] = (),
+        patch: int = 1,
+        groups: int = 32,
+        head: int = 8,
+        up: Literal["nearest", "transposed"] = "nearest",
+        dropout: float = 0.0,
+        zero_init: bool = True,
+    ) -> None:
+        super().__init__()
+        if not widths or min(*widths, layers, patch, groups, head) < 1 or widths[0] % 2:
+            raise InputError(f"unet: widths {widths} must be positive, the first even; layers, patch, groups, head >= 1")
+        scales = [patch * 2**i for i in range(len(widths))]
+        if not set(attention) <= set(scales):
+            raise InputError(f"unet: attention is at scales among {scales}, got {sorted(attention)}")
+        self.patch, self.multiple, width_time = patch, scales[-1], 4 * widths[0]
+
+        def block(c_in: int, c_out: int, attend: bool) -> Block:
+            res = ResBlock(c_in, c_out, width_time, groups, dropout)
+            return Block(res, Attention(c_out, head, groups) if attend else None)
+
+        self.time, self.label = TimeEmbedding(widths[0]), nn.Embedding(classes, width_time) if classes else None
+        self.conv_in = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        c, skips = widths[0], [widths[0]]
+        for i, (width, scale) in enumerate(zip(widths, scales, strict=True)):
+            for _ in range(layers):
+                self.down.append(block(c, width, scale in attention))
+                skips.append(c := width)
+            if i < len(widths) - 1:
+                self.down.append(nn.Conv2d(c, c, 3, stride=2, padding=1))
+                skips.append(c)
+        self.middle = nn.ModuleList([block(c, c, attend=True), block(c, c, attend=False)])
+        for i, (width, scale) in reversed(list(enumerate(zip(widths, scales, strict=True)))):
+            for _ in range(layers + 1):
+                self.up.append(block(c + skips.pop(), width, scale in attention))
+                c = width
+            if i:
+                self.up.append(Up(c, up))
+        self.norm_out, self.conv_out = norm(c, groups), nn.Conv2d(c, channels * patch**2, 3, padding=1)
+        if zero_init:
+            self.zero_init()
+
+    def zero_init(self) -> None:
+        """Each residual branch and the output start at zero, so the network starts as (nearly) the identity."""
+        last = [m.conv2 if isinstance(m, ResBlock) else m.out for m in self.modules() if isinstance(m, ResBlock | Attention)]
+        for module in [*last, self.conv_out]:
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Images:
+        height, width = x.shape[-2:]
+        pad_h, pad_w = -height % self.multiple, -width % self.multiple
+        if pad_h or pad_w:
+            x = F.pad(x, (pad_w // 2, pad_w - pad_w // 2, pad_h // 2, pad_h - pad_h // 2), mode="replicate")
+        emb = self.time(time)
+        if self.label is not None and label is not None:
+            emb = emb + self.label(label)
+        h = self.conv_in(F.pixel_unshuffle(x, self.patch))
+        skips = [h]
+        for module in self.down:
+            h = module(h, emb) if isinstance(module, Block) else module(h)
+            skips.append(h)
+        for module in self.middle:
+            h = module(h, emb)
+        for module in self.up:
+            h = module(torch.cat([h, skips.pop()], dim=1), emb) if isinstance(module, Block) else module(h)
+        h = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
+        return h[..., pad_h // 2 : pad_h // 2 + height, pad_w // 2 : pad_w // 2 + width]

@@ -1,0 +1,69 @@
+"""One frozen dataclass per command, of plain values. Each field is a flag of the command line and a key in YAML."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def option(default: Any, text: str) -> Any:
+    """A field with the help text of its flag."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn from a model; kept in the checkpoint."""
+
+    sampler: str = "dpmpp_2m"
+    steps: int = 20
+    spacing: str = "trailing"
+    clip: bool = True
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`unnoise train`."""
+
+    data: str = option("faces", "folder, zip, tar, npy, npz, IDX or parquet of images, or the name of a built-in set")
+    out: str | None = option(None, "run folder to create (default: runs/NAME-N)")
+    budget: str | None = option(None, "wall time of the training, e.g. 90s, 10m, 2h (default 10m)")
+    images: str | None = option(None, "length in images seen, e.g. 50000 or 2M, instead of a budget")
+    epochs: int | None = option(None, "length in passes over the data, instead of a budget")
+    size: str | None = option(None, "64 or WIDTHxHEIGHT (default: the data's own up to 64, else 64)")
+    channels: int | None = option(None, "1 gray, 2 gray + alpha, 3 RGB, 4 RGBA (default: the data's own)")
+    fit: Literal["crop", "pad", "stretch"] = option("crop", "how other proportions are fitted to the size")
+    limit: int | None = option(None, "use the first so many images")
+    classes: bool = option(False, "sub-folders or a label column become classes")
+    flip: bool = option(False, "mirror images at random")
+    backbone: str = option("unet:widths=32-64-128,layers=1,patch=2,groups=8,head=32", "network, as NAME:OPTION=VALUE,...")
+    schedule: str = option("cosine", "noise schedule")
+    target: str = option("x0", "what the network outputs")
+    objective: str = option("min_snr", "training objective")
+    batch: int = option(64, "images in a training step")
+    lr: float = option(1e-3, "peak learning rate")
+    warmup: int = option(2000, "images over which the learning rate rises")
+    decay: Literal["cosine", "none"] = option("cosine", "course of the learning rate over the training's length")
+    weight_decay: float = option(0.01, "AdamW's weight decay")
+    max_grad_norm: float = option(1.0, "gradients are scaled down to this norm; 0 is off")
+    ema_halflife: float = option(50_000.0, "half-life of the weight average in images; 0 is off")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "auto: bf16 or fp16 where the device gains")
+    sampler: str = option("dpmpp_2m", "sampler of previews and default of `unnoise sample`")
+    steps: int = option(20, "its steps")
+    spacing: str = option("trailing", "which noise levels it visits")
+    clip: bool = option(True, "keep predicted images in range while sampling")
+    seed: int = option(0, "seed of weights, order and noise")
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """`unnoise sample`."""
+
+    run: str = option("", "run folder or its model.safetensors")
+    n: int = option(16, "number of images")
+    out: str | None = option(None, "new folder for the images (default: a new one in the run)")
+    sampler: str | None = option(None, "e.g. ddim:eta=0.5 (default: the run's own)")
+    steps: int | None = option(None, "network evaluations an image (default: the run's own)")
+    spacing: str | None = option(None, "which noise levels are visited (default: the run's own)")
+    clip: bool | None = option(None, "keep predicted images in range (default: the run's own)")
+    seed: int = option(0, "seed of the first image; image i has seed + i")
+    label: str | None = option(None, "class by name (default: every class in turn)")
+    batch: int = option(64, "images computed at a time; does not change them")

@@ -1,0 +1,147 @@
+"""Images in a zip or tar file, read in place: nothing is extracted, so no name can reach outside."""
+
+import re
+import tarfile
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from unnoise.data.items import (
+    MOST_BYTES,
+    Broken,
+    Item,
+    Source,
+    file_key,
+    is_hidden,
+    is_image,
+    label_of,
+    suffix_of,
+)
+from unnoise.errors import InputError
+
+TOO_LARGE = Broken(f"larger than {MOST_BYTES >> 20} MiB".encode())
+DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError)
+COMPRESSED = r"\.(tgz|gz|bz2|xz)$"
+
+
+class Member(NamedTuple):
+    """One regular file of an archive."""
+
+    parts: tuple[str, ...]
+    size: int
+    at: zipfile.ZipInfo | int  # how to read it: a zip entry, or the offset of its bytes in a plain tar
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn damage to the archive as a whole into one line."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}; is the archive complete?") from None
+
+
+def safe_parts(name: str) -> tuple[str, ...] | None:
+    """The components of a member's name, or None where it is hidden or points out of the archive."""
+    name = name.replace("\\", "/")
+    parts = tuple(part for part in name.split("/") if part not in ("", "."))
+    outside = name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name)
+    return None if outside or not parts or any(map(is_hidden, parts)) else parts
+
+
+def root_depth(members: Iterable[Member]) -> int:
+    """1 where everything lies in one top folder, as when a folder was packed whole; else 0."""
+    tops = {member.parts[0] if len(member.parts) > 1 else None for member in members}
+    return int(len(tops) == 1 and None not in tops)
+
+
+def item_of(parts: tuple[str, ...], content: bytes, depth: int) -> Item:
+    return Item("/".join(parts), content, label_of(parts[depth:]))
+
+
+def read_zip(path: Path) -> Source:
+    members, ignored = zip_members(path)
+    return Source(path.stem, file_key(path), lambda: stream_zip(path, members), len(members), ignored)
+
+
+def zip_members(path: Path) -> tuple[list[Member], Counter[str]]:
+    members, ignored = [], Counter[str]()
+    with told(path), zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            parts = None if info.is_dir() else safe_parts(info.filename)
+            if parts and is_image(parts[-1]):
+                members.append(Member(parts, info.file_size, info))
+            elif parts:
+                ignored[suffix_of(parts[-1])] += 1
+    return sorted(members, key=lambda member: member.parts), ignored
+
+
+def stream_zip(path: Path, members: list[Member]) -> Iterator[Item]:
+    depth = root_depth(members)
+    with told(path), zipfile.ZipFile(path) as archive:
+        for member in members:
+            yield item_of(member.parts, zip_bytes(archive, member), depth)
+
+
+def zip_bytes(archive: zipfile.ZipFile, member: Member) -> bytes:
+    """Read one member; damage to it is its own, the others are still good."""
+    if member.size > MOST_BYTES:
+        return TOO_LARGE
+    try:
+        with archive.open(member.at) as file:  # type: ignore[arg-type]
+            content = file.read(MOST_BYTES + 1)  # the declared size may be a lie
+    except RuntimeError:
+        return Broken(b"encrypted")
+    except DAMAGE:
+        return Broken(b"damaged in the archive")
+    return TOO_LARGE if len(content) > MOST_BYTES else content
+
+
+def read_tar(path: Path) -> Source:
+    """Plain tar files are read in sorted order; compressed ones in their own order, for they have no way back."""
+    ignored: Counter[str] = Counter()  # known after the first pass: listing a large .tar.gz takes as long as reading it
+    compressed = re.search(COMPRESSED, path.name.lower())
+    stream = stream_compressed if compressed else stream_plain
+    name = re.sub(r"\.(tar|tgz)(\.\w+)?$", "", path.name, flags=re.IGNORECASE)
+    return Source(name, file_key(path), lambda: stream(path, ignored), None, ignored)
+
+
+def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfile.TarInfo]]:
+    """Regular files only: no links, devices or sparse files."""
+    while (info := archive.next()) is not None:
+        parts = safe_parts(info.name) if info.isreg() and not info.issparse() else None
+        if parts:
+            yield parts, info
+        archive.members = []  # the library would keep every header it has seen
+
+
+def survey_tar(path: Path, mode: str, ignored: Counter[str]) -> Iterator[Member]:
+    ignored.clear()
+    with told(path), tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for parts, info in tar_files(archive):
+            if is_image(parts[-1]):
+                yield Member(parts, info.size, info.offset_data)
+            else:
+                ignored[suffix_of(parts[-1])] += 1
+
+
+def stream_plain(path: Path, ignored: Counter[str]) -> Iterator[Item]:
+    members = sorted(survey_tar(path, "r:", ignored), key=lambda member: member.parts)
+    depth = root_depth(members)
+    with told(path), path.open("rb") as file:
+        for member in members:
+            file.seek(member.at)  # type: ignore[arg-type]
+            yield item_of(member.parts, TOO_LARGE if member.size > MOST_BYTES else file.read(member.size), depth)
+
+
+def stream_compressed(path: Path, ignored: Counter[str]) -> Iterator[Item]:
+    depth = root_depth(survey_tar(path, "r|*", ignored))
+    with told(path), tarfile.open(path, "r|*") as archive:
+        for parts, info in tar_files(archive):
+            if is_image(parts[-1]):
+                file = archive.extractfile(info)
+                yield item_of(parts, TOO_LARGE if info.size > MOST_BYTES or not file else file.read(), depth)

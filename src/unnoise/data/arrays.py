@@ -1,0 +1,181 @@
+"""Images in NumPy and IDX files, read row by row: a compressed or huge array never has to fit in memory."""
+
+import gzip
+import math
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+
+from unnoise.data.items import MOST_BYTES, Item, Source, file_key
+from unnoise.errors import InputError
+
+Array: TypeAlias = np.ndarray[Any, Any]
+Open: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]
+CHUNK = 4 * 2**20  # bytes read at a time
+IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+IDX_IMAGES = r"(?=.*(idx[34]|images)).*[-.](ubyte|idx)(\.gz)?$"
+DAMAGE = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class Table:
+    """An array in a file: how to open the file, and where in it which rows are."""
+
+    path: Path
+    open: Open
+    start: int  # offset of the first row
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    def rows(self) -> Iterator[Array]:
+        """Stream the rows, a few megabytes at a time."""
+        size = math.prod(self.shape[1:]) * self.dtype.itemsize
+        chunk = max(1, CHUNK // max(size, 1))
+        with told(self.path), self.open() as file:
+            file.read(self.start)
+            for first in range(0, self.shape[0], chunk):
+                count = min(chunk, self.shape[0] - first)
+                data = file.read(count * size)
+                if len(data) < count * size:
+                    raise InputError(f"{str(self.path)!r} is cut short: {self.shape[0]} rows promised")
+                yield from np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn damage into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except DAMAGE as error:
+        raise InputError(f"cannot read {str(path)!r}: {error}; is the file complete?") from None
+
+
+def read_npy(path: Path) -> Source:
+    return source_of(numpy_table(path, partial(path.open, "rb")), None)
+
+
+def read_npz(path: Path) -> Source:
+    """The array `images`, `x` or the first of three or four axes; labels are `labels` or `y`."""
+    with told(path), zipfile.ZipFile(path) as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    tables = {name: numpy_table(path, partial(member, path, f"{name}.npy")) for name in names}
+    fitting = [name for name in names if len(tables[name].shape) in (3, 4)]
+    chosen = next((name for name in ("images", "x") if name in fitting), next(iter(fitting), None))
+    if chosen is None:
+        raise InputError(f"no array of images in {str(path)!r}; its arrays are {', '.join(names) or 'none'}")
+    label = next((name for name in ("labels", "y") if name in names), None)
+    return source_of(tables[chosen], tables[label] if label else None)
+
+
+@contextmanager
+def member(path: Path, name: str) -> Iterator[IO[bytes]]:
+    with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+        yield file
+
+
+def numpy_table(path: Path, opener: Open) -> Table:
+    """Read the header of the NumPy format; objects, which would need unpickling, are refused."""
+    with told(path), opener() as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        start = file.tell()
+    if dtype.hasobject:
+        raise InputError(f"{str(path)!r} holds Python objects; save a plain array of numbers")
+    if fortran and len(shape) > 1:
+        raise InputError(f"{str(path)!r} is in Fortran order; save numpy.ascontiguousarray(x)")
+    return Table(path, opener, start, dtype, shape)
+
+
+def idx_in(folder: Path) -> Path | None:
+    """The IDX images directly in a folder, the training split before others."""
+    names = sorted(path.name for path in folder.iterdir() if re.search(IDX_IMAGES, path.name.lower()))
+    names = [name for name in names if "labels" not in name.lower() and not name.startswith(".")]
+    names.sort(key=lambda name: not name.startswith("train"))
+    return folder / names[0] if names else None
+
+
+def read_idx(path: Path) -> Source:
+    """IDX (LeCun 1998, http://yann.lecun.com/exdb/mnist): images, and the labels file beside them."""
+    images = idx_table(path)
+    plain = re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)
+    other = re.sub(r"idx[34]", "idx1", plain.replace("images", "labels"))
+    beside = [path.with_name(name) for name in (other, f"{other}.gz") if other != plain]
+    labels = next((idx_table(near) for near in beside if near.exists()), None)
+    name = re.sub(r"([-.](idx\d|ubyte|idx|images))+$", "", plain) or plain
+    return replace(source_of(images, labels), name=name)
+
+
+def idx_table(path: Path) -> Table:
+    """Read the header: two zeros, a type code, the number of axes, their sizes."""
+    opener: Any = partial(gzip.open if path.suffix.lower() == ".gz" else open, path, "rb")
+    with told(path), opener() as file:
+        magic = file.read(4)
+        if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES:
+            raise InputError(f"{str(path)!r} is not an IDX file: it starts with {magic.hex() or 'nothing'}")
+        sizes = file.read(4 * magic[3])
+        shape = tuple(np.frombuffer(sizes, ">u4").tolist())
+    return Table(path, opener, 4 + len(sizes), np.dtype(IDX_TYPES[magic[2]]), shape)
+
+
+def source_of(table: Table, labels: Table | None) -> Source:
+    """Check shape and type, and put channels last."""
+    if len(table.shape) not in (3, 4) or 0 in table.shape[1:]:
+        raise InputError(f"{str(table.path)!r} has shape {table.shape}; images are [n,h,w], [n,h,w,c] or [n,c,h,w]")
+    if math.prod(table.shape[1:]) * table.dtype.itemsize > MOST_BYTES:
+        raise InputError(f"one image of {str(table.path)!r} has shape {table.shape[1:]}, too large to be one")
+    if table.dtype.kind not in "bf" and table.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        raise InputError(f"{str(table.path)!r} holds {table.dtype}; pixels are uint8, uint16, bool or floats in [0, 1]")
+    axes = channels_last(table.shape[1:])
+    span = cache(partial(float_span, table))
+    names = label_names(labels, table.shape[0]) if labels else None
+
+    def items() -> Iterator[Item]:
+        scale = scaling(table.dtype, span)
+        for index, row in enumerate(table.rows()):
+            image = row[:, :, None] if row.ndim == 2 else row.transpose(axes)
+            yield Item(f"row {index}", scale(image), names[index] if names else None)
+
+    key = file_key(table.path, *([labels.path] if labels else []))
+    return Source(table.path.stem, key, items, table.shape[0])
+
+
+def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the first and the last axis, the channels are the shorter."""
+    return (1, 2, 0) if shape[0] < shape[-1] else (0, 1, 2)
+
+
+def label_names(table: Table, count: int) -> list[str]:
+    if math.prod(table.shape) != count:
+        raise InputError(f"{str(table.path)!r}: {count} images but labels of shape {table.shape}; give one for each")
+    return [str(label.reshape(-1)[0]) for label in table.rows()]
+
+
+def float_span(table: Table) -> tuple[float, float]:
+    """(low, high) of all pixels; it takes a pass over the file."""
+    low, high = math.inf, -math.inf
+    for row in table.rows():
+        low, high = float(np.minimum(low, row.min())), float(np.maximum(high, row.max()))
+    if not (low >= -1.001 and high <= 1.001):  # also where one of them is nan
+        raise InputError(f"floats in {str(table.path)!r} span {low:g}..{high:g}; scale them to [0, 1] or [-1, 1]")
+    return low, high
+
+
+def scaling(dtype: np.dtype[Any], span: Callable[[], tuple[float, float]]) -> Callable[[Array], Array]:
+    """How the stored numbers become uint8 or uint16."""
+    if dtype.kind == "b":
+        return lambda row: row.astype(np.uint8) * np.uint8(255)
+    if dtype.kind == "f":
+        offset, factor = (1.0, 127.5) if span()[0] < -0.001 else (0.0, 255.0)
+        return lambda row: np.clip(np.rint((row.astype(np.float64) + offset) * factor), 0, 255).astype(np.uint8)
+    return lambda row: row.astype(dtype.newbyteorder("="))

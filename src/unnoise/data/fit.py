@@ -1,0 +1,54 @@
+"""Geometry: the size that was asked for, and how an image of another shape gets there."""
+
+import re
+
+from PIL import Image
+
+from unnoise.errors import InputError, unknown
+
+FITS = ("crop", "pad", "stretch")
+SMALLEST = 8
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`64` or `96x64`, width before height."""
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
+    if not match:
+        raise InputError(f"size {text!r}: write 64, or WIDTHxHEIGHT such as 96x64")
+    width, height = int(match[1]), int(match[2] or match[1])
+    if min(width, height) < SMALLEST:
+        raise InputError(f"size {text!r} is too small: width and height are at least {SMALLEST}")
+    return width, height
+
+
+def check_fit(fit: str) -> None:
+    if fit not in FITS:
+        raise unknown("fit", fit, FITS)
+
+
+def fit_image(image: Image.Image, size: tuple[int, int], fit: str) -> tuple[Image.Image, tuple[str, ...]]:
+    """Resize (Pillow's bilinear averages when it shrinks), and say what that did to the picture."""
+    if image.size == size:
+        return image, ()
+    across, down = size[0] / image.width, size[1] / image.height
+    scale = min(across, down) if fit == "pad" else max(across, down)
+    changes = ["enlarged {n} small images"] if scale > 1 else []
+    if image.width * size[1] == image.height * size[0] or fit == "stretch":
+        changes += ["stretched {n} images"] if across != down else []
+        return image.resize(size, Image.Resampling.BILINEAR), tuple(changes)
+    if fit == "crop":
+        changes.append("center-cropped {n} images")
+        width, height = size[0] / scale, size[1] / scale
+        left, top = (image.width - width) / 2, (image.height - height) / 2
+        box = (max(left, 0.0), max(top, 0.0), min(left + width, image.width), min(top + height, image.height))
+        return image.resize(size, Image.Resampling.BILINEAR, box=box), tuple(changes)
+    changes.append("padded {n} images")
+    return padded(image, size, scale), tuple(changes)
+
+
+def padded(image: Image.Image, size: tuple[int, int], scale: float) -> Image.Image:
+    """Centre on black, which is transparent where there is alpha."""
+    inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    page = Image.new(image.mode, size)
+    page.paste(image.resize(inner, Image.Resampling.BILINEAR), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))
+    return page

@@ -1,0 +1,74 @@
+"""A folder of images: recursive, in sorted order, sub-folders are classes."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from unnoise.data.items import Item, Source, is_hidden, is_image, label_of, suffix_of
+from unnoise.errors import InputError
+
+
+def read_folder(root: Path) -> Source:
+    """Look at names, sizes and times; nothing is opened."""
+    digest = hashlib.sha256(os.fsencode(root.resolve()))
+    ignored: Counter[str] = Counter()
+    count = 0
+    for path in walk(root):
+        if not is_image(path.name):
+            ignored[suffix_of(path.name)] += 1
+            continue
+        count += 1
+        digest.update(os.fsencode(path) + stamp(path))
+    return Source(root.resolve().name or "data", digest.hexdigest(), partial(stream, root), count, ignored)
+
+
+def stream(root: Path) -> Iterator[Item]:
+    for path in walk(root):
+        if is_image(path.name):
+            parts = [printable(part) for part in path.relative_to(root).parts]
+            yield Item("/".join(parts), path, label_of(parts))
+
+
+def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All files below a folder, sorted, links followed once."""
+    real = folder.resolve()
+    if real in above:  # a link back to a folder we are in
+        return
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208 - plain names sort faster than paths
+    except OSError as error:
+        raise InputError(f"cannot list {str(folder)!r}: {error.strerror}") from None
+    for name in names:
+        path = folder / name
+        if is_hidden(name):
+            continue
+        if path.is_dir():
+            yield from walk(path, (*above, real))
+        elif path.is_file() or not path.exists():  # a dangling link is reported when it is opened; a pipe never is
+            yield path
+
+
+def stamp(path: Path) -> bytes:
+    try:
+        stat = path.stat()
+    except OSError:
+        return b"\0gone\0"
+    return f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode()
+
+
+def printable(name: str) -> str:
+    """File names need not be text; what is shown and stored must be."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def images_below(folder: Path) -> bool:
+    return any(is_image(path.name) for path in walk(folder))
+
+
+def parquet_in(folder: Path) -> list[Path]:
+    """Parquet files of a data set; where splits are named, the training split alone."""
+    tables = [path for path in walk(folder) if path.suffix.lower() == ".parquet"]
+    return [path for path in tables if path.name.startswith("train")] or tables

@@ -1,0 +1,46 @@
+"""Built-in sets that are downloaded from the Hugging Face hub on first use."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from unnoise.data.folder import parquet_in
+from unnoise.data.items import Source
+from unnoise.data.parquet import read_parquet
+from unnoise.errors import InputError
+from unnoise.registry import dataset
+
+
+@dataset
+def celeba() -> Source:
+    """Faces of celebrities, 178x218 (Liu et al. 2015); downloaded."""
+    return replace(download("celeba", "nielsr/CelebA-faces"), classes=None)
+
+
+@dataset
+def cifar10() -> Source:
+    """Ten classes of small photos, 32x32 (Krizhevsky 2009); downloaded."""
+    return download("cifar10", "uoft-cs/cifar10")
+
+
+@dataset
+def fashion_mnist() -> Source:
+    """Ten classes of clothes in gray, 28x28 (Xiao et al. 2017); downloaded."""
+    return download("fashion_mnist", "zalando-datasets/fashion_mnist")
+
+
+def download(name: str, repo: str) -> Source:
+    """Fetch the training split, or find it in the hub's own cache."""
+    by_hand = (
+        f"download it by hand from https://huggingface.co/datasets/{repo} and give the folder, "
+        "or use 'faces', which needs no download"
+    )
+    try:
+        from huggingface_hub import snapshot_download  # noqa: PLC0415 - an optional extra
+    except ImportError:
+        raise InputError(f"{name} is downloaded: pip install 'unnoise[hub]'; or {by_hand}") from None
+    try:
+        folder = snapshot_download(repo, repo_type="dataset", allow_patterns="*train*.parquet")
+    except Exception as error:  # noqa: BLE001 - which errors the client raises differs between its versions
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{name} needs an internet connection for its first use ({reason}); {by_hand}") from None
+    return read_parquet(parquet_in(Path(folder)), name)

@@ -1,0 +1,65 @@
+"""What a data source is: named items streamed in a fixed order, and the rules that all readers share."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+READS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+MOST_BYTES = 512 * 2**20  # of one file in an archive, or one row of an array; more is an accident or an attack
+
+
+class Unreadable(Exception):  # noqa: N818 - it is a verdict on one file, not a failure of the program
+    """One file cannot be used; the message is a few words for the user."""
+
+
+class Broken(bytes):
+    """Stands in for the bytes that could not be had; its own text is the reason."""
+
+
+class Item(NamedTuple):
+    """One image before decoding."""
+
+    name: str  # how the user knows it: relative path, archive member, row number
+    # Arrays are [h, w, c], uint8 or uint16; a callable draws itself at (width, height).
+    content: Path | bytes | np.ndarray[Any, Any] | Callable[[tuple[int, int]], Image.Image]
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of images that can be streamed any number of times."""
+
+    name: str  # short name for run folders
+    key: str  # changes whenever the content may have changed
+    items: Callable[[], Iterator[Item]]  # a fresh pass each call
+    count: int | None = None  # where known
+    ignored: Mapping[str, int] = field(default_factory=dict)  # files that are not images, by suffix
+    classes: tuple[str, ...] | None = None  # in the format's own order; None: the sorted labels
+
+
+def is_image(name: str) -> bool:
+    return suffix_of(name)[1:] in READS
+
+
+def suffix_of(name: str) -> str:
+    return PurePosixPath(name).suffix.lower() or "no suffix"
+
+
+def is_hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def label_of(parts: Sequence[str]) -> str | None:
+    """The class of a file is the folder it lies in, just below the root."""
+    return parts[0] if len(parts) > 1 else None
+
+
+def file_key(*paths: Path) -> str:
+    """Changes when one of the files is replaced, edited or moved."""
+    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    return hashlib.sha256(ascii(stats).encode()).hexdigest()

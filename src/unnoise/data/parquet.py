@@ -1,0 +1,124 @@
+"""Parquet files in the Hugging Face layout: a column of encoded images, and perhaps one of labels."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from unnoise.data.items import Broken, Item, Source, file_key
+from unnoise.errors import InputError
+
+ROWS = 64  # read at a time; encoded images are small
+IMAGE_NAMES = ("image", "img", "images")
+LABEL_NAMES = ("label", "labels", "class", "fine_label", "target", "y")
+
+
+class Columns(NamedTuple):
+    """Where the images and labels are."""
+
+    image: str
+    nested: bool  # a struct with a field `bytes`, else plain bytes
+    label: str | None
+    classes: tuple[str, ...] | None
+
+
+def read_parquet(paths: Sequence[Path], name: str) -> Source:
+    """Look at the schema of the first file and the number of rows of all."""
+    try:
+        import pyarrow.parquet as pq  # noqa: PLC0415 - an optional extra that takes its time to load
+    except ImportError:
+        raise InputError("reading parquet needs pyarrow: pip install 'unnoise[parquet]'") from None
+    count, columns = 0, None
+    for path in paths:
+        with told(path), pq.ParquetFile(path) as file:
+            count += file.metadata.num_rows
+            columns = columns or choose(file.schema_arrow, path)
+    if columns is None:
+        raise InputError(f"no parquet files in {name!r}")
+    return Source(name, file_key(*paths), partial(stream, paths, columns), count, {}, columns.classes)
+
+
+@contextmanager
+def told(path: Path) -> Iterator[None]:
+    """Turn damage into one line; pyarrow's errors are ValueError, OSError and KeyError underneath."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, OSError, KeyError) as error:
+        first = (str(error).splitlines() or ["damaged"])[0]
+        raise InputError(f"cannot read {str(path)!r}: {first}; is the file complete?") from None
+
+
+def choose(schema: Any, path: Path) -> Columns:
+    """Pick the image and the label column; ClassLabel names come from the Hugging Face metadata."""
+    features = features_of(schema)
+    image = first(schema.names, IMAGE_NAMES, lambda name: holds_bytes(schema.field(name).type))
+    if image is None:
+        raise InputError(f"no column of images in {str(path)!r}; its columns are {', '.join(schema.names)}")
+    named = [key for key, feature in features.items() if feature.get("_type") == "ClassLabel" and key in schema.names]
+    label = first(named, LABEL_NAMES, lambda _: True)
+    label = label or next((name for name in LABEL_NAMES if name in schema.names and is_label(schema, name)), None)
+    names = features.get(label or "", {}).get("names")
+    return Columns(image, nested(schema.field(image).type), label, tuple(map(str, names)) if names else None)
+
+
+def features_of(schema: Any) -> dict[str, dict[str, Any]]:
+    """The `features` table of the metadata, empty where there is none or it is of another shape."""
+    try:
+        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {key: value for key, value in features.items() if isinstance(value, dict)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def first(names: Sequence[str], preferred: Sequence[str], fits: Any) -> str | None:
+    """The first that fits, the usual names before the others."""
+    ordered = [name for name in preferred if name in names] + list(names)
+    return next((name for name in ordered if fits(name)), None)
+
+
+def nested(kind: Any) -> bool:
+    import pyarrow as pa  # noqa: PLC0415
+
+    return bool(pa.types.is_struct(kind))
+
+
+def holds_bytes(kind: Any) -> bool:
+    import pyarrow as pa  # noqa: PLC0415
+
+    if pa.types.is_struct(kind):
+        return any(part.name == "bytes" and holds_bytes(part.type) for part in kind)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
+def is_label(schema: Any, name: str) -> bool:
+    import pyarrow as pa  # noqa: PLC0415
+
+    kind = schema.field(name).type
+    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def stream(paths: Sequence[Path], columns: Columns) -> Iterator[Item]:
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    wanted = [columns.image, columns.label] if columns.label else [columns.image]
+    for path in paths:
+        before = f"{path.name} " if len(paths) > 1 else ""
+        row = 0
+        with told(path), pq.ParquetFile(path, pre_buffer=False) as file:
+            for batch in file.iter_batches(ROWS, columns=wanted, use_threads=False):
+                for record in batch.to_pylist():
+                    yield item_of(record, columns, f"{before}row {row}")
+                    row += 1
+
+
+def item_of(record: dict[str, Any], columns: Columns, name: str) -> Item:
+    image = record[columns.image]
+    content = image.get("bytes") if columns.nested and image else image
+    label = record[columns.label] if columns.label else None
+    if isinstance(label, int) and columns.classes:  # -1 is Hugging Face's "no label"
+        label = columns.classes[label] if 0 <= label < len(columns.classes) else None
+    return Item(name, content or Broken(b"no image in this row"), None if label is None else str(label))

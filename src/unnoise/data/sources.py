@@ -1,0 +1,71 @@
+"""From what the user typed to a source of images."""
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+from unnoise.data.archive import read_tar, read_zip
+from unnoise.data.arrays import idx_in, read_idx, read_npy, read_npz
+from unnoise.data.folder import images_below, parquet_in, read_folder
+from unnoise.data.items import Item, Source, is_image
+from unnoise.data.parquet import read_parquet
+from unnoise.errors import InputError
+from unnoise.registry import dataset
+
+__all__ = ["Item", "Source", "find"]
+
+READERS: tuple[tuple[str, Callable[[Path], Source]], ...] = (
+    (r"\.zip$", read_zip),
+    (r"\.(tar|tgz|tar\.(gz|bz2|xz))$", read_tar),
+    (r"\.npy$", read_npy),
+    (r"\.npz$", read_npz),
+    (r"[-.]ubyte(\.gz)?$|\.idx(\.gz)?$", read_idx),
+    (r"\.(parquet|pq)$", lambda path: read_parquet([path], path.stem)),
+)
+KINDS = "a folder of images, .zip, .tar, .tar.gz, .npy, .npz, IDX (-ubyte, -ubyte.gz) or .parquet"
+
+
+def find(data: str) -> Source:
+    """Open a path, or a built-in set by its spec such as `faces:count=5000`."""
+    if not data.strip():
+        raise InputError(f"no data given; give {KINDS}, or a built-in set: {', '.join(dataset.names())}")
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return find_in_folder(path)
+    if path.exists():
+        return find_in_file(path)
+    if data.partition(":")[0].strip() in dataset.names():
+        source: Source = dataset.get(data)()
+        return source
+    raise missing(data, path)
+
+
+def find_in_folder(folder: Path) -> Source:
+    """A folder is images, or the files of one data set in another format."""
+    idx = idx_in(folder)
+    if idx is not None:
+        return read_idx(idx)
+    if not images_below(folder) and (tables := parquet_in(folder)):
+        return read_parquet(tables, folder.resolve().name)
+    return read_folder(folder)
+
+
+def find_in_file(path: Path) -> Source:
+    for pattern, reader in READERS:
+        if re.search(pattern, path.name.lower()):
+            return reader(path)
+    if is_image(path.name):
+        raise InputError(f"{str(path)!r} is one image; give the folder that holds it, or {KINDS}")
+    raise InputError(f"cannot tell what {str(path)!r} is; give {KINDS}")
+
+
+def missing(data: str, path: Path) -> InputError:
+    """Name what the user may have meant, a built-in set or a file beside it."""
+    builtin = dataset.names()
+    siblings = [str(near.relative_to(path.parent)) for near in path.parent.iterdir()] if path.parent.is_dir() else []
+    beside = get_close_matches(path.name, siblings, n=1, cutoff=0.6)
+    named = get_close_matches(data.partition(":")[0], builtin, n=1, cutoff=0.6)
+    near = named or [str(path.parent / name) for name in beside]
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return InputError(f"no data at {data!r}; {hint}Give {KINDS}, or a built-in set: {', '.join(builtin)}")

@@ -1,0 +1,37 @@
+"""A noise level: how much image and how much noise."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Float64
+from torch import Tensor, tensor
+from torch import float64 as f64
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """`x_t = alpha * x0 + sigma * eps`: one level for a whole batch (0-d), or one per image ([b] and [b, 1, 1, 1]).
+
+    Everything is float64 on the CPU; coefficients are computed so and cast once, by `coefficient.to(x)`.
+    """
+
+    time: Float64[Tensor, "*b"]  # 0..T-1, and -1 for the clean image
+    alpha: Float64[Tensor, "*b1"]  # signal scale, sqrt(alphas_cumprod)
+    sigma: Float64[Tensor, "*b1"]  # noise std, sqrt(1 - alphas_cumprod)
+
+    @property
+    def ratio(self) -> Float64[Tensor, "*b1"]:
+        """Noise to signal, the sigma of EDM and k-diffusion."""
+        return self.sigma / self.alpha
+
+    @property
+    def snr(self) -> Float64[Tensor, "*b1"]:
+        """Signal-to-noise ratio alpha^2 / sigma^2; +inf at the clean level."""
+        return (self.alpha / self.sigma).square()
+
+    @property
+    def half_log_snr(self) -> Float64[Tensor, "*b1"]:
+        """log(alpha / sigma), the lambda of DPM-Solver; +inf at the clean level."""
+        return (self.alpha / self.sigma).log()
+
+
+CLEAN = Level(time=tensor(-1.0, dtype=f64), alpha=tensor(1.0, dtype=f64), sigma=tensor(0.0, dtype=f64))

@@ -1,0 +1,64 @@
+"""A denoiser, and the one that is learned: backbone + schedule + target."""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from unnoise.diffusion.level import Level
+from unnoise.diffusion.schedule import Schedule
+from unnoise.diffusion.target import Target, decode
+from unnoise.types import Images, Labels
+
+
+class Prediction(NamedTuple):
+    """What is believed of `x_t = alpha * x0 + sigma * eps`."""
+
+    x0: Images
+    eps: Images
+
+
+@runtime_checkable
+class Denoiser(Protocol):
+    """Anything that estimates the clean image and the noise in x_t; wrappers are `Denoiser -> Denoiser`."""
+
+    def __call__(self, x_t: Images, level: Level) -> Prediction: ...
+
+
+class Diffusion(nn.Module):
+    """The learned denoiser. `shape` is (channels, height, width); labels by `partial(model, label=...)`."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        schedule: Schedule,
+        target: Target,
+        shape: tuple[int, int, int],
+        classes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.backbone, self.schedule, self.target = backbone, schedule, target
+        self.shape, self.classes = shape, classes
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    def output(self, x_t: Images, level: Level, label: Labels | None = None) -> Images:
+        """The raw output of the network, in the units of the target."""
+        time = level.time.to(x_t.device, torch.float32).expand(len(x_t))
+        result: Tensor = self.backbone(x_t, time, label)
+        return result.to(x_t.dtype)
+
+    def forward(self, x_t: Images, level: Level, label: Labels | None = None) -> Prediction:
+        return Prediction(*decode(self.output(x_t, level, label), x_t, level, self.target))
+
+
+def clip_x0(denoise: Denoiser) -> Denoiser:
+    """Keep the predicted image in [-1, 1], and the noise consistent with it."""
+
+    def clipped(x_t: Images, level: Level) -> Prediction:
+        x0 = denoise(x_t, level).x0.clamp(-1, 1)
+        return Prediction(x0, (x_t - level.alpha.to(x_t) * x0) / level.sigma.to(x_t))
+
+    return clipped

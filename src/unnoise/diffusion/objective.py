@@ -1,0 +1,38 @@
+"""Training objectives: (model, noised batch) -> one loss per image."""
+
+from typing import NamedTuple, Protocol
+
+from unnoise.diffusion.level import Level
+from unnoise.diffusion.model import Diffusion
+from unnoise.diffusion.process import q_sample
+from unnoise.diffusion.target import encode
+from unnoise.registry import objective
+from unnoise.types import Images, Labels, PerImage
+
+
+class Noised(NamedTuple):
+    """A training batch: x_t at level t, made of x0 and eps; s is one step cleaner."""
+
+    x0: Images
+    eps: Images
+    x_t: Images
+    t: Level
+    s: Level
+    label: Labels | None
+
+
+class Objective(Protocol):
+    def __call__(self, model: Diffusion, batch: Noised) -> PerImage: ...
+
+
+def add_noise(x0: Images, eps: Images, levels: tuple[Level, Level], label: Labels | None = None) -> Noised:
+    """Noise a batch to level t of `levels` = (t, s)."""
+    t, s = levels
+    return Noised(x0, eps, q_sample(x0, eps, t), t, s, label)
+
+
+@objective
+def simple(model: Diffusion, batch: Noised) -> PerImage:
+    """Ho et al. 2020 (arXiv:2006.11239), eq. 14: mean squared error of the output, in the units of the target."""
+    wanted = encode(batch.x0, batch.eps, batch.t, model.target)
+    return (model.output(batch.x_t, batch.t, batch.label) - wanted).square().mean(dim=(1, 2, 3))

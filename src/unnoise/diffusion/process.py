@@ -1,0 +1,38 @@
+"""The forward process q and its posterior between any two levels s (cleaner) and t (noisier)."""
+
+from jaxtyping import Float64
+from torch import Tensor
+
+from unnoise.diffusion.level import Level
+from unnoise.types import Images
+
+
+def transition(s: Level, t: Level) -> tuple[Float64[Tensor, "*b1"], Float64[Tensor, "*b1"]]:
+    """Scale and variance of q(x_t | x_s); Ho et al. 2020, eq. 2 where t = s + 1: sqrt(1 - beta_t) and beta_t."""
+    scale = t.alpha / s.alpha
+    return scale, t.sigma.square() - (scale * s.sigma).square()
+
+
+def q_step(x_s: Images, eps: Images, s: Level, t: Level) -> Images:
+    """Sample q(x_t | x_s); Ho et al. 2020, eq. 2."""
+    scale, variance = transition(s, t)
+    return scale.to(x_s) * x_s + variance.sqrt().to(x_s) * eps
+
+
+def q_sample(x0: Images, eps: Images, t: Level) -> Images:
+    """Sample q(x_t | x0) in closed form; Ho et al. 2020, eq. 4."""
+    return t.alpha.to(x0) * x0 + t.sigma.to(x0) * eps
+
+
+def posterior_mean(x0: Images, x_t: Images, t: Level, s: Level) -> Images:
+    """Mean of q(x_s | x_t, x0) for any s cleaner than t; Ho et al. 2020, eq. 7 where t = s + 1."""
+    scale, variance = transition(s, t)
+    from_x0 = s.alpha * variance / t.sigma.square()
+    from_x_t = scale * s.sigma.square() / t.sigma.square()
+    return from_x0.to(x0) * x0 + from_x_t.to(x_t) * x_t
+
+
+def posterior_variance(t: Level, s: Level) -> Float64[Tensor, "*b1"]:
+    """Variance of q(x_s | x_t, x0), beta-tilde; Ho et al. 2020, eq. 7 where t = s + 1. Zero if s is clean."""
+    _, variance = transition(s, t)
+    return variance * s.sigma.square() / t.sigma.square()

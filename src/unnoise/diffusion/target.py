@@ -1,0 +1,48 @@
+"""What the network outputs: `output = a * x0 + b * eps`, one line each, and one 2x2 inverse for all."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from unnoise.diffusion.level import Level
+from unnoise.registry import target
+from unnoise.types import Images
+
+Coefficients: TypeAlias = tuple[Float64[Tensor, "*b1"], Float64[Tensor, "*b1"]]
+Target: TypeAlias = Callable[[Level], Coefficients]  # (a, b)
+
+
+@target
+def eps(level: Level) -> Coefficients:
+    """Ho et al. 2020 (arXiv:2006.11239), eq. 11: the noise."""
+    return torch.zeros_like(level.alpha), torch.ones_like(level.alpha)
+
+
+@target
+def x0(level: Level) -> Coefficients:
+    """Ho et al. 2020 (arXiv:2006.11239), section 3.2: the clean image."""
+    return torch.ones_like(level.alpha), torch.zeros_like(level.alpha)
+
+
+@target
+def v(level: Level) -> Coefficients:
+    """Salimans & Ho 2022 (arXiv:2202.00512), appendix D: alpha * eps - sigma * x0."""
+    return -level.sigma, level.alpha
+
+
+def encode(clean: Images, noise: Images, level: Level, target: Target) -> Images:
+    """The output a perfect network gives for this image and noise."""
+    a, b = target(level)
+    return a.to(clean) * clean + b.to(clean) * noise
+
+
+def decode(output: Images, x_t: Images, level: Level, target: Target) -> tuple[Images, Images]:
+    """Solve `x_t = alpha * x0 + sigma * eps` and `output = a * x0 + b * eps` for (x0, eps)."""
+    a, b = target(level)
+    determinant = level.alpha * b - level.sigma * a
+    clean = (b / determinant).to(x_t) * x_t - (level.sigma / determinant).to(x_t) * output
+    noise = (level.alpha / determinant).to(x_t) * output - (a / determinant).to(x_t) * x_t
+    return clean, noise

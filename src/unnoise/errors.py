@@ -1,0 +1,16 @@
+"""The one exception that is a user's to read: what was given, what is allowed, the nearest match, the fix."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Something the user gave cannot be used; the message is one line that names the fix."""
+
+
+def unknown(kind: str, given: str, allowed: Iterable[str]) -> InputError:
+    """`unknown sampler 'ddmi'; did you mean 'ddim'? Known: ddim, ddpm, dpmpp_2m`."""
+    names = sorted(allowed)
+    near = get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return InputError(f"unknown {kind} {given!r}; {hint}Known: {', '.join(names) or 'none'}")

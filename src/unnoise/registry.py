@@ -1,0 +1,116 @@
+"""Names, and the one spec string `name:option=value,option=value` that means the same everywhere.
+
+An entry is a function (or class); its options are its own keyword-only parameters of plain type. Registering is
+`@sampler` above the function. The registries load the package that holds their entries on first look-up.
+"""
+
+import inspect
+import types
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from unnoise.errors import InputError, unknown
+
+PLAIN = (bool, int, float, str)
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Registry:
+    """All entries of one kind: `sampler`, `schedule`, ..."""
+
+    def __init__(self, kind: str, home: str) -> None:
+        self.kind, self.home = kind, home
+        self.entries: dict[str, Callable[..., Any]] = {}
+
+    def __call__(self, entry: F) -> F:
+        """Register a function or class under its own name (as a decorator)."""
+        self.entries[entry.__name__.lower()] = entry
+        return entry
+
+    def names(self) -> list[str]:
+        import_module(self.home)
+        return sorted(self.entries)
+
+    def get(self, spec: str) -> Callable[..., Any]:
+        """Turn `ddim:eta=0.5` into `partial(ddim, eta=0.5)`."""
+        name, _, rest = spec.partition(":")
+        name = name.strip()
+        if name not in self.names():
+            raise unknown(self.kind, name, self.entries)
+        entry = self.entries[name]
+        allowed = options(entry)
+        given: dict[str, Any] = {}
+        for pair in filter(None, rest.split(",")):
+            key, equals, text = (part.strip() for part in pair.partition("="))
+            if key not in allowed:
+                raise unknown(f"option of {self.kind} {name}", key, allowed)
+            if not equals:
+                raise InputError(f"{self.kind} {spec!r}: write {key}=VALUE, for example {key}={allowed[key][1]}")
+            given[key] = parse(text, allowed[key][0], f"{self.kind} {spec!r}: {key}", allowed[key][1])
+        return partial(entry, **given)
+
+    def describe(self) -> list[tuple[str, str, str]]:
+        """(name, options with defaults, first line of the docstring) of each entry."""
+        rows = []
+        for name in self.names():
+            entry = self.entries[name]
+            defaults = ",".join(f"{key}={show(default)}" for key, (_, default) in options(entry).items())
+            rows.append((name, defaults, (inspect.getdoc(entry) or "").split("\n")[0]))
+        return rows
+
+
+def options(entry: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+    """Name -> (type, default) of the keyword-only parameters of plain type."""
+    function = entry.__init__ if isinstance(entry, type) else entry  # type: ignore[misc]
+    hints = get_type_hints(function)
+    return {
+        p.name: (hints[p.name], p.default)
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is p.KEYWORD_ONLY and is_plain(hints[p.name])
+    }
+
+
+def is_plain(hint: Any) -> bool:
+    if get_origin(hint) in (Union, types.UnionType, tuple):
+        return all(is_plain(arm) for arm in get_args(hint) if arm not in (type(None), ...))
+    return hint in PLAIN or get_origin(hint) is Literal
+
+
+def parse(text: str, hint: Any, where: str, example: Any) -> Any:
+    """Read one value of a plain type; tuples are written 64-128-256."""
+    arms = [arm for arm in get_args(hint) if arm is not type(None)]
+    if get_origin(hint) in (Union, types.UnionType):
+        return None if text == "none" else parse(text, arms[0], where, example)
+    if get_origin(hint) is tuple:
+        return tuple(parse(part, arms[0], where, example) for part in text.split("-") if part)
+    if get_origin(hint) is Literal:
+        if text not in arms:
+            raise unknown(f"value for {where}", text, map(str, arms))
+        return text
+    if hint is bool:
+        if text.lower() not in ("true", "false"):
+            raise InputError(f"{where} takes true or false, got {text!r}")
+        return text.lower() == "true"
+    try:
+        return hint(text)
+    except ValueError:
+        kind = {"int": "a whole number", "float": "a number"}[hint.__name__]
+        raise InputError(f"{where} takes {kind}, got {text!r}; for example {show(example)}") from None
+
+
+def show(value: Any) -> str:
+    """Write a value the way `parse` reads it."""
+    if isinstance(value, tuple):
+        return "-".join(map(str, value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+schedule = Registry("schedule", "unnoise.diffusion")
+spacing = Registry("spacing", "unnoise.diffusion")
+target = Registry("target", "unnoise.diffusion")
+objective = Registry("objective", "unnoise.diffusion")
+sampler = Registry("sampler", "unnoise.samplers")
+backbone = Registry("backbone", "unnoise.backbones")
+dataset = Registry("data", "unnoise.data")

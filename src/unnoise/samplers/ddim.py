@@ -1,0 +1,35 @@
+"""Denoising diffusion implicit models."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import torch
+
+from unnoise.diffusion.level import Level
+from unnoise.diffusion.model import Denoiser
+from unnoise.diffusion.process import posterior_variance
+from unnoise.errors import InputError
+from unnoise.registry import sampler
+from unnoise.samplers.step import Step
+from unnoise.types import Images, RandnLike
+
+
+@sampler
+def ddim(
+    denoise: Denoiser,
+    x: Images,
+    levels: Sequence[Level],
+    *,
+    eta: float = 0.0,
+    randn_like: RandnLike = torch.randn_like,
+) -> Iterator[Step]:
+    """Song et al. 2021 (arXiv:2010.02502), eq. 12 and 16; eta 0 is deterministic, 1 is ancestral."""
+    if not 0 <= eta <= 1:
+        raise InputError(f"ddim: eta lies between 0 (deterministic) and 1 (ancestral), got {eta}")
+    for t, s in pairwise(levels):
+        x0, eps = denoise(x, t)
+        variance = eta**2 * posterior_variance(t, s)  # eq. 16
+        x = s.alpha.to(x) * x0 + (s.sigma.square() - variance).sqrt().to(x) * eps  # eq. 12
+        if variance > 0:
+            x = x + variance.sqrt().to(x) * randn_like(x)
+        yield Step(x, x0, s)

@@ -1,0 +1,36 @@
+"""Ancestral sampling."""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Literal
+
+import torch
+
+from unnoise.diffusion.level import Level
+from unnoise.diffusion.model import Denoiser
+from unnoise.diffusion.process import posterior_mean, posterior_variance, transition
+from unnoise.registry import sampler
+from unnoise.samplers.step import Step
+from unnoise.types import Images, RandnLike
+
+
+@sampler
+def ddpm(
+    denoise: Denoiser,
+    x: Images,
+    levels: Sequence[Level],
+    *,
+    variance: Literal["small", "large"] = "small",
+    randn_like: RandnLike = torch.randn_like,
+) -> Iterator[Step]:
+    """Ho et al. 2020 (arXiv:2006.11239), algorithm 2, on all or any subset of the levels.
+
+    variance: "small" is that of the posterior (beta-tilde), "large" that of the forward step (beta); section 3.2.
+    """
+    for t, s in pairwise(levels):
+        x0 = denoise(x, t).x0
+        x = posterior_mean(x0, x, t, s)  # eq. 7
+        if s.sigma > 0:
+            spread = posterior_variance(t, s) if variance == "small" else transition(s, t)[1]
+            x = x + spread.sqrt().to(x) * randn_like(x)
+        yield Step(x, x0, s)

@@ -1,0 +1,39 @@
+"""From seeds to images: per-image noise, and one batch run through a sampler."""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Generator, Tensor
+
+from unnoise.config import Sampling
+from unnoise.diffusion.model import Denoiser, Diffusion, clip_x0
+from unnoise.registry import sampler
+from unnoise.samplers.step import Step
+from unnoise.types import Images, Labels, RandnLike
+
+
+def seeded_noise(seeds: Sequence[int]) -> RandnLike:
+    """One CPU generator per image, so image i has the same noise at any batch size and on any device."""
+    generators = [Generator().manual_seed(seed) for seed in seeds]
+
+    def randn_like(x: Tensor) -> Tensor:
+        noise = [torch.randn(x.shape[1:], generator=generator) for generator in generators]
+        return torch.stack(noise).to(x)
+
+    return randn_like
+
+
+def run(model: Diffusion, seeds: Sequence[int], how: Sampling, labels: Labels | None = None) -> Iterator[Step]:
+    """Yield each step from pure noise to images, [len(seeds), *model.shape]."""
+    levels = model.schedule.grid(how.steps, how.spacing)
+    algorithm, randn_like = sampler.get(how.sampler), seeded_noise(seeds)
+    denoise: Denoiser = model if labels is None else partial(model, label=labels.to(model.device))
+    start: Images = randn_like(torch.empty(len(seeds), *model.shape, device=model.device))
+    steps: Iterator[Step] = algorithm(clip_x0(denoise) if how.clip else denoise, start, levels, randn_like=randn_like)
+    while True:
+        with torch.inference_mode():  # never held across a yield
+            step = next(steps, None)
+        if step is None:
+            return
+        yield step

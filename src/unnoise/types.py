@@ -1,0 +1,16 @@
+"""Tensor aliases, and the legend of shape letters.
+
+b batch, c channels, h height, w width, T number of noise levels. Times are 0..T-1; the clean image is time -1.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from jaxtyping import Float, Int, Shaped
+from torch import Tensor
+
+Images: TypeAlias = Float[Tensor, "b c h w"]  # float32 in [-1, 1]
+Pixels: TypeAlias = Shaped[Tensor, "b c h w"]  # uint8 in 0..255 or uint16 in 0..65535
+Labels: TypeAlias = Int[Tensor, " b"]  # index into the classes
+PerImage: TypeAlias = Float[Tensor, " b"]  # one number for each image
+RandnLike: TypeAlias = Callable[[Tensor], Tensor]  # noise source: torch.randn_like, or one seed per image
