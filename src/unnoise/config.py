@@ -34,7 +34,9 @@ class TrainConfig:
     limit: int | None = option(None, "use the first so many images")
     classes: bool = option(False, "sub-folders or a label column become classes")
     flip: bool = option(False, "mirror images at random")
-    backbone: str = option("unet:widths=32-64-128,layers=1,patch=2,groups=8,head=32", "network, as NAME:OPTION=VALUE,...")
+    backbone: str = option(
+        "unet:widths=32-64-128,layers=1,patch=2,groups=8,head=32", "network, as NAME:OPTION=VALUE,..."
+    )
     schedule: str = option("cosine", "noise schedule")
     target: str = option("x0", "what the network outputs")
     objective: str = option("min_snr", "training objective")

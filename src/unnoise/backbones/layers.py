@@ -18,14 +18,14 @@ class TimeEmbedding(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.half = width // 2
-        self.mlp = nn.Sequential(nn.Linear(2 * self.half, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
+        self.pairs = width // 2
+        self.mlp = nn.Sequential(nn.Linear(2 * self.pairs, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
 
     def forward(self, time: PerImage) -> Features:
-        index = torch.arange(self.half, device=time.device, dtype=torch.float32)
-        angles = time.float()[:, None] * torch.exp(-math.log(10_000) * index / self.half)
+        index = torch.arange(self.pairs, device=time.device, dtype=torch.float32)
+        angles = time.float()[:, None] * torch.exp(-math.log(10_000) * index / self.pairs)
         waves = torch.cat([angles.cos(), angles.sin()], dim=1)
-        return self.mlp(waves.to(self.mlp[0].weight.dtype))  # type: ignore[no-any-return]
+        return self.mlp(waves.to(next(self.mlp.parameters()).dtype))  # type: ignore[no-any-return]
 
 
 def norm(channels: int, groups: int) -> nn.GroupNorm:
@@ -60,7 +60,7 @@ class Attention(nn.Module):
         self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
 
     def forward(self, x: Images) -> Images:
-        b, c, h, w = x.shape
+        _, c, h, w = x.shape
         tokens = self.qkv(self.norm(x).flatten(2).transpose(1, 2))  # [b, h*w, 3c]
         q, k, v = tokens.unflatten(2, (3, self.heads, c // self.heads)).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)

@@ -33,7 +33,7 @@ class UNet(nn.Module):
     network works on patch x patch pixels folded into channels. head: channels of an attention head.
     """
 
-    def __init__(
+    def __init__(  # noqa: C901, PLR0913  # the whole shape of the network in one place
         self,
         channels: int,
         classes: int = 0,
@@ -50,7 +50,9 @@ class UNet(nn.Module):
     ) -> None:
         super().__init__()
         if not widths or min(*widths, layers, patch, groups, head) < 1 or widths[0] % 2:
-            raise InputError(f"unet: widths {widths} must be positive, the first even; layers, patch, groups, head >= 1")
+            raise InputError(
+                f"unet: widths {widths} must be positive, the first even; layers, patch, groups, head >= 1"
+            )
         scales = [patch * 2**i for i in range(len(widths))]
         if not set(attention) <= set(scales):
             raise InputError(f"unet: attention is at scales among {scales}, got {sorted(attention)}")
@@ -84,7 +86,9 @@ class UNet(nn.Module):
 
     def zero_init(self) -> None:
         """Each residual branch and the output start at zero, so the network starts as (nearly) the identity."""
-        last = [m.conv2 if isinstance(m, ResBlock) else m.out for m in self.modules() if isinstance(m, ResBlock | Attention)]
+        last = [
+            m.conv2 if isinstance(m, ResBlock) else m.out for m in self.modules() if isinstance(m, ResBlock | Attention)
+        ]
         for module in [*last, self.conv_out]:
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]

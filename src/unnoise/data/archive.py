@@ -116,7 +116,7 @@ def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfi
         parts = safe_parts(info.name) if info.isreg() and not info.issparse() else None
         if parts:
             yield parts, info
-        archive.members = []  # the library would keep every header it has seen
+        archive.members = []  # type: ignore[attr-defined]  # the library would keep every header it has seen
 
 
 def survey_tar(path: Path, mode: str, ignored: Counter[str]) -> Iterator[Member]:

@@ -14,10 +14,9 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from unnoise.data.items import MOST_BYTES, Item, Source, file_key
+from unnoise.data.items import MOST_BYTES, Array, Item, Source, file_key
 from unnoise.errors import InputError
 
-Array: TypeAlias = np.ndarray[Any, Any]
 Open: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]
 CHUNK = 4 * 2**20  # bytes read at a time
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -61,7 +60,7 @@ def told(path: Path) -> Iterator[None]:
 
 
 def read_npy(path: Path) -> Source:
-    return source_of(numpy_table(path, partial(path.open, "rb")), None)
+    return source_of(numpy_table(path, lambda: path.open("rb")), None)
 
 
 def read_npz(path: Path) -> Source:

@@ -8,15 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unnoise.data.fit import fit_image
-from unnoise.data.items import Broken, Unreadable
+from unnoise.data.items import Array, Broken, Unreadable
 
-Array: TypeAlias = np.ndarray[Any, Any]
 Content: TypeAlias = Path | bytes | Array | Callable[[tuple[int, int]], Image.Image]
 # Only these decoders run, whatever the bytes claim to be: some of the others start programs.
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
@@ -156,16 +155,19 @@ def opened(content: Path | bytes) -> Iterator[Image.Image]:
     if isinstance(content, Broken):
         raise Unreadable(content.decode())
     try:
-        if (content.stat().st_size if isinstance(content, Path) else len(content)) == 0:
-            raise Unreadable("empty file")  # noqa: TRY301
+        refuse(content.stat().st_size == 0 if isinstance(content, Path) else not content, "empty file")
         with Image.open(content if isinstance(content, Path) else BytesIO(content), formats=FORMATS) as image:
-            if image.width * image.height > MOST_PIXELS:
-                raise Unreadable(f"too large: {image.width}x{image.height}")
+            refuse(image.width * image.height > MOST_PIXELS, f"too large: {image.width}x{image.height}")
             yield image
     except Unreadable:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything inside a decoder
         raise Unreadable(reason(error)) from None
+
+
+def refuse(bad: bool, why: str) -> None:
+    if bad:
+        raise Unreadable(why)
 
 
 def reason(error: Exception) -> str:

@@ -1,35 +1,23 @@
-"""The built-in data set: cartoon faces drawn on demand, recognisable at 32 pixels and handsome at 256.
-
-A point of the picture is a complex number x + y*1j, y downward, with the picture's shorter side running from -1 to 1:
-a pose (scale, tilt, place) is then one multiplication and one addition. Every shape is a filled polygon on a canvas a
-few times too large, which is averaged down at the end.
-"""
+"""The built-in data set: cartoon faces drawn on demand, recognisable at 32 pixels and handsome at 256."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import product
 from random import Random
 from typing import Literal, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from unnoise.data.pen import CIRCLE, Pen, Points, arc, box, dome, loop, mix, oval, palette, shade
 from unnoise.data.sources import Item, Source
 from unnoise.errors import InputError
 from unnoise.registry import dataset
 
 VERSION = 1  # part of the key: raise it whenever any face changes
 
-Color = tuple[int, int, int]
-Points = NDArray[np.complex128]
 Label = Literal["skin", "hair", "hair_color", "eyes", "mouth", "glasses", "hat", "background"]
 T = TypeVar("T")
-
-
-def palette(text: str) -> dict[str, Color]:
-    """Read `name=rrggbb` pairs."""
-    pairs = (word.split("=") for word in text.split())
-    return {name: (int(code[:2], 16), int(code[2:4], 16), int(code[4:], 16)) for name, code in pairs}
 
 
 SKINS = palette("porcelain=ffe0c8 peach=f8c8a4 honey=e6ac7a olive=c89262 bronze=a86e48 brown=845238 deep=644030")
@@ -42,18 +30,14 @@ WHITE, INK, MOUTH, TONGUE, GOLD = palette("w=fffdfa i=262230 m=681828 t=f0787c g
 # Each attribute is drawn evenly from its list, so that a word written twice comes twice as often.
 KINDS: dict[str, Sequence[str]] = {
     "skin": tuple(SKINS),
-    "hair": "bald short fringe spiky curly afro bun pigtails long bob".split(),
+    "hair": ["bald", "short", "fringe", "spiky", "curly", "afro", "bun", "pigtails", "long", "bob"],
     "hair_color": tuple(HAIRS),
-    "eyes": "open open open left right wink closed".split(),
-    "mouth": "smile grin laugh open neutral sad".split(),
-    "glasses": "none none none none round square sunglasses".split(),
-    "hat": "none none none cap beanie tophat party crown".split(),
+    "eyes": ["open", "open", "open", "left", "right", "wink", "closed"],
+    "mouth": ["smile", "grin", "laugh", "open", "neutral", "sad"],
+    "glasses": ["none", "none", "none", "none", "round", "square", "sunglasses"],
+    "hat": ["none", "none", "none", "cap", "beanie", "tophat", "party", "crown"],
     "background": tuple(GROUNDS),
 }
-
-CIRCLE: Points = np.exp(2j * np.pi * np.arange(48) / 48)  # from the right, clockwise as seen: the upper half is last
-CAP: Points = np.exp(-1j * np.pi * np.arange(1, 8) / 8)
-CURVE = np.linspace(0, 1, 13)
 
 
 def pick(rng: Random, choices: Sequence[T]) -> T:
@@ -61,95 +45,32 @@ def pick(rng: Random, choices: Sequence[T]) -> T:
     return choices[int(rng.random() * len(choices))]
 
 
-def mix(color: Color, other: Color, amount: float) -> Color:
-    red, green, blue = (round(a + (b - a) * amount) for a, b in zip(color, other, strict=True))
-    return red, green, blue
-
-
-def shade(color: Color, amount: float = 0.22) -> Color:
-    return mix(color, (60, 20, 60), amount)
-
-
-def oval(centre: complex, wide: float, tall: float, power: float = 2) -> Points:
-    """An ellipse; a higher power makes it a box with round corners."""
-    x, y = CIRCLE.real, CIRCLE.imag
-    if power != 2:
-        x, y = (np.sign(v) * np.abs(v) ** (2 / power) for v in (x, y))
-    return centre + wide * x + 1j * tall * y
-
-
-def box(corner: complex, other: complex, power: float = 8) -> Points:
-    half = (other - corner) / 2
-    return oval(corner + half, half.real, half.imag, power)
-
-
-def arc(start: complex, bend: complex, end: complex) -> Points:
-    """A quadratic curve that leaves `start` toward `bend` and reaches `end` from there."""
-    return start * (1 - CURVE) ** 2 + 2 * bend * CURVE * (1 - CURVE) + end * CURVE**2
-
-
-def loop(start: complex, bend: complex, end: complex, back: complex) -> Points:
-    """From `start` to `end` by one curve and back by another: a mouth, a visor, a lock of hair."""
-    return np.concatenate([arc(start, bend, end), arc(end, back, start)])
-
-
-def dome(half: float, top: float, low: float) -> Points:
-    """The round top of a hat."""
-    side = half + low * 1j
-    peak = complex(0, top)
-    return np.concatenate([arc(-side.conjugate(), complex(-half, top), peak), arc(peak, complex(half, top), side)])
-
-
 class Look:
     """All that is drawn at random about one face."""
 
     def __init__(self, index: int) -> None:
-        rng = Random(index)  # noqa: S311 - nothing secret
-        self.kind = kinds(rng)
+        rng = Random(f"look {index}")  # noqa: S311 - nothing secret
+        self.kind = attributes(index)
         self.hatted, self.hair_style = self.kind["hat"] != "none", self.kind["hair"]
         self.skin, self.hair = SKINS[self.kind["skin"]], HAIRS[self.kind["hair_color"]]
         self.cloth, self.accent, self.trim = (pick(rng, list(ACCENTS.values())) for _ in range(3))
         self.dark = sum(self.skin) < 300  # where dark lines would be lost
         self.iris = pick(rng, list(IRISES.values()))
-        self.pattern = pick(rng, "plain gradient halves dots disc rays".split())
-        self.collar = pick(rng, "round v shirt hood stripes".split())
+        self.pattern = pick(rng, ["plain", "gradient", "halves", "dots", "disc", "rays"])
+        self.collar = pick(rng, ["round", "v", "shirt", "hood", "stripes"])
         self.cheeks = rng.random() < 0.6
         self.brow = rng.random() * 0.14 - 0.07
         head = oval(0, 0.49 + 0.06 * rng.random(), 0.55 + 0.05 * rng.random(), pick(rng, (2, 2.3, 2.8)))
         self.head: Points = 0.12j + head.real * (1 - 0.15 * rng.random() * head.imag) + 1j * head.imag
         self.tilt = np.exp(1j * np.radians(16 * rng.random() - 8))
-        tall = self.hatted or self.hair_style == "bun"  # these need room above the head
+        tall = self.hatted or self.hair_style in ("bun", "afro", "pigtails")  # these need room
         self.scale = (0.94 + 0.1 * rng.random()) * (1 if tall else 1.1)
-        self.shift = complex(0.1 * rng.random() - 0.05, 0.04 * rng.random() - (0 if tall else 0.08))
+        self.shift = complex(0.08 * rng.random() - 0.04, 0.04 * rng.random() - (0 if tall else 0.08))
 
     def rim(self, grow: float, low: float) -> Points:
         """The part of the head's outline above `low`, from left to right, a little outside the head."""
         outline = 0.12j + (self.head[24:] - 0.12j) * grow
         return outline[outline.imag < low]
-
-
-class Pen:
-    """Fills polygons, given in the picture's units, under one pose."""
-
-    def __init__(self, draw: ImageDraw.ImageDraw, turn: complex, origin: complex) -> None:
-        self.draw, self.turn, self.origin = draw, turn, origin
-
-    def fill(self, points: Points, color: Color) -> None:
-        placed = points * self.turn + self.origin
-        self.draw.polygon(placed.view(np.float64).tolist(), fill=color)
-
-    def stroke(self, path: Points, width: float, color: Color) -> None:
-        """A line with round ends."""
-        along = np.gradient(path)
-        side = along / np.abs(along) * (0.5j * width)
-        ends = path[-1] + side[-1] * CAP, path[0] - side[0] * CAP
-        self.fill(np.concatenate([path + side, ends[0], (path - side)[::-1], ends[1]]), color)
-
-    def ring(self, points: Points, width: float, color: Color) -> None:
-        """A closed line just inside `points`: one polygon, out and back along a seam."""
-        centre = points.mean()
-        inner = centre + (points - centre) * (1 - width / np.abs(points - centre))
-        self.fill(np.concatenate([points, points[:1], inner[:1], inner[::-1]]), color)
 
 
 def ground(size: tuple[int, int], look: Look) -> Image.Image:
@@ -162,19 +83,16 @@ def ground(size: tuple[int, int], look: Look) -> Image.Image:
     pen = Pen(ImageDraw.Draw(image), unit, complex(*size) / 2)
     match look.pattern:
         case "gradient":
-            image = Image.new("RGB", (1, 2), color)
-            image.putpixel((0, 0), pale)
-            image = image.resize(size, Image.Resampling.BILINEAR)
+            image.paste(pale, (0, 0), Image.linear_gradient("L").resize(size))
         case "halves":
             pen.draw.polygon([(0, 0), (wide * 0.62, 0), (wide * 0.38, high), (0, high)], fill=pale)
         case "disc":
             pen.fill(oval(0.05j, 0.88, 0.88), pale)
         case "dots":
             step, dot = unit * 0.5, unit * 0.09
-            for row in range(int(high / step) + 1):
-                for column in range(int(wide / step) + 1):
-                    x, y = (column + row % 2 / 2) * step, (row + 0.4) * step
-                    pen.draw.ellipse((x - dot, y - dot, x + dot, y + dot), fill=pale)
+            for row, column in product(range(int(high / step) + 1), range(int(wide / step) + 1)):
+                x, y = (column + row % 2 / 2) * step, (row + 0.4) * step
+                pen.draw.ellipse((x - dot, y - dot, x + dot, y + dot), fill=pale)
         case "rays":
             reach = 3 * max(size) / unit
             for ray in CIRCLE[::6]:
@@ -183,7 +101,7 @@ def ground(size: tuple[int, int], look: Look) -> Image.Image:
 
 
 def back_hair(pen: Pen, look: Look) -> None:
-    dark = shade(look.hair, 0.3)
+    dark = shade(look.hair, 0.14)
     match look.hair_style:
         case "long":
             pen.fill(box(-0.66 - 0.48j, 0.66 + 1.1j, 3), dark)
@@ -277,7 +195,9 @@ def glasses(pen: Pen, look: Look) -> None:
             pen.fill(oval(centre, 0.2, 0.17, 3), frame)
             pen.stroke(arc(centre - 0.1 - 0.02j, centre - 0.08 - 0.08j, centre - 0.02 - 0.1j), 0.045, (120, 130, 160))
         else:
-            pen.ring(oval(centre, 0.2, 0.2 if style == "round" else 0.185, 2 if style == "round" else 5), 0.05, frame)
+            tall, power = (0.2, 2) if style == "round" else (0.185, 5)
+            inner = oval(centre, 0.155, tall - 0.045, power)[::-1]
+            pen.fill(np.append(oval(centre, 0.2, tall, power), inner), frame)  # out and back along a seam
 
 
 def front_hair(pen: Pen, look: Look) -> None:
@@ -287,7 +207,7 @@ def front_hair(pen: Pen, look: Look) -> None:
         return
     top = rim = look.rim(1.09, 0.02)
     if look.hair_style == "spiky" and not look.hatted:
-        top = 0.12j + (rim - 0.12j) * np.array([1, 1.11, 1.27, 1.11])[np.arange(len(rim)) % 4]
+        top = 0.12j + (rim - 0.12j) * np.array([1, 1.11, 1.25, 1.11])[np.arange(len(rim)) % 4]
     if look.hair_style == "curly":
         for curl in look.rim(1.06, 0.12)[1::3]:
             pen.fill(oval(curl, 0.15, 0.15), look.hair)
@@ -303,7 +223,7 @@ def hat(pen: Pen, look: Look) -> None:
     match look.kind["hat"]:
         case "cap":
             pen.fill(dome(0.57, -0.62, -0.16), look.accent)
-            pen.fill(loop(-0.3 - 0.18j, 0.4 - 0.36j, 0.82 - 0.1j, 0.3 - 0.12j), dark)
+            pen.fill(loop(-0.3 - 0.18j, 0.4 - 0.36j, 0.8 - 0.1j, 0.3 - 0.12j), dark)
             pen.fill(oval(-0.62j, 0.07, 0.045), look.trim)
         case "beanie":
             pen.fill(oval(-0.7j, 0.15, 0.15), mix(look.trim, WHITE, 0.6))
@@ -318,7 +238,7 @@ def hat(pen: Pen, look: Look) -> None:
             pen.fill(np.append(arc(-0.38 - 0.3j, -0.2j, 0.38 - 0.3j), -0.84j), look.accent)
             for dot in (-0.17 - 0.37j, 0.16 - 0.4j, -0.03 - 0.57j):
                 pen.fill(oval(dot, 0.065, 0.065), WHITE)
-            pen.fill(oval(-0.83j, 0.11, 0.11), look.trim)
+            pen.fill(oval(-0.81j, 0.1, 0.1), look.trim)
         case "crown":
             sides = [-0.46 - 0.2j, -0.54 - 0.68j, -0.26 - 0.44j, -0.78j, 0.26 - 0.44j, 0.54 - 0.68j, 0.46 - 0.2j]
             pen.fill(np.array(sides), GOLD)
@@ -327,30 +247,25 @@ def hat(pen: Pen, look: Look) -> None:
                 pen.fill(oval(gem, 0.07, 0.07), look.accent)
 
 
-def kinds(rng: Random) -> dict[str, str]:
-    kind = {key: pick(rng, names) for key, names in KINDS.items()}
-    return kind | {"eyes": "hidden"} if kind["glasses"] == "sunglasses" else kind
-
-
 def picture(index: int, size: tuple[int, int]) -> Image.Image:
     """Draw one face: in the middle, as large as the shorter side allows."""
     look = Look(index)
-    times = max(2, min(8, 256 // min(size)))
+    times = max(3, min(6, 384 // min(size)))  # finer where each pixel matters
     canvas = ground((size[0] * times, size[1] * times), look)
     draw = ImageDraw.Draw(canvas)
     unit = min(canvas.size) / 2
     upright = Pen(draw, unit * look.scale, complex(*canvas.size) / 2 + unit * look.shift)
     tilted = Pen(draw, upright.turn * look.tilt, upright.origin + 0.7j * upright.turn * (1 - look.tilt))
-    for part, pen in ((back_hair, tilted), (body, upright)):
-        part(pen, look)
-    for part in (head, eyes, mouth, front_hair, glasses, hat):
-        part(tilted, look)
+    for part in (back_hair, body, head, eyes, mouth, front_hair, glasses, hat):
+        part(upright if part is body else tilted, look)
     return canvas.reduce(times)
 
 
 def attributes(index: int) -> dict[str, str]:
     """What a face shows, without drawing it."""
-    return kinds(Random(index))  # noqa: S311 - nothing secret
+    rng = Random(index)  # noqa: S311 - nothing secret
+    kind = {key: pick(rng, names) for key, names in KINDS.items()}
+    return kind | {"eyes": "hidden"} if kind["glasses"] == "sunglasses" else kind
 
 
 def face(index: int, size: tuple[int, int] = (64, 64)) -> tuple[Image.Image, dict[str, str]]:

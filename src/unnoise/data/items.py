@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+Array: TypeAlias = NDArray[Any]
 READS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 MOST_BYTES = 512 * 2**20  # of one file in an archive, or one row of an array; more is an accident or an attack
 
@@ -26,7 +27,7 @@ class Item(NamedTuple):
 
     name: str  # how the user knows it: relative path, archive member, row number
     # Arrays are [h, w, c], uint8 or uint16; a callable draws itself at (width, height).
-    content: Path | bytes | np.ndarray[Any, Any] | Callable[[tuple[int, int]], Image.Image]
+    content: Path | bytes | Array | Callable[[tuple[int, int]], Image.Image]
     label: str | None = None
 
 

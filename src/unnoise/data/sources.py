@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def find_in_folder(folder: Path) -> Source:
     """A folder is images, or the files of one data set in another format."""
     idx = idx_in(folder)
     if idx is not None:
-        return read_idx(idx)
+        return replace(read_idx(idx), name=folder.resolve().name)
     if not images_below(folder) and (tables := parquet_in(folder)):
         return read_parquet(tables, folder.resolve().name)
     return read_folder(folder)

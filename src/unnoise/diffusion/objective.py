@@ -36,3 +36,16 @@ def simple(model: Diffusion, batch: Noised) -> PerImage:
     """Ho et al. 2020 (arXiv:2006.11239), eq. 14: mean squared error of the output, in the units of the target."""
     wanted = encode(batch.x0, batch.eps, batch.t, model.target)
     return (model.output(batch.x_t, batch.t, batch.label) - wanted).square().mean(dim=(1, 2, 3))
+
+
+@objective
+def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0) -> PerImage:
+    """Squared error of x0 weighted by min(SNR + 1, gamma): v's own weight, capped.
+
+    Salimans & Ho 2022 (arXiv:2202.00512), section 4, for the weight; Hang et al. 2023 (arXiv:2303.09556),
+    eq. 6, for the cap, so that nearly clean images do not crowd out the rest.
+    """
+    x0, _ = model(batch.x_t, batch.t, batch.label)
+    weight = (batch.t.snr + 1).clamp(max=gamma).flatten()
+    error: PerImage = (x0 - batch.x0).square().mean(dim=(1, 2, 3))
+    return weight.to(error) * error

@@ -26,7 +26,8 @@ class Schedule:
         return cls(alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt())
 
     @property
-    def T(self) -> int:
+    def T(self) -> int:  # noqa: N802  # the papers' name
+        """The number of levels."""
         return len(self.alpha)
 
     @property
@@ -60,7 +61,7 @@ class Schedule:
         return self.level(t), self.level(t - 1)
 
     def grid(self, steps: int, spaced: str = "trailing") -> list[Level]:
-        """steps + 1 levels, decreasing, the last one clean."""
+        """The steps + 1 levels a sampler visits, decreasing, the last one clean."""
         if not 1 <= steps <= self.T:
             raise InputError(f"steps must be from 1 to {self.T} (the schedule's levels), got {steps}")
         return [*map(self.level, spacing.get(spaced)(self.T, steps)), CLEAN]

@@ -1,0 +1,159 @@
+"""argv -> command. The flags are derived from the dataclasses of config.py; heavy modules load inside commands."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+from unnoise.config import SampleConfig, TrainConfig
+from unnoise.errors import InputError, unknown
+
+LISTED = ("samplers", "schedules", "spacings", "targets", "objectives", "backbones", "data", "recipes")
+SUMMARY = {
+    "train": "train on a folder of images, or on the built-in faces",
+    "sample": "draw pictures from a run",
+    "info": "tell what a run is and how it was made",
+    "list": "list " + ", ".join(LISTED),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Argparse that answers a mistake in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        known = [name for action in self._actions for name in action.option_strings]
+        if wrong := re.search(r"unrecognized arguments: (--[\w-]+)", message):
+            raise unknown("flag", wrong[1], [name for name in known if name.startswith("--")])
+        raise InputError(f"{message} (see '{self.prog} --help')")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 failed, 2 asked for what can't be, 128 + n by signal n."""
+    commands: dict[str, Callable[[argparse.Namespace], int]] = {
+        "train": train,
+        "sample": sample,
+        "info": info,
+        "list": list_,
+    }
+    try:
+        arguments = make_parser().parse_args(argv)
+        return commands[arguments.command](arguments)
+    except InputError as error:
+        return say(error, 2)
+    except KeyboardInterrupt:
+        return say("stopped", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing to tell it
+        return 1
+    except OSError as error:
+        return say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+
+
+def say(error: object, status: int) -> int:
+    print(f"unnoise: {error}", file=sys.stderr)
+    return status
+
+
+def make_parser() -> Parser:
+    parser = Parser(
+        prog="unnoise", description="Train a diffusion model on your own pictures, on the machine you have."
+    )
+    parser.add_argument("--version", action="version", version="unnoise 0.1.0")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    one = {name: commands.add_parser(name, help=text, description=text) for name, text in SUMMARY.items()}
+    one["train"].add_argument("--recipe", default=None, help="a named recipe or a run's config.yaml; flags change it")
+    add_flags(one["train"], TrainConfig, positional="data", optional=True)
+    add_flags(one["sample"], SampleConfig, positional="run", optional=False)
+    one["info"].add_argument("run", metavar="RUN", help="run folder or its model.safetensors")
+    one["list"].add_argument("kind", metavar="KIND", help=", ".join(LISTED))
+    return parser
+
+
+def add_flags(parser: Parser, config: type, *, positional: str, optional: bool) -> None:
+    """One flag for each field; only what was given appears in the result."""
+    hints = get_type_hints(config)
+    for f in fields(config):
+        text, default = f.metadata.get("help", ""), f.default if f.default is not MISSING else None
+        shown = text if default in (None, "") or "default" in text else f"{text} (default: {default})"
+        shared: dict[str, Any] = {"help": shown.replace("%", "%%"), "default": argparse.SUPPRESS}
+        if f.name == positional:
+            parser.add_argument(f.name, nargs="?" if optional else None, metavar=f.name.upper(), **shared)
+            continue
+        flag = f"-{f.name}" if len(f.name) == 1 else f"--{f.name.replace('_', '-')}"
+        hint = next((arm for arm in get_args(hints[f.name]) if arm is not type(None)), hints[f.name])
+        if get_origin(hints[f.name]) is Literal:
+            parser.add_argument(flag, choices=get_args(hints[f.name]), **shared)
+        elif hint is bool:
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, **shared)
+        else:
+            parser.add_argument(flag, type=hint, metavar=hint.__name__.upper(), **shared)
+
+
+def given(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(arguments).items() if name not in ("command", "recipe")}
+
+
+def train(arguments: argparse.Namespace) -> int:
+    from unnoise.recipe import train_config
+    from unnoise.training.interrupt import Interrupted
+    from unnoise.training.loop import train as run
+
+    try:
+        run(train_config(arguments.recipe, given(arguments)))
+    except Interrupted as stopped:
+        return 128 + stopped.signal
+    return 0
+
+
+def sample(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from unnoise.sampling import sample_to_folder
+
+    config = SampleConfig(**given(arguments))
+    with tqdm(desc="sampling", unit=" evaluations", disable=not sys.stderr.isatty()) as bar:
+        folder = sample_to_folder(config, lambda done, total: bar.update(done) if bar.total else bar.reset(total))
+    print(f"{config.n} pictures in {folder}, together in {folder / 'grid.png'}")
+    return 0
+
+
+def info(arguments: argparse.Namespace) -> int:
+    from unnoise.checkpoint import load
+
+    run = load(arguments.run, "cpu")
+    card, how, data, training = run.card, run.card.sampling, run.card.data, run.card.training
+    c, h, w = card.shape
+    rows = {
+        "file": run.path,
+        "pictures": f"{w}x{h}, {card.mode or f'{c} channels'}",
+        "classes": ", ".join(card.classes) or "none",
+        "network": f"{card.backbone} ({sum(p.numel() for p in run.model.parameters()):,} parameters)",
+        "schedule": card.schedule,
+        "target": card.target,
+        "sampling": f"{how.sampler}, {how.steps} steps, {how.spacing}{', x0 clipped' if how.clip else ''}",
+        "data": f"{data['name']}: {data['count']:,} images, sha256 {data['fingerprint'][:16]}"
+        if data
+        else "not recorded",
+        "trained": f"{training.get('images', 0):,} images in {training.get('seconds', 0):.0f} s",
+        "loss": f"{training['loss'][-1][1]:.4f} at the end" if training.get("loss") else "not recorded",
+    }
+    for name, value in rows.items():
+        print(f"{name:10}{value}")
+    return 0
+
+
+def list_(arguments: argparse.Namespace) -> int:
+    from unnoise import recipe, registry
+
+    kind = arguments.kind
+    if kind not in LISTED:
+        raise unknown("list", kind, LISTED)
+    if kind == "recipes":
+        print("\n".join(recipe.names()))
+        return 0
+    for name, options, source in getattr(registry, {"data": "dataset"}.get(kind, kind.rstrip("s"))).describe():
+        print(f"{name}{':' if options else ''}{options}\n    {source}")
+    return 0

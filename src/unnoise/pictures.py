@@ -1,0 +1,82 @@
+"""Tensors to pictures: PNG in the data's own mode, grids, figures."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from unnoise.errors import InputError
+from unnoise.types import Images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+def to_image(x: Float[Tensor, "c h w"], mode: str = "") -> Image.Image:
+    """[-1, 1] to a Pillow image of `mode` (16-bit gray is I;16); of more than 4 channels the first three are shown."""
+    x = x.detach().cpu().float()
+    mode = mode or MODES.get(len(x), "RGB")
+    if mode == "I;16":
+        return Image.fromarray(((x[0] + 1) * 32767.5).round().clamp(0, 65535).numpy().astype(np.uint16))
+    pixels = ((x[: len(Image.new(mode, (1, 1)).getbands())] + 1) * 127.5).round().clamp(0, 255).byte()
+    array = pixels.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array[..., 0] if mode == "L" else array)
+
+
+def tile(images: Images, columns: int | None = None, gap: int = 2) -> Float[Tensor, "c H W"]:
+    """Lay images out in a grid, near square unless `columns` says otherwise."""
+    b, c, h, w = images.shape
+    columns = columns or math.ceil(math.sqrt(b))
+    rows = math.ceil(b / columns)
+    sheet = torch.ones(c, rows * (h + gap) + gap, columns * (w + gap) + gap)
+    for i, image in enumerate(images.detach().cpu().float()):
+        y, x = gap + i // columns * (h + gap), gap + i % columns * (w + gap)
+        sheet[:, y : y + h, x : x + w] = image
+    return sheet
+
+
+def grid(images: Images, mode: str = "", columns: int | None = None) -> Image.Image:
+    """A grid as a picture; small images are enlarged by a whole factor so that they can be seen."""
+    factor = max(1, min(4, 128 // max(images.shape[-2:])))
+    sheet = to_image(tile(images, columns), mode)
+    return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
+
+
+def save_image(x: Float[Tensor, "c h w"], path: Path, mode: str) -> Path:
+    """Write one image: PNG, or .npy [c, h, w] in [-1, 1] where PNG has no such number of channels."""
+    if mode:
+        to_image(x, mode).save(path := path.with_suffix(".png"))
+    else:
+        np.save(path := path.with_suffix(".npy"), x.detach().cpu().float().numpy())
+    return path
+
+
+def show(
+    images: Images | Sequence[Tensor], titles: Sequence[str] | None = None, columns: int | None = None
+) -> "Figure":
+    """Draw images in [-1, 1] side by side with their titles (the notebook's `show`); returns the figure."""
+    import matplotlib.pyplot as plt  # noqa: PLC0415  # slow to import, and only this function needs it
+
+    batch = [images] if isinstance(images, Tensor) and images.ndim == 3 else list(images)
+    if not batch:
+        raise InputError("show needs at least one image")
+    if titles is not None and len(titles) != len(batch):
+        raise InputError(f"show: {len(titles)} titles for {len(batch)} images; give one each")
+    columns = columns or min(len(batch), 8)
+    rows = math.ceil(len(batch) / columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.6 * columns, 1.6 * rows + 0.3 * bool(titles)), squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for i, (axis, image) in enumerate(zip(axes.flat, batch, strict=False)):
+        axis.imshow(to_image(image), cmap="gray", vmin=0, vmax=255)
+        axis.set_title(titles[i] if titles else "", fontsize=9)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,40 @@
+"""The order of the data and the randomness of each step, both a function of (seed, images seen) alone."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Generator
+
+from unnoise.config import TrainConfig
+from unnoise.data.cache import Dataset
+from unnoise.data.transforms import flip, to_float
+from unnoise.diffusion.objective import Noised, add_noise
+from unnoise.diffusion.schedule import Schedule
+
+
+def order(count: int, batch: int, seed: int, seen: int = 0) -> Iterator[np.ndarray]:
+    """Endless batches of indices from image number `seen` on; each epoch is a new permutation, its last batch short."""
+    while True:
+        epoch, start = divmod(seen, count)
+        permutation = np.random.default_rng([seed, epoch]).permutation(count)
+        for begin in range(start, count, batch):
+            yield permutation[begin : begin + batch]
+        seen = (epoch + 1) * count
+
+
+def generator(seed: int, rank: int, seen: int, device: torch.device | str = "cpu") -> Generator:
+    """The random stream of one step of one process."""
+    (state,) = np.random.SeedSequence([seed, rank, seen]).generate_state(1, np.uint64)
+    return Generator(device).manual_seed(int(state >> np.uint64(1)))
+
+
+def noised(dataset: Dataset, indices: np.ndarray, schedule: Schedule, rng: Generator, config: TrainConfig) -> Noised:
+    """Read a batch and noise it; flips, scaling and noise are computed on the generator's device."""
+    pixels = torch.from_numpy(dataset.read(indices)).to(rng.device)
+    on_cpu = Generator().manual_seed(rng.initial_seed())
+    x0 = flip(to_float(pixels), on_cpu) if config.flip else to_float(pixels)
+    labels = dataset.labels(indices) if config.classes else None
+    label = None if labels is None else torch.from_numpy(labels).to(rng.device)
+    eps = torch.randn(x0.shape, generator=rng, device=rng.device)
+    return add_noise(x0, eps, schedule.draw(len(x0), on_cpu), label)

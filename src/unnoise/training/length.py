@@ -1,0 +1,71 @@
+"""How long to train: wall time, images or epochs; progress runs from 0 to 1 on whichever was given."""
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from unnoise.config import TrainConfig
+from unnoise.errors import InputError
+
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
+DEFAULT = "10m"
+
+
+def parse(text: str, units: Mapping[str, float], flag: str, examples: str) -> float:
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-zA-Z]?)", str(text).strip())
+    if not match or match[2].lower() not in units or float(match[1]) <= 0:
+        raise InputError(f"{flag} takes a positive amount such as {examples}, got {text!r}")
+    return float(match[1]) * units[match[2].lower()]
+
+
+@dataclass
+class Clock:
+    """Progress of a training run, from `start`."""
+
+    seconds: float | None
+    images: float | None
+    seen: int = 0
+    started: float = 0.0
+
+    @classmethod
+    def of(cls, config: TrainConfig, count: int) -> "Clock":
+        """From --budget, --images or --epochs; `count` is the number of images in the data."""
+        check(config)
+        if config.epochs is not None:
+            return cls(None, config.epochs * count)
+        if config.images is not None:
+            return cls(None, parse(config.images, COUNTS, "--images", "50000, 500k or 2M"))
+        return cls(parse(config.budget or DEFAULT, SECONDS, "--budget", "90s, 10m or 2h"), None)
+
+    def start(self) -> None:
+        self.started = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    @property
+    def progress(self) -> float:
+        """0 at the start, 1 at the end."""
+        done = self.elapsed / self.seconds if self.seconds else self.seen / (self.images or 1)
+        return min(done, 1.0)
+
+    @property
+    def left(self) -> float:
+        """Seconds to go, at the pace so far."""
+        return self.elapsed * (1 - self.progress) / max(self.progress, 1e-9)
+
+
+def check(config: TrainConfig) -> None:
+    """Refuse a length that is none, before anything else is done."""
+    given = [name for name in ("budget", "images", "epochs") if getattr(config, name) is not None]
+    if len(given) > 1:
+        raise InputError(f"give one length, not {' and '.join('--' + name for name in given)}")
+    if config.budget is not None:
+        parse(config.budget, SECONDS, "--budget", "90s, 10m or 2h")
+    if config.images is not None:
+        parse(config.images, COUNTS, "--images", "50000, 500k or 2M")
+    if config.epochs is not None and config.epochs < 1:
+        raise InputError(f"--epochs takes a whole number from 1, got {config.epochs}")

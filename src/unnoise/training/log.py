@@ -1,0 +1,128 @@
+"""What a run tells: metrics.jsonl, the loss plot, the progress line."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from unnoise.checkpoint import replacing
+from unnoise.training.length import Clock
+
+
+class Log:
+    """Rows of metrics.jsonl, and the means since the last row."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.rows = path, list[dict[str, Any]]()
+        self.last_time, self.last_seen = 0.0, 0
+        self.losses, self.epoch_losses = list[float](), list[float]()
+        self.loss = self.rate = float("nan")
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        self.rows.append(dict(row))
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def step(self, clock: Clock, loss: float, grad_norm: float, *, lr: float) -> bool:
+        """Take in one step; every second or 1/500 of the time writes a row and returns True."""
+        self.losses.append(loss)
+        self.epoch_losses.append(loss)
+        now = clock.elapsed
+        if now - self.last_time < max(1.0, now / 500):
+            return False
+        self.loss = sum(self.losses) / len(self.losses)
+        self.rate = (clock.seen - self.last_seen) / (now - self.last_time)
+        row = {"images": clock.seen, "seconds": round(now, 2), "loss": self.loss, "images_per_second": self.rate}
+        self.add({**row, "grad_norm": grad_norm, "lr": lr})
+        self.losses, self.last_time, self.last_seen = [], now, clock.seen
+        return True
+
+    def epoch(self, number: int, seen: int) -> float:
+        """Close an epoch: the plain mean of its batches' losses, as the notebook prints."""
+        mean = sum(self.epoch_losses) / max(1, len(self.epoch_losses))
+        self.add({"epoch": number, "images": seen, "loss": mean})
+        self.epoch_losses = []
+        return mean
+
+    def curve(self, points: int = 200) -> list[tuple[int, float]]:
+        """(images, loss), thinned."""
+        rows = [(row["images"], row["loss"]) for row in self.rows if "seconds" in row and "loss" in row]
+        return rows[:: max(1, len(rows) // points)]
+
+    def plot(self, path: Path) -> None:
+        from matplotlib.figure import Figure  # noqa: PLC0415  # slow to import
+
+        rows = self.curve(2000)
+        if not rows:
+            return
+        images, losses = zip(*rows, strict=True)
+        figure = Figure(figsize=(7, 3.5), layout="constrained")
+        axis = figure.subplots()
+        smooth = [losses[0]]
+        for loss in losses[1:]:
+            smooth.append(0.9 * smooth[-1] + 0.1 * loss)
+        axis.plot(images, losses, color="#b8c4d6", linewidth=0.8, label="mean of a second")
+        axis.plot(images, smooth, color="#1f4e8c", linewidth=1.8, label="smoothed")
+        axis.set(xlabel="images seen", ylabel="training loss", yscale="log")
+        axis.grid(visible=True, which="both", alpha=0.25)
+        axis.legend(frameon=False)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=120)
+
+
+class Progress:
+    """A bar on a terminal; elsewhere a plain line now and then. Only the first process speaks."""
+
+    def __init__(self) -> None:
+        self.shown = int(os.environ.get("RANK", "0")) == 0
+        self.live, self.told = self.shown and sys.stderr.isatty(), 0.0
+        self.bar = tqdm(total=1.0, bar_format="{desc}{percentage:3.0f}%|{bar:24}| {postfix}", disable=not self.live)
+
+    def reading(self, phase: str, done: int, total: int | None) -> None:
+        """Data being scanned or decoded."""
+        if self.live and total:
+            self.bar.n = done / total
+            self.bar.set_postfix_str(f"{phase} {done:,} of {total:,}")
+
+    def update(self, clock: Clock, log: Log) -> None:
+        """loss, images/s, time left."""
+        text = f"loss {log.loss:.4f}  {log.rate:.0f} images/s  {duration(clock.left)} left"
+        if self.live:
+            self.bar.n = clock.progress
+            self.bar.set_postfix_str(text)
+        elif self.shown and clock.progress >= self.told:
+            self.told = clock.progress + 0.05
+            print(f"{clock.progress:4.0%}  {text}", flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line without breaking the bar."""
+        if self.live:
+            tqdm.write(text)
+        elif self.shown:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def peak_memory() -> int:
+    """Peak memory of this process in bytes: resident on the CPU, allocated on CUDA; 0 where it cannot be told."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    try:
+        import resource  # noqa: PLC0415  # not on Windows
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,208 @@
+"""Training, from top to bottom."""
+
+import math
+import signal
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+import yaml
+from accelerate.utils import set_seed
+from torch.optim import AdamW
+
+from unnoise import registry
+from unnoise.checkpoint import WEIGHTS, Card, build, new_folder, replacing, save, save_tensors
+from unnoise.config import Sampling, TrainConfig
+from unnoise.data.cache import Dataset, open_data
+from unnoise.diffusion.model import Diffusion
+from unnoise.diffusion.objective import Noised, Objective
+from unnoise.errors import InputError
+from unnoise.training.batches import generator, noised, order
+from unnoise.training.device import make_accelerator
+from unnoise.training.ema import EMA
+from unnoise.training.interrupt import Interrupted, Stop, stop_signals
+from unnoise.training.length import Clock
+from unnoise.training.log import Log, Progress, duration, peak_memory
+from unnoise.training.preview import Previews, sample, save_grid
+from unnoise.training.validate import validate
+
+SAVE_EVERY = 600.0  # seconds between checkpoints at most; the first comes with the first preview
+PATIENCE = 100  # steps in a row that may be skipped for a loss or gradient that is not finite
+
+
+def train(config: TrainConfig) -> Path:
+    """Train on `config.data`; returns the run folder."""
+    validate(config)
+    progress = Progress()
+    dataset = open_data(
+        config.data,
+        size=config.size,
+        channels=config.channels,
+        fit=config.fit,
+        limit=config.limit,
+        progress=progress.reading,
+    )
+    run = Training(config, dataset, new_folder(config.out, Path("runs"), dataset.name))
+    introduce(run, progress)
+    with stop_signals() as stop:
+        loop(run, progress, stop)
+        run.save()
+        if stop.signal is None:
+            final_grid(run)
+    progress.close()
+    conclude(run, stop)
+    if stop.signal is not None:
+        raise Interrupted(stop.signal)
+    return run.folder
+
+
+class Training:
+    """What a run is made of."""
+
+    def __init__(self, config: TrainConfig, dataset: Dataset, folder: Path) -> None:
+        self.config, self.dataset, self.folder = config, dataset, folder
+        (folder / "samples").mkdir()
+        with replacing(folder / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
+        self.accelerator = make_accelerator(config)
+        self.card = card_of(config, dataset)
+        set_seed(config.seed)
+        self.model = build(self.card)
+        network = self.model.backbone.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.ema = EMA(network, config.ema_halflife)
+        self.averaged = Diffusion(
+            self.ema.network, self.model.schedule, self.model.target, self.card.shape, self.card.classes
+        )
+        optimizer = AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay)
+        self.model.backbone, self.optimizer = self.accelerator.prepare(network, optimizer)
+        self.objective: Objective = registry.objective.get(config.objective)
+        self.log = Log(folder / "metrics.jsonl")
+        self.previews = Previews(folder / "samples", dataset.mode)
+        self.clock = Clock.of(config, len(dataset))
+
+    def step(self, batch: Noised) -> tuple[float, float] | None:
+        """One step of the optimizer, (loss, gradient norm); None where one is not finite and nothing changed."""
+        rise = min(1.0, self.clock.seen / max(1, self.config.warmup))
+        fall = 0.5 * (1 + math.cos(math.pi * self.clock.progress)) if self.config.decay == "cosine" else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * rise * fall
+        loss = self.objective(self.model, batch).mean()
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
+        finite = math.isfinite(loss.item()) and math.isfinite(float(norm))
+        if finite or self.accelerator.scaler is not None:  # fp16's loss scaler skips by itself, and must be told
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        if not finite:
+            return None
+        self.ema.update(self.clock.seen, len(batch.x0))
+        return loss.item(), float(norm)
+
+    def save(self) -> None:
+        """Write the model file, and beside it what a resumed run will need; then the loss plot."""
+        progress = {"images": self.clock.seen, "seconds": self.clock.elapsed}
+        training = {**progress, "config": asdict(self.config), "loss": self.log.curve()}
+        save(self.folder / WEIGHTS, self.ema.network.state_dict(), replace(self.card, training=training))
+        network = self.accelerator.unwrap_model(self.model.backbone).state_dict()
+        state = {f"network.{name}": tensor for name, tensor in network.items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            state |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in slots.items()}
+        save_tensors(self.folder / "state.safetensors", state, progress)
+        self.log.plot(self.folder / "loss.png")
+
+    def preview(self) -> list[str]:
+        with self.accelerator.autocast():
+            return self.previews.draw(self.averaged, self.clock.seen, self.clock.elapsed)
+
+
+def loop(run: Training, progress: Progress, stop: Stop) -> None:
+    """Until the clock says so: noise a batch, take a step, log, preview, save."""
+    config, clock, accelerator = run.config, run.clock, run.accelerator
+    rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    skipped, saved = 0, 0.0
+    clock.start()
+    for indices in order(len(run.dataset), config.batch, config.seed):
+        if clock.progress >= 1 or stop.signal is not None:
+            return
+        rng = generator(config.seed, rank, clock.seen, accelerator.device)
+        batch = noised(run.dataset, indices[rank::world], run.model.schedule, rng, config)
+        clock.seen += len(indices)
+        result = run.step(batch)
+        skipped = 0 if result else skipped + 1
+        if skipped > PATIENCE:
+            raise InputError(
+                f"training stopped: {skipped} steps in a row had a loss or gradient that is not finite; the last good "
+                f"weights are in {run.folder}. Try a lower --lr (now {config.lr:g}) or --precision fp32"
+            )
+        if not main:
+            continue
+        if result and run.log.step(clock, *result, lr=run.optimizer.param_groups[0]["lr"]):
+            progress.update(clock, run.log)
+        if clock.seen % len(run.dataset) == 0:
+            run.log.epoch(clock.seen // len(run.dataset), clock.seen)
+        if run.previews.due(clock, run.log.rate):
+            for warning in run.preview():
+                progress.say(f"warning: {warning}")
+            if not saved or clock.elapsed - saved > SAVE_EVERY:
+                run.save()
+                saved = clock.elapsed
+
+
+def card_of(config: TrainConfig, dataset: Dataset) -> Card:
+    return Card(
+        backbone=config.backbone,
+        schedule=config.schedule,
+        target=config.target,
+        shape=dataset.shape,
+        mode=dataset.mode,
+        classes=dataset.classes if config.classes else (),
+        sampling=Sampling(config.sampler, config.steps, config.spacing, config.clip),
+        data={"name": dataset.name, "fingerprint": dataset.fingerprint, "count": len(dataset)},
+    )
+
+
+def introduce(run: Training, progress: Progress) -> None:
+    """Say what will be done with what, before it is done."""
+    config, (c, h, w) = run.config, run.dataset.shape
+    for note in run.dataset.notes:
+        progress.say(f"  {note}")
+    if config.classes and not run.card.classes:
+        raise InputError(
+            f"--classes: {config.data} has no classes; put the images of each class in a sub-folder of its own"
+        )
+    size = sum(p.numel() for p in run.ema.network.parameters()) / 1e6
+    precision = run.accelerator.mixed_precision.replace("no", "fp32")
+    length = duration(run.clock.seconds) if run.clock.seconds else f"{run.clock.images:,.0f} images"
+    progress.say(
+        f"data      {run.dataset.name}: {len(run.dataset):,} images, {w}x{h}, {run.dataset.mode or f'{c} channels'}"
+        + (f", {len(run.card.classes)} classes" if run.card.classes else "")
+    )
+    progress.say(f"network   {config.backbone}, {size:.1f} M parameters, {precision} on {run.accelerator.device}")
+    if config.precision == "fp16" and precision == "fp32":
+        progress.say("          fp16 needs CUDA; training in fp32")
+    progress.say(f"training  {length}, into {run.folder}")
+
+
+def final_grid(run: Training) -> None:
+    """The last picture: 64 images as `unnoise sample` draws them, fewer where that takes many steps."""
+    how = run.card.sampling
+    images = sample(run.averaged, 64 if how.steps <= 50 else 16, how)
+    save_grid(images, run.folder / "samples" / "final.png", run.card.mode)
+
+
+def conclude(run: Training, stop: Stop) -> None:
+    clock, memory = run.clock, peak_memory()
+    why = f"stopped by {signal.Signals(stop.signal).name} after" if stop.signal else "trained"
+    rate = clock.seen / max(clock.elapsed, 1e-9)
+    summary = {
+        "images": clock.seen,
+        "training_seconds": clock.elapsed,
+        "mean_images_per_second": rate,
+        "peak_bytes": memory,
+    }
+    run.log.add(summary)
+    pace = f"{duration(clock.elapsed)} ({rate:.0f} images/s)"
+    print(f"{why} {clock.seen:,} images in {pace}, peak memory {memory / 2**20:,.0f} MB")
+    if not stop.signal:
+        print(f"grid      {run.folder / 'samples' / 'final.png'}")
+    print(f"run       {run.folder}    more pictures: unnoise sample {run.folder} -n 64")

@@ -1,0 +1,23 @@
+"""Shape-checked signatures, one thread and a fixed seed for every test."""
+
+from jaxtyping import install_import_hook
+
+# Before the first import of unnoise; an int is a float here, as it is to mypy.
+install_import_hook("unnoise", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def reproducible():
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def float64():
+    """New tensors and networks are float64, so that agreement is limited by the algorithm and not by rounding."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
