@@ -347,6 +347,26 @@ def test_exif_orientation(root, load, kind):
 # Bad files
 
 
+@pytest.mark.parametrize("kind", ["TIFF", "PNG"])
+def test_exif_orientation_of_sixteen_bit(root, load, kind):
+    image = noise(16, 32, dtype=np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    put(root, f"a.{kind.lower()}", image, kind, exif=exif)
+    np.testing.assert_array_equal(everything(load(root))[0, 0], np.rot90(image, -1))
+
+
+def test_damaged_exif_costs_nothing(root, load):
+    put(root, "a.jpg", noise(16, 16, 3), "JPEG", exif=b"Exif\0\0garbagegarbage")
+    assert load(root).notes == ()
+
+
+def test_phone_pictures_with_two_frames(root, load):
+    image = Image.fromarray(noise(16, 16, 3))
+    image.save(root / "a.jpg", "MPO", save_all=True, append_images=[image])
+    assert load(root).shape == (3, 16, 16)
+
+
 def huge_png(width, height):
     header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
     crc = struct.pack(">I", __import__("zlib").crc32(b"IHDR" + header))

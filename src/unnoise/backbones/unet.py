@@ -21,7 +21,7 @@ class Block(nn.Module):
 
     def forward(self, x: Images, emb: Features) -> Images:
         x = self.res(x, emb)
-        return x if self.attention is None else self.attention(x)  # type: ignore[no-any-return]
+        return x if self.attention is None else self.attention(x)
 
 
 @backbone

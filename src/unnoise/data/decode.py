@@ -18,7 +18,7 @@ from unnoise.data.items import Array, Broken, Unreadable
 
 Content: TypeAlias = Path | bytes | Array | Callable[[tuple[int, int]], Image.Image]
 # Only these decoders run, whatever the bytes claim to be: some of the others start programs.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 MOST_PIXELS = 89_478_485
 TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
@@ -156,7 +156,9 @@ def opened(content: Path | bytes) -> Iterator[Image.Image]:
         raise Unreadable(content.decode())
     try:
         refuse(content.stat().st_size == 0 if isinstance(content, Path) else not content, "empty file")
-        with Image.open(content if isinstance(content, Path) else BytesIO(content), formats=FORMATS) as image:
+        # Given a path, Pillow maps a plain TIFF into memory and then forgets its orientation.
+        with content.open("rb") if isinstance(content, Path) else BytesIO(content) as file:
+            image = Image.open(file, formats=FORMATS)
             refuse(image.width * image.height > MOST_PIXELS, f"too large: {image.width}x{image.height}")
             yield image
     except Unreadable:
@@ -179,7 +181,7 @@ def reason(error: Exception) -> str:
         MemoryError: "too large for the memory",
     }
     text = str(error) or type(error).__name__
-    damaged = ("truncated", "broken data stream", "unexpected end", "not enough")
+    damaged = ("truncated", "broken", "unexpected end", "not enough", "could not create decoder")
     return known.get(type(error)) or ("truncated" if any(word in text.lower() for word in damaged) else text[:60])
 
 

@@ -48,7 +48,7 @@ def told(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except (ValueError, OSError, KeyError) as error:
-        first = (str(error).splitlines() or ["damaged"])[0]
+        first = (str(error).splitlines() or ["damaged"])[0].rstrip(".")
         raise InputError(f"cannot read {str(path)!r}: {first}; is the file complete?") from None
 
 

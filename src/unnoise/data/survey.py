@@ -95,9 +95,11 @@ def default_size(found: Survey) -> tuple[int, int]:
     if found.drawn:
         return DRAWN
     own = next(iter(found.sizes)) if len(found.sizes) == 1 else DEFAULT
+    if max(own) > max(DEFAULT):
+        return DEFAULT
     if min(own) < SMALLEST:
         raise InputError(f"the images are {own[0]}x{own[1]}; give size={SMALLEST} or more to enlarge them")
-    return own if max(own) <= max(DEFAULT) else DEFAULT
+    return own
 
 
 def choose_mode(mode: str, channels: int | None, found: Survey) -> str:
