@@ -16,7 +16,16 @@ from safetensors.torch import save_file
 
 from unnoise import cli
 
-TINY = ["--backbone", "unet:widths=8-16,layers=1,groups=4,head=8", "--batch", "8", "--steps", "2", "--precision", "fp32"]
+TINY = [
+    "--backbone",
+    "unet:widths=8-16,layers=1,groups=4,head=8",
+    "--batch",
+    "8",
+    "--steps",
+    "2",
+    "--precision",
+    "fp32",
+]
 
 
 @pytest.fixture(scope="session")
@@ -28,7 +37,9 @@ def trained(tmp_path_factory) -> Path:
         path = folder / "data" / ("light", "dark")[i % 2] / f"{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 100, (8, 8), dtype=np.uint8) + 150 * (i % 2 == 0).__int__()).save(path)
-    status = cli.main(["train", str(folder / "data"), "--images", "48", "--classes", "--out", str(folder / "run"), *TINY])
+    status = cli.main(
+        ["train", str(folder / "data"), "--images", "48", "--classes", "--out", str(folder / "run"), *TINY]
+    )
     assert status == 0
     return folder / "run"
 
@@ -183,7 +194,19 @@ def test_help_is_instant_and_imports_no_torch():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_leaves_cleanly(tmp_path, number):
     out = tmp_path / "run"
-    command = [sys.executable, "-u", "-m", "unnoise", "train", "faces:count=64", "--budget", "10m", "--out", str(out), *TINY]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "unnoise",
+        "train",
+        "faces:count=64",
+        "--budget",
+        "10m",
+        "--out",
+        str(out),
+        *TINY,
+    ]
     environment = os.environ | {"UNNOISE_CACHE": str(tmp_path / "cache")}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
     for _ in range(600):

@@ -38,7 +38,7 @@ def close(a, b, atol):
 
 
 def test_notebook_worked_example():
-    """x = 0.80, beta = 0.02: the next value has mean 0.792 and standard deviation 0.1414."""
+    """X = 0.80, beta = 0.02: the next value has mean 0.792 and standard deviation 0.1414."""
     t = Schedule.from_betas(torch.tensor([0.02], dtype=f64)).level(0)
     scale, variance = transition(CLEAN, t)
     close(scale, 0.99, 5e-3)

@@ -9,7 +9,9 @@ from unnoise import registry
 from unnoise.errors import InputError, unknown
 from unnoise.registry import Registry, options, parse, show
 
-EVERY = {kind: getattr(registry, kind) for kind in ("schedule", "spacing", "target", "objective", "sampler", "backbone")}
+EVERY = {
+    kind: getattr(registry, kind) for kind in ("schedule", "spacing", "target", "objective", "sampler", "backbone")
+}
 
 
 @pytest.fixture
@@ -115,7 +117,7 @@ def test_sampler_specs():
         ("ddim:eta=x", "^sampler 'ddim:eta=x': eta takes a number, got 'x'; for example 0.0$"),
         ("ddim:eta", "^sampler 'ddim:eta': write eta=VALUE, for example eta=0.0$"),
         ("ddim:etta=1", r"^unknown option of sampler ddim 'etta'; did you mean 'eta'\? Known: eta$"),
-        ("ddmi", r"^unknown sampler 'ddmi'; did you mean 'ddim'\? Known: .*ddim, ddpm"),
+        ("ddin", r"^unknown sampler 'ddin'; did you mean 'ddim'\? Known: .*ddim, ddpm"),
         ("dpmpp_2m:eta=1", "^unknown option of sampler dpmpp_2m 'eta'; Known: none$"),
     ]:
         with pytest.raises(InputError, match=message):

@@ -11,7 +11,6 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 from torch import nn
 from torch.testing import assert_close
-from worlds import Gaussian, Points
 
 from unnoise import registry
 from unnoise.config import Sampling
@@ -21,6 +20,7 @@ from unnoise.errors import InputError
 from unnoise.samplers.run import run, seeded_noise
 from unnoise.samplers.step import Step
 from unnoise.types import RandnLike
+from worlds import Gaussian, Points
 
 SHAPE = (3, 8, 8)
 

@@ -228,7 +228,7 @@ def test_zero_init_starts_silent():
 
 def test_widths_layers_and_dropout_reach_the_network():
     net = backbone("unet:widths=8-24,layers=3,groups=5,dropout=0.25")
-    blocks = [module for module in net.modules() if isinstance(module, Block)]
+    blocks = [module for module in [*net.down, *net.middle, *net.up] if isinstance(module, Block)]
     assert [block.res.conv2.out_channels for block in blocks] == [8] * 3 + [24] * 3 + [24] * 2 + [24] * 4 + [8] * 4
     assert {block.res.dropout.p for block in blocks} == {0.25}
     assert net.norm_out.num_groups == 1  # 5 groups don't divide 8 channels

@@ -23,6 +23,13 @@ SUMMARY = {
 class Parser(argparse.ArgumentParser):
     """Argparse that answers a mistake in one line."""
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Know all arguments: what a command does not know is answered by that command, which knows its flags."""
+        parsed, extra = super().parse_known_args(args, namespace)
+        if extra:
+            self.error(f"unrecognized arguments: {' '.join(extra)}")
+        return parsed, extra
+
     def error(self, message: str) -> NoReturn:
         known = [name for action in self._actions for name in action.option_strings]
         if wrong := re.search(r"unrecognized arguments: (--[\w-]+)", message):

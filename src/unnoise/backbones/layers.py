@@ -8,9 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unnoise.types import Images, PerImage
+from unnoise.types import PerImage
 
 Features = Float[Tensor, "b k"]
+Maps = Float[Tensor, "b _ _ _"]  # channels and size change from layer to layer
 
 
 class TimeEmbedding(nn.Module):
@@ -44,7 +45,7 @@ class ResBlock(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Conv2d(c_in, c_out, 1) if c_in != c_out else nn.Identity()
 
-    def forward(self, x: Images, emb: Features) -> Images:
+    def forward(self, x: Maps, emb: Features) -> Maps:
         h = self.conv1(F.silu(self.norm1(x))) + self.time(F.silu(emb))[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
         return self.skip(x) + h  # type: ignore[no-any-return]
@@ -59,7 +60,7 @@ class Attention(nn.Module):
         self.norm = norm(channels, groups)
         self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
 
-    def forward(self, x: Images) -> Images:
+    def forward(self, x: Maps) -> Maps:
         _, c, h, w = x.shape
         tokens = self.qkv(self.norm(x).flatten(2).transpose(1, 2))  # [b, h*w, 3c]
         q, k, v = tokens.unflatten(2, (3, self.heads, c // self.heads)).permute(2, 0, 3, 1, 4)
@@ -79,5 +80,5 @@ class Up(nn.Module):
             else nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
         )
 
-    def forward(self, x: Images) -> Images:
+    def forward(self, x: Maps) -> Maps:
         return self.conv(F.interpolate(x, scale_factor=2.0) if self.nearest else x)  # type: ignore[no-any-return]

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unnoise.backbones.layers import Attention, Features, ResBlock, TimeEmbedding, Up, norm
+from unnoise.backbones.layers import Attention, Features, Maps, ResBlock, TimeEmbedding, Up, norm
 from unnoise.errors import InputError
 from unnoise.registry import backbone
 from unnoise.types import Images, Labels, PerImage
@@ -19,7 +19,7 @@ class Block(nn.Module):
         super().__init__()
         self.res, self.attention = res, attention
 
-    def forward(self, x: Images, emb: Features) -> Images:
+    def forward(self, x: Maps, emb: Features) -> Maps:
         x = self.res(x, emb)
         return x if self.attention is None else self.attention(x)
 

@@ -2,12 +2,14 @@
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from unnoise.config import TrainConfig
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
     precision = choose(config.precision)
+    AcceleratorState._reset_state()  # else a second run in the same process could not choose another precision
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
 
 

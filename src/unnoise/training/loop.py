@@ -42,7 +42,10 @@ def train(config: TrainConfig) -> Path:
         limit=config.limit,
         progress=progress.reading,
     )
-    run = Training(config, dataset, new_folder(config.out, Path("runs"), dataset.name))
+    set_seed(config.seed)
+    card = card_of(config, dataset)
+    model = build(card)  # all that can be refused is refused before there is a folder
+    run = Training(config, dataset, (model, card), new_folder(config.out, Path("runs"), dataset.name))
     introduce(run, progress)
     with stop_signals() as stop:
         loop(run, progress, stop)
@@ -59,15 +62,13 @@ def train(config: TrainConfig) -> Path:
 class Training:
     """What a run is made of."""
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, folder: Path) -> None:
+    def __init__(self, config: TrainConfig, dataset: Dataset, new: tuple[Diffusion, Card], folder: Path) -> None:
         self.config, self.dataset, self.folder = config, dataset, folder
+        self.model, self.card = new
         (folder / "samples").mkdir()
         with replacing(folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
         self.accelerator = make_accelerator(config)
-        self.card = card_of(config, dataset)
-        set_seed(config.seed)
-        self.model = build(self.card)
         network = self.model.backbone.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.ema = EMA(network, config.ema_halflife)
         self.averaged = Diffusion(
@@ -149,6 +150,8 @@ def loop(run: Training, progress: Progress, stop: Stop) -> None:
 
 
 def card_of(config: TrainConfig, dataset: Dataset) -> Card:
+    if config.classes and not dataset.classes:
+        raise InputError(f"--classes: {config.data} has none; put the images of each class in a sub-folder of its own")
     return Card(
         backbone=config.backbone,
         schedule=config.schedule,
@@ -166,10 +169,6 @@ def introduce(run: Training, progress: Progress) -> None:
     config, (c, h, w) = run.config, run.dataset.shape
     for note in run.dataset.notes:
         progress.say(f"  {note}")
-    if config.classes and not run.card.classes:
-        raise InputError(
-            f"--classes: {config.data} has no classes; put the images of each class in a sub-folder of its own"
-        )
     size = sum(p.numel() for p in run.ema.network.parameters()) / 1e6
     precision = run.accelerator.mixed_precision.replace("no", "fp32")
     length = duration(run.clock.seconds) if run.clock.seconds else f"{run.clock.images:,.0f} images"
