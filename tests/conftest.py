@@ -5,8 +5,8 @@ from jaxtyping import install_import_hook
 # Before the first import of unnoise; an int is a float here, as it is to mypy.
 install_import_hook("unnoise", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
-import pytest
-import torch
+import pytest  # noqa: E402
+import torch  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

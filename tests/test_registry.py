@@ -20,7 +20,7 @@ def toys():
     toys = Registry("toy", "unnoise.diffusion")
 
     @toys
-    def drum(
+    def drum(  # noqa: PLR0913  # one of each type
         size,
         *,
         beats: int = 4,

@@ -1,4 +1,4 @@
-"""Every registered sampler keeps the contract and solves closed-form worlds; the known ones agree with their sources."""
+"""Every registered sampler keeps the contract and solves closed-form worlds; the known ones agree with others'."""
 
 import inspect
 import math

@@ -60,7 +60,9 @@ def save_image(x: Float[Tensor, "c h w"], path: Path, mode: str) -> Path:
 
 
 def show(
-    images: Images | Sequence[Tensor], titles: Sequence[str] | None = None, columns: int | None = None
+    images: Images | Float[Tensor, "c h w"] | Sequence[Tensor],
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
 ) -> "Figure":
     """Draw images in [-1, 1] side by side with their titles (the notebook's `show`); returns the figure."""
     import matplotlib.pyplot as plt  # noqa: PLC0415  # slow to import, and only this function needs it

@@ -1,0 +1,58 @@
+"""Tensors to pictures and back."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unnoise
+from unnoise.data.transforms import to_float
+from unnoise.errors import InputError
+from unnoise.pictures import grid, save_image, tile, to_image
+
+mpl.use("agg")
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 2), ("RGB", 3), ("RGBA", 4)])
+def test_pixels_survive_the_way_through_the_model_and_the_png(tmp_path, mode, channels):
+    pixels = torch.randint(0, 256, (1, channels, 16, 9), dtype=torch.uint8)
+    path = save_image(to_float(pixels)[0], tmp_path / "x", mode)
+    image = Image.open(path)
+    assert (image.mode, image.size) == (mode, (9, 16))
+    np.testing.assert_array_equal(np.asarray(image).reshape(16, 9, channels), pixels[0].permute(1, 2, 0).numpy())
+
+
+def test_sixteen_bits_survive(tmp_path):
+    pixels = torch.arange(65536).reshape(1, 1, 256, 256).to(torch.uint16)
+    image = Image.open(save_image(to_float(pixels)[0], tmp_path / "x", "I;16"))
+    assert image.mode == "I;16"
+    np.testing.assert_array_equal(np.asarray(image), pixels[0, 0].numpy())
+
+
+def test_other_channel_counts_become_npy(tmp_path):
+    x = torch.randn(5, 8, 8)
+    path = save_image(x, tmp_path / "x", "")
+    assert path.suffix == ".npy"
+    np.testing.assert_array_equal(np.load(path), x.numpy())
+    assert grid(x[None]).mode == "RGB"
+
+
+def test_values_out_of_range_are_clamped_not_wrapped():
+    assert np.asarray(to_image(torch.full((1, 2, 2), 1.5))).tolist() == [[255, 255]] * 2
+    assert np.asarray(to_image(torch.full((1, 2, 2), -1.5))).tolist() == [[0, 0]] * 2
+
+
+def test_grid_is_laid_out_row_by_row():
+    sheet = tile(torch.stack([torch.full((1, 8, 8), value) for value in (-1.0, -0.5, 0.0, 0.5)]), columns=2, gap=0)
+    assert sheet[0, ::8, ::8].tolist() == [[-1.0, -0.5], [0.0, 0.5]]
+
+
+def test_show_takes_what_the_notebooks_show_takes():
+    for images in (torch.rand(3, 3, 8, 8), [torch.rand(1, 8, 8)] * 3, torch.rand(3, 8, 8)):
+        assert unnoise.show(images).axes
+    figure = unnoise.show(torch.rand(2, 3, 8, 8), ["$x_0$", "$x_1$"])
+    assert [axis.get_title() for axis in figure.axes] == ["$x_0$", "$x_1$"]
+    with pytest.raises(InputError, match="3 titles for 2 images"):
+        unnoise.show(torch.rand(2, 3, 8, 8), ["a", "b", "c"])
+    mpl.pyplot.close("all")

@@ -1,0 +1,266 @@
+"""The training loop and its parts."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+import unnoise
+from unnoise import registry
+from unnoise.checkpoint import load
+from unnoise.config import TrainConfig
+from unnoise.data.cache import open_data
+from unnoise.diffusion.objective import add_noise
+from unnoise.errors import InputError
+from unnoise.recipe import names, train_config
+from unnoise.training import loop
+from unnoise.training.batches import generator, noised, order
+from unnoise.training.device import choose
+from unnoise.training.ema import EMA
+from unnoise.training.length import Clock
+from unnoise.training.preview import Previews, look
+from unnoise.training.validate import validate
+
+TINY = {"backbone": "unet:widths=8-16,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
+
+
+@pytest.fixture
+def gray(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    np.save(tmp_path / "gray.npy", np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+    return tmp_path / "gray.npy"
+
+
+def test_ema_follows_its_half_life():
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    ema = EMA(network, halflife=100, ramp=math.inf)
+    nn.init.ones_(network.weight)
+    for _ in range(10):
+        ema.update(seen=1000, batch=10)
+    assert ema.network.weight.item() == pytest.approx(0.5)  # 100 images are one half-life
+
+
+def test_ema_warms_up():
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    ema = EMA(network, halflife=1e9, ramp=0.1)
+    nn.init.ones_(network.weight)
+    ema.update(seen=100, batch=10)
+    assert ema.network.weight.item() == pytest.approx(0.5)  # the half-life is 10 so far
+
+
+def test_ema_of_zero_is_the_network_itself():
+    network = nn.Linear(1, 1)
+    assert EMA(network, 0.0).network is network
+
+
+def test_the_schedule_is_no_part_of_the_weights_and_survives_averaging(gray, tmp_path):
+    """A schedule among the averaged tensors gives black images (denoising-diffusion-pytorch, issue 136)."""
+    run = load(unnoise.train(gray, images="2000", out=str(tmp_path / "run"), **TINY))
+    assert not list(run.model.buffers())
+    fresh = registry.schedule.get(run.card.schedule)()
+    torch.testing.assert_close(run.model.schedule.alpha, fresh.alpha, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("2D", 172800)])
+def test_budgets(text, seconds):
+    assert Clock.of(TrainConfig(budget=text), 10).seconds == seconds
+
+
+@pytest.mark.parametrize(("text", "images"), [("500", 500), ("50k", 50_000), ("2M", 2_000_000)])
+def test_images(text, images):
+    assert Clock.of(TrainConfig(images=text), 10).images == images
+
+
+def test_epochs_count_images():
+    clock = Clock.of(TrainConfig(epochs=3), 10)
+    clock.seen = 15
+    assert clock.progress == pytest.approx(0.5)
+
+
+def test_each_epoch_is_a_permutation_and_any_position_can_be_returned_to():
+    batches = order(10, 4, seed=1)
+    first = [next(batches) for _ in range(6)]
+    assert [len(batch) for batch in first] == [4, 4, 2, 4, 4, 2]
+    assert sorted(np.concatenate(first[:3])) == sorted(np.concatenate(first[3:])) == list(range(10))
+    assert list(np.concatenate(first[:3])) != list(np.concatenate(first[3:]))
+    np.testing.assert_array_equal(next(order(10, 4, seed=1, seen=14)), first[4])
+
+
+def test_noise_depends_on_seed_rank_and_position_alone():
+    draws = {
+        key: torch.randn(4, generator=generator(*key)).tolist() for key in [(0, 0, 0), (0, 0, 8), (0, 1, 0), (1, 0, 0)]
+    }
+    assert len({tuple(draw) for draw in draws.values()}) == 4
+    assert torch.randn(4, generator=generator(0, 1, 0)).tolist() == draws[0, 1, 0]
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(gray, tmp_path):
+    config = train_config(None, {"data": str(gray), "images": "100", **TINY})
+    dataset = open_data(str(gray))
+    card = loop.card_of(config, dataset)
+    (tmp_path / "run").mkdir()
+    run = loop.Training(config, dataset, (loop.build(card), card), tmp_path / "run")
+    batch = noised(dataset, np.arange(8), run.model.schedule, generator(0, 0, 0), config)
+    run.clock.seen = 8
+    assert run.step(batch) is not None
+    before = [p.clone() for p in (*run.model.parameters(), *run.ema.network.parameters())]
+    poisoned = batch._replace(x_t=batch.x_t.clone().index_put((torch.tensor(0),) * 4, torch.tensor(math.nan)))
+    assert run.step(poisoned) is None
+    after = [*run.model.parameters(), *run.ema.network.parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert run.step(batch) is not None  # and training goes on
+
+
+def test_training_that_never_is_finite_stops_with_a_diagnosis(gray, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.Training, "step", lambda *_: None)
+    with pytest.raises(InputError, match="not finite.*--lr"):
+        unnoise.train(gray, images="2k", out=str(tmp_path / "run"), **TINY)
+
+
+def test_the_model_learns_a_world_of_one_image(tmp_path, monkeypatch):
+    """With one picture in the data the samples must become that picture."""
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    picture = np.zeros((1, 8, 8), np.uint8)
+    picture[:, 2:6, 2:6] = 255
+    np.save(tmp_path / "one.npy", np.repeat(picture, 8, axis=0))
+    run = unnoise.train(
+        tmp_path / "one.npy", images="6k", warmup=100, out=str(tmp_path / "run"), **(TINY | {"steps": 10})
+    )
+    images = unnoise.sample(run, 4)
+    truth = torch.from_numpy(picture).float()[None] / 127.5 - 1
+    assert (images - truth).abs().mean() < 0.1
+
+
+def test_epoch_losses_are_the_mean_of_their_batches(gray, tmp_path):
+    run = unnoise.train(gray, epochs=2, out=str(tmp_path / "run"), **TINY)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    epochs = [row for row in rows if "epoch" in row]
+    assert [(row["epoch"], row["images"]) for row in epochs] == [(1, 20), (2, 40)]
+    assert all(0 < row["loss"] < 100 for row in epochs)
+
+
+def test_same_seed_same_weights_other_seed_other_weights(gray, tmp_path):
+    runs = [
+        load(unnoise.train(gray, images="64", seed=seed, out=str(tmp_path / name), **TINY)).model
+        for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    ]
+    a, b, c = (torch.cat([p.flatten() for p in model.parameters()]) for model in runs)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+def test_a_run_tells_how_it_was_made_and_its_config_is_a_recipe(gray, tmp_path):
+    run = unnoise.train(gray, images="64", lr=0.002, out=str(tmp_path / "run"), **TINY)
+    card = load(run).card
+    assert (card.shape, card.mode, card.data["count"]) == ((1, 8, 8), "L", 20)
+    assert len(card.data["fingerprint"]) == 64
+    assert card.training["config"]["lr"] == 0.002
+    again = train_config(str(run / "config.yaml"), {})
+    assert again.lr == 0.002
+    assert again.out is None
+
+
+def test_every_recipe_is_valid():
+    for name in names():
+        validate(train_config(name, {}))
+
+
+def test_the_notebook_recipe_is_the_notebook_number_for_number():
+    config = train_config("notebook", {})
+    assert (config.limit, config.size, config.batch, config.epochs, config.lr) == (10_000, "32", 256, 50, 2e-4)
+    assert (config.schedule, config.target, config.objective) == ("linear", "eps", "simple")
+    assert (config.ema_halflife, config.decay, config.warmup, config.max_grad_norm) == (0, "none", 0, 0)
+    assert (config.sampler, config.steps, config.clip) == ("ddpm", 1000, False)
+    network = registry.backbone.get(config.backbone)(3)
+    assert sum(p.numel() for p in network.parameters()) == 14_406_531
+    assert "widths=64-128-256-512" in train_config("notebook-exercise", {}).backbone
+
+
+def test_another_length_replaces_the_recipes():
+    config = train_config("notebook", {"budget": "5m"})
+    assert (config.budget, config.epochs) == ("5m", None)
+
+
+def test_settings_of_the_wrong_name_or_type_are_refused():
+    with pytest.raises(InputError, match="did you mean 'budget'"):
+        train_config(None, {"budgett": "5m"})
+    with pytest.raises(InputError, match="batch takes int, got '8'"):
+        train_config(None, {"batch": "8"})
+
+
+def test_fp16_is_for_cuda_only():
+    if not torch.cuda.is_available():
+        assert choose("fp16") == "fp32"
+    assert choose("fp32") == "fp32"
+
+
+def test_previews_keep_to_their_share(tmp_path):
+    previews = Previews(tmp_path, "L")
+    clock = Clock(600.0, None)
+    clock.start()
+    clock.started -= 30
+    assert not previews.due(clock, 100.0)
+    clock.started -= 15
+    assert previews.due(clock, 100.0)
+    assert previews.count == 16
+    assert previews.due(clock, 10.0)
+    assert previews.count == 4  # a slow network shows fewer
+    previews.spent = previews.last = 10.0  # two of them in 60 s would be far more than 5 %
+    clock.started -= 60
+    assert not previews.due(clock, 100.0)
+
+
+def test_previews_name_what_is_wrong():
+    assert "not finite" in look(torch.full((1, 1, 8, 8), math.nan))[0]
+    assert "one colour" in look(torch.zeros(1, 1, 8, 8))[0]
+    assert "ends of its range" in look(torch.ones(2, 1, 8, 8).copysign(torch.randn(2, 1, 8, 8)))[0]
+    assert not look(torch.rand(4, 3, 8, 8) * 1.8 - 0.9)
+
+
+@pytest.mark.parametrize("name", registry.objective.names())
+@pytest.mark.parametrize("target", registry.target.names())
+def test_every_objective_is_zero_for_a_perfect_network_and_positive_otherwise(name, target):
+    from unnoise.diffusion.model import Diffusion
+    from unnoise.diffusion.target import encode
+
+    schedule, aim = registry.schedule.get("linear")(), registry.target.get(target)
+    x0, eps = torch.randn(2, 4, 3, 8, 8, dtype=torch.float64)
+    batch = add_noise(x0, eps, schedule.draw(4, torch.Generator().manual_seed(0)))
+
+    class Perfect(nn.Module):
+        shift = 0.0
+
+        def forward(self, x, time, label=None):
+            return encode(x0, eps, batch.t, aim) + self.shift
+
+    network = Perfect()
+    model = Diffusion(network, schedule, aim, (3, 8, 8))
+    objective = registry.objective.get(name)
+    torch.testing.assert_close(objective(model, batch), torch.zeros(4, dtype=torch.float64), atol=1e-12, rtol=0)
+    network.shift = 1.0
+    assert (objective(model, batch) > 0).all()
+
+
+def test_simple_loss_is_the_notebooks_mse():
+    schedule = registry.schedule.get("linear")()
+    x0, eps = torch.randn(2, 4, 3, 8, 8)
+    batch = add_noise(x0, eps, schedule.draw(4, torch.Generator().manual_seed(0)))
+    network = registry.backbone.get("unet:widths=8-16,layers=1,groups=4,head=8,zero_init=false")(3)
+    from unnoise.diffusion.model import Diffusion
+
+    model = Diffusion(network, schedule, registry.target.get("eps"), (3, 8, 8))
+    literal = nn.functional.mse_loss(network(batch.x_t, batch.t.time.float()), eps)
+    torch.testing.assert_close(registry.objective.get("simple")(model, batch).mean(), literal)
+
+
+def test_config_yaml_is_plain(gray, tmp_path):
+    run = unnoise.train(gray, images="16", out=str(tmp_path / "run"), **TINY)
+    values = yaml.safe_load((run / "config.yaml").read_text())
+    assert values["images"] == "16"
+    assert values["data"] == str(gray)
