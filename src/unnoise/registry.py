@@ -47,7 +47,7 @@ class Registry:
             if key not in allowed:
                 raise unknown(f"option of {self.kind} {name}", key, allowed)
             if not equals:
-                raise InputError(f"{self.kind} {spec!r}: write {key}=VALUE, for example {key}={allowed[key][1]}")
+                raise InputError(f"{self.kind} {spec!r}: write {key}=VALUE, for example {key}={show(allowed[key][1])}")
             given[key] = parse(text, allowed[key][0], f"{self.kind} {spec!r}: {key}", allowed[key][1])
         return partial(entry, **given)
 
@@ -68,7 +68,7 @@ def options(entry: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     return {
         p.name: (hints[p.name], p.default)
         for p in inspect.signature(function).parameters.values()
-        if p.kind is p.KEYWORD_ONLY and is_plain(hints[p.name])
+        if p.kind is p.KEYWORD_ONLY and is_plain(hints.get(p.name))
     }
 
 

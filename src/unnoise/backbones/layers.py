@@ -52,11 +52,11 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels, with a residual connection."""
+    """Self-attention over the pixels, with a residual connection; heads of `head` channels where that divides."""
 
     def __init__(self, channels: int, head: int, groups: int) -> None:
         super().__init__()
-        self.heads = max(1, channels // head)
+        self.heads = channels // math.gcd(head, channels)
         self.norm = norm(channels, groups)
         self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
 
