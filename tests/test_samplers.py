@@ -168,7 +168,7 @@ def test_run_draws_every_step_and_passes_labels():
             seen.append(label)
             return super().forward(x, time)
 
-    model = diffusion(backbone=Labelled())
+    model = diffusion(backbone=Labelled()).requires_grad_()
     steps = list(run(model, [0, 1], Sampling("ddim", steps=5, spacing="leading"), torch.tensor([1, 0])))
     assert [step.level.time for step in steps] == [600, 400, 200, 0, -1]
     assert [label.tolist() for label in seen] == [[1, 0]] * 5
@@ -337,10 +337,10 @@ def notebook_pair(T):
     net = UNet2DModel(
         sample_size=8,
         layers_per_block=1,
-        block_out_channels=(8, 16),
+        block_out_channels=(8,),
         norm_num_groups=4,
-        down_block_types=("DownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
     )
     model = diffusion("eps", f"linear:T={T}", Theirs(net))
     torch.manual_seed(1)

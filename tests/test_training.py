@@ -119,7 +119,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(gray, tmp_path):
 
 def test_training_that_never_is_finite_stops_with_a_diagnosis(gray, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Training, "step", lambda *_: None)
-    with pytest.raises(InputError, match="not finite.*--lr"):
+    with pytest.raises(InputError, match=r"not finite.*--lr"):
         unnoise.train(gray, images="2k", out=str(tmp_path / "run"), **TINY)
 
 
