@@ -180,3 +180,8 @@ def test_an_option_without_a_type_is_no_option(toys):
 
     assert options(kite) == {"tail": (int, 3)}
     assert toys.get("kite:tail=4")() == (4, None)
+
+
+def test_an_option_is_given_once():
+    with pytest.raises(InputError, match="eta is given twice"):
+        registry.sampler.get("ddim:eta=0.1,eta=0.7")

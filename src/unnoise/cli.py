@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
+from unnoise import __version__
 from unnoise.config import SampleConfig, TrainConfig
 from unnoise.errors import InputError, unknown
 
@@ -68,7 +69,7 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="unnoise", description="Train a diffusion model on your own pictures, on the machine you have."
     )
-    parser.add_argument("--version", action="version", version="unnoise 0.1.0")
+    parser.add_argument("--version", action="version", version=f"unnoise {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     one = {name: commands.add_parser(name, help=text, description=text) for name, text in SUMMARY.items()}
     one["train"].add_argument("--recipe", default=None, help="a named recipe or a run's config.yaml; flags change it")

@@ -9,7 +9,7 @@ class InputError(ValueError):
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> InputError:
-    """`unknown sampler 'ddmi'; did you mean 'ddim'? Known: ddim, ddpm, dpmpp_2m`."""
+    """`unknown sampler 'ddin'; did you mean 'ddim'? Known: ddim, ddpm, dpmpp_2m`."""
     names = sorted(allowed)
     near = get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""

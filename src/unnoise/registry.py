@@ -46,6 +46,8 @@ class Registry:
             key, equals, text = (part.strip() for part in pair.partition("="))
             if key not in allowed:
                 raise unknown(f"option of {self.kind} {name}", key, allowed)
+            if key in given:
+                raise InputError(f"{self.kind} {spec!r}: {key} is given twice; give it once")
             if not equals:
                 raise InputError(f"{self.kind} {spec!r}: write {key}=VALUE, for example {key}={show(allowed[key][1])}")
             given[key] = parse(text, allowed[key][0], f"{self.kind} {spec!r}: {key}", allowed[key][1])

@@ -53,6 +53,8 @@ class UNet(nn.Module):
             raise InputError(
                 f"unet: widths {widths} must be positive, the first even; layers, patch, groups, head >= 1"
             )
+        if not 0 <= dropout < 1:
+            raise InputError(f"unet: dropout is a probability, 0 or more and below 1, got {dropout}")
         scales = [patch * 2**i for i in range(len(widths))]
         if not set(attention) <= set(scales):
             raise InputError(f"unet: attention is at scales among {scales}, got {sorted(attention)}")

@@ -23,6 +23,8 @@ class Schedule:
     def from_betas(cls, betas: Float64[Tensor, " T"]) -> "Schedule":
         """Ho et al. 2020 (arXiv:2006.11239), eq. 4: alpha-bar is the product of (1 - beta)."""
         alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+        if not alphas_cumprod[-1] > 0:
+            raise InputError("these variances leave nothing of the image at the last level; choose smaller ones")
         return cls(alphas_cumprod.sqrt(), (1 - alphas_cumprod).sqrt())
 
     @property

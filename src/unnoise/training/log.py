@@ -64,8 +64,9 @@ class Log:
         figure = Figure(figsize=(7, 3.5), layout="constrained")
         axis = figure.subplots()
         smooth = [losses[0]]
-        for loss in losses[1:]:
-            smooth.append(0.9 * smooth[-1] + 0.1 * loss)
+        for i, loss in enumerate(losses[1:], 1):
+            keep = min(0.9, i / (i + 4))  # short at first, where the loss falls fast
+            smooth.append(keep * smooth[-1] + (1 - keep) * loss)
         axis.plot(images, losses, color="#b8c4d6", linewidth=0.8, label="mean of a second")
         axis.plot(images, smooth, color="#1f4e8c", linewidth=1.8, label="smoothed")
         axis.set(xlabel="images seen", ylabel="training loss", yscale="log")
