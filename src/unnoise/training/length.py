@@ -28,6 +28,7 @@ class Clock:
     images: float | None
     seen: int = 0
     started: float = 0.0
+    stopped: float | None = None
 
     @classmethod
     def of(cls, config: TrainConfig, count: int) -> "Clock":
@@ -42,9 +43,13 @@ class Clock:
     def start(self) -> None:
         self.started = time.monotonic()
 
+    def stop(self) -> None:
+        """Training is over: `elapsed` stays as it is."""
+        self.stopped = time.monotonic()
+
     @property
     def elapsed(self) -> float:
-        return time.monotonic() - self.started
+        return (self.stopped or time.monotonic()) - self.started
 
     @property
     def progress(self) -> float:

@@ -23,7 +23,7 @@ from unnoise.training.ema import EMA
 from unnoise.training.interrupt import Interrupted, Stop, stop_signals
 from unnoise.training.length import Clock
 from unnoise.training.log import Log, Progress, duration, peak_memory
-from unnoise.training.preview import Previews, sample, save_grid
+from unnoise.training.preview import Previews, affordable, sample, save_grid
 from unnoise.training.validate import validate
 
 SAVE_EVERY = 600.0  # seconds between checkpoints at most; the first comes with the first preview
@@ -49,6 +49,7 @@ def train(config: TrainConfig) -> Path:
     introduce(run, progress)
     with stop_signals() as stop:
         loop(run, progress, stop)
+        run.clock.stop()
         run.save()
         if stop.signal is None:
             final_grid(run)
@@ -183,9 +184,9 @@ def introduce(run: Training, progress: Progress) -> None:
 
 
 def final_grid(run: Training) -> None:
-    """The last picture: 64 images as `unnoise sample` draws them, fewer where that takes many steps."""
+    """The last picture: up to 64 images as `unnoise sample` draws them, as many as take about a minute."""
     how = run.card.sampling
-    images = sample(run.averaged, 64 if how.steps <= 50 else 16, how)
+    images = sample(run.averaged, affordable(60, run.clock.seen / run.clock.elapsed, how.steps), how)
     save_grid(images, run.folder / "samples" / "final.png", run.card.mode)
 
 

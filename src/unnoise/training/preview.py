@@ -29,9 +29,8 @@ class Previews:
         first = min(FIRST, 0.15 * clock.seconds) if clock.seconds else FIRST
         if clock.elapsed < (self.next or first):
             return False
-        if not self.spent:  # evaluation costs about a third of a training step
-            affordable = SHARE * clock.elapsed * 3 * images_per_second / FEW.steps
-            self.count = next((n for n in (16, 9, 4) if n <= affordable), 1)
+        if not self.spent:
+            self.count = min(16, affordable(SHARE * clock.elapsed, images_per_second, FEW.steps))
         return self.spent + self.last <= SHARE * clock.elapsed
 
     def draw(self, model: Diffusion, seen: int, elapsed: float) -> list[str]:
@@ -43,6 +42,11 @@ class Previews:
         self.spent += self.last
         self.next = GROWTH * elapsed
         return look(images)
+
+
+def affordable(seconds: float, images_per_second: float, steps: int) -> int:
+    """How many images can be drawn in that time: an evaluation costs about a third of a training step."""
+    return next((n for n in (64, 36, 16, 9, 4) if n * steps <= 3 * images_per_second * seconds), 1)
 
 
 def sample(model: Diffusion, count: int, how: Sampling) -> Images:
