@@ -40,4 +40,4 @@ if __name__ == "__main__":
     import unnoise
 
     images = unnoise.sample(sys.argv[1], 16, sampler="heun2", steps=10)
-    unnoise.show(images).savefig("heun2.png")
+    unnoise.show(images, to="heun2.png")

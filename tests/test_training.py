@@ -18,11 +18,11 @@ from unnoise.diffusion.objective import add_noise
 from unnoise.errors import InputError
 from unnoise.recipe import names, train_config
 from unnoise.training import loop
-from unnoise.training.batches import generator, noised, order
+from unnoise.training.batches import noised, order, streams
 from unnoise.training.device import choose
 from unnoise.training.ema import EMA
 from unnoise.training.length import Clock
-from unnoise.training.preview import Previews, look
+from unnoise.training.preview import Previews, affordable, look
 from unnoise.training.validate import validate
 
 TINY = {"backbone": "unet:widths=8-16,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
@@ -93,11 +93,10 @@ def test_each_epoch_is_a_permutation_and_any_position_can_be_returned_to():
 
 
 def test_noise_depends_on_seed_rank_and_position_alone():
-    draws = {
-        key: torch.randn(4, generator=generator(*key)).tolist() for key in [(0, 0, 0), (0, 0, 8), (0, 1, 0), (1, 0, 0)]
-    }
-    assert len({tuple(draw) for draw in draws.values()}) == 4
-    assert torch.randn(4, generator=generator(0, 1, 0)).tolist() == draws[0, 1, 0]
+    keys = [(0, 0, 0), (0, 0, 8), (0, 1, 0), (1, 0, 0)]
+    draws = {key: [torch.randn(4, generator=stream).tolist() for stream in streams(*key)] for key in keys}
+    assert len({tuple(values) for pair in draws.values() for values in pair}) == 8  # the two of a step differ too
+    assert [torch.randn(4, generator=stream).tolist() for stream in streams(0, 1, 0)] == draws[0, 1, 0]
 
 
 def test_a_loss_that_is_not_finite_changes_nothing(gray, tmp_path):
@@ -106,7 +105,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(gray, tmp_path):
     card = loop.card_of(config, dataset)
     (tmp_path / "run").mkdir()
     run = loop.Training(config, dataset, (loop.build(card), card), tmp_path / "run")
-    batch = noised(dataset, np.arange(8), run.model.schedule, generator(0, 0, 0), config)
+    batch = noised(dataset, np.arange(8), run.model.schedule, streams(0, 0, 0), config)
     run.clock.seen = 8
     assert run.step(batch) is not None
     before = [p.clone() for p in (*run.model.parameters(), *run.ema.network.parameters())]
@@ -201,16 +200,14 @@ def test_fp16_is_for_cuda_only():
 
 
 def test_previews_keep_to_their_share(tmp_path):
-    previews = Previews(tmp_path, "L")
+    previews = Previews(tmp_path, "L", usual=0.0)
     clock = Clock(600.0, None)
     clock.start()
     clock.started -= 30
     assert not previews.due(clock, 100.0)
     clock.started -= 15
     assert previews.due(clock, 100.0)
-    assert previews.count == 16
-    assert previews.due(clock, 10.0)
-    assert previews.count == 4  # a slow network shows fewer
+    assert not previews.due(clock, math.nan)  # before the pace is known
     previews.spent = previews.last = 10.0  # two of them in 60 s would be far more than 5 %
     clock.started -= 60
     assert not previews.due(clock, 100.0)
@@ -221,6 +218,47 @@ def test_previews_name_what_is_wrong():
     assert "one colour" in look(torch.zeros(1, 1, 8, 8))[0]
     assert "ends of its range" in look(torch.ones(2, 1, 8, 8).copysign(torch.randn(2, 1, 8, 8)))[0]
     assert not look(torch.rand(4, 3, 8, 8) * 1.8 - 0.9)
+    assert not look(torch.ones(2, 1, 8, 8).copysign(torch.randn(2, 1, 8, 8)), usual=0.95)  # the data is line art
+
+
+def test_a_slow_network_shows_fewer_images():
+    assert affordable(2.25, 1000, 10) == 64
+    assert affordable(2.25, 17, 10) == 9  # the notebook's network on two cores
+    assert affordable(2.25, 1, 10) == 1
+
+
+def test_flips_and_levels_say_nothing_of_the_noise(gray):
+    """They came from one stream once, and the first pixels of the noise told whether the image was mirrored."""
+    config = train_config(None, {"flip": True, **TINY})
+    dataset, schedule = open_data(str(gray)), registry.schedule.get("linear")()
+    pairs = []
+    for seen in range(2000):
+        batch = noised(dataset, np.arange(2), schedule, streams(0, 0, seen), config)
+        straight = noised(dataset, np.arange(2), schedule, streams(0, 0, seen), train_config(None, TINY))
+        pairs.append((not torch.equal(batch.x0[0], straight.x0[0]), batch.eps[0, 0, 0].square().mean().item()))
+    flipped = np.mean([power for mirrored, power in pairs if mirrored])
+    kept = np.mean([power for mirrored, power in pairs if not mirrored])
+    assert abs(flipped - kept) < 0.1  # each is 1 within 0.016
+
+
+def test_what_cannot_work_together_is_refused():
+    with pytest.raises(InputError, match="use --objective simple"):
+        validate(train_config(None, {"target": "eps"}))
+    with pytest.raises(InputError, match="pure noise"):
+        validate(train_config(None, {"schedule": "linear:T=100"}))
+    with pytest.raises(InputError, match="eta lies between"):
+        validate(train_config(None, {"sampler": "ddim:eta=3"}))
+
+
+def test_several_processes_are_refused_for_now(gray, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="one process"):
+        unnoise.train(gray, images="16", **TINY)
+
+
+def test_natural_values_are_understood():
+    config = train_config(None, {"size": 32, "images": 2000, "lr": "1e-3", "weight_decay": 1})
+    assert (config.size, config.images, config.lr, config.weight_decay) == ("32", "2000", 1e-3, 1.0)
 
 
 @pytest.mark.parametrize("name", registry.objective.names())

@@ -71,7 +71,12 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, 
     """Safetensors with one JSON text of metadata."""
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(flat, temporary, {"unnoise": json.dumps(about)})
+        try:
+            save_file(flat, temporary, {"unnoise": json.dumps(about)})
+        except SafetensorError as error:
+            raise InputError(
+                f"cannot write {path} ({error}); is the disk full? What was saved before is whole"
+            ) from error
 
 
 def save(path: Path, weights: Mapping[str, Tensor], card: Card) -> None:
@@ -151,17 +156,23 @@ def parse_card(text: str, path: Path) -> Card:
 def new_folder(wanted: str | None, parent: Path, stem: str) -> Path:
     """Create `wanted`, or the first free parent/stem-N; never an existing one that holds something."""
     if wanted is None:
-        folder = next(path for i in count(1) if not (path := parent / f"{stem}-{i}").exists())
-    else:
-        folder = Path(wanted)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"--out {folder} is a file; name a new folder")
-        if folder.is_dir() and any(folder.iterdir()):
-            raise InputError(f"--out {folder} already holds files, which are never overwritten; name a new folder")
+        return next(path for i in count(1) if (path := claim(parent / f"{stem}-{i}")))
+    folder = Path(wanted).expanduser()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()  # an empty one may be had again
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder} is a file; name a new folder")
+    if not claim(folder):
+        raise InputError(f"--out {folder} already holds files, which are never overwritten; name a new folder")
+    return folder
+
+
+def claim(folder: Path) -> Path | None:
+    """Make the folder; None if it is there already, so that two runs never share one."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".write-test").touch()
-        (folder / ".write-test").unlink()
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return None
     except OSError as error:
         raise InputError(f"cannot write to {folder} ({error.strerror}); choose another folder with --out") from error
     return folder

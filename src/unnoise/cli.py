@@ -56,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing to tell it
         return 1
+    except MemoryError:
+        return say("out of memory; choose a smaller --batch or --size", 1)
     except OSError as error:
         return say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
 
@@ -123,9 +125,14 @@ def sample(arguments: argparse.Namespace) -> int:
 
     config = SampleConfig(**given(arguments))
     with tqdm(desc="sampling", unit=" evaluations", disable=not sys.stderr.isatty()) as bar:
-        folder = sample_to_folder(config, lambda done, total: bar.update(done) if bar.total else bar.reset(total))
+        folder = sample_to_folder(config, lambda done, total: advance(bar, done, total))
     print(f"{config.n} pictures in {folder}, together in {folder / 'grid.png'}")
     return 0
+
+
+def advance(bar: Any, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done)
 
 
 def info(arguments: argparse.Namespace) -> int:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +12,6 @@ from torch import Tensor
 
 from unnoise.errors import InputError
 from unnoise.types import Images
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
@@ -63,8 +59,10 @@ def show(
     images: Images | Float[Tensor, "c h w"] | Sequence[Tensor],
     titles: Sequence[str] | None = None,
     columns: int | None = None,
-) -> "Figure":
-    """Draw images in [-1, 1] side by side with their titles (the notebook's `show`); returns the figure."""
+    *,
+    to: str | Path | None = None,
+) -> None:
+    """Show images in [-1, 1] side by side with their titles, as the notebook's `show`; or write them to a file."""
     import matplotlib.pyplot as plt  # noqa: PLC0415  # slow to import, and only this function needs it
 
     batch = [images] if isinstance(images, Tensor) and images.ndim == 3 else list(images)
@@ -81,4 +79,8 @@ def show(
         axis.imshow(to_image(image), cmap="gray", vmin=0, vmax=255)
         axis.set_title(titles[i] if titles else "", fontsize=9)
     figure.tight_layout()
-    return figure
+    if to is not None:
+        figure.savefig(to)
+    elif plt.get_backend().lower() != "agg":  # which has no window to show
+        plt.show()
+    plt.close(figure)

@@ -55,9 +55,19 @@ def checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
         if name not in hints:
             raise unknown(f"setting in {where}", str(name), hints)
         allowed = tuple(arm for arm in (get_args(hints[name]) or (hints[name],)) if isinstance(arm, type)) or (str,)
-        if float in allowed and type(value) is int:
+        if float in allowed and type(value) in (int, str) and is_number(value):  # YAML reads 1e-3 as text
             result[name] = float(value)
+        elif str in allowed and (type(value) is int or isinstance(value, Path)):  # size: 32, out=Path("x")
+            result[name] = str(value)
         elif type(value) not in allowed:
             kinds = " or ".join("nothing" if arm is type(None) else arm.__name__ for arm in allowed)
             raise InputError(f"{where}: {name} takes {kinds}, got {value!r}")
     return result
+
+
+def is_number(value: int | str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

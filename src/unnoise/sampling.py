@@ -10,8 +10,9 @@ from unnoise.checkpoint import Run, load, new_folder, replacing
 from unnoise.config import SampleConfig, Sampling
 from unnoise.errors import InputError, unknown
 from unnoise.pictures import grid, save_image
+from unnoise.samplers.run import check, in_turn
 from unnoise.samplers.run import run as run_sampler
-from unnoise.types import Images, Labels
+from unnoise.types import Images
 
 Report = Callable[[int, int], object]  # called with the evaluations just made, and how many there are in all
 
@@ -35,17 +36,17 @@ def sample(  # noqa: PLR0913  # the options of one call
     name = str(run.path if isinstance(run, Run) else run)
     config = SampleConfig(name, n, None, sampler, steps, spacing, clip, seed, label, batch)
     opened = run if isinstance(run, Run) else load(run)
-    how, labels = resolve(config, opened)
-    return torch.cat([images for _, images in batches(config, opened, how, labels)])
+    how = resolve(config, opened)
+    return torch.cat([images for _, images in batches(config, opened, how)])
 
 
 def sample_to_folder(config: SampleConfig, report: Report = lambda *_: None) -> Path:
     """Write one picture an image, named by its seed, and `grid.png`; returns the folder."""
     run = load(config.run)
-    how, labels = resolve(config, run)
+    how = resolve(config, run)
     folder = new_folder(config.out, run.path.parent, "sampled")
     shown: list[Images] = []
-    for seeds, images in batches(config, run, how, labels, report):
+    for seeds, images in batches(config, run, how, report):
         for seed, image in zip(seeds, images, strict=True):
             with replacing(folder / f"{seed:06d}{'.png' if run.card.mode else '.npy'}") as temporary:
                 save_image(image, temporary, run.card.mode)
@@ -56,34 +57,33 @@ def sample_to_folder(config: SampleConfig, report: Report = lambda *_: None) -> 
     return folder
 
 
-def resolve(config: SampleConfig, run: Run) -> tuple[Sampling, Labels | None]:
-    """The run's own way of sampling with what was asked for in its place, and the labels; refuses what can't be."""
+def resolve(config: SampleConfig, run: Run) -> Sampling:
+    """The run's own way of sampling with what was asked for in its place; refuses what can't be."""
     for name, value in (("n", config.n), ("batch", config.batch)):
         if value < 1:
             raise InputError(f"{name} takes 1 or more images, got {value}")
-    if config.seed < 0:
-        raise InputError(f"seed takes 0 or more, got {config.seed}")
+    if not 0 <= config.seed < 2**63 - config.n:
+        raise InputError(f"seed takes 0 or more, below 2^63, got {config.seed}")
     asked = {f.name: getattr(config, f.name) for f in fields(Sampling)}
     how = replace(run.card.sampling, **{name: value for name, value in asked.items() if value is not None})
-    run.model.schedule.grid(how.steps, how.spacing)
+    check(how, run.model.schedule)
     classes = run.card.classes
     if config.label is not None and config.label not in classes:
         raise unknown("label", config.label, classes)
-    if not classes:
-        return how, None
-    if config.label is None:
-        return how, torch.arange(config.n) % len(classes)
-    return how, torch.full((config.n,), classes.index(config.label))
+    return how
 
 
 def batches(
-    config: SampleConfig, run: Run, how: Sampling, labels: Labels | None, report: Report = lambda *_: None
+    config: SampleConfig, run: Run, how: Sampling, report: Report = lambda *_: None
 ) -> Iterator[tuple[Sequence[int], Images]]:
     """Yield (seeds, images) a batch at a time."""
     for start in range(0, config.n, config.batch):
         part = slice(start, min(start + config.batch, config.n))
         seeds = range(config.seed + part.start, config.seed + part.stop)
-        for step in run_sampler(run.model, seeds, how, None if labels is None else labels[part]):
+        labels = in_turn(run.card.classes, seeds)
+        if config.label is not None:
+            labels = torch.full((len(seeds),), run.card.classes.index(config.label))
+        for step in run_sampler(run.model, seeds, how, labels):
             images = step.x
             report(len(seeds), config.n * how.steps)
         yield seeds, images

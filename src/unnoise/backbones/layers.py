@@ -30,7 +30,7 @@ class TimeEmbedding(nn.Module):
 
 
 def norm(channels: int, groups: int) -> nn.GroupNorm:
-    """GroupNorm with at most `groups` groups, of at least two channels each where that divides."""
+    """GroupNorm with `groups` groups, or as many as divide the channels."""
     return nn.GroupNorm(math.gcd(groups, channels), channels)
 
 

@@ -40,10 +40,10 @@ def simple(model: Diffusion, batch: Noised) -> PerImage:
 
 @objective
 def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0) -> PerImage:
-    """Squared error of x0 weighted by min(SNR + 1, gamma): v's own weight, capped.
+    """Hang et al. 2023 (arXiv:2303.09556), eq. 6: squared error of x0 weighted by min(SNR + 1, gamma).
 
-    Salimans & Ho 2022 (arXiv:2202.00512), section 4, for the weight; Hang et al. 2023 (arXiv:2303.09556),
-    eq. 6, for the cap, so that nearly clean images do not crowd out the rest.
+    SNR + 1 is the weight that v has by itself (Salimans & Ho 2022, section 4); the cap keeps nearly clean images from
+    crowding out the rest. Not for eps, where the same weight grows without bound in noise.
     """
     x0, _ = model(batch.x_t, batch.t, batch.label)
     weight = (batch.t.snr + 1).clamp(max=gamma).flatten()

@@ -7,10 +7,15 @@ import torch
 from torch import Generator, Tensor
 
 from unnoise.config import Sampling
-from unnoise.diffusion.model import Denoiser, Diffusion, clip_x0
+from unnoise.diffusion.level import Level
+from unnoise.diffusion.model import Denoiser, Diffusion, Prediction, clip_x0
+from unnoise.diffusion.schedule import Schedule
+from unnoise.errors import InputError
 from unnoise.registry import sampler
 from unnoise.samplers.step import Step
 from unnoise.types import Images, Labels, RandnLike
+
+FAINT = 0.2  # what may be left of the image where pure noise takes its place
 
 
 def seeded_noise(seeds: Sequence[int]) -> RandnLike:
@@ -22,6 +27,26 @@ def seeded_noise(seeds: Sequence[int]) -> RandnLike:
         return torch.stack(noise).to(x)
 
     return randn_like
+
+
+def in_turn(classes: Sequence[str], seeds: Sequence[int]) -> Labels | None:
+    """The classes in turn, by seed; None where there are none."""
+    return torch.tensor(seeds) % len(classes) if classes else None
+
+
+def check(how: Sampling, schedule: Schedule) -> None:
+    """Refuse a way of sampling before any work is done: one step of it on one pixel, and where it starts."""
+
+    def nothing(x_t: Images, _: Level) -> Prediction:
+        return Prediction(x_t, x_t)
+
+    levels, pixel = schedule.grid(how.steps, how.spacing), torch.zeros(1, 1, 1, 1)
+    next(iter(sampler.get(how.sampler)(nothing, pixel, levels, randn_like=torch.randn_like)))
+    if levels[0].alpha > FAINT:
+        raise InputError(
+            f"sampling starts from pure noise, but the first level visited still has {levels[0].alpha:.2f} of the "
+            f"image; choose trailing spacing, or a schedule with more levels or a larger end"
+        )
 
 
 def run(model: Diffusion, seeds: Sequence[int], how: Sampling, labels: Labels | None = None) -> Iterator[Step]:

@@ -23,18 +23,23 @@ def order(count: int, batch: int, seed: int, seen: int = 0) -> Iterator[np.ndarr
         seen = (epoch + 1) * count
 
 
-def generator(seed: int, rank: int, seen: int, device: torch.device | str = "cpu") -> Generator:
-    """The random stream of one step of one process."""
-    (state,) = np.random.SeedSequence([seed, rank, seen]).generate_state(1, np.uint64)
-    return Generator(device).manual_seed(int(state >> np.uint64(1)))
+def streams(seed: int, rank: int, seen: int, device: torch.device | str = "cpu") -> tuple[Generator, Generator]:
+    """The independent random streams of one step: on the CPU for flips and levels, on the device for the noise."""
+    cpu, noise = (
+        int(state >> np.uint64(1)) for state in np.random.SeedSequence([seed, rank, seen]).generate_state(2, np.uint64)
+    )
+    return Generator().manual_seed(cpu), Generator(device).manual_seed(noise)
 
 
-def noised(dataset: Dataset, indices: np.ndarray, schedule: Schedule, rng: Generator, config: TrainConfig) -> Noised:
-    """Read a batch and noise it; flips, scaling and noise are computed on the generator's device."""
-    pixels = torch.from_numpy(dataset.read(indices)).to(rng.device)
-    on_cpu = Generator().manual_seed(rng.initial_seed())
-    x0 = flip(to_float(pixels), on_cpu) if config.flip else to_float(pixels)
+def noised(
+    dataset: Dataset, indices: np.ndarray, schedule: Schedule, rngs: tuple[Generator, Generator], config: TrainConfig
+) -> Noised:
+    """Read a batch and noise it; flips, scaling and noise are computed on the second stream's device."""
+    rng, noise_rng = rngs
+    device = noise_rng.device
+    pixels = torch.from_numpy(dataset.read(indices)).to(device)
+    x0 = flip(to_float(pixels), rng) if config.flip else to_float(pixels)
     labels = dataset.labels(indices) if config.classes else None
-    label = None if labels is None else torch.from_numpy(labels).to(rng.device)
-    eps = torch.randn(x0.shape, generator=rng, device=rng.device)
-    return add_noise(x0, eps, schedule.draw(len(x0), on_cpu), label)
+    label = None if labels is None else torch.from_numpy(labels).to(device)
+    eps = torch.randn(x0.shape, generator=noise_rng, device=device)
+    return add_noise(x0, eps, schedule.draw(len(x0), rng), label)

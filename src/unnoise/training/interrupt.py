@@ -4,15 +4,16 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 
 class Interrupted(Exception):  # noqa: N818  # not an error: everything was saved
     """Training was stopped by a signal, and its state is on the disk."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.signal = number
+    def __init__(self, number: int, folder: Path) -> None:
+        super().__init__(f"{signal.Signals(number).name}; the run is saved in {folder}")
+        self.signal, self.folder = number, folder
 
 
 class Stop:

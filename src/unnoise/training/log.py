@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ class Log:
         self.last_time, self.last_seen = 0.0, 0
         self.losses, self.epoch_losses = list[float](), list[float]()
         self.loss = self.rate = float("nan")
+        self.latest: dict[str, float] = {}
 
     def add(self, row: Mapping[str, Any]) -> None:
         self.rows.append(dict(row))
@@ -32,19 +34,26 @@ class Log:
         """Take in one step; every second or 1/500 of the time writes a row and returns True."""
         self.losses.append(loss)
         self.epoch_losses.append(loss)
-        now = clock.elapsed
-        if now - self.last_time < max(1.0, now / 500):
-            return False
-        self.loss = sum(self.losses) / len(self.losses)
-        self.rate = (clock.seen - self.last_seen) / (now - self.last_time)
-        row = {"images": clock.seen, "seconds": round(now, 2), "loss": self.loss, "images_per_second": self.rate}
-        self.add({**row, "grad_norm": grad_norm, "lr": lr})
-        self.losses, self.last_time, self.last_seen = [], now, clock.seen
-        return True
+        self.latest = {"grad_norm": grad_norm, "lr": lr}
+        due = clock.elapsed - self.last_time >= max(1.0, clock.elapsed / 500)
+        if due:
+            self.write(clock)
+        return due
 
-    def epoch(self, number: int, seen: int) -> float:
-        """Close an epoch: the plain mean of its batches' losses, as the notebook prints."""
-        mean = sum(self.epoch_losses) / max(1, len(self.epoch_losses))
+    def write(self, clock: Clock) -> None:
+        """A row for the steps since the last one, if there were any."""
+        if not self.losses:
+            return
+        now = clock.elapsed
+        self.loss = sum(self.losses) / len(self.losses)
+        self.rate = (clock.seen - self.last_seen) / max(now - self.last_time, 1e-9)
+        row = {"images": clock.seen, "seconds": round(now, 2), "loss": self.loss, "images_per_second": self.rate}
+        self.add({**row, **self.latest})
+        self.losses, self.last_time, self.last_seen = [], now, clock.seen
+
+    def epoch(self, number: int, seen: int) -> float | None:
+        """Close an epoch: the plain mean of its batches' losses, as the notebook prints; None if none was finite."""
+        mean = sum(self.epoch_losses) / len(self.epoch_losses) if self.epoch_losses else None
         self.add({"epoch": number, "images": seen, "loss": mean})
         self.epoch_losses = []
         return mean
@@ -52,7 +61,7 @@ class Log:
     def curve(self, points: int = 200) -> list[tuple[int, float]]:
         """(images, loss), thinned."""
         rows = [(row["images"], row["loss"]) for row in self.rows if "seconds" in row and "loss" in row]
-        return rows[:: max(1, len(rows) // points)]
+        return rows[::-1][:: max(1, len(rows) // points)][::-1]  # the last one always
 
     def plot(self, path: Path) -> None:
         from matplotlib.figure import Figure  # noqa: PLC0415  # slow to import
@@ -67,7 +76,7 @@ class Log:
         for i, loss in enumerate(losses[1:], 1):
             keep = min(0.9, i / (i + 4))  # short at first, where the loss falls fast
             smooth.append(keep * smooth[-1] + (1 - keep) * loss)
-        axis.plot(images, losses, color="#b8c4d6", linewidth=0.8, label="mean of a second")
+        axis.plot(images, losses, color="#b8c4d6", linewidth=0.8, label="mean of the steps between two rows")
         axis.plot(images, smooth, color="#1f4e8c", linewidth=1.8, label="smoothed")
         axis.set(xlabel="images seen", ylabel="training loss", yscale="log")
         axis.grid(visible=True, which="both", alpha=0.25)
@@ -82,20 +91,24 @@ class Progress:
     def __init__(self) -> None:
         self.shown = int(os.environ.get("RANK", "0")) == 0
         self.live, self.told = self.shown and sys.stderr.isatty(), 0.0
-        self.bar = tqdm(total=1.0, bar_format="{desc}{percentage:3.0f}%|{bar:24}| {postfix}", disable=not self.live)
+        self.next_line = time.monotonic() + 10
+        self.bar = tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar:24}| {desc}", disable=not self.live)
 
     def reading(self, phase: str, done: int, total: int | None) -> None:
         """Data being scanned or decoded."""
+        if self.shown and not self.live and time.monotonic() > self.next_line:
+            self.next_line = time.monotonic() + 10
+            print(f"{phase} {done:,}{f' of {total:,}' if total else ''}", flush=True)
         if self.live and total:
             self.bar.n = done / total
-            self.bar.set_postfix_str(f"{phase} {done:,} of {total:,}")
+            self.bar.set_description_str(f"{phase} {done:,} of {total:,}")
 
     def update(self, clock: Clock, log: Log) -> None:
         """loss, images/s, time left."""
         text = f"loss {log.loss:.4f}  {log.rate:.0f} images/s  {duration(clock.left)} left"
         if self.live:
             self.bar.n = clock.progress
-            self.bar.set_postfix_str(text)
+            self.bar.set_description_str(text)
         elif self.shown and clock.progress >= self.told:
             self.told = clock.progress + 0.05
             print(f"{clock.progress:4.0%}  {text}", flush=True)

@@ -5,25 +5,26 @@ import signal
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
-from accelerate.utils import set_seed
 from torch.optim import AdamW
 
 from unnoise import registry
 from unnoise.checkpoint import WEIGHTS, Card, build, new_folder, replacing, save, save_tensors
 from unnoise.config import Sampling, TrainConfig
 from unnoise.data.cache import Dataset, open_data
+from unnoise.data.transforms import to_float
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import Noised, Objective
 from unnoise.errors import InputError
-from unnoise.training.batches import generator, noised, order
+from unnoise.training.batches import noised, order, streams
 from unnoise.training.device import make_accelerator
 from unnoise.training.ema import EMA
 from unnoise.training.interrupt import Interrupted, Stop, stop_signals
 from unnoise.training.length import Clock
 from unnoise.training.log import Log, Progress, duration, peak_memory
-from unnoise.training.preview import Previews, affordable, sample, save_grid
+from unnoise.training.preview import Previews, affordable, sample, saturation, save_grid
 from unnoise.training.validate import validate
 
 SAVE_EVERY = 600.0  # seconds between checkpoints at most; the first comes with the first preview
@@ -34,6 +35,13 @@ def train(config: TrainConfig) -> Path:
     """Train on `config.data`; returns the run folder."""
     validate(config)
     progress = Progress()
+    try:
+        return run_all(config, progress)
+    finally:
+        progress.close()
+
+
+def run_all(config: TrainConfig, progress: Progress) -> Path:
     dataset = open_data(
         config.data,
         size=config.size,
@@ -42,7 +50,7 @@ def train(config: TrainConfig) -> Path:
         limit=config.limit,
         progress=progress.reading,
     )
-    set_seed(config.seed)
+    torch.manual_seed(config.seed)
     card = card_of(config, dataset)
     model = build(card)  # all that can be refused is refused before there is a folder
     run = Training(config, dataset, (model, card), new_folder(config.out, Path("runs"), dataset.name))
@@ -50,13 +58,14 @@ def train(config: TrainConfig) -> Path:
     with stop_signals() as stop:
         loop(run, progress, stop)
         run.clock.stop()
+        interrupted = stop.signal
         run.save()
-        if stop.signal is None:
-            final_grid(run)
+        if interrupted is None:
+            final_grid(run, stop)
     progress.close()
-    conclude(run, stop)
-    if stop.signal is not None:
-        raise Interrupted(stop.signal)
+    conclude(run, interrupted)
+    if interrupted is not None:
+        raise Interrupted(interrupted, run.folder)
     return run.folder
 
 
@@ -79,7 +88,8 @@ class Training:
         self.model.backbone, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.objective: Objective = registry.objective.get(config.objective)
         self.log = Log(folder / "metrics.jsonl")
-        self.previews = Previews(folder / "samples", dataset.mode)
+        some = torch.from_numpy(dataset.read(np.arange(min(64, len(dataset)))))
+        self.previews = Previews(folder / "samples", dataset.mode, saturation(to_float(some)))
         self.clock = Clock.of(config, len(dataset))
 
     def step(self, batch: Noised) -> tuple[float, float] | None:
@@ -101,7 +111,8 @@ class Training:
         return loss.item(), float(norm)
 
     def save(self) -> None:
-        """Write the model file, and beside it what a resumed run will need; then the loss plot."""
+        """Write the model file, beside it what a resumed run will need, the last row of the log and the loss plot."""
+        self.log.write(self.clock)
         progress = {"images": self.clock.seen, "seconds": self.clock.elapsed}
         training = {**progress, "config": asdict(self.config), "loss": self.log.curve()}
         save(self.folder / WEIGHTS, self.ema.network.state_dict(), replace(self.card, training=training))
@@ -112,42 +123,43 @@ class Training:
         save_tensors(self.folder / "state.safetensors", state, progress)
         self.log.plot(self.folder / "loss.png")
 
-    def preview(self) -> list[str]:
+    def preview(self, stop: Stop) -> list[str]:
         with self.accelerator.autocast():
-            return self.previews.draw(self.averaged, self.clock.seen, self.clock.elapsed)
+            return self.previews.draw(self.averaged, self.clock, self.log.rate, stop)
 
 
 def loop(run: Training, progress: Progress, stop: Stop) -> None:
     """Until the clock says so: noise a batch, take a step, log, preview, save."""
-    config, clock, accelerator = run.config, run.clock, run.accelerator
-    rank, world, main = accelerator.process_index, accelerator.num_processes, accelerator.is_main_process
+    config, clock, epoch = run.config, run.clock, len(run.dataset)
     skipped, saved = 0, 0.0
     clock.start()
     for indices in order(len(run.dataset), config.batch, config.seed):
         if clock.progress >= 1 or stop.signal is not None:
             return
-        rng = generator(config.seed, rank, clock.seen, accelerator.device)
-        batch = noised(run.dataset, indices[rank::world], run.model.schedule, rng, config)
+        rngs = streams(config.seed, 0, clock.seen, run.accelerator.device)
+        batch = noised(run.dataset, indices, run.model.schedule, rngs, config)
         clock.seen += len(indices)
         result = run.step(batch)
         skipped = 0 if result else skipped + 1
-        if skipped > PATIENCE:
+        if skipped >= PATIENCE:
+            run.save()
             raise InputError(
                 f"training stopped: {skipped} steps in a row had a loss or gradient that is not finite; the last good "
                 f"weights are in {run.folder}. Try a lower --lr (now {config.lr:g}) or --precision fp32"
             )
-        if not main:
-            continue
         if result and run.log.step(clock, *result, lr=run.optimizer.param_groups[0]["lr"]):
             progress.update(clock, run.log)
-        if clock.seen % len(run.dataset) == 0:
-            run.log.epoch(clock.seen // len(run.dataset), clock.seen)
-        if run.previews.due(clock, run.log.rate):
-            for warning in run.preview():
+        if clock.seen % epoch == 0:
+            mean = run.log.epoch(clock.seen // epoch, clock.seen)
+            if config.epochs and mean is not None:
+                progress.say(f"epoch={clock.seen // epoch} avg_loss={mean:.6f}")
+        previewed = run.previews.due(clock, run.log.rate)
+        if previewed:
+            for warning in run.preview(stop):
                 progress.say(f"warning: {warning}")
-            if not saved or clock.elapsed - saved > SAVE_EVERY:
-                run.save()
-                saved = clock.elapsed
+        if clock.elapsed - saved > SAVE_EVERY or (previewed and not saved):
+            run.save()
+            saved = clock.elapsed
 
 
 def card_of(config: TrainConfig, dataset: Dataset) -> Card:
@@ -183,16 +195,17 @@ def introduce(run: Training, progress: Progress) -> None:
     progress.say(f"training  {length}, into {run.folder}")
 
 
-def final_grid(run: Training) -> None:
+def final_grid(run: Training, stop: Stop) -> None:
     """The last picture: up to 64 images as `unnoise sample` draws them, as many as take about a minute."""
     how = run.card.sampling
-    images = sample(run.averaged, affordable(60, run.clock.seen / run.clock.elapsed, how.steps), how)
-    save_grid(images, run.folder / "samples" / "final.png", run.card.mode)
+    images = sample(run.averaged, affordable(60, run.clock.seen / run.clock.elapsed, how.steps), how, stop)
+    if images is not None:
+        save_grid(images, run.folder / "samples" / "final.png", run.card.mode)
 
 
-def conclude(run: Training, stop: Stop) -> None:
+def conclude(run: Training, interrupted: int | None) -> None:
     clock, memory = run.clock, peak_memory()
-    why = f"stopped by {signal.Signals(stop.signal).name} after" if stop.signal else "trained"
+    why = f"stopped by {signal.Signals(interrupted).name} after" if interrupted else "trained"
     rate = clock.seen / max(clock.elapsed, 1e-9)
     summary = {
         "images": clock.seen,
@@ -203,6 +216,6 @@ def conclude(run: Training, stop: Stop) -> None:
     run.log.add(summary)
     pace = f"{duration(clock.elapsed)} ({rate:.0f} images/s)"
     print(f"{why} {clock.seen:,} images in {pace}, peak memory {memory / 2**20:,.0f} MB")
-    if not stop.signal:
+    if (run.folder / "samples" / "final.png").exists():
         print(f"grid      {run.folder / 'samples' / 'final.png'}")
     print(f"run       {run.folder}    more pictures: unnoise sample {run.folder} -n 64")

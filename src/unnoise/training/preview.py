@@ -1,6 +1,7 @@
 """Grids from fixed noise while training: soon, then at growing intervals, within a share of the time."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,39 +10,44 @@ from unnoise.checkpoint import replacing
 from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
 from unnoise.pictures import grid
-from unnoise.samplers.run import run
+from unnoise.samplers.run import in_turn, run
+from unnoise.training.interrupt import Stop
 from unnoise.training.length import Clock
-from unnoise.types import Images, Labels
+from unnoise.types import Images
 
 FIRST, GROWTH, SHARE = 40.0, 1.6, 0.05  # seconds; factor between previews; share of the time they may take
 FEW = Sampling(steps=10)
 
 
 class Previews:
-    """Draws `samples/IMAGES.png`."""
+    """Draws `samples/IMAGES.png`; `usual` is the share of the data's own values at the ends of their range."""
 
-    def __init__(self, folder: Path, mode: str) -> None:
-        self.folder, self.mode = folder, mode
-        self.count, self.next, self.spent, self.last = 16, 0.0, 0.0, 0.0
+    def __init__(self, folder: Path, mode: str, usual: float) -> None:
+        self.folder, self.mode, self.usual = folder, mode, usual
+        self.count, self.next, self.spent, self.last = 0, 0.0, 0.0, 0.0
 
     def due(self, clock: Clock, images_per_second: float) -> bool:
-        """Whether the next preview is wanted and fits in its share of the time; the first one shrinks until it does."""
+        """Whether the next preview is wanted and fits in its share of the time."""
         first = min(FIRST, 0.15 * clock.seconds) if clock.seconds else FIRST
-        if clock.elapsed < (self.next or first):
-            return False
-        if not self.spent:
-            self.count = min(16, affordable(SHARE * clock.elapsed, images_per_second, FEW.steps))
-        return self.spent + self.last <= SHARE * clock.elapsed
+        return (
+            clock.elapsed >= (self.next or first)
+            and images_per_second > 0
+            and self.spent + self.last <= SHARE * clock.elapsed
+        )
 
-    def draw(self, model: Diffusion, seen: int, elapsed: float) -> list[str]:
-        """Write the grid; returns warnings about what is on it."""
-        begun = time.monotonic()
-        images = sample(model, self.count, FEW)
-        save_grid(images, self.folder / f"{seen:09d}.png", self.mode)
+    def draw(self, model: Diffusion, clock: Clock, images_per_second: float, stop: Stop) -> list[str]:
+        """Write the grid, as large as the first one could be in its share; returns warnings about what is on it."""
+        begun, elapsed = time.monotonic(), clock.elapsed
+        few = replace(FEW, steps=min(FEW.steps, model.schedule.T))
+        self.count = self.count or min(16, affordable(SHARE * elapsed, images_per_second, few.steps))
+        images = sample(model, self.count, few, stop)
         self.last = time.monotonic() - begun
         self.spent += self.last
         self.next = GROWTH * elapsed
-        return look(images)
+        if images is None:
+            return []
+        save_grid(images, self.folder / f"{clock.seen:09d}.png", self.mode)
+        return look(images, self.usual)
 
 
 def affordable(seconds: float, images_per_second: float, steps: int) -> int:
@@ -49,16 +55,20 @@ def affordable(seconds: float, images_per_second: float, steps: int) -> int:
     return next((n for n in (64, 36, 16, 9, 4) if n * steps <= 3 * images_per_second * seconds), 1)
 
 
-def sample(model: Diffusion, count: int, how: Sampling) -> Images:
-    """Images of seeds 0..count-1, classes in turn."""
-    labels = every_class(model, count)
-    *_, last = run(model, range(count), how, labels)
-    return last.x
-
-
-def every_class(model: Diffusion, count: int) -> Labels | None:
-    """Labels that go through the classes in turn, None for a model without classes."""
-    return torch.arange(count) % len(model.classes) if model.classes else None
+def sample(model: Diffusion, count: int, how: Sampling, stop: Stop, batch: int = 16) -> Images | None:
+    """Images of seeds 0..count-1, classes in turn; None where a signal came before they were done."""
+    training = model.backbone.training  # without an average it is the network in training
+    model.backbone.eval()
+    images = []
+    for start in range(0, count, batch):
+        seeds = range(start, min(start + batch, count))
+        for step in run(model, seeds, how, in_turn(model.classes, seeds)):
+            if stop.signal is not None:
+                return None
+            x = step.x
+        images.append(x)
+    model.backbone.train(training)
+    return torch.cat(images)
 
 
 def save_grid(images: Images, path: Path, mode: str) -> None:
@@ -66,13 +76,18 @@ def save_grid(images: Images, path: Path, mode: str) -> None:
         grid(images, mode).save(temporary, format="PNG")
 
 
-def look(images: Images) -> list[str]:
+def look(images: Images, usual: float = 0.0) -> list[str]:
     """Name what is plainly wrong with generated images."""
     if not images.isfinite().all():
         return ["the preview holds values that are not finite (NaN); the weights are damaged"]
     warnings = []
     if images.std() < 0.02:
         warnings.append(f"the preview is almost one colour (std {images.std():.3f}); the model has learned nothing yet")
-    if (saturated := images.abs().ge(1).float().mean()) > 0.9:
-        warnings.append(f"{saturated:.0%} of the preview is at the ends of its range; try a lower --lr")
+    if (share := saturation(images)) > 0.9 > usual:
+        warnings.append(f"{share:.0%} of the preview is at the ends of its range; try a lower --lr")
     return warnings
+
+
+def saturation(images: Images) -> float:
+    """Share of the values at the ends of the range."""
+    return float(images.abs().ge(1).float().mean())

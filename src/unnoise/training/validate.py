@@ -4,8 +4,9 @@ from dataclasses import fields
 from typing import Literal, get_args, get_origin, get_type_hints
 
 from unnoise import registry
-from unnoise.config import TrainConfig
+from unnoise.config import Sampling, TrainConfig
 from unnoise.errors import InputError, unknown
+from unnoise.samplers.run import check as check_sampling
 from unnoise.training.length import check
 
 AT_LEAST = {
@@ -32,4 +33,11 @@ def validate(config: TrainConfig) -> None:
     check(config)
     for kind in (registry.backbone, registry.target, registry.objective, registry.sampler, registry.spacing):
         kind.get(getattr(config, kind.kind))
-    registry.schedule.get(config.schedule)().grid(config.steps, config.spacing)
+    check_sampling(Sampling(config.sampler, config.steps, config.spacing), registry.schedule.get(config.schedule)())
+    if config.seed >= 2**63:
+        raise InputError(f"--seed is below 2^63, got {config.seed}")
+    if config.target == "eps" and config.objective.startswith("min_snr"):
+        raise InputError(
+            "--target eps with --objective min_snr: measured on eps its weight grows without bound at the noisiest "
+            "levels; use --objective simple"
+        )
