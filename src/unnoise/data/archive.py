@@ -1,5 +1,6 @@
 """Images in a zip or tar file, read in place: nothing is extracted, so no name can reach outside."""
 
+import lzma
 import re
 import tarfile
 import zipfile
@@ -24,7 +25,16 @@ from unnoise.data.items import (
 from unnoise.errors import InputError
 
 TOO_LARGE = Broken(f"larger than {MOST_BYTES >> 20} MiB".encode())
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError)
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    RuntimeError,  # how zipfile says that a password is missing
+)
 COMPRESSED = r"\.(tgz|gz|bz2|xz)$"
 
 

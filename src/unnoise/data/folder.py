@@ -21,7 +21,7 @@ def read_folder(root: Path) -> Source:
             ignored[suffix_of(path.name)] += 1
             continue
         count += 1
-        digest.update(os.fsencode(path) + stamp(path))
+        digest.update(os.fsencode(path.relative_to(root)) + stamp(path))
     return Source(root.resolve().name or "data", digest.hexdigest(), partial(stream, root), count, ignored)
 
 

@@ -22,7 +22,7 @@ READERS: tuple[tuple[str, Callable[[Path], Source]], ...] = (
     (r"\.npy$", read_npy),
     (r"\.npz$", read_npz),
     (r"[-.]ubyte(\.gz)?$|\.idx(\.gz)?$", read_idx),
-    (r"\.(parquet|pq)$", lambda path: read_parquet([path], path.stem)),
+    (r"\.(parquet|pq)$", lambda path: read_parquet([path], named(path))),
 )
 KINDS = "a folder of images, .zip, .tar, .tar.gz, .npy, .npz, IDX (-ubyte, -ubyte.gz) or .parquet"
 
@@ -31,7 +31,10 @@ def find(data: str) -> Source:
     """Open a path, or a built-in set by its spec such as `faces:count=5000`."""
     if not data.strip():
         raise InputError(f"no data given; give {KINDS}, or a built-in set: {', '.join(dataset.names())}")
-    path = Path(data).expanduser()
+    try:
+        path = Path(data).expanduser()
+    except RuntimeError:  # ~somebody who is not known here
+        path = Path(data)
     if path.is_dir():
         return find_in_folder(path)
     if path.exists():
@@ -40,6 +43,11 @@ def find(data: str) -> Source:
         source: Source = dataset.get(data)()
         return source
     raise missing(data, path)
+
+
+def named(table: Path) -> str:
+    """The name of a data set in one file; `train-00000-of-00001` says less than the folder it lies in."""
+    return table.resolve().parent.name if table.stem.startswith(("train", "test", "valid")) else table.stem
 
 
 def find_in_folder(folder: Path) -> Source:
