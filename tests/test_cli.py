@@ -231,3 +231,20 @@ def test_a_signal_saves_and_leaves_cleanly(tmp_path, number):
     assert stderr == ""
     assert not list(out.rglob("*.part*"))
     assert cli.main(["sample", str(out), "-n", "1", "--steps", "1"]) == 0
+
+
+def test_a_full_disk_is_told_and_leaves_nothing_half_written(trained, tmp_path):
+    """Files may not grow past 60 kB: the model file does not fit."""
+    pytest.importorskip("resource", reason="no file size limits on this system")
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
+        "from unnoise import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    out = tmp_path / "run"
+    argv = ["train", str(trained.parent / "data"), "--images", "16", "--out", str(out), *TINY]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("unnoise: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "model.safetensors" in done.stderr
+    assert {path.name for path in out.iterdir()} == {"config.yaml", "metrics.jsonl", "samples"}
