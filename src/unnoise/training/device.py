@@ -1,19 +1,13 @@
 """The accelerator, and the precision that pays on it."""
 
-import os
-
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from unnoise.config import TrainConfig
-from unnoise.errors import InputError
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
-    """One process for now: several would each make a folder and keep a clock of their own."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError("unnoise trains in one process for now; start it without 'accelerate launch' or 'torchrun'")
     precision = choose(config.precision)
     AcceleratorState._reset_state()  # else a second run in the same process could not choose another precision
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision)

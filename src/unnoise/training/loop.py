@@ -42,6 +42,7 @@ def train(config: TrainConfig) -> Path:
 
 
 def run_all(config: TrainConfig, progress: Progress) -> Path:
+    """Data, network, folder, loop, files, farewell."""
     dataset = open_data(
         config.data,
         size=config.size,
@@ -163,6 +164,7 @@ def loop(run: Training, progress: Progress, stop: Stop) -> None:
 
 
 def card_of(config: TrainConfig, dataset: Dataset) -> Card:
+    """What the model file will say of itself."""
     if config.classes and not dataset.classes:
         raise InputError(f"--classes: {config.data} has none; put the images of each class in a sub-folder of its own")
     return Card(
