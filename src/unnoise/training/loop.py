@@ -213,6 +213,7 @@ def conclude(run: Training, interrupted: int | None) -> None:
         "images": clock.seen,
         "training_seconds": clock.elapsed,
         "mean_images_per_second": rate,
+        "preview_seconds": run.previews.spent,
         "peak_bytes": memory,
     }
     run.log.add(summary)
