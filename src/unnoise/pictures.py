@@ -11,9 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from unnoise.errors import InputError
-from unnoise.types import Images
-
-MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+from unnoise.types import MODES, Images
 
 
 def to_image(x: Float[Tensor, "c h w"], mode: str = "") -> Image.Image:

@@ -14,3 +14,5 @@ Pixels: TypeAlias = Shaped[Tensor, "b c h w"]  # uint8 in 0..255 or uint16 in 0.
 Labels: TypeAlias = Int[Tensor, " b"]  # index into the classes
 PerImage: TypeAlias = Float[Tensor, " b"]  # one number for each image
 RandnLike: TypeAlias = Callable[[Tensor], Tensor]  # noise source: torch.randn_like, or one seed per image
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's name for 8-bit pictures of so many channels

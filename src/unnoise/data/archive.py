@@ -7,7 +7,6 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +20,8 @@ from unnoise.data.items import (
     is_image,
     label_of,
     suffix_of,
+    told,
 )
-from unnoise.errors import InputError
 
 TOO_LARGE = Broken(f"larger than {MOST_BYTES >> 20} MiB".encode())
 DAMAGE = (
@@ -44,15 +43,6 @@ class Member(NamedTuple):
     parts: tuple[str, ...]
     size: int
     at: zipfile.ZipInfo | int  # how to read it: a zip entry, or the offset of its bytes in a plain tar
-
-
-@contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Turn damage to the archive as a whole into one line."""
-    try:
-        yield
-    except DAMAGE as error:
-        raise InputError(f"cannot read {str(path)!r}: {error}; is the archive complete?") from None
 
 
 def safe_parts(name: str) -> tuple[str, ...] | None:
@@ -80,7 +70,7 @@ def read_zip(path: Path) -> Source:
 
 def zip_members(path: Path) -> tuple[list[Member], Counter[str]]:
     members, ignored = [], Counter[str]()
-    with told(path), zipfile.ZipFile(path) as archive:
+    with told(path, DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             parts = None if info.is_dir() else safe_parts(info.filename)
             if parts and is_image(parts[-1]):
@@ -92,7 +82,7 @@ def zip_members(path: Path) -> tuple[list[Member], Counter[str]]:
 
 def stream_zip(path: Path, members: list[Member]) -> Iterator[Item]:
     depth = root_depth(members)
-    with told(path), zipfile.ZipFile(path) as archive:
+    with told(path, DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
         for member in members:
             yield item_of(member.parts, zip_bytes(archive, member), depth)
 
@@ -131,7 +121,7 @@ def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfi
 
 def survey_tar(path: Path, mode: str, ignored: Counter[str]) -> Iterator[Member]:
     ignored.clear()
-    with told(path), tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+    with told(path, DAMAGE, "archive"), tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
         for parts, info in tar_files(archive):
             if is_image(parts[-1]):
                 yield Member(parts, info.size, info.offset_data)
@@ -142,7 +132,7 @@ def survey_tar(path: Path, mode: str, ignored: Counter[str]) -> Iterator[Member]
 def stream_plain(path: Path, ignored: Counter[str]) -> Iterator[Item]:
     members = sorted(survey_tar(path, "r:", ignored), key=lambda member: member.parts)
     depth = root_depth(members)
-    with told(path), path.open("rb") as file:
+    with told(path, DAMAGE, "archive"), path.open("rb") as file:
         for member in members:
             file.seek(member.at)  # type: ignore[arg-type]
             yield item_of(member.parts, TOO_LARGE if member.size > MOST_BYTES else file.read(member.size), depth)
@@ -150,7 +140,7 @@ def stream_plain(path: Path, ignored: Counter[str]) -> Iterator[Item]:
 
 def stream_compressed(path: Path, ignored: Counter[str]) -> Iterator[Item]:
     depth = root_depth(survey_tar(path, "r|*", ignored))
-    with told(path), tarfile.open(path, "r|*") as archive:
+    with told(path, DAMAGE, "archive"), tarfile.open(path, "r|*") as archive:
         for parts, info in tar_files(archive):
             if is_image(parts[-1]):
                 file = archive.extractfile(info)

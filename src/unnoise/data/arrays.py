@@ -14,7 +14,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from unnoise.data.items import MOST_BYTES, Array, Item, Source, file_key
+from unnoise.data.items import MOST_BYTES, Array, Item, Source, file_key, told
 from unnoise.errors import InputError
 
 Open: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]
@@ -38,7 +38,7 @@ class Table:
         """Stream the rows, a few megabytes at a time."""
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         chunk = max(1, CHUNK // max(size, 1))
-        with told(self.path), self.open() as file:
+        with told(self.path, DAMAGE), self.open() as file:
             file.read(self.start)
             for first in range(0, self.shape[0], chunk):
                 count = min(chunk, self.shape[0] - first)
@@ -48,24 +48,13 @@ class Table:
                 yield from np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
 
 
-@contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Turn damage into one line."""
-    try:
-        yield
-    except InputError:
-        raise
-    except DAMAGE as error:
-        raise InputError(f"cannot read {str(path)!r}: {error}; is the file complete?") from None
-
-
 def read_npy(path: Path) -> Source:
     return source_of(numpy_table(path, lambda: path.open("rb")), None)
 
 
 def read_npz(path: Path) -> Source:
     """The array `images`, `x` or the first of three or four axes; labels are `labels` or `y`."""
-    with told(path), zipfile.ZipFile(path) as archive:
+    with told(path, DAMAGE), zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     tables = {name: numpy_table(path, partial(member, path, f"{name}.npy")) for name in names}
     fitting = [name for name in names if len(tables[name].shape) in (3, 4)]
@@ -84,7 +73,7 @@ def member(path: Path, name: str) -> Iterator[IO[bytes]]:
 
 def numpy_table(path: Path, opener: Open) -> Table:
     """Read the header of the NumPy format; objects, which would need unpickling, are refused."""
-    with told(path), opener() as file:
+    with told(path, DAMAGE), opener() as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
@@ -118,7 +107,7 @@ def read_idx(path: Path) -> Source:
 def idx_table(path: Path) -> Table:
     """Read the header: two zeros, a type code, the number of axes, their sizes."""
     opener: Any = partial(gzip.open if path.suffix.lower() == ".gz" else open, path, "rb")
-    with told(path), opener() as file:
+    with told(path, DAMAGE), opener() as file:
         magic = file.read(4)
         if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES:
             raise InputError(f"{str(path)!r} is not an IDX file: it starts with {magic.hex() or 'nothing'}")

@@ -2,12 +2,15 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 from PIL import Image
+
+from unnoise.errors import InputError
 
 Array: TypeAlias = NDArray[Any]
 READS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
@@ -64,3 +67,15 @@ def file_key(*paths: Path) -> str:
     """Changes when one of the files is replaced, edited or moved."""
     stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
     return hashlib.sha256(ascii(stats).encode()).hexdigest()
+
+
+@contextmanager
+def told(path: Path, damage: tuple[type[Exception], ...], what: str = "file") -> Iterator[None]:
+    """Turn damage to a file as a whole into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except damage as error:
+        first = (str(error).splitlines() or ["damaged"])[0].rstrip(".")
+        raise InputError(f"cannot read {str(path)!r}: {first}; is the {what} complete?") from None

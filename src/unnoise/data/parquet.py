@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unnoise.data.items import Broken, Item, Source, file_key
+from unnoise.data.items import Broken, Item, Source, file_key, told
 from unnoise.errors import InputError
 
 ROWS = 64  # read at a time; encoded images are small
 IMAGE_NAMES = ("image", "img", "images")
 LABEL_NAMES = ("label", "labels", "class", "fine_label", "target", "y")
+DAMAGE = (ValueError, OSError, KeyError)  # what pyarrow's errors are underneath
 
 
 class Columns(NamedTuple):
@@ -32,24 +32,12 @@ def read_parquet(paths: Sequence[Path], name: str) -> Source:
         raise InputError("reading parquet needs pyarrow: pip install 'unnoise[parquet]'") from None
     count, columns = 0, None
     for path in paths:
-        with told(path), pq.ParquetFile(path) as file:
+        with told(path, DAMAGE), pq.ParquetFile(path) as file:
             count += file.metadata.num_rows
             columns = columns or choose(file.schema_arrow, path)
     if columns is None:
         raise InputError(f"no parquet files in {name!r}")
     return Source(name, file_key(*paths), partial(stream, paths, columns), count, {}, columns.classes)
-
-
-@contextmanager
-def told(path: Path) -> Iterator[None]:
-    """Turn damage into one line; pyarrow's errors are ValueError, OSError and KeyError underneath."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, OSError, KeyError) as error:
-        first = (str(error).splitlines() or ["damaged"])[0].rstrip(".")
-        raise InputError(f"cannot read {str(path)!r}: {first}; is the file complete?") from None
 
 
 def choose(schema: Any, path: Path) -> Columns:
@@ -108,7 +96,7 @@ def stream(paths: Sequence[Path], columns: Columns) -> Iterator[Item]:
     for path in paths:
         before = f"{path.name} " if len(paths) > 1 else ""
         row = 0
-        with told(path), pq.ParquetFile(path, pre_buffer=False) as file:
+        with told(path, DAMAGE), pq.ParquetFile(path, pre_buffer=False) as file:
             for batch in file.iter_batches(ROWS, columns=wanted, use_threads=False):
                 for record in batch.to_pylist():
                     yield item_of(record, columns, f"{before}row {row}")

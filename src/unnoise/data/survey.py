@@ -11,11 +11,11 @@ from unnoise.data.decode import Header, Plan, read_header
 from unnoise.data.fit import SMALLEST, parse_size
 from unnoise.data.items import READS, Source, Unreadable
 from unnoise.errors import InputError
+from unnoise.types import MODES
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 DRAWN = (32, 32)  # default size of images that can draw themselves at any
 DEFAULT = (64, 64)
-BANDS = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 RANK = ("L", "I;16", "LA", "RGB", "RGBA", "")  # more channels win a tie
 NAMED = 5
 
@@ -109,6 +109,6 @@ def choose_mode(mode: str, channels: int | None, found: Survey) -> str:
     if not mode:
         own = next(iter(found.channels))
         raise InputError(f"channels={channels}: these arrays have {own} channels, which stay; leave it out")
-    if channels not in BANDS:
+    if channels not in MODES:
         raise InputError(f"channels={channels}: images have 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA)")
-    return BANDS[channels]
+    return MODES[channels]

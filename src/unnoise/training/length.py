@@ -33,8 +33,12 @@ class Clock:
     @classmethod
     def of(cls, config: TrainConfig, count: int) -> "Clock":
         """From --budget, --images or --epochs; `count` is the number of images in the data."""
-        check(config)
+        given = [name for name in ("budget", "images", "epochs") if getattr(config, name) is not None]
+        if len(given) > 1:
+            raise InputError(f"give one length, not {' and '.join('--' + name for name in given)}")
         if config.epochs is not None:
+            if config.epochs < 1:
+                raise InputError(f"--epochs takes a whole number from 1, got {config.epochs}")
             return cls(None, config.epochs * count)
         if config.images is not None:
             return cls(None, parse(config.images, COUNTS, "--images", "50000, 500k or 2M"))
@@ -61,16 +65,3 @@ class Clock:
     def left(self) -> float:
         """Seconds to go, at the pace so far."""
         return self.elapsed * (1 - self.progress) / max(self.progress, 1e-9)
-
-
-def check(config: TrainConfig) -> None:
-    """Refuse a length that is none, before anything else is done."""
-    given = [name for name in ("budget", "images", "epochs") if getattr(config, name) is not None]
-    if len(given) > 1:
-        raise InputError(f"give one length, not {' and '.join('--' + name for name in given)}")
-    if config.budget is not None:
-        parse(config.budget, SECONDS, "--budget", "90s, 10m or 2h")
-    if config.images is not None:
-        parse(config.images, COUNTS, "--images", "50000, 500k or 2M")
-    if config.epochs is not None and config.epochs < 1:
-        raise InputError(f"--epochs takes a whole number from 1, got {config.epochs}")

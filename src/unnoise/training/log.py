@@ -1,7 +1,6 @@
 """What a run tells: metrics.jsonl, the loss plot, the progress line."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -86,17 +85,16 @@ class Log:
 
 
 class Progress:
-    """A bar on a terminal; elsewhere a plain line now and then. Only the first process speaks."""
+    """A bar on a terminal; elsewhere a plain line now and then."""
 
     def __init__(self) -> None:
-        self.shown = int(os.environ.get("RANK", "0")) == 0
-        self.live, self.told = self.shown and sys.stderr.isatty(), 0.0
+        self.live, self.told = sys.stderr.isatty(), 0.0
         self.next_line = time.monotonic() + 10
         self.bar = tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar:24}| {desc}", disable=not self.live)
 
     def reading(self, phase: str, done: int, total: int | None) -> None:
         """Data being scanned or decoded."""
-        if self.shown and not self.live and time.monotonic() > self.next_line:
+        if not self.live and time.monotonic() > self.next_line:
             self.next_line = time.monotonic() + 10
             print(f"{phase} {done:,}{f' of {total:,}' if total else ''}", flush=True)
         if self.live and total:
@@ -109,7 +107,7 @@ class Progress:
         if self.live:
             self.bar.n = clock.progress
             self.bar.set_description_str(text)
-        elif self.shown and clock.progress >= self.told:
+        elif clock.progress >= self.told:
             self.told = clock.progress + 0.05
             print(f"{clock.progress:4.0%}  {text}", flush=True)
 
@@ -117,7 +115,7 @@ class Progress:
         """Print a line without breaking the bar."""
         if self.live:
             tqdm.write(text)
-        elif self.shown:
+        else:
             print(text, flush=True)
 
     def close(self) -> None:

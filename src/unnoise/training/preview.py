@@ -60,14 +60,16 @@ def sample(model: Diffusion, count: int, how: Sampling, stop: Stop, batch: int =
     training = model.backbone.training  # without an average it is the network in training
     model.backbone.eval()
     images = []
-    for start in range(0, count, batch):
-        seeds = range(start, min(start + batch, count))
-        for step in run(model, seeds, how, in_turn(model.classes, seeds)):
-            if stop.signal is not None:
-                return None
-            x = step.x
-        images.append(x)
-    model.backbone.train(training)
+    try:
+        for start in range(0, count, batch):
+            seeds = range(start, min(start + batch, count))
+            for step in run(model, seeds, how, in_turn(model.classes, seeds)):
+                if stop.signal is not None:
+                    return None
+                x = step.x
+            images.append(x)
+    finally:
+        model.backbone.train(training)
     return torch.cat(images)
 
 

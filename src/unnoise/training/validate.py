@@ -7,8 +7,8 @@ from typing import Literal, get_args, get_origin, get_type_hints
 from unnoise import registry
 from unnoise.config import Sampling, TrainConfig
 from unnoise.errors import InputError, unknown
-from unnoise.samplers.run import check as check_sampling
-from unnoise.training.length import check
+from unnoise.samplers.run import check
+from unnoise.training.length import Clock
 
 AT_LEAST = {
     "batch": 1,
@@ -33,10 +33,10 @@ def validate(config: TrainConfig) -> None:
     for name, least in AT_LEAST.items():
         if not getattr(config, name) >= least:
             raise InputError(f"--{name.replace('_', '-')} takes {least} or more, got {getattr(config, name)}")
-    check(config)
+    Clock.of(config, count=1)
     for kind in (registry.backbone, registry.target, registry.objective, registry.sampler, registry.spacing):
         kind.get(getattr(config, kind.kind))
-    check_sampling(Sampling(config.sampler, config.steps, config.spacing), registry.schedule.get(config.schedule)())
+    check(Sampling(config.sampler, config.steps, config.spacing), registry.schedule.get(config.schedule)())
     if config.seed >= 2**63:
         raise InputError(f"--seed is below 2^63, got {config.seed}")
     if config.target == "eps" and config.objective.startswith("min_snr"):
