@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler
+from diffusers import DDPMScheduler, EulerDiscreteScheduler
+from diffusers.schedulers.scheduling_ddpm import rescale_zero_terminal_snr
 from torch.testing import assert_close
 
 from unnoise import registry
@@ -13,7 +14,7 @@ from unnoise.diffusion.level import CLEAN, Level
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.process import posterior_mean, posterior_variance, q_sample, q_step, transition
 from unnoise.diffusion.schedule import Schedule
-from unnoise.diffusion.target import decode, encode
+from unnoise.diffusion.target import check, decode, encode
 from unnoise.errors import InputError
 
 SCHEDULES = registry.schedule.names()
@@ -102,11 +103,11 @@ def test_posterior_is_equations_6_and_7_of_ddpm():
 
 
 @pytest.mark.parametrize("spec", SCHEDULES)
-@pytest.mark.parametrize(("s", "t"), [(0, 1), (0, 999), (3, 700), (249.5, 250), (10.25, 998.75), (500, 501)])
+@pytest.mark.parametrize(("s", "t"), [(0, 0.001), (0, 1), (0.003, 0.7), (0.2498, 0.25), (0.0101, 0.9996)])
 def test_posterior_between_any_two_levels_is_bayes_rule(spec, s, t):
     """q(x_s | x_t, x0) is proportional to q(x_t | x_s) q(x_s | x0): precisions add, means are weighted by them."""
     table, x0, x_t = schedule(spec), images(2, 1, 3, 3), images(2, 1, 3, 3)
-    s, t = table.level(s), table.level(t)
+    s, t = table.level(s * (table.T - 1)), table.level(t * (table.T - 1))
     scale, variance = t.alpha / s.alpha, t.sigma**2 - (t.alpha / s.alpha * s.sigma) ** 2
     precision = 1 / s.sigma**2 + scale**2 / variance
     mean = (s.alpha * x0 / s.sigma**2 + scale * x_t / variance) / precision
@@ -123,12 +124,33 @@ def test_posterior_at_the_clean_level_is_the_image():
 # Targets
 
 
+def senseless(target, table):
+    """Whether the pair is refused, and that it is exactly where the image can't be told from the output."""
+    level = table.level(torch.arange(table.T))
+    a, b = target(level)
+    singular = bool(((level.alpha * b - level.sigma * a).abs() < 1e-6).any())
+    if singular:
+        with pytest.raises(InputError, match="choose the target v"):
+            check(target, table)
+    else:
+        check(target, table)
+    return singular
+
+
+def test_eps_is_refused_where_the_schedule_ends_in_pure_noise():
+    refused = {(s, t) for s in SCHEDULES for t in TARGETS if senseless(registry.target.get(t), schedule(s))}
+    assert refused == {("flow", "eps"), ("zero_snr", "eps")}
+
+
 @pytest.mark.parametrize("spec", SCHEDULES)
 @pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("time", [0, 1, 500.5, 999, [0, 300, 999]], ids=str)
+@pytest.mark.parametrize("time", [0, 0.001, 0.5005, 1, [0, 0.3, 1]], ids=str)
 def test_target_round_trip(spec, name, time):
     """Whatever the network outputs, x0 and eps come back; also for new targets."""
-    level, target = schedule(spec).level(torch.tensor(time, dtype=f64)), registry.target.get(name)
+    table, target = schedule(spec), registry.target.get(name)
+    if senseless(target, table):
+        return
+    level = table.level((table.T - 1) * torch.tensor(time, dtype=f64))
     x0, eps = images(3, 2, 4, 4), images(3, 2, 4, 4)
     x_t = q_sample(x0, eps, level)
     clean, noise = decode(encode(x0, eps, level, target), x_t, level, target)
@@ -145,6 +167,7 @@ def test_targets_are_what_their_papers_say():
     close(encoded("eps"), eps, 0)
     close(encoded("x0"), x0, 0)
     close(encoded("v"), level.alpha * eps - level.sigma * x0, 1e-15)
+    close(encoded("flow"), eps - x0, 1e-15)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -200,8 +223,9 @@ def test_level_between_integers_is_monotone_and_linear_in_half_log_snr(spec):
     assert (level.half_log_snr.flatten().diff() < 0).all()
     assert (level.alpha.flatten().diff() <= 0).all()
     assert (level.sigma.flatten().diff() >= 0).all()
-    ends = table.level(torch.tensor([41.0, 42.0])).half_log_snr.flatten()
-    close(table.level(41.25).half_log_snr, 0.75 * ends[0] + 0.25 * ends[1], 1e-12)
+    i = table.T // 24
+    ends = table.level(torch.tensor([i, i + 1])).half_log_snr.flatten()
+    close(table.level(i + 0.25).half_log_snr, 0.75 * ends[0] + 0.25 * ends[1], 1e-12)
     norm = level.alpha.square() + level.sigma.square()
     table_norm = table.alpha.square() + table.sigma.square()
     assert norm.min() >= table_norm.min() - 1e-12
@@ -260,12 +284,86 @@ def test_cosine_is_equation_17():
     assert schedule("cosine:max_beta=0.5").betas.max() <= 0.5 + 1e-12
 
 
-@pytest.mark.parametrize(("spec", "theirs"), [("linear", "linear"), ("cosine", "squaredcos_cap_v2")])
+@pytest.mark.parametrize("spec", SCHEDULES)
+def test_time_is_the_inverse_of_level(spec):
+    table = schedule(spec)
+    last = table.T - 1 if table.alpha[-1] > 0 else table.T - 2  # beyond, half_log_snr has no end
+    times = torch.linspace(0, last, 5 * last + 1, dtype=f64)
+    close(table.time(table.level(times).half_log_snr.flatten()), times, 1e-6)
+    assert table.time(-math.inf) == table.T - 1
+    assert table.time(math.inf) == 0
+    assert table.at(table.level(last / 2).half_log_snr).time.ndim == 0
+
+
+def test_flow_is_a_straight_line():
+    table, x0, eps = schedule("flow:T=4"), images(1, 1, 2, 2), images(1, 1, 2, 2)
+    for i, u in enumerate([0.25, 0.5, 0.75, 1.0]):
+        close(q_sample(x0, eps, table.level(i)), (1 - u) * x0 + u * eps, 1e-15)
+
+
+def test_sigmoid_is_the_papers_function():
+    """Chen 2023 (arXiv:2301.10972), algorithm 1, transcribed; the last level is where a beta is kept below 0.999."""
+
+    def gamma(t, start=-3, end=3, tau=1.0):
+        v_start, v_end = (1 / (1 + math.exp(-x / tau)) for x in (start, end))
+        return (v_end - 1 / (1 + math.exp(-(t * (end - start) + start) / tau))) / (v_end - v_start)
+
+    expected = [gamma((i + 1) / 1000) for i in range(999)]
+    close(schedule("sigmoid").alphas_cumprod[:-1], expected, 1e-12)
+
+
+def test_laplace_levels_are_quantiles():
+    """Half of the levels on each side of mu, and log(SNR) - mu exponential of scale b in each half."""
+    log_snr = 2 * schedule("laplace:T=2000,mu=0.5,b=0.7").half_log_snr
+    below = (0.5 - log_snr[1000:]) / 0.7
+    close(torch.exp(-below), 1 - 2 * ((torch.arange(1000, 2000, dtype=f64) + 0.5) / 2000 - 0.5), 1e-12)
+    close(log_snr + log_snr.flip(0), torch.ones(2000), 1e-9)
+
+
+def test_karras_and_log_snr_are_their_equations():
+    """Between the ends of the table; Karras et al. 2022, eq. 5, and evenly spaced half_log_snr."""
+    table = schedule("linear")
+    first, last = table.level(999).ratio, table.level(0).ratio
+    ratios = [float(level.ratio) for level in table.grid(10, "karras:highest=1000")[:10]]
+    expected = [(first ** (1 / 7) + i / 9 * (last ** (1 / 7) - first ** (1 / 7))) ** 7 for i in range(10)]
+    assert_close(torch.tensor(ratios, dtype=f64), torch.stack(expected), rtol=1e-9, atol=0)
+    lam = torch.stack([level.half_log_snr for level in table.grid(10, "log_snr:highest=1000")[:10]])
+    close(lam.diff(), lam.diff().mean().expand(9), 1e-9)
+    assert [level.time for level in table.grid(4, "quadratic")][::3] == [999, 0]
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers and NumPy 2
+def test_karras_is_that_of_diffusers():
+    """With their float32 table, and up to the highest ratio there is."""
+    ours = torch.stack([level.ratio for level in schedule("linear").grid(20, "karras:highest=1000")])
+    expected = EulerDiscreteScheduler(beta_schedule="linear", use_karras_sigmas=True)
+    expected.set_timesteps(20)
+    assert_close(ours, expected.sigmas.double(), rtol=1e-3, atol=0)
+
+
+def test_zero_snr_is_that_of_diffusers():
+    """From our betas; theirs ends in an alpha-bar of 0 as ours does."""
+    expected = torch.cumprod(1 - rescale_zero_terminal_snr(schedule("scaled_linear").betas), 0)
+    ours = schedule("zero_snr:of=scaled_linear")
+    close(ours.alphas_cumprod, expected, 1e-12)
+    assert ours.alpha[-1] == 0
+
+
+def test_given_betas():
+    theirs = DDPMScheduler(beta_schedule="sigmoid", num_train_timesteps=20)
+    values = "-".join(f"{float(beta):.9g}" for beta in theirs.betas)
+    close(schedule(f"betas:values={values}").alphas_cumprod, theirs.alphas_cumprod, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("spec", "theirs"),
+    [("linear", "linear"), ("cosine", "squaredcos_cap_v2"), ("scaled_linear:start=0.0001,end=0.02", "scaled_linear")],
+)
 @pytest.mark.parametrize("T", [1000, 50])
 def test_schedules_agree_with_diffusers(spec, theirs, T):
     """Theirs is made of float32 betas: the agreement is that of float32."""
     expected = DDPMScheduler(num_train_timesteps=T, beta_schedule=theirs).alphas_cumprod
-    close(schedule(f"{spec}:T={T}").alphas_cumprod, expected, 1e-6)
+    close(schedule(f"{spec}{',' if ':' in spec else ':'}T={T}").alphas_cumprod, expected, 1e-6)
 
 
 @pytest.mark.parametrize("name", ["trailing", "leading", "linspace"])
@@ -274,7 +372,7 @@ def test_spacings_agree_with_diffusers(name):
     # linspace of one step differs on purpose: theirs is the cleanest level, ours the noisiest
     for steps in range(2 if name == "linspace" else 1, 1001):
         theirs.set_timesteps(steps)
-        apart = spaced(1000, steps).numpy() - theirs.timesteps[:steps].numpy()
+        apart = spaced(schedule("linear"), steps).numpy() - theirs.timesteps[:steps].numpy()
         # They add up floats, so an exact half may be rounded to the other side, and trailing may visit one too many
         span, parts = (999, steps - 1) if name == "linspace" else (1000, steps)
         half = (2 * span * np.arange(steps) % parts == 0) & (name != "leading")
@@ -285,7 +383,9 @@ def test_spacings_agree_with_diffusers(name):
         assert (abs(apart) <= 1).all(), steps
 
 
-@pytest.mark.parametrize("spec", SCHEDULES)
+@pytest.mark.parametrize(
+    "spec", [name for name in SCHEDULES if "T" in registry.options(registry.schedule.entries[name])]
+)
 @pytest.mark.parametrize("spaced", SPACINGS)
 @pytest.mark.parametrize("T", [10, 1000])
 def test_grid_decreases_and_ends_clean(spec, spaced, T):
@@ -305,7 +405,7 @@ def test_grid_decreases_and_ends_clean(spec, spaced, T):
 @pytest.mark.parametrize("spaced", SPACINGS)
 def test_spacing_decreases_for_any_number_of_steps(spaced):
     for steps in range(1, 101):
-        times = registry.spacing.get(spaced)(100, steps)
+        times = registry.spacing.get(spaced)(schedule("linear:T=100"), steps)
         assert times.shape == (steps,)
         assert (times.diff() < 0).all()
         assert times.min() >= 0

@@ -16,6 +16,7 @@ from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.diffusion.level import CLEAN, Level
 from unnoise.diffusion.model import Diffusion, Prediction, clip_x0
+from unnoise.diffusion.target import check
 from unnoise.errors import InputError
 from unnoise.samplers.run import run, seeded_noise
 from unnoise.samplers.step import Step
@@ -92,6 +93,10 @@ def agree(ours, theirs, atol):
 
 
 def check_contract(spec, scheduled, spaced, target):
+    try:
+        check(registry.target.get(target), schedule(scheduled))
+    except InputError:
+        return  # a senseless pair; test_process has which
     model, calls = diffusion(target, scheduled), 0
 
     def counted(x_t, level):
@@ -106,7 +111,7 @@ def check_contract(spec, scheduled, spaced, target):
     done, calls_for_first = [next(steps)], calls
     done += list(steps)
     assert 0 < calls_for_first < calls, "steps are computed as they are asked for"
-    assert [step.level for step in done] == levels[1:]
+    assert [step.level for step in done] == [*levels[1:]]
     assert done[-1].level.sigma == 0
     for step in done:
         assert isinstance(step, Step)
@@ -292,8 +297,12 @@ def test_order_of_the_solvers(spec, order):
         assert abs(math.log2(coarse / fine) - order) < 0.15
 
 
+# Of 100 steps: the first leaves hardly any image, and the last hardly any noise, or a sample may end between two points
+CALM = [name for name in SCHEDULES if (table := schedule(name)).alpha[-1] < 0.1 and table.sigma[table.T // 100] < 0.1]
+
+
 @pytest.mark.parametrize("spec", SAMPLERS)
-@pytest.mark.parametrize("scheduled", SCHEDULES)
+@pytest.mark.parametrize("scheduled", CALM)
 def test_samples_of_a_finite_set_are_its_members(spec, scheduled):
     corners = Points(torch.tensor(list(product([-0.9, 0.6], repeat=2)), dtype=torch.float64).reshape(4, 1, 2, 1))
     x = torch.randn(400, 1, 2, 1, dtype=torch.float64)

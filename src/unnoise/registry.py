@@ -5,6 +5,7 @@ An entry is a function (or class); its options are its own keyword-only paramete
 """
 
 import inspect
+import re
 import types
 from collections.abc import Callable
 from functools import partial
@@ -86,7 +87,7 @@ def parse(text: str, hint: Any, where: str, example: Any) -> Any:
     if get_origin(hint) in (Union, types.UnionType):
         return None if text == "none" else parse(text, arms[0], where, example)
     if get_origin(hint) is tuple:
-        return tuple(parse(part, arms[0], where, example) for part in text.split("-") if part)
+        return tuple(parse(part, arms[0], where, example) for part in re.split(r"(?<![eE])-", text) if part)
     if get_origin(hint) is Literal:
         if text not in arms:
             raise unknown(f"value for {where}", text, map(str, arms))

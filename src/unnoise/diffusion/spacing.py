@@ -1,25 +1,70 @@
-"""Which of the T levels a sampler visits: decreasing integer times, [steps]."""
+"""Which of the T levels a sampler visits: decreasing times, [steps], between the integers where the spacing says so."""
+
+import math
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from unnoise.diffusion.schedule import Schedule
+from unnoise.errors import InputError
 from unnoise.registry import spacing
 
 
 @spacing
-def trailing(T: int, steps: int) -> Float64[Tensor, " steps"]:
+def trailing(schedule: Schedule, steps: int) -> Float64[Tensor, " steps"]:
     """Lin et al. 2023 (arXiv:2305.08891), table 2: always starts from the noisiest level."""
-    return (T - torch.arange(steps, dtype=torch.float64) * T / steps).round() - 1
+    return (schedule.T - torch.arange(steps, dtype=torch.float64) * schedule.T / steps).round() - 1
 
 
 @spacing
-def leading(T: int, steps: int) -> Float64[Tensor, " steps"]:
+def leading(schedule: Schedule, steps: int) -> Float64[Tensor, " steps"]:
     """Song et al. 2021 (arXiv:2010.02502), appendix D.2: every (T // steps)-th level, from 0."""
-    return torch.arange(steps, dtype=torch.float64).flip(0) * (T // steps)
+    return torch.arange(steps, dtype=torch.float64).flip(0) * (schedule.T // steps)
 
 
 @spacing
-def linspace(T: int, steps: int) -> Float64[Tensor, " steps"]:
+def linspace(schedule: Schedule, steps: int) -> Float64[Tensor, " steps"]:
     """Nichol & Dhariwal 2021 (arXiv:2102.09672), section 4: evenly spaced, both ends included."""
-    return torch.linspace(T - 1, 0, steps, dtype=torch.float64).round()
+    return torch.linspace(schedule.T - 1, 0, steps, dtype=torch.float64).round()
+
+
+@spacing
+def quadratic(schedule: Schedule, steps: int) -> Float64[Tensor, " steps"]:
+    """Song et al. 2021 (arXiv:2010.02502), appendix D.2: the square roots of the times are evenly spaced."""
+    return (schedule.T - 1) * torch.linspace(1, 0, steps, dtype=torch.float64).square()
+
+
+@spacing
+def log_snr(schedule: Schedule, steps: int, *, highest: float = 80.0) -> Float64[Tensor, " steps"]:
+    """Lu et al. 2022 (arXiv:2206.00927), section 3.3: evenly spaced in half_log_snr.
+
+    highest: where the noise-to-signal ratio is larger than this there is nothing to see, and only the first level lies.
+    """
+    low, high = ends(schedule, highest)
+    return from_noisiest(schedule, torch.linspace(low, high, steps, dtype=torch.float64))
+
+
+@spacing
+def karras(schedule: Schedule, steps: int, *, rho: float = 7.0, highest: float = 80.0) -> Float64[Tensor, " steps"]:
+    """Karras et al. 2022 (arXiv:2206.00364), eq. 5: noise-to-signal ratios spaced evenly in their rho-th root."""
+    if not rho > 0:
+        raise InputError(f"spacing karras: rho is above 0, got {rho}")
+    low, high = ends(schedule, highest)
+    roots = torch.linspace(math.exp(-low / rho), math.exp(-high / rho), steps, dtype=torch.float64)
+    return from_noisiest(schedule, -rho * roots.log())
+
+
+def ends(schedule: Schedule, highest: float) -> tuple[float, float]:
+    """The lowest and highest half_log_snr to visit."""
+    if not highest > 0:
+        raise InputError(f"the highest noise-to-signal ratio is above 0, got {highest}")
+    low, high = float(schedule.half_log_snr[-1]), float(schedule.half_log_snr[0])
+    return (max(low, -math.log(highest)) if -math.log(highest) < high else low), high
+
+
+def from_noisiest(schedule: Schedule, half_log_snr: Float64[Tensor, " steps"]) -> Float64[Tensor, " steps"]:
+    """Their times, the first moved to the noisiest level, where sampling starts."""
+    times = schedule.time(half_log_snr)
+    times[0] = schedule.T - 1
+    return times

@@ -8,11 +8,15 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from unnoise.diffusion.level import Level
+from unnoise.diffusion.schedule import Schedule
+from unnoise.errors import InputError
 from unnoise.registry import target
 from unnoise.types import Images
 
 Coefficients: TypeAlias = tuple[Float64[Tensor, "*b1"], Float64[Tensor, "*b1"]]
 Target: TypeAlias = Callable[[Level], Coefficients]  # (a, b)
+
+SINGULAR = 1e-6  # a determinant as small as float32 is precise
 
 
 @target
@@ -31,6 +35,23 @@ def x0(level: Level) -> Coefficients:
 def v(level: Level) -> Coefficients:
     """Salimans & Ho 2022 (arXiv:2202.00512), appendix D: alpha * eps - sigma * x0."""
     return -level.sigma, level.alpha
+
+
+@target
+def flow(level: Level) -> Coefficients:
+    """Liu et al. 2022 (arXiv:2209.03003), eq. 1: eps - x0, the velocity of rectified flow towards the noise."""
+    return -torch.ones_like(level.alpha), torch.ones_like(level.alpha)
+
+
+def check(target: Target, schedule: Schedule) -> None:
+    """Refuse a target that says nothing of the image at some level: `decode` would divide by zero there."""
+    level = schedule.level(torch.arange(schedule.T))
+    a, b = target(level)
+    if (level.alpha * b - level.sigma * a).abs().min() < SINGULAR:
+        raise InputError(
+            "this target says nothing of the image where the schedule leaves pure noise (eps is then x_t itself); "
+            "choose the target v, x0 or flow, or a schedule that ends with a little of the image"
+        )
 
 
 def encode(clean: Images, noise: Images, level: Level, target: Target) -> Images:

@@ -6,6 +6,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from unnoise import registry
 from unnoise.config import Sampling, TrainConfig
+from unnoise.diffusion import target
 from unnoise.errors import InputError, unknown
 from unnoise.samplers.run import check
 from unnoise.training.length import Clock
@@ -36,7 +37,9 @@ def validate(config: TrainConfig) -> None:
     Clock.of(config, count=1)
     for kind in (registry.backbone, registry.target, registry.objective, registry.sampler, registry.spacing):
         kind.get(getattr(config, kind.kind))
-    check(Sampling(config.sampler, config.steps, config.spacing), registry.schedule.get(config.schedule)())
+    schedule = registry.schedule.get(config.schedule)()
+    target.check(registry.target.get(config.target), schedule)
+    check(Sampling(config.sampler, config.steps, config.spacing), schedule)
     if config.seed >= 2**63:
         raise InputError(f"--seed is below 2^63, got {config.seed}")
     if config.target == "eps" and config.objective.startswith("min_snr"):
