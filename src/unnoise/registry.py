@@ -24,11 +24,21 @@ class Registry:
     def __init__(self, kind: str, home: str) -> None:
         self.kind, self.home = kind, home
         self.entries: dict[str, Callable[..., Any]] = {}
+        self.facts: dict[str, dict[str, int]] = {}  # what an entry declares of itself
 
     def __call__(self, entry: F) -> F:
         """Register a function or class under its own name (as a decorator)."""
         self.entries[entry.__name__.lower()] = entry
         return entry
+
+    def declare(self, **facts: int) -> Callable[[F], F]:
+        """Register with what is known of the entry: `@sampler.declare(order=2, evaluations=1)`."""
+
+        def register(entry: F) -> F:
+            self.facts[entry.__name__.lower()] = facts
+            return self(entry)
+
+        return register
 
     def names(self) -> list[str]:
         import_module(self.home)
@@ -60,7 +70,9 @@ class Registry:
         for name in self.names():
             entry = self.entries[name]
             defaults = ",".join(f"{key}={show(default)}" for key, (_, default) in options(entry).items())
-            rows.append((name, defaults, (inspect.getdoc(entry) or "").split("\n")[0]))
+            facts = "; ".join(f"{key} {value}" for key, value in self.facts.get(name, {}).items())
+            source = (inspect.getdoc(entry) or "").split("\n")[0]
+            rows.append((name, defaults, f"{source} [{facts}]" if facts else source))
         return rows
 
 

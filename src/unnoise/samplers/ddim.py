@@ -14,7 +14,7 @@ from unnoise.samplers.step import Step
 from unnoise.types import Images, RandnLike
 
 
-@sampler
+@sampler.declare(order=1, evaluations=1)
 def ddim(
     denoise: Denoiser,
     x: Images,

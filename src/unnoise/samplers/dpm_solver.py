@@ -1,18 +1,36 @@
-"""DPM-Solver++: multistep solvers of the probability-flow ODE in half_log_snr."""
+"""DPM-Solver++: multistep exponential integrators in half_log_snr, which treat the decay of the noise exactly."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser
+from unnoise.diffusion.process import posterior_mean, posterior_variance
 from unnoise.registry import sampler
 from unnoise.samplers.step import Step
 from unnoise.types import Images, RandnLike
 
 
-@sampler
+@sampler.declare(order=1, evaluations=1)
+def dpmpp_1s(
+    denoise: Denoiser,
+    x: Images,
+    levels: Sequence[Level],
+    *,
+    randn_like: RandnLike = torch.randn_like,  # noqa: ARG001  # deterministic
+) -> Iterator[Step]:
+    """Lu et al. 2022 (arXiv:2211.01095), section 4.1: first order; DDIM, written as an exponential integrator."""
+    for t, s in pairwise(levels):
+        x0 = denoise(x, t).x0
+        x = towards(x, x0, t, s)
+        yield Step(x, x0, s)
+
+
+@sampler.declare(order=2, evaluations=1)
 def dpmpp_2m(
     denoise: Denoiser,
     x: Images,
@@ -24,12 +42,82 @@ def dpmpp_2m(
     before: tuple[Images, Level] | None = None  # x0 at the level before t
     for t, s in pairwise(levels):
         x0 = denoise(x, t).x0
-        slope = x0
-        if before is not None and s.sigma > 0:  # the last step, to infinite half_log_snr, is of first order
-            last_x0, r = before
-            k = (s.half_log_snr - t.half_log_snr) / (2 * (t.half_log_snr - r.half_log_snr))  # 1 / (2 r_i)
-            slope = x0 + k.to(x) * (x0 - last_x0)
-        # alpha_s (e^{-h} - 1) = sigma_s alpha_t / sigma_t - alpha_s, which is finite at the clean level too
-        x = (s.sigma / t.sigma).to(x) * x + (s.alpha - s.sigma * t.alpha / t.sigma).to(x) * slope
+        x = towards(x, x0 if before is None else halfway(x0, t, s, *before), t, s)
         before = (x0, t)
         yield Step(x, x0, s)
+
+
+@sampler.declare(order=3, evaluations=1)
+def dpmpp_3m(
+    denoise: Denoiser,
+    x: Images,
+    levels: Sequence[Level],
+    *,
+    randn_like: RandnLike = torch.randn_like,  # noqa: ARG001  # deterministic
+) -> Iterator[Step]:
+    """Lu et al. 2022 (arXiv:2211.01095), eq. 8 with k = 3: a parabola through the last three images.
+
+    The released code takes half of the second derivative, which is of second order; this is the whole of it.
+    """
+    past: list[tuple[Images, Level]] = []  # (x0, level), the newest first
+    for t, s in pairwise(levels):
+        x0 = denoise(x, t).x0
+        past = [(x0, t), *past[:2]]
+        x = towards(x, x0, t, s)
+        if s.sigma > 0 and t.alpha > 0:  # else h is infinite
+            first, second = derivatives(past)
+            h = gap(t, s)
+            phi = torch.expm1(-h) / h + 1
+            x = x + (s.alpha * phi * h).to(x) * first - (s.alpha * (phi - h / 2) * h).to(x) * second
+        yield Step(x, x0, s)
+
+
+@sampler.declare(order=2, evaluations=1)
+def dpmpp_2m_sde(
+    denoise: Denoiser,
+    x: Images,
+    levels: Sequence[Level],
+    *,
+    randn_like: RandnLike = torch.randn_like,
+) -> Iterator[Step]:
+    """Lu et al. 2022 (arXiv:2211.01095), SDE-DPM-Solver++ 2M: the reverse SDE, its noise integrated exactly."""
+    before: tuple[Images, Level] | None = None
+    for t, s in pairwise(levels):
+        x0 = denoise(x, t).x0
+        image = x0 if before is None else halfway(x0, t, s, *before)
+        x = posterior_mean(image, x, t, s)  # alpha_s (1 - e^{-2h}) and sigma_s / sigma_t e^{-h} are those of q
+        if s.sigma > 0:
+            x = x + posterior_variance(t, s).sqrt().to(x) * randn_like(x)
+        before = (x0, t)
+        yield Step(x, x0, s)
+
+
+def gap(t: Level, s: Level) -> Float64[Tensor, "*b1"]:
+    """The h of the paper, from t to the cleaner s."""
+    return s.half_log_snr - t.half_log_snr
+
+
+def towards(x: Images, x0: Images, t: Level, s: Level) -> Images:
+    """Eq. 8 where x0 stays the same from t to s."""
+    # alpha_s (e^{-h} - 1) = sigma_s alpha_t / sigma_t - alpha_s, which is finite at the clean level too
+    return (s.sigma / t.sigma).to(x) * x + (s.alpha - s.sigma * t.alpha / t.sigma).to(x) * x0
+
+
+def halfway(x0: Images, t: Level, s: Level, last_x0: Images, r: Level) -> Images:
+    """The image half-way from t to s, on the line through those at r and t; the last step, of infinite h, keeps x0."""
+    return x0 if s.sigma == 0 else x0 + (gap(t, s) / (2 * gap(r, t))).to(x0) * (x0 - last_x0)  # 1 / (2 r_i)
+
+
+def derivatives(past: Sequence[tuple[Images, Level]]) -> tuple[Images, Images]:
+    """First and second derivative of x0 in half_log_snr at the newest level, by divided differences."""
+    (x0, t), *older = past
+    near = [(image, level) for image, level in older if level.alpha > 0]  # pure noise is infinitely far away
+    if not near:
+        return torch.zeros_like(x0), torch.zeros_like(x0)
+    (x1, r), *rest = near
+    slope = (x0 - x1) / gap(r, t).to(x0)
+    if not rest:
+        return slope, torch.zeros_like(x0)
+    x2, q = rest[0]
+    bend = (slope - (x1 - x2) / gap(q, r).to(x0)) / gap(q, t).to(x0)
+    return slope + gap(r, t).to(x0) * bend, 2 * bend

@@ -1,10 +1,11 @@
 """What a sampler is: a generator over decreasing noise levels."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser
+from unnoise.diffusion.schedule import Levels
 from unnoise.types import Images, RandnLike
 
 
@@ -17,8 +18,10 @@ class Step(NamedTuple):
 
 
 class Sampler(Protocol):
-    """From x at levels[0] to x at levels[-1]; its options are keyword-only parameters of plain type."""
+    """From x at levels[0] to x at levels[-1]; its options are keyword-only parameters of plain type.
 
-    def __call__(
-        self, denoise: Denoiser, x: Images, levels: Sequence[Level], *, randn_like: RandnLike
-    ) -> Iterator[Step]: ...
+    It declares its order (weak, where it draws noise) and its evaluations a step, at most: times the
+    steps, the NFE. One that visits levels between the given ones takes `Levels` and asks `levels.schedule`.
+    """
+
+    def __call__(self, denoise: Denoiser, x: Images, levels: Levels, *, randn_like: RandnLike) -> Iterator[Step]: ...
