@@ -49,3 +49,21 @@ def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0) -> PerImage:
     weight = (batch.t.snr + 1).clamp(max=gamma).flatten()
     error: PerImage = (x0 - batch.x0).square().mean(dim=(1, 2, 3))
     return weight.to(error) * error
+
+
+@objective
+def soft_min_snr(model: Diffusion, batch: Noised, *, gamma: float = 4.0) -> PerImage:
+    """Crowson et al. 2024 (arXiv:2401.11605): squared error of x0 weighted by 1 / (1 / SNR + 1 / gamma)."""
+    x0, _ = model(batch.x_t, batch.t, batch.label)
+    weight = (gamma * batch.t.snr / (batch.t.snr + gamma)).flatten()
+    error: PerImage = (x0 - batch.x0).square().mean(dim=(1, 2, 3))
+    return weight.to(error) * error
+
+
+@objective
+def p2(model: Diffusion, batch: Noised, *, k: float = 1.0, gamma: float = 1.0) -> PerImage:
+    """Choi et al. 2022 (arXiv:2204.00227), eq. 8: squared error of eps weighted by 1 / (k + SNR)^gamma."""
+    _, eps = model(batch.x_t, batch.t, batch.label)
+    weight = (k + batch.t.snr).pow(-gamma).flatten()
+    error: PerImage = (eps - batch.eps).square().mean(dim=(1, 2, 3))
+    return weight.to(error) * error
