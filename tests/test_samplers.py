@@ -19,6 +19,7 @@ from unnoise.diffusion.model import Diffusion, Prediction, clip_x0
 from unnoise.diffusion.schedule import Levels
 from unnoise.diffusion.target import check
 from unnoise.errors import InputError
+from unnoise.samplers.ddim import invert
 from unnoise.samplers.run import run, seeded_noise
 from unnoise.samplers.step import Step
 from unnoise.types import RandnLike
@@ -368,6 +369,34 @@ def test_samples_of_a_finite_set_are_its_members(spec, scheduled):
     distance, index = corners.nearest(last.x)
     assert distance.max() < 1e-3
     assert (torch.bincount(index, minlength=4) - 100).abs().max() < 5 * math.sqrt(400 * 3 / 16)
+
+
+# Inversion
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("scheduled", ["linear", "cosine"])
+def test_inversion_and_back(scheduled):
+    """To noise and back: the error falls with the steps, and with the iterations."""
+    table, x = schedule(scheduled), GAUSSIAN.draw(16, CLEAN)
+
+    def error(steps, iterations):
+        levels = table.grid(steps)
+        *_, noise = invert(GAUSSIAN, x, levels, iterations=iterations)
+        assert noise.level is levels[0]
+        return float((steps_of("ddim", GAUSSIAN, noise.x, levels)[-1].x - x).abs().max())
+
+    once = [error(steps, 1) for steps in (20, 40, 80, 160)]
+    assert once[0] < 0.3
+    assert all(coarse / fine > 1.5 for coarse, fine in pairwise(once))
+    assert error(20, 10) < once[0] / 2
+    if scheduled == "linear":  # cosine's first level is 20,000 parts noise: there the fixed point is slow to come
+        assert error(80, 10) < 1e-9
+
+
+def test_inversion_needs_an_iteration():
+    with pytest.raises(InputError, match="1 or more iterations, got 0"):
+        next(invert(GAUSSIAN, torch.zeros(1, *PIXELS), schedule("linear").grid(5), iterations=0))
 
 
 # Agreement with the notebook

@@ -33,3 +33,21 @@ def ddim(
         if variance > 0:
             x = x + variance.sqrt().to(x) * randn_like(x)
         yield Step(x, x0, s)
+
+
+def invert(denoise: Denoiser, x: Images, levels: Sequence[Level], *, iterations: int = 1) -> Iterator[Step]:
+    """Song et al. 2021 (arXiv:2010.02502), eq. 13: `ddim` backwards, from an image at levels[-1] to noise at levels[0].
+
+    iterations: 1 takes the noise where the step begins, as is usual, with an error that falls with the steps; more find
+    the x_t from which `ddim` comes to x_s exactly, by fixed point (Pan et al. 2023, arXiv:2309.04907).
+    """
+    if iterations < 1:
+        raise InputError(f"invert takes 1 or more iterations, got {iterations}")
+    for s, t in pairwise(reversed(levels)):
+        scale = t.alpha / s.alpha
+        x_t = x
+        for _ in range(iterations):
+            x0, eps = denoise(x_t, t)
+            x_t = scale.to(x) * x + (t.sigma - scale * s.sigma).to(x) * eps
+        x = x_t
+        yield Step(x, x0, t)
