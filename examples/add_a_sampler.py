@@ -15,7 +15,7 @@ from unnoise.samplers.step import Step
 from unnoise.types import Images, RandnLike
 
 
-@sampler
+@sampler.declare(order=2, evaluations=2)
 def heun2(
     denoise: Denoiser,
     x: Images,

@@ -19,6 +19,7 @@ from unnoise.diffusion.model import Diffusion, Prediction, clip_x0
 from unnoise.diffusion.schedule import Levels
 from unnoise.diffusion.target import check
 from unnoise.errors import InputError
+from unnoise.samplers import dpm_solver
 from unnoise.samplers.ddim import invert
 from unnoise.samplers.run import run, seeded_noise
 from unnoise.samplers.step import Step
@@ -343,17 +344,22 @@ def test_weak_order(spec):
 
 @pytest.mark.parametrize("spec", [spec for spec in SAMPLERS if is_deterministic(spec)])
 def test_order_of_the_solvers(spec):
-    """Doubling the steps divides the error by 2^order, as declared."""
+    """Doubling the steps divides the error by 2^order, as declared; the third order nears it from above.
+
+    Beyond these steps dpmpp_3m falls to order 2, which is that of its first two steps.
+    """
     order = declared(spec)["order"]
     first, last = schedule("linear").level(800.5), schedule("linear").level(50.25)
     x = GAUSSIAN.draw(16, first)
     exact = GAUSSIAN.flow(x, first, last)
     errors = [
         (steps_of(spec, GAUSSIAN, x, between(first, last, steps))[-1].x - exact).square().mean().sqrt()
-        for steps in (20, 40, 80, 160)
+        for steps in (20, 40, 80, 160, 320)
     ]
-    for coarse, fine in pairwise(errors):
-        assert -0.2 < math.log2(coarse / fine) - order < 0.5
+    first_doubling, *doublings = (math.log2(coarse / fine) - order for coarse, fine in pairwise(errors))
+    assert -0.2 < first_doubling < 0.5
+    for apart in doublings:
+        assert abs(apart) < (0.15 if order < 3 else 0.3)
 
 
 # Of 100 steps: the first leaves hardly any image, and the last hardly any noise, or a sample may end between two points
@@ -531,6 +537,33 @@ def test_dpmpp_2m_is_that_of_diffusers(scheduled, target, steps, spaced):
     x = torch.randn(2, *SHAPE)
     ours = steps_of("dpmpp_2m", model, x, levels)
     agree((step.x for step in ours), their_states(scheduler, model, x), 1e-4)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers and NumPy 2
+def test_dpmpp_3m_is_that_of_diffusers_with_half_the_second_derivative(monkeypatch):
+    """They take the divided difference for the derivative, which is twice that: ours differs by this and nothing else."""
+    model = diffusion("v", "linear")
+    scheduler = DPMSolverMultistepScheduler(
+        beta_schedule="linear",
+        solver_order=3,
+        final_sigmas_type="zero",
+        lower_order_final=False,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+    )
+    scheduler.set_timesteps(20)
+    x, whole = torch.randn(2, *SHAPE), dpm_solver.derivatives
+    theirs = their_states(scheduler, model, x)
+    ours = [step.x for step in steps_of("dpmpp_3m", model, x, model.schedule.grid(20))]
+    assert (ours[-1] - theirs[-1]).abs().max() > 1e-4
+
+    def halved(past):
+        first, second = whole(past)
+        return first, second / 2
+
+    monkeypatch.setattr(dpm_solver, "derivatives", halved)
+    agree((step.x for step in steps_of("dpmpp_3m", model, x, model.schedule.grid(20))), theirs, 1e-4)
 
 
 @pytest.mark.usefixtures("float64")

@@ -124,7 +124,7 @@ def sample(arguments: argparse.Namespace) -> int:
     from unnoise.sampling import sample_to_folder
 
     config = SampleConfig(**given(arguments))
-    with tqdm(desc="sampling", unit=" evaluations", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(desc="sampling", unit=" steps", disable=not sys.stderr.isatty()) as bar:
         folder = sample_to_folder(config, lambda done, total: advance(bar, done, total))
     print(f"{config.n} pictures in {folder}, together in {folder / 'grid.png'}")
     return 0

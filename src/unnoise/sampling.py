@@ -14,7 +14,9 @@ from unnoise.samplers.run import check, in_turn
 from unnoise.samplers.run import run as run_sampler
 from unnoise.types import Images
 
-Report = Callable[[int, int], object]  # called with the evaluations just made, and how many there are in all
+Report = Callable[
+    [int, int], object
+]  # called with the steps just made, one for each image, and how many there are in all
 
 
 def sample(  # noqa: PLR0913  # the options of one call

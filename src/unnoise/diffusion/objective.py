@@ -31,11 +31,15 @@ def add_noise(x0: Images, eps: Images, levels: tuple[Level, Level], label: Label
     return Noised(x0, eps, q_sample(x0, eps, t), t, s, label)
 
 
+def mean_square(error: Images) -> PerImage:
+    return error.square().mean(dim=(1, 2, 3))
+
+
 @objective
 def simple(model: Diffusion, batch: Noised) -> PerImage:
     """Ho et al. 2020 (arXiv:2006.11239), eq. 14: mean squared error of the output, in the units of the target."""
     wanted = encode(batch.x0, batch.eps, batch.t, model.target)
-    return (model.output(batch.x_t, batch.t, batch.label) - wanted).square().mean(dim=(1, 2, 3))
+    return mean_square(model.output(batch.x_t, batch.t, batch.label) - wanted)
 
 
 @objective
@@ -47,8 +51,7 @@ def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0) -> PerImage:
     """
     x0, _ = model(batch.x_t, batch.t, batch.label)
     weight = (batch.t.snr + 1).clamp(max=gamma).flatten()
-    error: PerImage = (x0 - batch.x0).square().mean(dim=(1, 2, 3))
-    return weight.to(error) * error
+    return weight.to(x0) * mean_square(x0 - batch.x0)
 
 
 @objective
@@ -56,8 +59,7 @@ def soft_min_snr(model: Diffusion, batch: Noised, *, gamma: float = 4.0) -> PerI
     """Crowson et al. 2024 (arXiv:2401.11605): squared error of x0 weighted by 1 / (1 / SNR + 1 / gamma)."""
     x0, _ = model(batch.x_t, batch.t, batch.label)
     weight = (gamma * batch.t.snr / (batch.t.snr + gamma)).flatten()
-    error: PerImage = (x0 - batch.x0).square().mean(dim=(1, 2, 3))
-    return weight.to(error) * error
+    return weight.to(x0) * mean_square(x0 - batch.x0)
 
 
 @objective
@@ -65,5 +67,4 @@ def p2(model: Diffusion, batch: Noised, *, k: float = 1.0, gamma: float = 1.0) -
     """Choi et al. 2022 (arXiv:2204.00227), eq. 8: squared error of eps weighted by 1 / (k + SNR)^gamma."""
     _, eps = model(batch.x_t, batch.t, batch.label)
     weight = (k + batch.t.snr).pow(-gamma).flatten()
-    error: PerImage = (eps - batch.eps).square().mean(dim=(1, 2, 3))
-    return weight.to(error) * error
+    return weight.to(eps) * mean_square(eps - batch.eps)

@@ -70,9 +70,9 @@ class Schedule:
         """The inverse of `level` for [] or [b], within 0..T-1."""
         rising = self.half_log_snr.flip(0)
         wanted = torch.as_tensor(half_log_snr, dtype=torch.float64).clamp(rising[0], rising[-1])
-        high = torch.searchsorted(rising, wanted.contiguous()).clamp(1, max(1, self.T - 1))
         if self.T == 1:
             return torch.zeros_like(wanted)
+        high = torch.searchsorted(rising, wanted.contiguous()).clamp(min=1)
         part = (wanted - rising[high - 1]) / (rising[high] - rising[high - 1])
         return self.T - 1 - (high - 1 + part)
 
@@ -131,8 +131,7 @@ def cosine(*, T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Sched
     """Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 17: alphas_cumprod follows a squared cosine."""
     check(T, s, max_beta)
     u = torch.arange(T + 1, dtype=torch.float64) / T
-    f = torch.cos((u + s) / (1 + s) * math.pi / 2).square()
-    return Schedule.from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta))
+    return along(torch.cos((u + s) / (1 + s) * math.pi / 2).square(), max_beta)
 
 
 @schedule
@@ -144,8 +143,7 @@ def sigmoid(
     if not (start < end and tau > 0):
         raise InputError(f"schedule sigmoid: start is below end and tau above 0, got {start}, {end} and {tau}")
     f = torch.sigmoid(-torch.linspace(start, end, T + 1, dtype=torch.float64) / tau)
-    f = f - f[-1]
-    return Schedule.from_betas((1 - f[1:] / f[:-1]).clamp(max=max_beta))
+    return along(f - f[-1], max_beta)
 
 
 @schedule
@@ -158,7 +156,7 @@ def laplace(*, T: int = 1000, mu: float = 0.0, b: float = 1.0) -> Schedule:
     if not b > 0:
         raise InputError(f"schedule laplace: b is above 0, got {b}")
     u = (torch.arange(T, dtype=torch.float64) + 0.5) / T
-    log_snr = mu - b * (u - 0.5).sign() * -torch.log1p(-2 * (u - 0.5).abs())
+    log_snr = mu + b * (u - 0.5).sign() * torch.log1p(-2 * (u - 0.5).abs())
     return Schedule(torch.sigmoid(log_snr).sqrt(), torch.sigmoid(-log_snr).sqrt())
 
 
@@ -185,6 +183,11 @@ def flow(*, T: int = 1000) -> Schedule:
     check(T)
     u = (torch.arange(T, dtype=torch.float64) + 1) / T
     return Schedule(1 - u, u)
+
+
+def along(curve: Float64[Tensor, " T_and_1"], max_beta: float) -> Schedule:
+    """alphas_cumprod in proportion to a falling curve, its first value at the clean image; no beta above max_beta."""
+    return Schedule.from_betas((1 - curve[1:] / curve[:-1]).clamp(max=max_beta))
 
 
 def check(T: int, *between: float) -> None:

@@ -42,7 +42,7 @@ def dpmpp_2m(
     before: tuple[Images, Level] | None = None  # x0 at the level before t
     for t, s in pairwise(levels):
         x0 = denoise(x, t).x0
-        x = towards(x, x0 if before is None else halfway(x0, t, s, *before), t, s)
+        x = towards(x, halfway(x0, t, s, before), t, s)
         before = (x0, t)
         yield Step(x, x0, s)
 
@@ -57,7 +57,8 @@ def dpmpp_3m(
 ) -> Iterator[Step]:
     """Lu et al. 2022 (arXiv:2211.01095), eq. 8 with k = 3: a parabola through the last three images.
 
-    The released code takes half of the second derivative, which is of second order; this is the whole of it.
+    The released code and diffusers take half of the second derivative, which is of second order; this is the whole of
+    it. The first two steps know fewer images: with very many steps their error, of second order, is what is left.
     """
     past: list[tuple[Images, Level]] = []  # (x0, level), the newest first
     for t, s in pairwise(levels):
@@ -84,8 +85,9 @@ def dpmpp_2m_sde(
     before: tuple[Images, Level] | None = None
     for t, s in pairwise(levels):
         x0 = denoise(x, t).x0
-        image = x0 if before is None else halfway(x0, t, s, *before)
-        x = posterior_mean(image, x, t, s)  # alpha_s (1 - e^{-2h}) and sigma_s / sigma_t e^{-h} are those of q
+        x = posterior_mean(
+            halfway(x0, t, s, before), x, t, s
+        )  # alpha_s (1 - e^{-2h}) and sigma_s / sigma_t e^{-h} are those of q
         if s.sigma > 0:
             x = x + posterior_variance(t, s).sqrt().to(x) * randn_like(x)
         before = (x0, t)
@@ -103,9 +105,12 @@ def towards(x: Images, x0: Images, t: Level, s: Level) -> Images:
     return (s.sigma / t.sigma).to(x) * x + (s.alpha - s.sigma * t.alpha / t.sigma).to(x) * x0
 
 
-def halfway(x0: Images, t: Level, s: Level, last_x0: Images, r: Level) -> Images:
-    """The image half-way from t to s, on the line through those at r and t; the last step, of infinite h, keeps x0."""
-    return x0 if s.sigma == 0 else x0 + (gap(t, s) / (2 * gap(r, t))).to(x0) * (x0 - last_x0)  # 1 / (2 r_i)
+def halfway(x0: Images, t: Level, s: Level, before: tuple[Images, Level] | None) -> Images:
+    """The image half-way from t to s, on the line through the last two; the last step, of infinite h, keeps x0."""
+    if before is None or s.sigma == 0:
+        return x0
+    last_x0, r = before
+    return x0 + (gap(t, s) / (2 * gap(r, t))).to(x0) * (x0 - last_x0)  # 1 / (2 r_i)
 
 
 def derivatives(past: Sequence[tuple[Images, Level]]) -> tuple[Images, Images]:

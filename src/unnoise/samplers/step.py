@@ -20,8 +20,8 @@ class Step(NamedTuple):
 class Sampler(Protocol):
     """From x at levels[0] to x at levels[-1]; its options are keyword-only parameters of plain type.
 
-    It declares its order (weak, where it draws noise) and its evaluations a step, at most: times the
-    steps, the NFE. One that visits levels between the given ones takes `Levels` and asks `levels.schedule`.
+    It declares its order (weak, where it draws noise) and its evaluations a step, at most. One that visits levels
+    between the given ones takes `Levels` and asks `levels.schedule`.
     """
 
     def __call__(self, denoise: Denoiser, x: Images, levels: Levels, *, randn_like: RandnLike) -> Iterator[Step]: ...
