@@ -542,7 +542,7 @@ def test_dpmpp_2m_is_that_of_diffusers(scheduled, target, steps, spaced):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers and NumPy 2
 def test_dpmpp_3m_is_that_of_diffusers_with_half_the_second_derivative(monkeypatch):
-    """They take the divided difference for the derivative, which is twice that: ours differs by this and nothing else."""
+    """They take the divided difference for the derivative, which is twice that: ours differs by this alone."""
     model = diffusion("v", "linear")
     scheduler = DPMSolverMultistepScheduler(
         beta_schedule="linear",
