@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 import unnoise
 from unnoise import registry
-from unnoise.checkpoint import load
+from unnoise.checkpoint import Card, build, load, save
 from unnoise.config import TrainConfig
 from unnoise.data.cache import open_data
 from unnoise.diffusion.objective import add_noise
@@ -65,6 +66,18 @@ def test_the_schedule_is_no_part_of_the_weights_and_survives_averaging(gray, tmp
     assert not list(run.model.buffers())
     fresh = registry.schedule.get(run.card.schedule)()
     torch.testing.assert_close(run.model.schedule.alpha, fresh.alpha, rtol=0, atol=0)
+
+
+def test_a_model_file_of_any_header_length_is_no_pickle(tmp_path):
+    """The first byte of safetensors is its header's length modulo 256; a pickle starts with 0x80."""
+    card = Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L")
+    weights, starts = build(card).backbone.state_dict(), set()
+    for extra in range(0, 256, 8):
+        path = tmp_path / f"{extra}.safetensors"
+        save(path, weights, replace(card, data={"name": "x" * extra}))
+        starts.add(path.read_bytes()[0])
+        assert load(path, "cpu").card.data["name"] == "x" * extra
+    assert 0x80 in starts
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("2D", 172800)])

@@ -118,8 +118,9 @@ def find(path: Path) -> Path:
 def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
     """Card and weights of a model file."""
     with path.open("rb") as file:
-        start = file.read(4)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+        start = file.read(9)
+    header = start[8:] == b"{"  # of safetensors; the 8 bytes before are its length, any value
+    if not header and (start[:2] == b"PK" or start[:1] == b"\x80"):
         raise InputError(
             f"{path} is a Python pickle (a .pt or .ckpt file), which can run code when opened; unnoise reads only "
             f"safetensors: give a run folder or its {WEIGHTS}"
