@@ -26,7 +26,7 @@ def heun2(
 ) -> Iterator[Step]:
     """Karras et al. 2022 (arXiv:2206.00364), algorithm 1: second order, two evaluations a step but the last."""
     for t, s in pairwise(levels):
-        x0, eps = denoise(x, t)
+        x0, eps, _ = denoise(x, t)
         if s.sigma > 0:
             ahead = denoise(s.alpha.to(x) * x0 + s.sigma.to(x) * eps, s)  # Euler's step, and the slope found there
             eps = torch.lerp(eps, ahead.eps, average)

@@ -247,18 +247,6 @@ def test_level_beyond_the_table_is_refused():
             schedule("linear").level(time)
 
 
-def test_draw_is_uniform_and_one_step_apart():
-    table = schedule("linear:T=4")
-    t, s = table.draw(40_000, torch.Generator().manual_seed(1))
-    again, _ = table.draw(40_000, torch.Generator().manual_seed(1))
-    assert torch.equal(t.time, again.time)
-    assert torch.equal(s.time, t.time - 1)
-    assert t.time.unique().tolist() == [0, 1, 2, 3]
-    close(torch.bincount(t.time.long()) / 40_000, [0.25] * 4, 0.01)
-    assert (s.sigma.flatten()[t.time == 0] == 0).all()
-    assert torch.equal(t.alpha.flatten(), table.alpha[t.time.long()])
-
-
 # Schedules and spacings
 
 

@@ -47,9 +47,9 @@ SCHEDULES, SPACINGS, TARGETS = registry.schedule.names(), registry.spacing.names
 class Toy(nn.Module):
     """A network too small to be good: smooth, bounded, different at each time."""
 
-    def __init__(self, channels=SHAPE[0]):
+    def __init__(self, channels=SHAPE[0], outputs=SHAPE[0]):
         super().__init__()
-        self.first, self.last = nn.Conv2d(channels, 8, 3, padding=1), nn.Conv2d(8, channels, 3, padding=1)
+        self.first, self.last = nn.Conv2d(channels, 8, 3, padding=1), nn.Conv2d(8, outputs, 3, padding=1)
 
     def forward(self, x, time, label=None):
         phase = (time[:, None] / 100 + torch.arange(8)).sin()[:, :, None, None]
@@ -100,7 +100,7 @@ def check_contract(spec, scheduled, spaced, target):
         check(registry.target.get(target), schedule(scheduled))
     except InputError:
         return  # a senseless pair; test_process has which
-    model, calls = diffusion(target, scheduled), 0
+    model, calls = diffusion(target, scheduled, Toy(outputs=2 * SHAPE[0])), 0  # with a learned variance
 
     def counted(x_t, level):
         nonlocal calls
@@ -155,7 +155,7 @@ def test_contract_covers_and_catches_a_new_sampler(monkeypatch):
 @pytest.mark.parametrize("spec", SAMPLERS)
 def test_image_depends_on_its_seed_only(spec, clip):
     """Not on the images beside it: the same at any batch size."""
-    model, how = diffusion("v"), Sampling(spec, steps=6, clip=clip)
+    model, how = diffusion("v", backbone=Toy(outputs=2 * SHAPE[0])), Sampling(spec, steps=6, clip=clip)
 
     def images(seeds):
         *_, last = run(model, seeds, how)
@@ -220,7 +220,7 @@ def test_clip_x0_keeps_the_image_in_range_and_the_noise_consistent():
 
     def wild(x_t, level):
         x0 = 2 * x_t
-        return Prediction(x0, (x_t - level.alpha * x0) / level.sigma)
+        return Prediction(x0, (x_t - level.alpha * x0) / level.sigma, torch.zeros_like(x_t))
 
     free, kept = wild(x_t, level), clip_x0(wild)(x_t, level)
     assert free.x0.abs().max() > 2

@@ -16,6 +16,7 @@ from unnoise.checkpoint import Card, build, load, save
 from unnoise.config import TrainConfig
 from unnoise.data.cache import open_data
 from unnoise.diffusion.objective import add_noise
+from unnoise.diffusion.times import Uniform
 from unnoise.errors import InputError
 from unnoise.recipe import names, train_config
 from unnoise.training import loop
@@ -118,7 +119,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(gray, tmp_path):
     card = loop.card_of(config, dataset)
     (tmp_path / "run").mkdir()
     run = loop.Training(config, dataset, (loop.build(card), card), tmp_path / "run")
-    batch = noised(dataset, np.arange(8), run.model.schedule, streams(0, 0, 0), config)
+    batch = noised(dataset, np.arange(8), Uniform(run.model.schedule), streams(0, 0, 0), config)
     run.clock.seen = 8
     assert run.step(batch) is not None
     before = [p.clone() for p in (*run.model.parameters(), *run.ema.network.parameters())]
@@ -246,8 +247,8 @@ def test_flips_and_levels_say_nothing_of_the_noise(gray):
     dataset, schedule = open_data(str(gray)), registry.schedule.get("linear")()
     pairs = []
     for seen in range(2000):
-        batch = noised(dataset, np.arange(2), schedule, streams(0, 0, seen), config)
-        straight = noised(dataset, np.arange(2), schedule, streams(0, 0, seen), train_config(None, TINY))
+        batch = noised(dataset, np.arange(2), Uniform(schedule), streams(0, 0, seen), config)
+        straight = noised(dataset, np.arange(2), Uniform(schedule), streams(0, 0, seen), train_config(None, TINY))
         pairs.append((not torch.equal(batch.x0[0], straight.x0[0]), batch.eps[0, 0, 0].square().mean().item()))
     flipped = np.mean([power for mirrored, power in pairs if mirrored])
     kept = np.mean([power for mirrored, power in pairs if not mirrored])
@@ -282,7 +283,7 @@ def test_every_objective_is_zero_for_a_perfect_network_and_positive_otherwise(na
 
     schedule, aim = registry.schedule.get("linear")(), registry.target.get(target)
     x0, eps = torch.randn(2, 4, 3, 8, 8, dtype=torch.float64)
-    batch = add_noise(x0, eps, schedule.draw(4, torch.Generator().manual_seed(0)))
+    batch = add_noise(x0, eps, Uniform(schedule).levels(4, torch.Generator().manual_seed(0)))
 
     class Perfect(nn.Module):
         shift = 0.0
@@ -301,7 +302,7 @@ def test_every_objective_is_zero_for_a_perfect_network_and_positive_otherwise(na
 def test_simple_loss_is_the_notebooks_mse():
     schedule = registry.schedule.get("linear")()
     x0, eps = torch.randn(2, 4, 3, 8, 8)
-    batch = add_noise(x0, eps, schedule.draw(4, torch.Generator().manual_seed(0)))
+    batch = add_noise(x0, eps, Uniform(schedule).levels(4, torch.Generator().manual_seed(0)))
     network = registry.backbone.get("unet:widths=8-16,layers=1,groups=4,head=8,zero_init=false")(3)
     from unnoise.diffusion.model import Diffusion
 

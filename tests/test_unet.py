@@ -331,7 +331,7 @@ def test_heads_need_not_divide_the_channels(spec):
 
 @pytest.mark.parametrize("name", registry.backbone.names())
 def test_contract(name):
-    """(channels, classes) make it; (x, time, label) -> x's shape; each image by itself; it learns; weights reload."""
+    """(channels, classes, outputs) make it; (x, time, label) -> x's shape; each image by itself; weights reload."""
     make = registry.backbone.get(name)
     net = make(2, 3)
     assert isinstance(net, nn.Module)
@@ -351,4 +351,7 @@ def test_contract(name):
         twin = make(2, 3).eval()
         twin.load_state_dict(net.state_dict())
         assert torch.equal(twin(x, time, label), out)
+        assert torch.equal(net(x, time, torch.tensor([-1, -1])), net(x, time))  # label -1 is none
+        assert torch.equal(net(x, time, torch.tensor([-1, 2]))[1], out[1])
         assert make(1).eval()(x[:, :1], time).shape == (2, 1, 16, 24)
+        assert make(2, 3, 5).eval()(x, time, label).shape == (2, 5, 16, 24)

@@ -34,7 +34,7 @@ class Gaussian:
         """E[x0 | x_t] and E[eps | x_t]: linear regression on x_t."""
         surprise = (x_t.double() - level.alpha * self.mean) / self.variance(level)
         x0 = self.mean + level.alpha * self.std.square() * surprise
-        return Prediction(x0.to(x_t.dtype), (level.sigma * surprise).to(x_t.dtype))
+        return Prediction(x0.to(x_t.dtype), (level.sigma * surprise).to(x_t.dtype), torch.zeros_like(x_t))
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,4 +54,4 @@ class Points:
         weight = torch.softmax(-apart / (2 * level.sigma.reshape(-1, 1).square()), dim=1)
         x0 = torch.einsum("bn,nchw->bchw", weight, self.points)
         eps = (x_t.double() - level.alpha * x0) / level.sigma
-        return Prediction(x0.to(x_t.dtype), eps.to(x_t.dtype))
+        return Prediction(x0.to(x_t.dtype), eps.to(x_t.dtype), torch.zeros_like(x_t))

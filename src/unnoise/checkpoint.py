@@ -33,6 +33,7 @@ class Card:
     shape: tuple[int, int, int]  # channels, height, width
     mode: str  # of the written pictures: L, LA, RGB, RGBA, I;16, or "" for other channel counts
     classes: tuple[str, ...] = ()
+    learned_variance: bool = False
     sampling: Sampling = field(default_factory=Sampling)
     data: Mapping[str, Any] = field(default_factory=dict)  # name, fingerprint, count
     training: Mapping[str, Any] = field(default_factory=dict)  # images, seconds, config, loss curve
@@ -49,7 +50,9 @@ class Run(NamedTuple):
 
 def build(card: Card) -> Diffusion:
     """The untrained model a card describes."""
-    backbone = registry.backbone.get(card.backbone)(card.shape[0], len(card.classes))
+    channels = card.shape[0]
+    outputs = 2 * channels if card.learned_variance else channels
+    backbone = registry.backbone.get(card.backbone)(channels, len(card.classes), outputs)
     schedule, target = registry.schedule.get(card.schedule)(), registry.target.get(card.target)
     return Diffusion(backbone, schedule, target, card.shape, card.classes)
 

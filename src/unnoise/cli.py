@@ -12,7 +12,7 @@ from unnoise import __version__
 from unnoise.config import SampleConfig, TrainConfig
 from unnoise.errors import InputError, unknown
 
-LISTED = ("samplers", "schedules", "spacings", "targets", "objectives", "backbones", "data", "recipes")
+LISTED = ("samplers", "schedules", "spacings", "targets", "objectives", "times", "backbones", "data", "recipes")
 SUMMARY = {
     "train": "train on a folder of images, or on the built-in faces",
     "sample": "draw pictures from a run",
@@ -169,6 +169,8 @@ def list_(arguments: argparse.Namespace) -> int:
     if kind == "recipes":
         print("\n".join(recipe.names()))
         return 0
-    for name, options, source in getattr(registry, {"data": "dataset"}.get(kind, kind.rstrip("s"))).describe():
+    for name, options, source in getattr(
+        registry, {"data": "dataset", "times": "times"}.get(kind, kind.rstrip("s"))
+    ).describe():
         print(f"{name}{':' if options else ''}{options}\n    {source}")
     return 0

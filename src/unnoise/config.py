@@ -33,6 +33,7 @@ class TrainConfig:
     fit: Literal["crop", "pad", "stretch"] = option("crop", "how other proportions are fitted to the size")
     limit: int | None = option(None, "use the first so many images")
     classes: bool = option(False, "sub-folders or a label column become classes")
+    label_dropout: float = option(0.1, "share of the images that are shown without their class, for guidance")
     flip: bool = option(False, "mirror images at random")
     backbone: str = option(
         "unet:widths=32-64-128,layers=1,patch=2,groups=8,head=32", "network, as NAME:OPTION=VALUE,..."
@@ -40,6 +41,7 @@ class TrainConfig:
     schedule: str = option("cosine", "noise schedule")
     target: str = option("x0", "what the network outputs")
     objective: str = option("min_snr", "training objective")
+    times: str = option("uniform", "which noise levels are trained on")
     batch: int = option(64, "images in a training step")
     lr: float = option(1e-3, "peak learning rate")
     warmup: int = option(2000, "images over which the learning rate rises")

@@ -24,14 +24,14 @@ class Registry:
     def __init__(self, kind: str, home: str) -> None:
         self.kind, self.home = kind, home
         self.entries: dict[str, Callable[..., Any]] = {}
-        self.facts: dict[str, dict[str, int]] = {}  # what an entry declares of itself
+        self.facts: dict[str, dict[str, int | bool]] = {}  # what an entry declares of itself
 
     def __call__(self, entry: F) -> F:
         """Register a function or class under its own name (as a decorator)."""
         self.entries[entry.__name__.lower()] = entry
         return entry
 
-    def declare(self, **facts: int) -> Callable[[F], F]:
+    def declare(self, **facts: int | bool) -> Callable[[F], F]:
         """Register with what is known of the entry: `@sampler.declare(order=2, evaluations=1)`."""
 
         def register(entry: F) -> F:
@@ -70,7 +70,7 @@ class Registry:
         for name in self.names():
             entry = self.entries[name]
             defaults = ",".join(f"{key}={show(default)}" for key, (_, default) in options(entry).items())
-            facts = "; ".join(f"{key} {value}" for key, value in self.facts.get(name, {}).items())
+            facts = "; ".join(f"{key} {show(value)}" for key, value in self.facts.get(name, {}).items())
             source = (inspect.getdoc(entry) or "").split("\n")[0]
             rows.append((name, defaults, f"{source} [{facts}]" if facts else source))
         return rows
@@ -125,6 +125,7 @@ def show(value: Any) -> str:
 schedule = Registry("schedule", "unnoise.diffusion")
 spacing = Registry("spacing", "unnoise.diffusion")
 target = Registry("target", "unnoise.diffusion")
+times = Registry("times", "unnoise.diffusion")
 objective = Registry("objective", "unnoise.diffusion")
 sampler = Registry("sampler", "unnoise.samplers")
 backbone = Registry("backbone", "unnoise.backbones")

@@ -68,7 +68,7 @@ def resolve(config: SampleConfig, run: Run) -> Sampling:
         raise InputError(f"seed takes 0 or more, below 2^63, got {config.seed}")
     asked = {f.name: getattr(config, f.name) for f in fields(Sampling)}
     how = replace(run.card.sampling, **{name: value for name, value in asked.items() if value is not None})
-    check(how, run.model.schedule)
+    check(how, run.model.schedule, run.card.learned_variance)
     classes = run.card.classes
     if config.label is not None and config.label not in classes:
         raise unknown("label", config.label, classes)

@@ -10,8 +10,9 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 Images: TypeAlias = Float[Tensor, "b c h w"]  # float32 in [-1, 1]
+Output: TypeAlias = Float[Tensor, "b k h w"]  # of a network: k is c, or 2c where the variance is learned
 Pixels: TypeAlias = Shaped[Tensor, "b c h w"]  # uint8 in 0..255 or uint16 in 0..65535
-Labels: TypeAlias = Int[Tensor, " b"]  # index into the classes
+Labels: TypeAlias = Int[Tensor, " b"]  # index into the classes, -1 for none
 PerImage: TypeAlias = Float[Tensor, " b"]  # one number for each image
 RandnLike: TypeAlias = Callable[[Tensor], Tensor]  # noise source: torch.randn_like, or one seed per image
 

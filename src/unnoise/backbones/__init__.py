@@ -1,4 +1,4 @@
-"""Networks: (x, time, label) -> output of x's shape. They know nothing of diffusion."""
+"""Networks: (x, time, label) -> output of x's size, with x's channels or `outputs`. They know nothing of diffusion."""
 
 from unnoise.backbones import unet
 

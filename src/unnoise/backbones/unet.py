@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from unnoise.backbones.layers import Attention, Features, Maps, ResBlock, TimeEmbedding, Up, norm
 from unnoise.errors import InputError
 from unnoise.registry import backbone
-from unnoise.types import Images, Labels, PerImage
+from unnoise.types import Images, Labels, Output, PerImage
 
 
 class Block(nn.Module):
@@ -37,6 +37,7 @@ class UNet(nn.Module):
         self,
         channels: int,
         classes: int = 0,
+        outputs: int | None = None,
         *,
         widths: tuple[int, ...] = (64, 128, 256),
         layers: int = 2,
@@ -82,7 +83,8 @@ class UNet(nn.Module):
                 c = width
             if i:
                 self.up.append(Up(c, up))
-        self.norm_out, self.conv_out = norm(c, groups), nn.Conv2d(c, channels * patch**2, 3, padding=1)
+        self.norm_out = norm(c, groups)
+        self.conv_out = nn.Conv2d(c, (outputs or channels) * patch**2, 3, padding=1)
         if zero_init:
             self.zero_init()
 
@@ -95,14 +97,14 @@ class UNet(nn.Module):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Images:
+    def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
         height, width = x.shape[-2:]
         pad_h, pad_w = -height % self.multiple, -width % self.multiple
         if pad_h or pad_w:
             x = F.pad(x, (pad_w // 2, pad_w - pad_w // 2, pad_h // 2, pad_h - pad_h // 2), mode="replicate")
         emb = self.time(time)
         if self.label is not None and label is not None:
-            emb = emb + self.label(label)
+            emb = emb + self.label(label.clamp(min=0)) * (label >= 0)[:, None]
         h = self.conv_in(F.pixel_unshuffle(x, self.patch))
         skips = [h]
         for module in self.down:

@@ -1,5 +1,5 @@
 """The mathematics: levels, schedules, the process, targets, the model, objectives. No I/O, no device moves."""
 
-from unnoise.diffusion import objective, schedule, spacing, target
+from unnoise.diffusion import objective, schedule, spacing, target, times
 
-__all__ = ["objective", "schedule", "spacing", "target"]
+__all__ = ["objective", "schedule", "spacing", "target", "times"]

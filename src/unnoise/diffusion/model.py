@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.schedule import Schedule
 from unnoise.diffusion.target import Target, check, decode
-from unnoise.types import Images, Labels
+from unnoise.types import Images, Labels, Output
 
 
 class Prediction(NamedTuple):
@@ -16,6 +16,7 @@ class Prediction(NamedTuple):
 
     x0: Images
     eps: Images
+    variance: Images | None = None  # where learned: `process.learned_variance` makes one of it, for any step
 
 
 @runtime_checkable
@@ -45,21 +46,23 @@ class Diffusion(nn.Module):
     def device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def output(self, x_t: Images, level: Level, label: Labels | None = None) -> Images:
-        """The raw output of the network, in the units of the target."""
+    def output(self, x_t: Images, level: Level, label: Labels | None = None) -> Output:
+        """The raw output of the network, in the units of the target; the learned variance last."""
         time = level.time.to(x_t.device, torch.float32).expand(len(x_t))
         result: Tensor = self.backbone(x_t, time, label)
         return result.to(x_t.dtype)
 
     def forward(self, x_t: Images, level: Level, label: Labels | None = None) -> Prediction:
-        return Prediction(*decode(self.output(x_t, level, label), x_t, level, self.target))
+        output, *variance = self.output(x_t, level, label).split(self.shape[0], dim=1)
+        return Prediction(*decode(output, x_t, level, self.target), *((part + 1) / 2 for part in variance))
 
 
 def clip_x0(denoise: Denoiser) -> Denoiser:
     """Keep the predicted image in [-1, 1], and the noise consistent with it."""
 
     def clipped(x_t: Images, level: Level) -> Prediction:
-        x0 = denoise(x_t, level).x0.clamp(-1, 1)
-        return Prediction(x0, (x_t - level.alpha.to(x_t) * x0) / level.sigma.to(x_t))
+        predicted = denoise(x_t, level)
+        x0 = predicted.x0.clamp(-1, 1)
+        return predicted._replace(x0=x0, eps=(x_t - level.alpha.to(x_t) * x0) / level.sigma.to(x_t))
 
     return clipped

@@ -49,7 +49,7 @@ def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0) -> PerImage:
     SNR + 1 is the weight that v has by itself (Salimans & Ho 2022, section 4); the cap keeps nearly clean images from
     crowding out the rest. Not for eps, where the same weight grows without bound in noise.
     """
-    x0, _ = model(batch.x_t, batch.t, batch.label)
+    x0 = model(batch.x_t, batch.t, batch.label).x0
     weight = (batch.t.snr + 1).clamp(max=gamma).flatten()
     return weight.to(x0) * mean_square(x0 - batch.x0)
 
@@ -57,7 +57,7 @@ def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0) -> PerImage:
 @objective
 def soft_min_snr(model: Diffusion, batch: Noised, *, gamma: float = 4.0) -> PerImage:
     """Crowson et al. 2024 (arXiv:2401.11605): squared error of x0 weighted by 1 / (1 / SNR + 1 / gamma)."""
-    x0, _ = model(batch.x_t, batch.t, batch.label)
+    x0 = model(batch.x_t, batch.t, batch.label).x0
     weight = (gamma * batch.t.snr / (batch.t.snr + gamma)).flatten()
     return weight.to(x0) * mean_square(x0 - batch.x0)
 
@@ -65,6 +65,6 @@ def soft_min_snr(model: Diffusion, batch: Noised, *, gamma: float = 4.0) -> PerI
 @objective
 def p2(model: Diffusion, batch: Noised, *, k: float = 1.0, gamma: float = 1.0) -> PerImage:
     """Choi et al. 2022 (arXiv:2204.00227), eq. 8: squared error of eps weighted by 1 / (k + SNR)^gamma."""
-    _, eps = model(batch.x_t, batch.t, batch.label)
+    eps = model(batch.x_t, batch.t, batch.label).eps
     weight = (k + batch.t.snr).pow(-gamma).flatten()
     return weight.to(eps) * mean_square(eps - batch.eps)

@@ -36,3 +36,9 @@ def posterior_variance(t: Level, s: Level) -> Float64[Tensor, "*b1"]:
     """Variance of q(x_s | x_t, x0), beta-tilde; Ho et al. 2020, eq. 7 where t = s + 1. Zero if s is clean."""
     _, variance = transition(s, t)
     return variance * s.sigma.square() / t.sigma.square()
+
+
+def learned_variance(mix: Images, t: Level, s: Level) -> Images:
+    """Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 15: log-linear from posterior (mix 0) to transition (1)."""
+    small, large = posterior_variance(t, s).log().to(mix), transition(s, t)[1].log().to(mix)
+    return (mix * large + (1 - mix) * small).exp()

@@ -7,7 +7,7 @@ from typing import overload
 
 import torch
 from jaxtyping import Float64
-from torch import Generator, Tensor
+from torch import Tensor
 
 from unnoise.diffusion.level import CLEAN, Level
 from unnoise.errors import InputError
@@ -79,11 +79,6 @@ class Schedule:
     def at(self, half_log_snr: Tensor | float) -> Level:
         """The level of that half_log_snr, or the nearest one there is."""
         return self.level(self.time(half_log_snr))
-
-    def draw(self, batch: int, generator: Generator) -> tuple[Level, Level]:
-        """Training levels: t uniform on 0..T-1 for each image, and s one step cleaner."""
-        t = torch.randint(self.T, (batch,), generator=generator)
-        return self.level(t), self.level(t - 1)
 
     def grid(self, steps: int, spaced: str = "trailing") -> "Levels":
         """The steps + 1 levels a sampler visits, decreasing, the last one clean."""

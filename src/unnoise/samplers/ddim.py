@@ -27,7 +27,7 @@ def ddim(
     if not 0 <= eta <= 1:
         raise InputError(f"ddim: eta lies between 0 (deterministic) and 1 (ancestral), got {eta}")
     for t, s in pairwise(levels):
-        x0, eps = denoise(x, t)
+        x0, eps, _ = denoise(x, t)
         variance = eta**2 * posterior_variance(t, s)  # eq. 16
         x = s.alpha.to(x) * x0 + (s.sigma.square() - variance).sqrt().to(x) * eps  # eq. 12
         if variance > 0:
@@ -47,7 +47,7 @@ def invert(denoise: Denoiser, x: Images, levels: Sequence[Level], *, iterations:
         scale = t.alpha / s.alpha
         x_t = x
         for _ in range(iterations):
-            x0, eps = denoise(x_t, t)
+            x0, eps, _ = denoise(x_t, t)
             x_t = scale.to(x) * x + (t.sigma - scale * s.sigma).to(x) * eps
         x = x_t
         yield Step(x, x0, t)

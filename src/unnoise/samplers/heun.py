@@ -23,7 +23,7 @@ def euler(
     """Karras et al. 2022 (arXiv:2206.00364), algorithm 2 without its correction; DDIM where churn is 0."""
     for t, s in pairwise(levels):
         x, hat = churned(x, t, levels, churn, randn_like)
-        x0, eps = denoise(x, hat)
+        x0, eps, _ = denoise(x, hat)
         x = s.alpha.to(x) * x0 + s.sigma.to(x) * eps
         yield Step(x, x0, s)
 
@@ -38,7 +38,7 @@ def heun(
     """
     for t, s in pairwise(levels):
         x, hat = churned(x, t, levels, churn, randn_like)
-        x0, eps = denoise(x, hat)
+        x0, eps, _ = denoise(x, hat)
         ahead = s.alpha.to(x) * x0 + s.sigma.to(x) * eps
         if s.sigma > 0 and hat.alpha > 0:  # from pure noise the ratio is infinite, and Euler's step all there is
             eps = (eps + denoise(ahead, s).eps) / 2

@@ -34,11 +34,11 @@ def in_turn(classes: Sequence[str], seeds: Sequence[int]) -> Labels | None:
     return torch.tensor(seeds) % len(classes) if classes else None
 
 
-def check(how: Sampling, schedule: Schedule) -> None:
+def check(how: Sampling, schedule: Schedule, learned_variance: bool) -> None:
     """Refuse a way of sampling before any work is done: one step of it on one pixel, and where it starts."""
 
     def nothing(x_t: Images, _: Level) -> Prediction:
-        return Prediction(x_t, x_t)
+        return Prediction(x_t, x_t, x_t if learned_variance else None)
 
     levels, pixel = schedule.grid(how.steps, how.spacing), torch.zeros(1, 1, 1, 1)
     next(iter(sampler.get(how.sampler)(nothing, pixel, levels, randn_like=torch.randn_like)))

@@ -23,7 +23,7 @@ def euler_maruyama(
     The last step is Tweedie's formula: the image itself.
     """
     for t, s in pairwise(levels):
-        x0, eps = denoise(x, t)
+        x0, eps, _ = denoise(x, t)
         x = x0 if s.sigma == 0 else reverse_step(x, eps, t, s, randn_like)
         yield Step(x, x0, s)
 
@@ -45,12 +45,12 @@ def predictor_corrector(
     if not snr > 0:
         raise InputError(f"predictor_corrector: snr is above 0, got {snr}")
     for t, s in pairwise(levels):
-        x0, eps = denoise(x, t)
+        x0, eps, _ = denoise(x, t)
         if s.sigma == 0:
             x = x0
         else:
             x = reverse_step(x, eps, t, s, randn_like)
-            x0, eps = denoise(x, s)
+            x0, eps, _ = denoise(x, s)
             x = x - (2 * snr**2 * s.sigma).to(x) * eps + (2 * snr * s.sigma).to(x) * randn_like(x)  # score -eps / sigma
         yield Step(x, x0, s)
 

@@ -10,7 +10,8 @@ from unnoise.config import TrainConfig
 from unnoise.data.cache import Dataset
 from unnoise.data.transforms import flip, to_float
 from unnoise.diffusion.objective import Noised, add_noise
-from unnoise.diffusion.schedule import Schedule
+from unnoise.diffusion.times import Times
+from unnoise.types import Labels
 
 
 def order(count: int, batch: int, seed: int, seen: int = 0) -> Iterator[np.ndarray]:
@@ -32,7 +33,7 @@ def streams(seed: int, rank: int, seen: int, device: torch.device | str = "cpu")
 
 
 def noised(
-    dataset: Dataset, indices: np.ndarray, schedule: Schedule, rngs: tuple[Generator, Generator], config: TrainConfig
+    dataset: Dataset, indices: np.ndarray, times: Times, rngs: tuple[Generator, Generator], config: TrainConfig
 ) -> Noised:
     """Read a batch and noise it; flips, scaling and noise are computed on the second stream's device."""
     rng, noise_rng = rngs
@@ -40,6 +41,11 @@ def noised(
     pixels = torch.from_numpy(dataset.read(indices)).to(device)
     x0 = flip(to_float(pixels), rng) if config.flip else to_float(pixels)
     labels = dataset.labels(indices) if config.classes else None
-    label = None if labels is None else torch.from_numpy(labels).to(device)
+    label = None if labels is None else drop(torch.from_numpy(labels), config.label_dropout, rng).to(device)
     eps = torch.randn(x0.shape, generator=noise_rng, device=device)
-    return add_noise(x0, eps, schedule.draw(len(x0), rng), label)
+    return add_noise(x0, eps, times.levels(len(x0), rng), label)
+
+
+def drop(label: Labels, share: float, rng: Generator) -> Labels:
+    """Take the class from each image with this probability; Ho & Salimans 2022 (arXiv:2207.12598), algorithm 1."""
+    return label.where(torch.rand(len(label), generator=rng) >= share, torch.tensor(-1))

@@ -17,6 +17,7 @@ from unnoise.data.cache import Dataset, open_data
 from unnoise.data.transforms import to_float
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import Noised, Objective
+from unnoise.diffusion.times import Times
 from unnoise.errors import InputError
 from unnoise.training.batches import noised, order, streams
 from unnoise.training.device import make_accelerator
@@ -25,7 +26,7 @@ from unnoise.training.interrupt import Interrupted, Stop, stop_signals
 from unnoise.training.length import Clock
 from unnoise.training.log import Log, Progress, duration, peak_memory
 from unnoise.training.preview import Previews, affordable, sample, saturation, save_grid
-from unnoise.training.validate import validate
+from unnoise.training.validate import learned_variance, validate
 
 SAVE_EVERY = 600.0  # seconds between checkpoints at most; the first comes with the first preview
 PATIENCE = 100  # steps in a row that may be skipped for a loss or gradient that is not finite
@@ -88,6 +89,7 @@ class Training:
         optimizer = AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay)
         self.model.backbone, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.objective: Objective = registry.objective.get(config.objective)
+        self.times: Times = registry.times.get(config.times)(self.model.schedule)
         self.log = Log(folder / "metrics.jsonl")
         some = torch.from_numpy(dataset.read(np.arange(min(64, len(dataset)))))
         self.previews = Previews(folder / "samples", dataset.mode, saturation(to_float(some)))
@@ -99,7 +101,9 @@ class Training:
         fall = 0.5 * (1 + math.cos(math.pi * self.clock.progress)) if self.config.decay == "cosine" else 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * rise * fall
-        loss = self.objective(self.model, batch).mean()
+        time, losses = batch.t.time, self.objective(self.model, batch)
+        loss = (self.times.weight(time).to(losses) * losses).mean()
+        self.times.update(time, losses)
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
         finite = math.isfinite(loss.item()) and math.isfinite(float(norm))
@@ -138,7 +142,7 @@ def loop(run: Training, progress: Progress, stop: Stop) -> None:
         if clock.progress >= 1 or stop.signal is not None:
             return
         rngs = streams(config.seed, 0, clock.seen, run.accelerator.device)
-        batch = noised(run.dataset, indices, run.model.schedule, rngs, config)
+        batch = noised(run.dataset, indices, run.times, rngs, config)
         clock.seen += len(indices)
         result = run.step(batch)
         skipped = 0 if result else skipped + 1
@@ -174,6 +178,7 @@ def card_of(config: TrainConfig, dataset: Dataset) -> Card:
         shape=dataset.shape,
         mode=dataset.mode,
         classes=dataset.classes if config.classes else (),
+        learned_variance=learned_variance(config.objective),
         sampling=Sampling(config.sampler, config.steps, config.spacing, config.clip),
         data={"name": dataset.name, "fingerprint": dataset.fingerprint, "count": len(dataset)},
     )

@@ -38,8 +38,11 @@ def validate(config: TrainConfig) -> None:
     for kind in (registry.backbone, registry.target, registry.objective, registry.sampler, registry.spacing):
         kind.get(getattr(config, kind.kind))
     schedule = registry.schedule.get(config.schedule)()
+    registry.times.get(config.times)(schedule)
     target.check(registry.target.get(config.target), schedule)
-    check(Sampling(config.sampler, config.steps, config.spacing), schedule)
+    check(Sampling(config.sampler, config.steps, config.spacing), schedule, learned_variance(config.objective))
+    if not 0 <= config.label_dropout <= 1:
+        raise InputError(f"--label-dropout is a share, 0 to 1, got {config.label_dropout:g}")
     if config.seed >= 2**63:
         raise InputError(f"--seed is below 2^63, got {config.seed}")
     if config.target == "eps" and config.objective.startswith("min_snr"):
@@ -47,3 +50,8 @@ def validate(config: TrainConfig) -> None:
             "--target eps with --objective min_snr: measured on eps its weight grows without bound at the noisiest "
             "levels; use --objective simple"
         )
+
+
+def learned_variance(objective: str) -> bool:
+    """Whether the objective teaches the network a variance too, as it declares."""
+    return bool(registry.objective.facts.get(objective.partition(":")[0], {}).get("learned_variance"))

@@ -1,0 +1,105 @@
+"""Which noise levels are trained on: times drawn for a batch, and the weight that makes up for drawing them so."""
+
+import math
+
+import torch
+from jaxtyping import Float64
+from torch import Generator, Tensor
+
+from unnoise.diffusion.level import Level
+from unnoise.diffusion.schedule import Schedule
+from unnoise.errors import InputError
+from unnoise.registry import times
+from unnoise.types import PerImage
+
+Time = Float64[Tensor, " b"]
+
+
+class Times:
+    """A way to draw training times of a schedule. Subclasses say how; some weigh, some learn from the losses."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+
+    def draw(self, batch: int, generator: Generator) -> Time:
+        """Times 0..T-1, whole or between, one for each image."""
+        raise NotImplementedError
+
+    def levels(self, batch: int, generator: Generator) -> tuple[Level, Level]:
+        """Training levels: t at times drawn, and s one step cleaner."""
+        time = self.draw(batch, generator)
+        return self.schedule.level(time), self.schedule.level((time - 1).clamp(min=-1))
+
+    def weight(self, time: Time) -> Time:
+        """What each image's loss counts."""
+        return torch.ones_like(time)
+
+    def update(self, time: Time, loss: PerImage) -> None:
+        """Learn from the unweighted losses at these times."""
+
+
+@times
+class Uniform(Times):
+    """Ho et al. 2020 (arXiv:2006.11239), algorithm 1: every level as often."""
+
+    def draw(self, batch: int, generator: Generator) -> Time:
+        return torch.randint(self.schedule.T, (batch,), generator=generator).double()
+
+
+@times
+class LogNormal(Times):
+    """Karras et al. 2022 (arXiv:2206.00364), table 1: log(sigma / alpha) is normal, and the schedule only gives ends.
+
+    mean and std are P_mean and P_std of the paper, for images in [-1, 1].
+    """
+
+    def __init__(self, schedule: Schedule, *, mean: float = -1.2, std: float = 1.2) -> None:
+        super().__init__(schedule)
+        if not std > 0:
+            raise InputError(f"times lognormal: std is above 0, got {std}")
+        self.mean, self.std = mean, std
+
+    def draw(self, batch: int, generator: Generator) -> Time:
+        log_ratio = self.mean + self.std * torch.randn(batch, generator=generator, dtype=torch.float64)
+        return self.schedule.time(-log_ratio)
+
+
+@times
+class Importance(Times):
+    """Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 18: as often as the root mean square of a level's last losses.
+
+    Uniform until every level has `history` losses; the weight 1 / (T p) keeps the expected loss that of uniform times.
+    """
+
+    def __init__(self, schedule: Schedule, *, history: int = 10, uniform: float = 0.001) -> None:
+        super().__init__(schedule)
+        if history < 1 or not 0 < uniform <= 1:
+            raise InputError(
+                f"times importance: history is 1 or more and uniform, the share drawn uniformly, above 0 up to 1, "
+                f"got {history} and {uniform}"
+            )
+        self.uniform = uniform
+        self.losses = torch.zeros(schedule.T, history, dtype=torch.float64)
+        self.count = torch.zeros(schedule.T, dtype=torch.long)
+
+    @property
+    def probability(self) -> Float64[Tensor, " T"]:
+        """Of each level."""
+        T, size = self.losses.shape
+        even = torch.full((T,), 1 / T, dtype=torch.float64)
+        spread = self.losses.square().mean(dim=1).sqrt()
+        if self.count.min() < size or not spread.sum() > 0:
+            return even
+        return self.uniform * even + (1 - self.uniform) * spread / spread.sum()
+
+    def draw(self, batch: int, generator: Generator) -> Time:
+        return torch.multinomial(self.probability, batch, replacement=True, generator=generator).double()
+
+    def weight(self, time: Time) -> Time:
+        return 1 / (self.schedule.T * self.probability[time.long()])
+
+    def update(self, time: Time, loss: PerImage) -> None:
+        for t, value in zip(time.long().tolist(), loss.detach().double().tolist(), strict=True):
+            if math.isfinite(value):  # what is not finite says nothing
+                self.losses[t, self.count[t] % self.losses.shape[1]] = value
+                self.count[t] += 1
