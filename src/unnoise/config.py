@@ -17,6 +17,8 @@ class Sampling:
     steps: int = 20
     spacing: str = "trailing"
     clip: bool = True
+    guidance: float = 1.0
+    guidance_interval: str = "0-inf"
 
 
 @dataclass(frozen=True)
@@ -70,4 +72,7 @@ class SampleConfig:
     clip: bool | None = option(None, "keep predicted images in range (default: the run's own)")
     seed: int = option(0, "seed of the first image; image i has seed + i")
     label: str | None = option(None, "class by name (default: every class in turn)")
+    guidance: float | None = option(None, "how strongly the class is followed: 1 is off (default: the run's own)")
+    guidance_interval: str | None = option(None, "guide only at these noise-to-signal ratios, LOW-HIGH, e.g. 0.3-5")
+    guide_with: str | None = option(None, "a weaker run to be guided away from, instead of the run without its class")
     batch: int = option(64, "images computed at a time; does not change them")

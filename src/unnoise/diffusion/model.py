@@ -53,7 +53,7 @@ class Diffusion(nn.Module):
         return result.to(x_t.dtype)
 
     def forward(self, x_t: Images, level: Level, label: Labels | None = None) -> Prediction:
-        output, *variance = self.output(x_t, level, label).split(self.shape[0], dim=1)
+        output, *variance = torch.split(self.output(x_t, level, label), self.shape[0], dim=1)
         return Prediction(*decode(output, x_t, level, self.target), *((part + 1) / 2 for part in variance))
 
 

@@ -1,5 +1,6 @@
 """From seeds to images: per-image noise, and one batch run through a sampler."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -7,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from unnoise.config import Sampling
+from unnoise.diffusion.guidance import guide
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser, Diffusion, Prediction, clip_x0
 from unnoise.diffusion.schedule import Schedule
@@ -47,15 +49,47 @@ def check(how: Sampling, schedule: Schedule, learned_variance: bool) -> None:
             f"sampling starts from pure noise, but the first level visited still has {levels[0].alpha:.2f} of the "
             f"image; choose trailing spacing, or a schedule with more levels or a larger end"
         )
+    interval(how.guidance_interval)
+    if not 0 <= how.guidance < math.inf:
+        raise InputError(f"--guidance takes 0 or more (1 is off, 2 a usual value), got {how.guidance:g}")
 
 
-def run(model: Diffusion, seeds: Sequence[int], how: Sampling, labels: Labels | None = None) -> Iterator[Step]:
+def interval(text: str) -> tuple[float, float]:
+    """Read LOW-HIGH, two noise-to-signal ratios."""
+    low, dash, high = text.partition("-")
+    try:
+        ratios = float(low), float(high)
+    except ValueError:
+        dash = ""
+    if not dash or not 0 <= ratios[0] < ratios[1]:
+        raise InputError(f"--guidance-interval takes LOW-HIGH, two noise-to-signal ratios, such as 0.3-5, got {text!r}")
+    return ratios
+
+
+def denoiser(model: Diffusion, how: Sampling, labels: Labels | None, weaker: Diffusion | None) -> Denoiser:
+    """The model with its labels, guided and clipped as asked for; `weaker` takes the place of the unlabelled model."""
+    known: Denoiser = model if labels is None else partial(model, label=labels.to(model.device))
+    if how.guidance != 1:
+        poor: Denoiser = weaker or model
+        if weaker and weaker.classes and labels is not None:
+            poor = partial(weaker, label=labels.to(model.device))
+        known = guide(known, poor, how.guidance, interval(how.guidance_interval))
+    return clip_x0(known) if how.clip else known
+
+
+def run(
+    model: Diffusion,
+    seeds: Sequence[int],
+    how: Sampling,
+    labels: Labels | None = None,
+    weaker: Diffusion | None = None,
+) -> Iterator[Step]:
     """Yield each step from pure noise to images, [len(seeds), *model.shape]."""
     levels = model.schedule.grid(how.steps, how.spacing)
     algorithm, randn_like = sampler.get(how.sampler), seeded_noise(seeds)
-    denoise: Denoiser = model if labels is None else partial(model, label=labels.to(model.device))
+    denoise = denoiser(model, how, labels, weaker)
     start: Images = randn_like(torch.empty(len(seeds), *model.shape, device=model.device))
-    steps: Iterator[Step] = algorithm(clip_x0(denoise) if how.clip else denoise, start, levels, randn_like=randn_like)
+    steps: Iterator[Step] = algorithm(denoise, start, levels, randn_like=randn_like)
     while True:
         with torch.inference_mode():  # never held across a yield
             step = next(steps, None)
