@@ -24,11 +24,13 @@ def test_weights_are_those_of_the_papers(target):
         def forward(self, x, time, label):
             return encode(x0 + wrong, noise - wrong * t.alpha / t.sigma, t, kind)
 
+    beta = table.betas[t.time.long()]
     model, snr, error = Diffusion(Wrong(), table, kind, (1, 2, 2)), t.snr.flatten(), wrong**2
     expected = {
         "min_snr": error * torch.minimum(snr + 1, torch.tensor(5.0)),
         "soft_min_snr": error / (1 / snr + 1 / 4),
         "soft_min_snr:gamma=2": error / (1 / snr + 1 / 2),
+        "weighted": error * snr * beta**2 / (2 * beta * (1 - beta) * t.sigma.flatten() ** 2),
         "p2": error * snr / (1 + snr),
         "p2:k=2,gamma=0.5": error * snr / (2 + snr) ** 0.5,
         "simple": error * {"x0": torch.ones(4), "eps": snr, "v": snr + 1, "flow": (1 + snr.sqrt()) ** 2}[target],

@@ -260,6 +260,12 @@ def test_what_cannot_work_together_is_refused():
         validate(train_config(None, {"target": "eps"}))
     with pytest.raises(InputError, match="pure noise"):
         validate(train_config(None, {"schedule": "linear:T=100"}))
+    with pytest.raises(InputError, match="--objective weighted is infinite at level 999 of --schedule flow"):
+        validate(train_config(None, {"objective": "weighted", "schedule": "flow"}))
+    with pytest.raises(InputError, match="learned no variance"):
+        validate(train_config(None, {"sampler": "ddpm:variance=learned"}))
+    with pytest.raises(InputError, match="--label-dropout is a share"):
+        validate(train_config(None, {"label_dropout": 1.5}))
     with pytest.raises(InputError, match="eta lies between"):
         validate(train_config(None, {"sampler": "ddim:eta=3"}))
 

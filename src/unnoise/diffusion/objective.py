@@ -4,7 +4,7 @@ from typing import NamedTuple, Protocol
 
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Diffusion
-from unnoise.diffusion.process import q_sample
+from unnoise.diffusion.process import q_sample, transition
 from unnoise.diffusion.target import encode
 from unnoise.registry import objective
 from unnoise.types import Images, Labels, PerImage
@@ -40,6 +40,18 @@ def simple(model: Diffusion, batch: Noised) -> PerImage:
     """Ho et al. 2020 (arXiv:2006.11239), eq. 14: mean squared error of the output, in the units of the target."""
     wanted = encode(batch.x0, batch.eps, batch.t, model.target)
     return mean_square(model.output(batch.x_t, batch.t, batch.label) - wanted)
+
+
+@objective
+def weighted(model: Diffusion, batch: Noised) -> PerImage:
+    """Ho et al. 2020 (arXiv:2006.11239), eq. 12: squared error of eps, as the bound weighs it; sigma_t^2 = beta_t.
+
+    beta_t^2 / (2 sigma_t^2 alpha_t (1 - alphas_cumprod_t)). With the posterior's variance it is infinite at t = 0.
+    """
+    scale, beta = transition(batch.s, batch.t)  # sqrt(alpha_t) and beta_t
+    weight = (beta / (2 * scale.square() * batch.t.sigma.square())).flatten()
+    eps = model(batch.x_t, batch.t, batch.label).eps
+    return weight.to(eps) * mean_square(eps - batch.eps)
 
 
 @objective

@@ -4,12 +4,19 @@ import os
 from dataclasses import fields
 from typing import Literal, get_args, get_origin, get_type_hints
 
+import torch
+from torch import nn
+
 from unnoise import registry
 from unnoise.config import Sampling, TrainConfig
 from unnoise.diffusion import target
+from unnoise.diffusion.model import Diffusion
+from unnoise.diffusion.objective import add_noise
+from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError, unknown
 from unnoise.samplers.run import check
 from unnoise.training.length import Clock
+from unnoise.types import Images, Labels, Output, PerImage
 
 AT_LEAST = {
     "batch": 1,
@@ -45,11 +52,36 @@ def validate(config: TrainConfig) -> None:
         raise InputError(f"--label-dropout is a share, 0 to 1, got {config.label_dropout:g}")
     if config.seed >= 2**63:
         raise InputError(f"--seed is below 2^63, got {config.seed}")
+    check_objective(config, schedule)
+
+
+def check_objective(config: TrainConfig, schedule: Schedule) -> None:
+    """Refuse an objective that has no finite value at some level, or that crowds out all others."""
+    aim, t = registry.target.get(config.target), torch.arange(schedule.T)
+    model = Diffusion(Silent(outputs=1 + learned_variance(config.objective)), schedule, aim, (1, 1, 1))
+    image, levels = torch.full((schedule.T, 1, 1, 1), 0.5), (schedule.level(t), schedule.level(t - 1))
+    losses = registry.objective.get(config.objective)(model, add_noise(image, torch.ones_like(image), levels))
+    if not losses.isfinite().all():
+        raise InputError(
+            f"--objective {config.objective} is infinite at level {int(losses.isfinite().logical_not().nonzero()[-1])} "
+            f"of --schedule {config.schedule}, which leaves nothing of the image; choose another of the two"
+        )
     if config.target == "eps" and config.objective.startswith("min_snr"):
         raise InputError(
             "--target eps with --objective min_snr: measured on eps its weight grows without bound at the noisiest "
             "levels; use --objective simple"
         )
+
+
+class Silent(nn.Module):
+    """A network that says nothing."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:  # noqa: ARG002
+        return x.new_zeros(len(x), self.outputs, *x.shape[2:])
 
 
 def learned_variance(objective: str) -> bool:
