@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from unnoise import registry
+from unnoise import pipeline, registry
 from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
@@ -105,8 +105,9 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Run:
 def find(path: Path) -> Path:
     """The model file of a run folder, or the file itself, or what is wrong with what was given."""
     if path.is_dir():
-        if (path / WEIGHTS).is_file():
-            return path / WEIGHTS
+        for name in (WEIGHTS, pipeline.INDEX):
+            if (path / name).is_file():
+                return path / name
         runs = sorted(found.parent.name for found in path.glob(f"*/{WEIGHTS}"))
         hint = f"it holds the runs {', '.join(runs)}: name one" if runs else "train one with 'unnoise train'"
         raise InputError(f"{path} is no run: it has no {WEIGHTS}; {hint}")
@@ -119,7 +120,10 @@ def find(path: Path) -> Path:
 
 
 def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
-    """Card and weights of a model file."""
+    """Card and weights of a model file, or of a pipeline folder of diffusers by its index."""
+    if path.name == pipeline.INDEX:
+        about, weights = pipeline.read(path.parent)
+        return Card(**about), weights
     with path.open("rb") as file:
         start = file.read(9)
     header = start[8:] == b"{"  # of safetensors; the 8 bytes before are its length, any value

@@ -9,13 +9,14 @@ from dataclasses import MISSING, fields
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from unnoise import __version__
-from unnoise.config import SampleConfig, TrainConfig
+from unnoise.config import ExportConfig, SampleConfig, TrainConfig
 from unnoise.errors import InputError, unknown
 
 LISTED = ("samplers", "schedules", "spacings", "targets", "objectives", "times", "backbones", "data", "recipes")
 SUMMARY = {
     "train": "train on a folder of images, or on the built-in faces",
     "sample": "draw pictures from a run",
+    "export": "write a run for another library",
     "info": "tell what a run is and how it was made",
     "list": "list " + ", ".join(LISTED),
 }
@@ -43,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "train": train,
         "sample": sample,
+        "export": export,
         "info": info,
         "list": list_,
     }
@@ -77,6 +79,7 @@ def make_parser() -> Parser:
     one["train"].add_argument("--recipe", default=None, help="a named recipe or a run's config.yaml; flags change it")
     add_flags(one["train"], TrainConfig, positional="data", optional=True)
     add_flags(one["sample"], SampleConfig, positional="run", optional=False)
+    add_flags(one["export"], ExportConfig, positional="run", optional=False)
     one["info"].add_argument("run", metavar="RUN", help="run folder or its model.safetensors")
     one["list"].add_argument("kind", metavar="KIND", help=", ".join(LISTED))
     return parser
@@ -133,6 +136,15 @@ def sample(arguments: argparse.Namespace) -> int:
 def advance(bar: Any, done: int, total: int) -> None:
     bar.total = total
     bar.update(done)
+
+
+def export(arguments: argparse.Namespace) -> int:
+    from unnoise.checkpoint import load
+    from unnoise.export.diffusers import to_diffusers
+
+    config = ExportConfig(**given(arguments))
+    print(f"pipeline  {to_diffusers(load(config.run, 'cpu'), config.out)}")
+    return 0
 
 
 def info(arguments: argparse.Namespace) -> int:

@@ -27,6 +27,7 @@ class TrainConfig:
 
     data: str = option("faces", "folder, zip, tar, npy, npz, IDX or parquet of images, or the name of a built-in set")
     out: str | None = option(None, "run folder to create (default: runs/NAME-N)")
+    init: str | None = option(None, "start from the weights (and network) of a run, or of a diffusers pipeline folder")
     budget: str | None = option(None, "wall time of the training, e.g. 90s, 10m, 2h (default 10m)")
     images: str | None = option(None, "length in images seen, e.g. 50000 or 2M, instead of a budget")
     epochs: int | None = option(None, "length in passes over the data, instead of a budget")
@@ -57,6 +58,15 @@ class TrainConfig:
     spacing: str = option("trailing", "which noise levels it visits")
     clip: bool = option(True, "keep predicted images in range while sampling")
     seed: int = option(0, "seed of weights, order and noise")
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """`unnoise export`."""
+
+    run: str = option("", "run folder or its model.safetensors")
+    out: str | None = option(None, "new folder (default: a new one in the run)")
+    to: Literal["diffusers"] = option("diffusers", "format: a DDPMPipeline folder of diffusers")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
+from unnoise import checkpoint
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError, unknown
 
@@ -24,6 +25,9 @@ def train_config(recipe: str | None, settings: Mapping[str, Any]) -> TrainConfig
     values = {} if recipe is None else read(recipe)
     if any(settings.get(name) is not None for name in LENGTHS):  # one length replaces another
         values = {name: value for name, value in values.items() if name not in LENGTHS}
+    if settings.get("init"):
+        card, _ = checkpoint.read(checkpoint.find(Path(settings["init"])))
+        values |= {"backbone": card.backbone, "schedule": card.schedule, "target": card.target}
     return TrainConfig(**values | checked(settings, "settings"))
 
 

@@ -8,25 +8,38 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unnoise.types import PerImage
+from unnoise.types import Images, Labels, PerImage
 
 Features = Float[Tensor, "b k"]
 Maps = Float[Tensor, "b _ _ _"]  # channels and size change from layer to layer
 
 
 class TimeEmbedding(nn.Module):
-    """Sinusoids of the time and a two-layer network; Ho et al. 2020, appendix B. [b] -> [b, 4 * width]."""
+    """`width` sinusoids of the time, then two layers; Ho et al. 2020, appendix B. [b] -> [b, outputs or 4 * width]."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, outputs: int | None = None) -> None:
         super().__init__()
-        self.pairs = width // 2
-        self.mlp = nn.Sequential(nn.Linear(2 * self.pairs, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
+        self.pairs, outputs = width // 2, outputs or 4 * width
+        self.mlp = nn.Sequential(nn.Linear(2 * self.pairs, outputs), nn.SiLU(), nn.Linear(outputs, outputs))
 
     def forward(self, time: PerImage) -> Features:
         index = torch.arange(self.pairs, device=time.device, dtype=torch.float32)
         angles = time.float()[:, None] * torch.exp(-math.log(10_000) * index / self.pairs)
         waves = torch.cat([angles.cos(), angles.sin()], dim=1)
         return self.mlp(waves.to(next(self.mlp.parameters()).dtype))  # type: ignore[no-any-return]
+
+
+class LabelEmbedding(nn.Embedding):
+    """A vector for each class, and none (zero) for the label -1."""
+
+    def forward(self, label: Labels) -> Features:
+        return super().forward(label.clamp(min=0)) * (label >= 0)[:, None]
+
+
+def margins(x: Images, multiple: int) -> tuple[int, int, int, int]:
+    """Left, right, top and bottom padding, as even as can be, up to a size that `multiple` divides."""
+    height, width = -x.shape[-2] % multiple, -x.shape[-1] % multiple
+    return width // 2, width - width // 2, height // 2, height - height // 2
 
 
 def norm(channels: int, groups: int) -> nn.GroupNorm:

@@ -6,7 +6,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unnoise.backbones.layers import Attention, Features, Maps, ResBlock, TimeEmbedding, Up, norm
+from unnoise.backbones.layers import (
+    Attention,
+    Features,
+    LabelEmbedding,
+    Maps,
+    ResBlock,
+    TimeEmbedding,
+    Up,
+    margins,
+    norm,
+)
 from unnoise.errors import InputError
 from unnoise.registry import backbone
 from unnoise.types import Images, Labels, Output, PerImage
@@ -65,7 +75,7 @@ class UNet(nn.Module):
             res = ResBlock(c_in, c_out, width_time, groups, dropout)
             return Block(res, Attention(c_out, head, groups) if attend else None)
 
-        self.time, self.label = TimeEmbedding(widths[0]), nn.Embedding(classes, width_time) if classes else None
+        self.time, self.label = TimeEmbedding(widths[0]), LabelEmbedding(classes, width_time) if classes else None
         self.conv_in = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         c, skips = widths[0], [widths[0]]
@@ -99,12 +109,12 @@ class UNet(nn.Module):
 
     def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
         height, width = x.shape[-2:]
-        pad_h, pad_w = -height % self.multiple, -width % self.multiple
-        if pad_h or pad_w:
-            x = F.pad(x, (pad_w // 2, pad_w - pad_w // 2, pad_h // 2, pad_h - pad_h // 2), mode="replicate")
+        left, right, top, bottom = margins(x, self.multiple)
+        if left or right or top or bottom:
+            x = F.pad(x, (left, right, top, bottom), mode="replicate")
         emb = self.time(time)
         if self.label is not None and label is not None:
-            emb = emb + self.label(label.clamp(min=0)) * (label >= 0)[:, None]
+            emb = emb + self.label(label)
         h = self.conv_in(F.pixel_unshuffle(x, self.patch))
         skips = [h]
         for module in self.down:
@@ -115,4 +125,4 @@ class UNet(nn.Module):
         for module in self.up:
             h = module(torch.cat([h, skips.pop()], dim=1), emb) if isinstance(module, Block) else module(h)
         h = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
-        return h[..., pad_h // 2 : pad_h // 2 + height, pad_w // 2 : pad_w // 2 + width]
+        return h[..., top : top + height, left : left + width]

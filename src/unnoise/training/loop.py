@@ -22,6 +22,7 @@ from unnoise.errors import InputError
 from unnoise.training.batches import noised, order, streams
 from unnoise.training.device import make_accelerator
 from unnoise.training.ema import EMA
+from unnoise.training.init import load_into
 from unnoise.training.interrupt import Interrupted, Stop, stop_signals
 from unnoise.training.length import Clock
 from unnoise.training.log import Log, Progress, duration, peak_memory
@@ -55,8 +56,11 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
     torch.manual_seed(config.seed)
     card = card_of(config, dataset)
     model = build(card)  # all that can be refused is refused before there is a folder
+    kept = load_into(model.backbone, config.init) if config.init else None
     run = Training(config, dataset, (model, card), new_folder(config.out, Path("runs"), dataset.name))
     introduce(run, progress)
+    if kept:
+        progress.say(f"start     {config.init}: {kept}")
     with stop_signals() as stop:
         loop(run, progress, stop)
         run.clock.stop()

@@ -1,0 +1,67 @@
+"""The U-Net of the diffusers library as a backbone, so that its pipelines open here unchanged."""
+
+from torch import nn
+from torch.nn import functional as F
+
+from unnoise.backbones.layers import LabelEmbedding, margins
+from unnoise.errors import InputError
+from unnoise.registry import backbone
+from unnoise.types import Images, Labels, Output, PerImage
+
+
+@backbone
+class UNet2D(nn.Module):
+    """UNet2DModel of diffusers (pip install 'unnoise[diffusers]'), with its own options; for weights made with it."""
+
+    def __init__(  # noqa: PLR0913  # the options of UNet2DModel
+        self,
+        channels: int,
+        classes: int = 0,
+        outputs: int | None = None,
+        *,
+        block_out_channels: tuple[int, ...] = (64, 128, 256),
+        down_block_types: tuple[str, ...] = ("DownBlock2D", "DownBlock2D", "DownBlock2D"),
+        up_block_types: tuple[str, ...] = ("UpBlock2D", "UpBlock2D", "UpBlock2D"),
+        layers_per_block: int = 2,
+        attention_head_dim: int | None = 8,
+        norm_num_groups: int = 32,
+        norm_eps: float = 1e-5,
+        act_fn: str = "silu",
+        dropout: float = 0.0,
+        time_embedding_type: str = "positional",
+        freq_shift: int = 0,
+        flip_sin_to_cos: bool = True,
+        downsample_padding: int = 1,
+        downsample_type: str = "conv",
+        upsample_type: str = "conv",
+        resnet_time_scale_shift: str = "default",
+        mid_block_scale_factor: float = 1.0,
+        add_attention: bool = True,
+        center_input_sample: bool = False,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        super().__init__()
+        try:
+            from diffusers import UNet2DModel  # noqa: PLC0415  # an optional extra
+        except ImportError:
+            raise InputError("backbone unet2d is of the diffusers library: pip install 'unnoise[diffusers]'") from None
+        channels, classes, outputs = given.pop("channels"), given.pop("classes"), given.pop("outputs")
+        try:
+            self.net = UNet2DModel(
+                in_channels=channels, out_channels=outputs or channels, num_class_embeds=classes or None, **given
+            )
+        except (ValueError, TypeError) as error:
+            raise InputError(f"unet2d: diffusers refuses these options: {error}") from error
+        self.multiple = 2 ** (len(block_out_channels) - 1)
+        if classes:  # as theirs, but -1 is no class
+            self.net.class_embedding = LabelEmbedding(classes, self.net.time_embedding.linear_2.out_features)
+
+    def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
+        left, right, top, bottom = margins(x, self.multiple)
+        padded = F.pad(x, (left, right, top, bottom), mode="replicate")
+        if self.net.class_embedding is None:
+            label = None
+        elif label is None:
+            label = time.new_full((len(x),), -1).long()
+        out: Output = self.net(padded, time, label).sample
+        return out[..., top : top + x.shape[-2], left : left + x.shape[-1]]
