@@ -6,6 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from unnoise import registry
+from unnoise.diffusion.likelihood import bound
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.target import encode
@@ -39,3 +40,54 @@ def test_weights_are_those_of_the_papers(target):
         assert_close(snr + 1, 1 / t.sigma.flatten() ** 2)
     for spec, losses in expected.items():
         assert_close(registry.objective.get(spec)(model, batch), losses)
+
+
+class Fixed(nn.Module):
+    """Always this output."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = nn.Parameter(output)
+
+    def forward(self, x, time, label):
+        return self.output
+
+
+@pytest.mark.usefixtures("float64")
+def test_mean_of_the_bound_objective_is_the_bound():
+    """Over all levels: what `likelihood.bound` sums, without its first term, with the learned variance."""
+    table = registry.schedule.get("linear:T=20,end=0.3")()
+    t = torch.arange(20)
+    x0, noise = torch.randn(1, 1, 2, 2).clamp(-1, 1).expand(20, -1, -1, -1), torch.randn(20, 1, 2, 2)
+    batch = add_noise(x0, noise, (table.level(t), table.level(t - 1)))
+    output = torch.randn(20, 2, 2, 2).tanh()
+    model = Diffusion(Fixed(output), table, registry.target.get("eps"), (1, 2, 2))
+    each = registry.objective.get("bound")(model, batch)
+
+    def denoise(x_t, level):
+        return model.read(output[int(level.time)][None], x_t, level)
+
+    drawn = iter(noise.flip(0))
+    total = bound(denoise, x0[:1], table.grid(20), variance="learned", randn_like=lambda _: next(drawn)[None])
+    assert_close(each.flip(0) / 20, total.terms[0])
+
+
+@pytest.mark.parametrize("time", [0, 1, 500])
+def test_hybrid_is_simple_and_a_share_of_the_bound_that_teaches_the_variance_alone(time):
+    table = registry.schedule.get("cosine")()
+    x0, noise = torch.rand(2, 2, 1, 2, 2) * 2 - 1
+    batch = add_noise(x0, noise, (table.level(torch.tensor([time, 7])), table.level(torch.tensor([time - 1, 6]))))
+    output = torch.randn(2, 2, 2, 2).tanh()
+    gradients = {}
+    for spec in ("hybrid:bound=0.25", "hybrid:bound=0", "bound"):
+        model = Diffusion(Fixed(output.clone()), table, registry.target.get("eps"), (1, 2, 2))
+        loss = registry.objective.get(spec)(model, batch)
+        loss.sum().backward()
+        gradients[spec] = (loss.detach(), *model.backbone.output.grad.split(1, dim=1))
+    (mixed, mean, spread), (simple, mean_simple, none), (whole, mean_whole, spread_whole) = gradients.values()
+    assert_close(mixed, simple + 0.25 * whole)
+    assert_close(mean, mean_simple)
+    assert_close(spread, 0.25 * spread_whole)
+    assert mean_whole.abs().max() > 0
+    assert none.abs().max() == 0
+    assert spread_whole.isfinite().all()

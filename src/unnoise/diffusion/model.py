@@ -53,7 +53,11 @@ class Diffusion(nn.Module):
         return result.to(x_t.dtype)
 
     def forward(self, x_t: Images, level: Level, label: Labels | None = None) -> Prediction:
-        output, *variance = torch.split(self.output(x_t, level, label), self.shape[0], dim=1)
+        return self.read(self.output(x_t, level, label), x_t, level)
+
+    def read(self, output: Output, x_t: Images, level: Level) -> Prediction:
+        """What an output of the network says of x_t."""
+        output, *variance = torch.split(output, self.shape[0], dim=1)
         return Prediction(*decode(output, x_t, level, self.target), *((part + 1) / 2 for part in variance))
 
 

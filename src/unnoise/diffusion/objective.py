@@ -2,8 +2,9 @@
 
 from typing import NamedTuple, Protocol
 
-from unnoise.diffusion.level import Level
-from unnoise.diffusion.model import Diffusion
+from unnoise.diffusion.level import CLEAN, Level
+from unnoise.diffusion.likelihood import decoder_floor, term
+from unnoise.diffusion.model import Diffusion, Prediction
 from unnoise.diffusion.process import q_sample, transition
 from unnoise.diffusion.target import encode
 from unnoise.registry import objective
@@ -35,11 +36,22 @@ def mean_square(error: Images) -> PerImage:
     return error.square().mean(dim=(1, 2, 3))
 
 
+def wanted(model: Diffusion, batch: Noised) -> Images:
+    """The output of a perfect network."""
+    return encode(batch.x0, batch.eps, batch.t, model.target)
+
+
+def term_of_bound(model: Diffusion, batch: Noised, predicted: Prediction) -> PerImage:
+    """L_{t-1} or L_0 with the learned variance, T times as large as the mean over all: the bound without L_T."""
+    floor = decoder_floor([*map(model.schedule.level, range(min(model.schedule.T, 2) - 1, -1, -1)), CLEAN])
+    levels = (batch.t, batch.s)
+    return model.schedule.T * term(predicted, batch.x0, batch.x_t, levels, floor, "learned")
+
+
 @objective
 def simple(model: Diffusion, batch: Noised) -> PerImage:
     """Ho et al. 2020 (arXiv:2006.11239), eq. 14: mean squared error of the output, in the units of the target."""
-    wanted = encode(batch.x0, batch.eps, batch.t, model.target)
-    return mean_square(model.output(batch.x_t, batch.t, batch.label) - wanted)
+    return mean_square(model.output(batch.x_t, batch.t, batch.label) - wanted(model, batch))
 
 
 @objective
@@ -52,6 +64,28 @@ def weighted(model: Diffusion, batch: Noised) -> PerImage:
     weight = (beta / (2 * scale.square() * batch.t.sigma.square())).flatten()
     eps = model(batch.x_t, batch.t, batch.label).eps
     return weight.to(eps) * mean_square(eps - batch.eps)
+
+
+@objective.declare(learned_variance=True)
+def bound(model: Diffusion, batch: Noised) -> PerImage:
+    """Ho et al. 2020 (arXiv:2006.11239), eq. 5: the variational bound itself, variance learned; in bits per dimension.
+
+    Nichol & Dhariwal 2021 (arXiv:2102.09672), section 3.3, train it with importance-sampled times: its noise is large.
+    """
+    return term_of_bound(model, batch, model(batch.x_t, batch.t, batch.label))
+
+
+@objective.declare(learned_variance=True)
+def hybrid(model: Diffusion, batch: Noised, *, bound: float = 0.001) -> PerImage:
+    """Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 16: simple + lambda * bound, which teaches the variance alone.
+
+    bound: lambda. The image predicted is held fixed in the bound, so that its gradient reaches only the variance.
+    """
+    output = model.output(batch.x_t, batch.t, batch.label)
+    predicted = model.read(output, batch.x_t, batch.t)
+    held = predicted._replace(x0=predicted.x0.detach())
+    simple = mean_square(output[:, : model.shape[0]] - wanted(model, batch))
+    return simple + bound * term_of_bound(model, batch, held)
 
 
 @objective

@@ -1,10 +1,16 @@
 """The forward process q and its posterior between any two levels s (cleaner) and t (noisier)."""
 
+from typing import Literal, TypeAlias
+
+import torch
 from jaxtyping import Float64
 from torch import Tensor
 
 from unnoise.diffusion.level import Level
+from unnoise.errors import InputError
 from unnoise.types import Images
+
+Variance: TypeAlias = Literal["small", "large", "learned"]  # of the reverse step
 
 
 def transition(s: Level, t: Level) -> tuple[Float64[Tensor, "*b1"], Float64[Tensor, "*b1"]]:
@@ -38,7 +44,19 @@ def posterior_variance(t: Level, s: Level) -> Float64[Tensor, "*b1"]:
     return variance * s.sigma.square() / t.sigma.square()
 
 
-def learned_variance(mix: Images, t: Level, s: Level) -> Images:
-    """Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 15: log-linear from posterior (mix 0) to transition (1)."""
-    small, large = posterior_variance(t, s).log().to(mix), transition(s, t)[1].log().to(mix)
-    return (mix * large + (1 - mix) * small).exp()
+def reverse_variance(
+    name: Variance, mix: Images | None, t: Level, s: Level, floor: Float64[Tensor, ""] | None = None
+) -> Tensor:
+    """Variance of p(x_s | x_t): "small" of the posterior, "large" of the transition; Ho et al. 2020, section 3.2.
+
+    "learned" lies between, log-linear in mix (0 small, 1 large); Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 15.
+    floor: what counts as small where s is clean and the posterior has no variance.
+    """
+    small, large = posterior_variance(t, s), transition(s, t)[1]
+    if floor is not None:
+        small = torch.where(s.sigma > 0, small, floor)
+    if name != "learned":
+        return small if name == "small" else large
+    if mix is None:
+        raise InputError("this model learned no variance; choose variance=small or variance=large")
+    return torch.lerp(small.log().to(mix), large.log().to(mix), mix).exp()
