@@ -6,16 +6,18 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from unnoise import __version__
-from unnoise.config import ExportConfig, SampleConfig, TrainConfig
+from unnoise.config import EvalConfig, ExportConfig, SampleConfig, TrainConfig
 from unnoise.errors import InputError, unknown
 
 LISTED = ("samplers", "schedules", "spacings", "targets", "objectives", "times", "backbones", "data", "recipes")
 SUMMARY = {
     "train": "train on a folder of images, or on the built-in faces",
     "sample": "draw pictures from a run",
+    "eval": "measure a run",
     "export": "write a run for another library",
     "info": "tell what a run is and how it was made",
     "list": "list " + ", ".join(LISTED),
@@ -44,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "train": train,
         "sample": sample,
+        "eval": evaluate,
         "export": export,
         "info": info,
         "list": list_,
@@ -79,6 +82,7 @@ def make_parser() -> Parser:
     one["train"].add_argument("--recipe", default=None, help="a named recipe or a run's config.yaml; flags change it")
     add_flags(one["train"], TrainConfig, positional="data", optional=True)
     add_flags(one["sample"], SampleConfig, positional="run", optional=False)
+    add_flags(one["eval"], EvalConfig, positional="run", optional=False)
     add_flags(one["export"], ExportConfig, positional="run", optional=False)
     one["info"].add_argument("run", metavar="RUN", help="run folder or its model.safetensors")
     one["list"].add_argument("kind", metavar="KIND", help=", ".join(LISTED))
@@ -136,6 +140,38 @@ def sample(arguments: argparse.Namespace) -> int:
 def advance(bar: Any, done: int, total: int) -> None:
     bar.total = total
     bar.update(done)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    import json
+
+    from tqdm import tqdm
+
+    from unnoise.checkpoint import load, replacing
+    from unnoise.evaluate.bits import bits_per_dim
+
+    config = EvalConfig(**given(arguments))
+    with tqdm(desc="measuring", unit=" images", disable=not sys.stderr.isatty()) as bar:
+        found = bits_per_dim(config, load(config.run), lambda done, total: advance(bar, done, total))
+    if config.json:
+        with replacing(Path(config.json)) as temporary:
+            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    how, terms, data = found["settings"], found["terms"], found["data"]
+    rows = {"bound": f"{shown(found['bound'])}  variance {how['variance']}, {how['steps']} levels, {how['spacing']}"}
+    rows["terms"] = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
+    if "ode" in found:
+        trace = found["ode"]["error_of_the_trace"]
+        rows["ode"] = f"{shown(found['ode'])}  of it {trace:.4f} by the trace's {found['ode']['probes']} probes"
+    rows["data"] = f"{data['name']}: {found['n']} of {data['count']:,} images, sha256 {data['fingerprint'][:16]}"
+    rows["data"] += ", those of the training: not held out" if found["trained_on_it"] else ", not those of the training"
+    print("bits per dimension, mean +- standard error")
+    for name, value in rows.items():
+        print(f"  {name:8}{value}")
+    return 0
+
+
+def shown(value: dict[str, float]) -> str:
+    return f"{value['mean']:.4f} +- {value['standard_error']:.4f}"
 
 
 def export(arguments: argparse.Namespace) -> int:

@@ -61,6 +61,22 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class EvalConfig:
+    """`unnoise eval`."""
+
+    run: str = option("", "run folder or its model.safetensors")
+    metrics: Literal["bpd"] = option("bpd", "bpd: bits per dimension")
+    data: str | None = option(None, "images to measure on, held out at best (default: those of the training)")
+    n: int = option(256, "number of images, drawn at random by the seed")
+    steps: int = option(100, "noise levels visited; the bound is that of a sampler with so many steps")
+    variance: Literal["small", "large", "learned"] | None = option(None, "of the bound (default: learned, or small)")
+    ode: bool = option(True, "also the likelihood by the probability-flow ODE, which takes five times as long")
+    seed: int = option(0, "seed of the choice of images and of the noise")
+    batch: int = option(64, "images computed at a time; does not change the numbers")
+    json: str | None = option(None, "file to write all numbers to, with the bits of each level")
+
+
+@dataclass(frozen=True)
 class ExportConfig:
     """`unnoise export`."""
 

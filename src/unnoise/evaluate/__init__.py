@@ -1,0 +1,1 @@
+"""Numbers about a trained run, with all that is needed to compare them."""

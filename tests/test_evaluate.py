@@ -1,0 +1,99 @@
+"""`unnoise eval`: numbers of a run are those of the functions, and say what they were measured on."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+import unnoise
+from unnoise.checkpoint import load
+from unnoise.cli import main
+from unnoise.config import EvalConfig
+from unnoise.data.cache import open_data
+from unnoise.data.transforms import to_float
+from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
+from unnoise.diffusion.model import clip_x0
+from unnoise.errors import InputError
+from unnoise.evaluate.bits import bits_per_dim
+from unnoise.samplers.run import seeded_noise
+
+TINY = {"backbone": "unet:widths=8-16,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Runs with and without a learned variance, their pictures, and others."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    random = np.random.default_rng(0)
+    for name in ("train", "held-out"):
+        np.save(folder / f"{name}.npy", random.integers(0, 256, (20, 8, 8), dtype=np.uint8))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNNOISE_CACHE", str(folder / "cache"))
+        for objective in ("simple", "hybrid"):
+            how = {"images": "40", "target": "eps", "objective": objective, "out": str(folder / objective)}
+            unnoise.train(folder / "train.npy", **how, **TINY)
+        yield folder
+
+
+def measured(world, run="simple", **more):
+    return bits_per_dim(EvalConfig(run, **{"n": 6, "steps": 5, **more}), load(world / run, "cpu"))
+
+
+def test_numbers_are_those_of_the_functions(world):
+    run = load(world / "simple", "cpu")
+    found = measured(world, data=str(world / "held-out.npy"))
+    chosen = sorted(np.random.default_rng(0).permutation(20)[:6].tolist())
+    images = to_float(torch.from_numpy(np.load(world / "held-out.npy")[chosen][:, None]))
+    levels = run.model.schedule.grid(5)
+    by_bound = bound(clip_x0(run.model), images, levels, randn_like=seeded_noise(chosen))
+    by_ode, _ = ode_bits_per_dim(run.model, images, levels, probes=2, randn_like=seeded_noise(chosen))
+    assert found["bound"]["mean"] == pytest.approx(by_bound.total.mean().item(), rel=1e-4)
+    assert found["bound"]["standard_error"] == pytest.approx(by_bound.total.std().item() / math.sqrt(6), rel=1e-3)
+    assert found["ode"]["mean"] == pytest.approx(by_ode.mean().item(), rel=1e-4)
+    assert sum(found["terms"].values()) == pytest.approx(found["bound"]["mean"], rel=1e-5)
+    assert_close(torch.tensor(found["curve"]["bits"]), by_bound.terms.mean(dim=0), rtol=1e-4, atol=1e-4)
+    assert found["data"] == {
+        "name": "held-out",
+        "count": 20,
+        "fingerprint": open_data(str(world / "held-out.npy"), size="8x8", channels=1).fingerprint,
+    }
+
+
+def test_batch_changes_no_number(world):
+    assert measured(world, batch=6)["bound"]["mean"] == pytest.approx(
+        measured(world, batch=4)["bound"]["mean"], rel=1e-5
+    )
+
+
+def test_it_says_whether_the_images_were_trained_on(world):
+    assert measured(world, ode=False)["trained_on_it"]
+    assert not measured(world, ode=False, data=str(world / "held-out.npy"))["trained_on_it"]
+
+
+def test_learned_variance_is_used_where_there_is_one(world):
+    assert measured(world, "hybrid", ode=False)["settings"]["variance"] == "learned"
+    assert measured(world, ode=False)["settings"]["variance"] == "small"
+    with pytest.raises(InputError, match="this run learned none"):
+        measured(world, variance="learned")
+
+
+def test_command_prints_and_keeps_everything(world, capsys):
+    file = world / "bits.json"
+    asked = ["eval", str(world / "hybrid"), "-n", "4", "--steps", "3", "--json", str(file)]
+    assert main(asked) == 0
+    said, kept = capsys.readouterr().out, json.loads(file.read_text())
+    assert f"bound   {kept['bound']['mean']:.4f} +- " in said
+    assert "variance learned, 3 levels" in said
+    assert "those of the training: not held out" in said
+    assert kept["n"] == 4
+
+
+@pytest.mark.parametrize(
+    ("more", "message"), [({"n": 0}, "got 0"), ({"steps": 0}, "got 0"), ({"data": "nowhere"}, "nowhere")]
+)
+def test_bad_wishes_are_refused(world, more, message):
+    with pytest.raises(InputError, match=message):
+        measured(world, **more)
