@@ -71,7 +71,7 @@ def term(
 def decoder_floor(levels: Sequence[Level]) -> Float64[Tensor, ""]:
     """Nichol & Dhariwal 2021 (arXiv:2102.09672), as released: L_0 takes the small variance of the step before it.
 
-    Of a single step, which has none before it, the large variance.
+    Of a single step, which has none before it, the large variance. Little where the last levels lie close together.
     """
     return posterior_variance(levels[-3], levels[-2]) if len(levels) > 2 else levels[0].sigma.square()
 
@@ -159,7 +159,7 @@ def to_noise(
 ) -> tuple[Images, Float[Tensor, "probes b"]]:
     """Heun's steps between levels, of y = x / hypot(alpha, sigma) and, for each probe, what log p(y) loses on the way.
 
-    In the angle phi = atan2(sigma, alpha), finite at pure noise: dy / dphi = v, and log p(y) falls by the divergence of v.
+    In the angle phi = atan2(sigma, alpha), finite at pure noise: dy / dphi = v, and log p(y) falls by div v.
     """
     rate, trace = velocity(denoise, y, levels[0], signs)
     lost = torch.zeros_like(trace)

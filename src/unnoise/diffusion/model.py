@@ -16,7 +16,7 @@ class Prediction(NamedTuple):
 
     x0: Images
     eps: Images
-    variance: Images | None = None  # where learned: `process.learned_variance` makes one of it, for any step
+    variance: Images | None = None  # where learned: `process.reverse_variance` makes one of it, for any step
 
 
 @runtime_checkable
