@@ -16,8 +16,8 @@ TRAIN = 55_000
 
 
 def main(folder: Path, out: Path) -> None:
-    images = np.frombuffer(gzip.open(folder / "train-images-idx3-ubyte.gz").read(), np.uint8, offset=16)
-    labels = np.frombuffer(gzip.open(folder / "train-labels-idx1-ubyte.gz").read(), np.uint8, offset=8)
+    images = np.frombuffer(gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
+    labels = np.frombuffer(gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
     images, names = images.reshape(-1, 28, 28), np.array(NAMES)[labels]
     out.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", slice(TRAIN)), ("held-out", slice(TRAIN, None))):

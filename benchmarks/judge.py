@@ -1,5 +1,6 @@
-"""A judge that knows nothing of diffusion: a small classifier of the pictures, its accuracy, and KID in its features."""
+"""A judge that knows nothing of diffusion: a small classifier, its accuracy, and KID in its features."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ class Judge(nn.Module):
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
         widths = [channels, 32, 64, WIDTH]
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths[1:])
         self.head = nn.Linear(WIDTH, classes)
 

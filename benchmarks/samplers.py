@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 from judge import accuracy, features, kid, pictures, train
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 import unnoise
 from unnoise import registry
@@ -84,7 +86,7 @@ def main(path: str, train_file: str, held_out: str, out: str, n: int = 2000) -> 
     about = {"run": dict(run.card.data), "backbone": run.card.backbone, "n": n, "floor": floor, "device": device}
     (folder / "samplers.json").write_text(json.dumps({**about, "rows": rows}, indent=1))
     (folder / "samplers.md").write_text(table(rows, floor))
-    plot(rows, floor[0], folder / "samplers.png")
+    plot(rows, folder / "samplers.png")
 
 
 def table(rows: list[dict], floor: tuple[float, float]) -> str:
@@ -100,16 +102,21 @@ def table(rows: list[dict], floor: tuple[float, float]) -> str:
     return "\n".join([*lines, "", f"Real pictures: {1000 * floor[0]:.2f} ± {1000 * floor[1]:.2f}.", ""])
 
 
-def plot(rows: list[dict], floor: float, path: Path) -> None:
-    from matplotlib.figure import Figure
-
+def plot(rows: list[dict], path: Path) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    for spec in SAMPLERS:
+    for spec, colour in zip(SAMPLERS, colormaps["tab20"].colors, strict=False):
         found = [row for row in rows if row["sampler"] == spec and row["spacing"] == "trailing"]
-        axes.plot([row["evaluations"] for row in found], [1000 * row["kid"] for row in found], marker="o", label=spec)
-    axes.axhline(1000 * floor, color="black", linestyle=":", label="real pictures")
-    axes.set(xscale="log", yscale="symlog", xlabel="network evaluations", ylabel="KID x 1000 (smaller is better)")
+        if not found:
+            continue
+        axes.plot(
+            [row["evaluations"] for row in found],
+            [1000 * row["kid"] for row in found],
+            marker="o",
+            label=spec,
+            color=colour,
+        )
+    axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel="KID x 1000 (smaller is better)")
     axes.set_xticks(BUDGETS, map(str, BUDGETS))
     axes.legend(ncols=2)
     figure.savefig(path, dpi=120)

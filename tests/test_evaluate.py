@@ -82,7 +82,7 @@ def test_learned_variance_is_used_where_there_is_one(world):
 
 def test_command_prints_and_keeps_everything(world, capsys):
     file = world / "bits.json"
-    asked = ["eval", str(world / "hybrid"), "-n", "4", "--steps", "3", "--json", str(file)]
+    asked = ["eval", str(world / "hybrid"), "-n", "4", "--steps", "3", "--variance", "learned", "--json", str(file)]
     assert main(asked) == 0
     said, kept = capsys.readouterr().out, json.loads(file.read_text())
     assert f"bound   {kept['bound']['mean']:.4f} +- " in said

@@ -100,9 +100,11 @@ def add_flags(parser: Parser, config: type, *, positional: str, optional: bool) 
             parser.add_argument(f.name, nargs="?" if optional else None, metavar=f.name.upper(), **shared)
             continue
         flag = f"-{f.name}" if len(f.name) == 1 else f"--{f.name.replace('_', '-')}"
-        hint = next((arm for arm in get_args(hints[f.name]) if arm is not type(None)), hints[f.name])
-        if get_origin(hints[f.name]) is Literal:
-            parser.add_argument(flag, choices=get_args(hints[f.name]), **shared)
+        hint = hints[f.name]
+        if get_origin(hint) is not Literal:  # str | None is a str that may be left out
+            hint = next((arm for arm in get_args(hint) if arm is not type(None)), hint)
+        if get_origin(hint) is Literal:
+            parser.add_argument(flag, choices=get_args(hint), **shared)
         elif hint is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **shared)
         else:

@@ -1,0 +1,169 @@
+"""The diffusion transformer, and the four sizes of its paper."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unnoise.backbones.layers import Features, TimeEmbedding, margins
+from unnoise.errors import InputError
+from unnoise.registry import backbone
+from unnoise.types import Images, Labels, Output, PerImage
+
+Tokens = Float[Tensor, "b n d"]  # n patches, row by row, of width d
+
+
+def layer_norm(width: int) -> nn.LayerNorm:
+    """Without scale and shift of its own: those come from the embedding."""
+    return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+
+
+def positions(rows: int, columns: int, width: int, device: torch.device | None = None) -> Float[Tensor, "n d"]:
+    """He et al. 2021 (MAE): sin and cos of each patch's column, then of its row; never learned."""
+    index = torch.arange(width // 4, device=device, dtype=torch.float32)
+    frequencies = 10_000 ** (-index / (width // 4))
+
+    def waves(count: int) -> Float[Tensor, "count k"]:
+        angles = torch.arange(count, device=device, dtype=torch.float32)[:, None] * frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+    column, row = waves(columns)[None].expand(rows, -1, -1), waves(rows)[:, None].expand(-1, columns, -1)
+    return torch.cat([column, row], dim=2).flatten(0, 1)
+
+
+class Attention(nn.Module):
+    """Self-attention over the tokens."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tokens) -> Tokens:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """adaLN-zero: attention, then a two-layer network; the embedding shifts and scales what each reads and gates it."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 6 * width)
+        self.norm1, self.attention = layer_norm(width), Attention(width, heads)
+        self.norm2 = layer_norm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tokens, emb: Features) -> Tokens:
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(emb)[:, None].chunk(6, dim=2)
+        x = x + gate1 * self.attention(self.norm1(x) * (1 + scale1) + shift1)
+        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)  # type: ignore[no-any-return]
+
+
+class Final(nn.Module):
+    """Each token, shifted and scaled by the embedding, becomes the pixels of its patch."""
+
+    def __init__(self, width: int, pixels: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+        self.norm, self.out = layer_norm(width), nn.Linear(width, pixels)
+
+    def forward(self, x: Tokens, emb: Features) -> Float[Tensor, "b n pixels"]:
+        shift, scale = self.modulation(emb)[:, None].chunk(2, dim=2)
+        return self.out(self.norm(x) * (1 + scale) + shift)  # type: ignore[no-any-return]
+
+
+@backbone
+class DiT(nn.Module):
+    """Peebles & Xie 2023 (arXiv:2212.09748): transformer over patches, adaLN-zero; small, for 32-64 px; any size.
+
+    width: of each token; a multiple of 4 and of heads. depth: blocks. patch: a token is patch x patch pixels, so half
+    of it costs four times the tokens.
+    """
+
+    def __init__(  # the whole shape of the network in one place
+        self,
+        channels: int,
+        classes: int = 0,
+        outputs: int | None = None,
+        *,
+        width: int = 192,
+        depth: int = 8,
+        heads: int = 3,
+        patch: int = 4,
+    ) -> None:
+        super().__init__()
+        if min(width, depth, heads, patch) < 1 or width % 4 or width % heads:
+            raise InputError(
+                f"dit: width {width} must be a multiple of 4 and of heads {heads}; depth, heads, patch >= 1"
+            )
+        self.width, self.patch = width, patch
+        self.conv_in = nn.Conv2d(channels, width, patch, stride=patch)
+        self.time = TimeEmbedding(256, width)
+        self.label = nn.Embedding(classes + 1, width) if classes else None  # the last is no class
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.final = Final(width, (outputs or channels) * patch**2)
+        self.initialize()
+
+    def initialize(self) -> None:
+        """The paper's: each block starts as the identity and the output at zero."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight.flatten(1))
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+            elif isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+        for part in [*self.blocks, self.final]:
+            nn.init.zeros_(part.modulation.weight)
+        for layer in self.time.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.normal_(layer.weight, std=0.02)
+        nn.init.zeros_(self.final.out.weight)
+
+    def embed(self, time: PerImage, label: Labels | None) -> Features:
+        """Time plus class, as every block reads them."""
+        emb = self.time(time)
+        if self.label is not None:
+            none = self.label.num_embeddings - 1
+            label = torch.full_like(time, none, dtype=torch.long) if label is None else label
+            emb = emb + self.label(label.where(label >= 0, none))
+        return F.silu(emb)
+
+    def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
+        height, width = x.shape[-2:]
+        left, right, top, bottom = margins(x, self.patch)
+        if left or right or top or bottom:
+            x = F.pad(x, (left, right, top, bottom), mode="replicate")
+        emb, patches = self.embed(time, label), self.conv_in(x)
+        rows, columns = patches.shape[-2:]
+        place = positions(rows, columns, self.width, x.device).to(self.conv_in.weight.dtype)
+        h = patches.flatten(2).transpose(1, 2) + place
+        for block in self.blocks:
+            h = block(h, emb)
+        pixels = self.final(h, emb).transpose(1, 2).unflatten(2, (rows, columns))
+        out = F.pixel_shuffle(pixels, self.patch)
+        return out[..., top : top + height, left : left + width]
+
+
+@backbone
+def dit_s(channels: int, classes: int = 0, outputs: int | None = None, *, patch: int = 2) -> DiT:
+    """Peebles & Xie 2023 (arXiv:2212.09748), table 1: DiT-S, 33M parameters."""
+    return DiT(channels, classes, outputs, width=384, depth=12, heads=6, patch=patch)
+
+
+@backbone
+def dit_b(channels: int, classes: int = 0, outputs: int | None = None, *, patch: int = 2) -> DiT:
+    """Peebles & Xie 2023 (arXiv:2212.09748), table 1: DiT-B, 130M parameters."""
+    return DiT(channels, classes, outputs, width=768, depth=12, heads=12, patch=patch)
+
+
+@backbone
+def dit_l(channels: int, classes: int = 0, outputs: int | None = None, *, patch: int = 2) -> DiT:
+    """Peebles & Xie 2023 (arXiv:2212.09748), table 1: DiT-L, 458M parameters."""
+    return DiT(channels, classes, outputs, width=1024, depth=24, heads=16, patch=patch)
+
+
+@backbone
+def dit_xl(channels: int, classes: int = 0, outputs: int | None = None, *, patch: int = 2) -> DiT:
+    """Peebles & Xie 2023 (arXiv:2212.09748), table 1: DiT-XL, 675M parameters."""
+    return DiT(channels, classes, outputs, width=1152, depth=28, heads=16, patch=patch)
