@@ -33,6 +33,7 @@ SAMPLERS = (
     "euler_maruyama",
     "predictor_corrector",
 )
+WITH_KARRAS = ("ddpm", "ddim", "dpmpp_3m", "heun", "heun:churn=10", "dpmpp_2m_sde")
 SPACINGS = ("trailing", "leading", "linspace", "quadratic", "log_snr", "karras")
 
 
@@ -65,9 +66,11 @@ def main(path: str, train_file: str, held_out: str, out: str, n: int = 2000) -> 
     rows = []
     known_names = registry.sampler.names()
     there = [spec for spec in SAMPLERS if spec.split(":")[0] in known_names]
-    for spec, spacing, budget in [(s, "trailing", b) for s in there for b in BUDGETS] + [
-        ("dpmpp_2m", spacing, budget) for spacing in SPACINGS[1:] for budget in BUDGETS[:4]
-    ]:
+    for spec, spacing, budget in (
+        [(s, "trailing", b) for s in there for b in BUDGETS]
+        + [("dpmpp_2m", spacing, budget) for spacing in SPACINGS[1:] for budget in BUDGETS[:4]]
+        + [(spec, "karras", budget) for spec in WITH_KARRAS for budget in BUDGETS]
+    ):
         each = registry.sampler.facts[spec.split(":")[0]]["evaluations"]
         steps, begun = -(-budget // each), time.monotonic()
         try:
