@@ -124,14 +124,6 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
     if path.name == pipeline.INDEX:
         about, weights = pipeline.read(path.parent)
         return Card(**about), weights
-    with path.open("rb") as file:
-        start = file.read(9)
-    header = start[8:] == b"{"  # of safetensors; the 8 bytes before are its length, any value
-    if not header and (start[:2] == b"PK" or start[:1] == b"\x80"):
-        raise InputError(
-            f"{path} is a Python pickle (a .pt or .ckpt file), which can run code when opened; unnoise reads only "
-            f"safetensors: give a run folder or its {WEIGHTS}"
-        )
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("unnoise")
@@ -141,9 +133,20 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
                 )
             return parse_card(text, path), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
+        if isinstance(error, SafetensorError) and is_pickle(path):
+            raise InputError(
+                f"{path} is a Python pickle (a .pt or .ckpt file), which can run code when opened; unnoise reads only "
+                f"safetensors: give a run folder or its {WEIGHTS}"
+            ) from error
         raise InputError(
             f"{path} is not a whole safetensors file ({error}); give a run folder or its {WEIGHTS}"
         ) from error
+
+
+def is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(2)
+    return start == b"PK" or start[:1] == b"\x80"
 
 
 def parse_card(text: str, path: Path) -> Card:

@@ -60,9 +60,9 @@ def settings(path: Path) -> dict[str, Any]:
 
 def spec_of(network: dict[str, Any]) -> str:
     """The network's settings as a spec of our backbone `unet2d`; those that mean nothing there are left out."""
-    known = registry.options(registry.backbone.get("unet2d").func)  # type: ignore[attr-defined]
+    usual = registry.backbone.settings("unet2d")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
-    told = [f"{name}={registry.show(given[name])}" for name in known if name in given and given[name] != known[name][1]]
+    told = [f"{name}={registry.show(given[name])}" for name in usual if name in given and given[name] != usual[name]]
     return ":".join(filter(None, ["unet2d", ",".join(told)]))
 
 
@@ -70,8 +70,7 @@ def schedule_of(scheduler: dict[str, Any]) -> str:
     """The scheduler's variances as a spec of ours."""
     given = USUAL | scheduler
     if scheduler.get("trained_betas") is not None:
-        name, betas = "betas", "-".join(map(repr, scheduler["trained_betas"]))
-        return f"{name}:values={betas}"
+        return f"betas:values={registry.show(tuple(scheduler['trained_betas']))}"
     name = one_of(SCHEDULES, given["beta_schedule"], "beta_schedule")
     ends = {} if name == "cosine" else {"start": given["beta_start"], "end": given["beta_end"]}
     if scheduler.get("rescale_betas_zero_snr"):
@@ -79,8 +78,8 @@ def schedule_of(scheduler: dict[str, Any]) -> str:
             raise InputError("unnoise rescales only schedules of the usual variances to zero SNR")
         return f"zero_snr:of={name},T={given['num_train_timesteps']}"
     options = {"T": given["num_train_timesteps"], **ends}
-    defaults = {key: default for key, (_, default) in registry.options(registry.schedule.get(name).func).items()}  # type: ignore[attr-defined]
-    told = ",".join(f"{key}={value!r}" for key, value in options.items() if value != defaults[key])
+    usual = registry.schedule.settings(name)
+    told = ",".join(f"{key}={value!r}" for key, value in options.items() if value != usual[key])
     return f"{name}:{told}" if told else name
 
 

@@ -44,7 +44,7 @@ class Registry:
         import_module(self.home)
         return sorted(self.entries)
 
-    def get(self, spec: str) -> Callable[..., Any]:
+    def get(self, spec: str) -> "partial[Any]":
         """Turn `ddim:eta=0.5` into `partial(ddim, eta=0.5)`."""
         name, _, rest = spec.partition(":")
         name = name.strip()
@@ -63,6 +63,15 @@ class Registry:
                 raise InputError(f"{self.kind} {spec!r}: write {key}=VALUE, for example {key}={show(allowed[key][1])}")
             given[key] = parse(text, allowed[key][0], f"{self.kind} {spec!r}: {key}", allowed[key][1])
         return partial(entry, **given)
+
+    def settings(self, spec: str) -> dict[str, Any]:
+        """All options of a spec, with the defaults of those it leaves out."""
+        made = self.get(spec)
+        return {key: default for key, (_, default) in options(made.func).items()} | made.keywords
+
+    def declared(self, spec: str) -> dict[str, int | bool]:
+        """What the entry of a spec declares of itself."""
+        return self.facts.get(self.get(spec).func.__name__.lower(), {})
 
     def describe(self) -> list[tuple[str, str, str]]:
         """(name, options with defaults, first line of the docstring) of each entry."""

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unnoise.backbones.layers import Features, TimeEmbedding, margins
+from unnoise.backbones.layers import Features, TimeEmbedding, pad
 from unnoise.errors import InputError
 from unnoise.registry import backbone
 from unnoise.types import Images, Labels, Output, PerImage
@@ -130,11 +130,8 @@ class DiT(nn.Module):
         return F.silu(emb)
 
     def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
-        height, width = x.shape[-2:]
-        left, right, top, bottom = margins(x, self.patch)
-        if left or right or top or bottom:
-            x = F.pad(x, (left, right, top, bottom), mode="replicate")
-        emb, patches = self.embed(time, label), self.conv_in(x)
+        padded, inside = pad(x, self.patch)
+        emb, patches = self.embed(time, label), self.conv_in(padded)
         rows, columns = patches.shape[-2:]
         place = positions(rows, columns, self.width, x.device).to(self.conv_in.weight.dtype)
         h = patches.flatten(2).transpose(1, 2) + place
@@ -142,7 +139,7 @@ class DiT(nn.Module):
             h = block(h, emb)
         pixels = self.final(h, emb).transpose(1, 2).unflatten(2, (rows, columns))
         out = F.pixel_shuffle(pixels, self.patch)
-        return out[..., top : top + height, left : left + width]
+        return out[..., *inside]
 
 
 @backbone

@@ -36,10 +36,14 @@ class LabelEmbedding(nn.Embedding):
         return super().forward(label.clamp(min=0)) * (label >= 0)[:, None]
 
 
-def margins(x: Images, multiple: int) -> tuple[int, int, int, int]:
-    """Left, right, top and bottom padding, as even as can be, up to a size that `multiple` divides."""
-    height, width = -x.shape[-2] % multiple, -x.shape[-1] % multiple
-    return width // 2, width - width // 2, height // 2, height - height // 2
+def pad(x: Images, multiple: int) -> tuple[Maps, tuple[slice, slice]]:
+    """Repeat the edges, as evenly as can be, up to a size that `multiple` divides; and where the image now is."""
+    height, width = x.shape[-2:]
+    more_h, more_w = -height % multiple, -width % multiple
+    top, left = more_h // 2, more_w // 2
+    if more_h or more_w:
+        x = F.pad(x, (left, more_w - left, top, more_h - top), mode="replicate")
+    return x, (slice(top, top + height), slice(left, left + width))
 
 
 def norm(channels: int, groups: int) -> nn.GroupNorm:

@@ -14,8 +14,8 @@ from unnoise.backbones.layers import (
     ResBlock,
     TimeEmbedding,
     Up,
-    margins,
     norm,
+    pad,
 )
 from unnoise.errors import InputError
 from unnoise.registry import backbone
@@ -108,14 +108,11 @@ class UNet(nn.Module):
             nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
-        height, width = x.shape[-2:]
-        left, right, top, bottom = margins(x, self.multiple)
-        if left or right or top or bottom:
-            x = F.pad(x, (left, right, top, bottom), mode="replicate")
+        padded, (rows, columns) = pad(x, self.multiple)
         emb = self.time(time)
         if self.label is not None and label is not None:
             emb = emb + self.label(label)
-        h = self.conv_in(F.pixel_unshuffle(x, self.patch))
+        h = self.conv_in(F.pixel_unshuffle(padded, self.patch))
         skips = [h]
         for module in self.down:
             h = module(h, emb) if isinstance(module, Block) else module(h)
@@ -125,4 +122,4 @@ class UNet(nn.Module):
         for module in self.up:
             h = module(torch.cat([h, skips.pop()], dim=1), emb) if isinstance(module, Block) else module(h)
         h = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
-        return h[..., top : top + height, left : left + width]
+        return h[..., rows, columns]

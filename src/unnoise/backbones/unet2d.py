@@ -1,9 +1,8 @@
 """The U-Net of the diffusers library as a backbone, so that its pipelines open here unchanged."""
 
 from torch import nn
-from torch.nn import functional as F
 
-from unnoise.backbones.layers import LabelEmbedding, margins
+from unnoise.backbones.layers import LabelEmbedding, pad
 from unnoise.errors import InputError
 from unnoise.registry import backbone
 from unnoise.types import Images, Labels, Output, PerImage
@@ -57,11 +56,10 @@ class UNet2D(nn.Module):
             self.net.class_embedding = LabelEmbedding(classes, self.net.time_embedding.linear_2.out_features)
 
     def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
-        left, right, top, bottom = margins(x, self.multiple)
-        padded = F.pad(x, (left, right, top, bottom), mode="replicate")
+        padded, (rows, columns) = pad(x, self.multiple)
         if self.net.class_embedding is None:
             label = None
         elif label is None:
             label = time.new_full((len(x),), -1).long()
         out: Output = self.net(padded, time, label).sample
-        return out[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+        return out[..., rows, columns]

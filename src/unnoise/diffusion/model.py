@@ -1,5 +1,6 @@
 """A denoiser, and the one that is learned: backbone + schedule + target."""
 
+from functools import partial
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -27,7 +28,7 @@ class Denoiser(Protocol):
 
 
 class Diffusion(nn.Module):
-    """The learned denoiser. `shape` is (channels, height, width); labels by `partial(model, label=...)`."""
+    """The learned denoiser. `shape` is (channels, height, width); labels by `model.given(label)`."""
 
     def __init__(
         self,
@@ -54,6 +55,10 @@ class Diffusion(nn.Module):
 
     def forward(self, x_t: Images, level: Level, label: Labels | None = None) -> Prediction:
         return self.read(self.output(x_t, level, label), x_t, level)
+
+    def given(self, label: Labels | None) -> Denoiser:
+        """The denoiser of images with these labels."""
+        return self if label is None else partial(self, label=label.to(self.device))
 
     def read(self, output: Output, x_t: Images, level: Level) -> Prediction:
         """What an output of the network says of x_t."""

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +13,12 @@ from unnoise.config import EvalConfig
 from unnoise.data.cache import Dataset, open_data
 from unnoise.data.transforms import to_float
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
-from unnoise.diffusion.model import Denoiser, clip_x0
+from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
 from unnoise.samplers.run import seeded_noise
 from unnoise.types import Images, Labels
+
+PROBES = 2  # of the trace, for each image
 
 Report = Callable[[int, int], object]  # called with the images just done, and how many there are in all
 
@@ -32,13 +33,13 @@ def bits_per_dim(config: EvalConfig, run: Run, report: Report = lambda *_: None)
     chosen = np.sort(np.random.default_rng(config.seed).permutation(len(dataset))[: config.n])
     prior, terms, exact, probing = [], [], [], []
     for images, labels, seeds in batches(run, dataset, chosen, config.batch):
-        known: Denoiser = run.model if labels is None else partial(run.model, label=labels)
+        known = run.model.given(labels)
         seen = clip_x0(known) if run.card.sampling.clip else known
         found = bound(seen, images, levels, variance=variance, randn_like=seeded_noise(seeds))
         prior.append(found.prior)
         terms.append(found.terms)
         if config.ode:
-            value, error = ode_bits_per_dim(known, images, levels, probes=2, randn_like=seeded_noise(seeds))
+            value, error = ode_bits_per_dim(known, images, levels, probes=PROBES, randn_like=seeded_noise(seeds))
             exact.append(value)
             probing.append(error)
         report(len(images), len(chosen))
@@ -54,7 +55,7 @@ def bits_per_dim(config: EvalConfig, run: Run, report: Report = lambda *_: None)
     }
     if config.ode:
         trace = torch.cat(probing).square().sum().sqrt().item() / len(chosen)
-        result["ode"] = mean_of(torch.cat(exact)) | {"error_of_the_trace": trace, "probes": 2}
+        result["ode"] = mean_of(torch.cat(exact)) | {"error_of_the_trace": trace, "probes": PROBES}
     return result | {
         "n": len(chosen),
         "data": {"name": dataset.name, "count": len(dataset), "fingerprint": dataset.fingerprint},
@@ -84,10 +85,9 @@ def batches(
     for start in range(0, len(chosen), size):
         indices = chosen[start : start + size]
         labels = dataset.labels(indices) if labelled else None
-        device = run.model.device
         yield (
-            to_float(torch.from_numpy(dataset.read(indices)).to(device)),
-            None if labels is None else torch.from_numpy(labels).to(device),
+            to_float(torch.from_numpy(dataset.read(indices)).to(run.model.device)),
+            None if labels is None else torch.from_numpy(labels),
             indices.tolist(),
         )
 

@@ -44,12 +44,10 @@ def scheduler_settings(card: Card, schedule: Schedule) -> dict[str, Any]:
         raise InputError(f"diffusers' DDPMScheduler has no target {card.target}; it knows {', '.join(theirs)}")
     if not torch.allclose(schedule.alpha.square() + schedule.sigma.square(), torch.ones(1, dtype=torch.float64)):
         raise InputError(f"diffusers' DDPMScheduler keeps the variance at 1, which schedule {card.schedule} does not")
-    made = registry.schedule.get(card.schedule)
-    options = {key: made.keywords[key] for key in made.keywords}  # type: ignore[attr-defined]
-    name = {ours: name for name, ours in SCHEDULES.items()}.get(made.func.__name__)  # type: ignore[attr-defined]
-    named = name is not None and set(options) <= {"T", "start", "end"}
-    defaults = {key: default for key, (_, default) in registry.options(made.func).items()}  # type: ignore[attr-defined]
-    ends = {f"beta_{end}": (defaults | options)[end] for end in ("start", "end") if end in defaults}
+    made, options = registry.schedule.get(card.schedule), registry.schedule.settings(card.schedule)
+    name = {ours: name for name, ours in SCHEDULES.items()}.get(made.func.__name__)
+    named = name is not None and set(made.keywords) <= {"T", "start", "end"}
+    ends = {f"beta_{end}": options[end] for end in ("start", "end") if end in options}
     spacing = card.sampling.spacing
     return {
         "num_train_timesteps": schedule.T,
@@ -66,8 +64,7 @@ def network_of(run: Run) -> Any:
     network = run.model.backbone
     if isinstance(network, UNet2D):
         return network.net
-    made = registry.backbone.get(run.card.backbone)
-    options = {key: default for key, (_, default) in registry.options(made.func).items()} | made.keywords  # type: ignore[attr-defined]
+    options = registry.backbone.settings(run.card.backbone)
     if not isinstance(network, UNet) or options["patch"] != 1 or options["up"] != "nearest":
         raise InputError(f"UNet2DModel of diffusers can't be {run.card.backbone}; train unet with patch=1, up=nearest")
     if any(width % options[name] for width in options["widths"] for name in ("groups", "head")):

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -68,11 +67,9 @@ def interval(text: str) -> tuple[float, float]:
 
 def denoiser(model: Diffusion, how: Sampling, labels: Labels | None, weaker: Diffusion | None) -> Denoiser:
     """The model with its labels, guided and clipped as asked for; `weaker` takes the place of the unlabelled model."""
-    known: Denoiser = model if labels is None else partial(model, label=labels.to(model.device))
+    known = model.given(labels)
     if how.guidance != 1:
-        poor: Denoiser = weaker or model
-        if weaker and weaker.classes and labels is not None:
-            poor = partial(weaker, label=labels.to(model.device))
+        poor = weaker.given(labels if weaker.classes else None) if weaker else model
         known = guide(known, poor, how.guidance, interval(how.guidance_interval))
     return clip_x0(known) if how.clip else known
 

@@ -86,4 +86,4 @@ class Silent(nn.Module):
 
 def learned_variance(objective: str) -> bool:
     """Whether the objective teaches the network a variance too, as it declares."""
-    return bool(registry.objective.facts.get(objective.partition(":")[0], {}).get("learned_variance"))
+    return bool(registry.objective.declared(objective).get("learned_variance"))
