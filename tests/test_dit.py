@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from diffusers import DiTTransformer2DModel
 from torch.testing import assert_close
 
 from unnoise import registry
@@ -56,3 +57,57 @@ def test_any_size_and_patch(shape, patch):
 def test_bad_options_are_refused(spec):
     with pytest.raises(InputError, match="dit: width"):
         registry.backbone.get(spec)(3)
+
+
+def twins(patch, size):
+    """A DiT of diffusers with random weights, and ours with the same."""
+    theirs = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=3,
+        out_channels=6,
+        num_layers=2,
+        sample_size=size,
+        patch_size=patch,
+        num_embeds_ada_norm=5,
+        norm_num_groups=1,
+        norm_eps=1e-6,
+    ).eval()
+    ours = registry.backbone.get(f"dit:width=16,depth=2,heads=2,patch={patch}")(3, 5, 6).eval()
+    for p in theirs.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    blocks = theirs.transformer_blocks
+    for block in blocks:  # they divide by one pair less than the paper's code, and each block embeds for itself
+        block.norm1.emb = blocks[0].norm1.emb
+        block.norm1.emb.time_proj.downscale_freq_shift = 0
+    pairs = [
+        (ours.conv_in, theirs.pos_embed.proj),
+        (ours.time.mlp[0], blocks[0].norm1.emb.timestep_embedder.linear_1),
+        (ours.time.mlp[2], blocks[0].norm1.emb.timestep_embedder.linear_2),
+        (ours.label, blocks[0].norm1.emb.class_embedder.embedding_table),
+        (ours.final.modulation, theirs.proj_out_1),
+    ]
+    for mine, block in zip(ours.blocks, blocks, strict=True):
+        pairs += [(mine.modulation, block.norm1.linear), (mine.attention.out, block.attn1.to_out[0])]
+        pairs += [(mine.mlp[0], block.ff.net[0].proj), (mine.mlp[2], block.ff.net[2])]
+        whole = [getattr(block.attn1, name).state_dict() for name in ("to_q", "to_k", "to_v")]
+        mine.attention.qkv.load_state_dict({k: torch.cat([part[k] for part in whole]) for k in ("weight", "bias")})
+    for mine, other in pairs:
+        mine.load_state_dict(other.state_dict())
+    by_pixel = theirs.proj_out_2.state_dict()  # they put the channels of a pixel side by side, we the pixels of one
+    ours.final.out.load_state_dict(
+        {k: v.unflatten(0, (patch**2, 6)).transpose(0, 1).flatten(0, 1) for k, v in by_pixel.items()}
+    )
+    return ours, theirs
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("patch", "size"), [(1, 4), (2, 8), (4, 16)])
+def test_it_is_that_of_diffusers(patch, size):
+    ours, theirs = twins(patch, size)
+    x, time, label = torch.randn(6, 3, size, size), torch.tensor([0, 1, 7, 300, 998, 999]), torch.arange(6) % 5
+    expected = theirs(x, time, label).sample
+    assert expected.abs().max() > 0.1
+    assert_close(ours(x, time.float(), label), expected, rtol=0, atol=1e-4)
+    nobody = torch.full_like(label, 5)  # their row for no class
+    assert_close(ours(x, time.float()), theirs(x, time, nobody).sample, rtol=0, atol=1e-4)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import DDPMScheduler, EulerDiscreteScheduler
+from diffusers import DDPMScheduler, EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_ddpm import rescale_zero_terminal_snr
 from torch.testing import assert_close
 
@@ -337,12 +337,6 @@ def test_zero_snr_is_that_of_diffusers():
     assert ours.alpha[-1] == 0
 
 
-def test_given_betas():
-    theirs = DDPMScheduler(beta_schedule="sigmoid", num_train_timesteps=20)
-    values = "-".join(f"{float(beta):.9g}" for beta in theirs.betas)
-    close(schedule(f"betas:values={values}").alphas_cumprod, theirs.alphas_cumprod, 1e-6)
-
-
 @pytest.mark.parametrize(
     ("spec", "theirs"),
     [("linear", "linear"), ("cosine", "squaredcos_cap_v2"), ("scaled_linear:start=0.0001,end=0.02", "scaled_linear")],
@@ -352,6 +346,31 @@ def test_schedules_agree_with_diffusers(spec, theirs, T):
     """Theirs is made of float32 betas: the agreement is that of float32."""
     expected = DDPMScheduler(num_train_timesteps=T, beta_schedule=theirs).alphas_cumprod
     close(schedule(f"{spec}{',' if ':' in spec else ':'}T={T}").alphas_cumprod, expected, 1e-6)
+
+
+def test_flow_is_that_of_diffusers():
+    """Their sigmas, float32, are the whole of it."""
+    close(schedule("flow").sigma.flip(0), FlowMatchEulerDiscreteScheduler().sigmas[:1000], 1e-6)
+
+
+def test_laplace_of_diffusers_takes_alpha_for_its_square():
+    """Their alpha-bar is the alpha of b = 0.5, over its value at their start; every second level is one of ours.
+
+    The quantile of level k of 500 is (2 k + 1) / 1000, that of their level 2 k; they add 1e-6 inside the logarithm.
+    """
+    start = torch.sigmoid(torch.tensor(-0.5 * math.log(1e-6), dtype=f64)).sqrt()
+    theirs = DDPMScheduler(beta_schedule="laplace").alphas_cumprod[::2]
+    ours = schedule("laplace:T=500,b=0.5")
+    close(ours.alpha / start, theirs, 1e-4)
+    assert (ours.alphas_cumprod - theirs).abs().max() > 0.2
+
+
+def test_sigmoid_of_diffusers_is_another_function():
+    """Theirs is of the betas, ours of alphas_cumprod (Jabri et al. 2022): far apart, and both can be had here."""
+    theirs = DDPMScheduler(beta_schedule="sigmoid")
+    values = "-".join(f"{float(beta):.9g}" for beta in theirs.betas)
+    close(schedule(f"betas:values={values}").alphas_cumprod, theirs.alphas_cumprod, 1e-6)
+    assert (schedule("sigmoid").alphas_cumprod - theirs.alphas_cumprod).abs().max() > 0.2
 
 
 @pytest.mark.parametrize("name", ["trailing", "leading", "linspace"])

@@ -292,7 +292,7 @@ def declared(spec):
     return registry.sampler.facts[spec.partition(":")[0]]
 
 
-@pytest.mark.parametrize("spec", SAMPLERS)
+@pytest.mark.parametrize("spec", [spec for spec in SAMPLERS if not declared(spec).get("adaptive")])
 def test_evaluations_are_those_declared(spec):
     calls = 0
 
@@ -342,24 +342,24 @@ def test_weak_order(spec):
         assert -0.15 < math.log2(coarse / fine) - declared(spec)["order"] < 0.5
 
 
-@pytest.mark.parametrize("spec", [spec for spec in SAMPLERS if is_deterministic(spec)])
+@pytest.mark.parametrize(
+    "spec", [spec for spec in SAMPLERS if is_deterministic(spec) and not declared(spec).get("adaptive")]
+)
 def test_order_of_the_solvers(spec):
-    """Doubling the steps divides the error by 2^order, as declared; the third order nears it from above.
+    """Doubling the steps divides the error by 2^order, as declared: what is apart from that falls with the steps.
 
-    Beyond these steps dpmpp_3m falls to order 2, which is that of its first two steps.
+    From nearly pure noise. Further in, what the first steps of dpmpp_3m and unipc do not know yet would show.
     """
     order = declared(spec)["order"]
-    first, last = schedule("linear").level(800.5), schedule("linear").level(50.25)
+    first, last = schedule("linear").level(990.5), schedule("linear").level(100.25)
     x = GAUSSIAN.draw(16, first)
     exact = GAUSSIAN.flow(x, first, last)
     errors = [
         (steps_of(spec, GAUSSIAN, x, between(first, last, steps))[-1].x - exact).square().mean().sqrt()
         for steps in (20, 40, 80, 160, 320)
     ]
-    first_doubling, *doublings = (math.log2(coarse / fine) - order for coarse, fine in pairwise(errors))
-    assert -0.2 < first_doubling < 0.5
-    for apart in doublings:
-        assert abs(apart) < (0.15 if order < 3 else 0.3)
+    for (coarse, fine), most in zip(pairwise(errors), (0.35, 0.2, 0.1, 0.06), strict=True):
+        assert abs(math.log2(coarse / fine) - order) < most
 
 
 # Of 100 steps: the first leaves hardly any image, and the last hardly any noise, or a sample may end between two points

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from jaxtyping import Float64
-from torch import Tensor, tensor
+from torch import Tensor, atan2, hypot, tensor
 from torch import float64 as f64
 
 
@@ -32,6 +32,19 @@ class Level:
     def half_log_snr(self) -> Float64[Tensor, "*b1"]:
         """log(alpha / sigma), the lambda of DPM-Solver; +inf at the clean level."""
         return (self.alpha / self.sigma).log()
+
+    @property
+    def norm(self) -> Float64[Tensor, "*b1"]:
+        """Length of (alpha, sigma): 1 where the variance is preserved."""
+        return hypot(self.alpha, self.sigma)
+
+    @property
+    def angle(self) -> Float64[Tensor, "*b1"]:
+        """Direction of (alpha, sigma): 0 is the clean image, pi / 2 pure noise; where the ODE has no singular end.
+
+        Of y = x / norm, d y / d angle is cos(angle) eps - sin(angle) x0; Salimans & Ho 2022 (arXiv:2202.00512).
+        """
+        return atan2(self.sigma, self.alpha)
 
 
 CLEAN = Level(time=tensor(-1.0, dtype=f64), alpha=tensor(1.0, dtype=f64), sigma=tensor(0.0, dtype=f64))

@@ -124,11 +124,11 @@ def ode_log_density(
     by KL(q(x) || normal) there on average, less than L_T of the bound.
     """
     signs = [torch.where(randn_like(x) < 0, -1.0, 1.0).to(x) for _ in range(probes)]
-    y, gain = to_noise(denoise, x / norm(levels[-1]).to(x), levels[::-1], signs)
+    y, gain = to_noise(denoise, x / levels[-1].norm.to(x), levels[::-1], signs)
     normal = -(y.square() + math.log(2 * math.pi)).sum(dim=(1, 2, 3)) / 2
     value = gain.mean(dim=0)
     variance = (gain - value).square().sum(dim=0) / (torch.tensor(probes - 1) * probes)
-    return Estimate(normal + value - x[0].numel() * norm(levels[-1]).log().to(x), variance.sqrt())
+    return Estimate(normal + value - x[0].numel() * levels[-1].norm.log().to(x), variance.sqrt())
 
 
 def ode_bits_per_dim(
@@ -157,14 +157,11 @@ def ode_bits_per_dim(
 def to_noise(
     denoise: Denoiser, y: Images, levels: Sequence[Level], signs: Sequence[Images]
 ) -> tuple[Images, Float[Tensor, "probes b"]]:
-    """Heun's steps between levels, of y = x / hypot(alpha, sigma) and, for each probe, what log p(y) loses on the way.
-
-    In the angle phi = atan2(sigma, alpha), finite at pure noise: dy / dphi = v, and log p(y) falls by div v.
-    """
+    """Heun's steps in `level.angle`, of y = x / norm and, for each probe, what log p(y) loses on the way: div v."""
     rate, trace = velocity(denoise, y, levels[0], signs)
     lost = torch.zeros_like(trace)
     for t, u in pairwise(levels):
-        step, before = (angle(u) - angle(t)).to(y), trace
+        step, before = (u.angle - t.angle).to(y), trace
         guess, _ = velocity(denoise, y + step * rate, u, [])
         y = y + step * (rate + guess) / 2
         rate, trace = velocity(denoise, y, u, signs)
@@ -175,21 +172,13 @@ def to_noise(
 def velocity(
     denoise: Denoiser, y: Images, level: Level, signs: Sequence[Images]
 ) -> tuple[Images, Float[Tensor, "probes b"]]:
-    """V = cos(phi) eps - sin(phi) x0, and Hutchinson's estimates of its divergence; Song et al. 2021, eq. 40."""
+    """The slope in `level.angle`, and Hutchinson's estimates of its divergence; Song et al. 2021, eq. 40."""
     with torch.set_grad_enabled(bool(signs)):
         y = y.detach().requires_grad_(bool(signs))
-        predicted = denoise(norm(level).to(y) * y, level)
-        v = angle(level).cos().to(y) * predicted.eps - angle(level).sin().to(y) * predicted.x0
+        predicted = denoise(level.norm.to(y) * y, level)
+        v = level.angle.cos().to(y) * predicted.eps - level.angle.sin().to(y) * predicted.x0
     trace = y.new_empty(len(signs), len(y))
     for i, sign in enumerate(signs):
         (pulled,) = torch.autograd.grad(v, y, sign, retain_graph=i + 1 < len(signs))
         trace[i] = (pulled * sign).sum(dim=(1, 2, 3))
     return v.detach(), trace
-
-
-def angle(level: Level) -> Float64[Tensor, ""]:
-    return torch.atan2(level.sigma, level.alpha)
-
-
-def norm(level: Level) -> Float64[Tensor, ""]:
-    return torch.hypot(level.alpha, level.sigma)

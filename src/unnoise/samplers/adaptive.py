@@ -1,0 +1,85 @@
+"""Heun on the probability-flow ODE with steps as long as a tolerance allows, chosen for each image."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import TypeAlias
+
+import torch
+from jaxtyping import Float64, Shaped
+from torch import Tensor
+
+from unnoise.diffusion.model import Denoiser
+from unnoise.diffusion.schedule import Levels, Schedule
+from unnoise.errors import InputError
+from unnoise.registry import sampler
+from unnoise.samplers.step import Step
+from unnoise.types import Images, RandnLike
+
+Angles: TypeAlias = Float64[Tensor, " b"]  # one for each image, on the CPU
+Look: TypeAlias = Callable[[Images, Angles], tuple[Images, Images]]
+
+FIRST = 0.1  # radians of the quarter circle from noise to image
+SHORTEST = 3e-3  # of the angle: nothing changes faster than the noise left, and the number of steps is bounded
+
+
+@sampler.declare(order=2, adaptive=True)
+def adaptive(
+    denoise: Denoiser,
+    x: Images,
+    levels: Levels,
+    *,
+    tolerance: float = 0.02,
+    randn_like: RandnLike = torch.randn_like,  # noqa: ARG001  # deterministic
+) -> Iterator[Step]:
+    """Jolicoeur-Martineau et al. 2021 (arXiv:2105.14080), algorithm 1 on the ODE: each image has its own steps.
+
+    The ODE is that of y = x / norm in `level.angle`, whose slope v is finite at both ends. The exponent of the step
+    control is 1/2, that of an error in h^2.
+
+    tolerance: of the difference between Euler and Heun in one step, of pixels about 1 in size. The given levels are
+    landed on exactly: one step (of the grid) leaves every choice to the tolerance.
+    """
+    if not tolerance > 0:
+        raise InputError(f"adaptive: tolerance is above 0, got {tolerance}")
+    look = partial(seen, denoise, levels.schedule)
+    y, angle = x / levels[0].norm.to(x), levels[0].angle.repeat(len(x))
+    x0, v = look(y, angle)
+    h = torch.full_like(angle, FIRST)
+    for s in levels[1:]:
+        goal = s if s.sigma > 0 else levels.schedule.level(0)
+        while (angle > goal.angle).any():
+            y, angle, h = attempt(look, y, v, angle, goal.angle, h, tolerance)
+            x0, v = look(y, angle)
+        yield Step(s.norm.to(y) * y if s.sigma > 0 else x0, x0, s)
+
+
+def attempt(
+    look: Look, y: Images, v: Images, angle: Angles, end: Float64[Tensor, ""], h: Angles, tolerance: float
+) -> tuple[Images, Angles, Angles]:
+    """Each image after a step of at most h: further on, or where it was if the error is above 1; and the next h."""
+    shortest = SHORTEST * angle
+    h = torch.maximum(h, shortest)
+    whole = h < angle - end  # else it lands on the end
+    ahead = torch.where(whole, angle - h, end)
+    step = angle - ahead
+    euler = y - wide(step).to(y) * v
+    heun = y - wide(step).to(y) * (v + look(euler, ahead)[1]) / 2
+    pixel = torch.maximum(y.abs(), heun.abs()).clamp(min=1)
+    error = ((heun - euler) / (tolerance * pixel)).square().mean(dim=(1, 2, 3)).sqrt().cpu().double()
+    error = error.nan_to_num(nan=0.0, posinf=0.0)  # there is no going on from these: let them pass
+    good = (error <= 1) | (h <= shortest)
+    longer = step * (0.9 / error.sqrt()).clamp(0.2, 5)
+    h = torch.where(good & ~whole, torch.maximum(h, longer), longer)
+    moved = good & (step > 0)
+    return torch.where(wide(moved).to(y.device), heun, y), torch.where(moved, ahead, angle), h
+
+
+def seen(denoise: Denoiser, schedule: Schedule, y: Images, angle: Angles) -> tuple[Images, Images]:
+    """x0, and the slope of y in the angle there."""
+    level = schedule.at(-angle.tan().log())
+    x0, eps, _ = denoise(level.norm.to(y) * y, level)
+    return x0, level.angle.cos().to(y) * eps - level.angle.sin().to(y) * x0
+
+
+def wide(each: Shaped[Tensor, " b"]) -> Shaped[Tensor, "b 1 1 1"]:
+    return each.reshape(-1, 1, 1, 1)
