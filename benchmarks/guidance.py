@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from judge import accuracy, features, kid, pictures, train
+from judge import accuracy, features, kept, kid, pictures
 
 import unnoise
 from unnoise.pictures import grid
@@ -24,11 +24,11 @@ def main(path: str, train_file: str, held_out: str, out: str, n: int = 2000) -> 
     names = list(run.card.classes)
     images, labels = pictures(Path(train_file), names)
     real, real_labels = pictures(Path(held_out), names)
-    judge = train(images, labels, str(run.model.device))
+    judge = kept(folder / "judge.safetensors", images, labels, str(run.model.device))
     known, on_real = features(judge, real), accuracy(judge, real, real_labels)
     print(f"judge: {on_real:.1%} of the held-out pictures")
     for how in SETTINGS:
-        drawn = unnoise.sample(run, n, batch=1000, **how).cpu()
+        drawn = unnoise.sample(run, n, batch=250, **how).cpu()
         value, error = kid(features(judge, drawn), known)
         rows.append(
             {**how, "accuracy": accuracy(judge, drawn, torch.arange(n) % len(names)), "kid": value, "error": error}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,10 +13,11 @@ BATCH, EPOCHS, WIDTH = 128, 4, 64
 
 
 def pictures(path: Path, names: list[str]) -> tuple[Tensor, Tensor]:
-    """Images of an npz file in [-1, 1], [n, 1, h, w], and the indices of their labels."""
+    """Images of an npz file in [-1, 1], [n, c, h, w], and the indices of their labels."""
     with np.load(path) as file:
-        images, labels = file["images"], file["labels"]
-    return torch.from_numpy(images)[:, None] / 127.5 - 1, torch.tensor([names.index(name) for name in labels])
+        images, labels = torch.from_numpy(file["images"]), file["labels"]
+    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
+    return images / 127.5 - 1, torch.tensor([names.index(name) for name in labels])
 
 
 class Judge(nn.Module):
@@ -52,6 +54,15 @@ def train(images: Tensor, labels: Tensor, device: str, seed: int = 0) -> Judge:
             optimizer.step()
             course.step()
     return judge.eval().requires_grad_(requires_grad=False)
+
+
+def kept(path: Path, images: Tensor, labels: Tensor, device: str) -> Judge:
+    """The judge of this file, trained and written there if there is none yet: every sitting has the same one."""
+    if not path.exists():
+        save_model(train(images, labels, device), path)
+    judge = Judge(images.shape[1], int(labels.max()) + 1)
+    load_model(judge, path)
+    return judge.to(device).eval().requires_grad_(requires_grad=False)
 
 
 def features(judge: Judge, images: Tensor) -> Tensor:

@@ -1,18 +1,21 @@
 """Quality against the number of network evaluations, for every sampler: one run, one judge, the same seeds.
 
-    python benchmarks/samplers.py RUN TRAIN.npz HELD-OUT.npz OUT [N]
+    python benchmarks/samplers.py RUN TRAIN.npz HELD-OUT.npz OUT [-n 1000] [--spacings karras] [--samplers ddim unipc]
 
-draws N pictures (2000) a cell, and writes OUT/samplers.json, OUT/samplers.md and OUT/samplers.png. KID x 1000 against
-the held-out pictures, in the features of a classifier trained here on TRAIN.npz; smaller is better.
+writes OUT/samplers.json, OUT/samplers.md and OUT/samplers.png. Started again, it goes on with the cells that are not in
+OUT/samplers.json yet. KID x 1000 against the held-out pictures, in the features of a classifier trained here on
+TRAIN.npz; smaller is better.
 """
 
+import argparse
 import json
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from judge import accuracy, features, kid, pictures, train
+from judge import accuracy, features, kept, kid, pictures
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
@@ -26,14 +29,14 @@ SAMPLERS = (
     "ddim",
     "dpmpp_2m",
     "dpmpp_3m",
+    "unipc",
     "heun",
     "heun:churn=10",
     "dpmpp_2m_sde",
     "euler_maruyama",
     "predictor_corrector",
 )
-WITH_KARRAS = ("ddpm", "ddim", "dpmpp_3m", "heun", "heun:churn=10", "dpmpp_2m_sde")
-SPACINGS = ("leading", "linspace", "quadratic", "log_snr", "karras")
+TOLERANCES = (0.3, 0.1, 0.05, 0.02, 0.003)  # of adaptive: its evaluations are what they take
 
 
 def draw(run: unnoise.Run, n: int, **how: object) -> tuple[torch.Tensor, float]:
@@ -46,81 +49,114 @@ def draw(run: unnoise.Run, n: int, **how: object) -> tuple[torch.Tensor, float]:
 
     with_count = network.register_forward_pre_hook(count)
     try:
-        images = unnoise.sample(run, n, batch=1000, **how).cpu()
+        images = unnoise.sample(run, n, batch=250, **how).cpu()
     finally:
         with_count.remove()
     return images, calls / n
 
 
-def main(path: str, train_file: str, held_out: str, out: str, n: int = 2000) -> None:
-    run, folder = unnoise.load(path), Path(out)
+def cells(samplers: list[str], spacings: list[str]) -> Iterator[dict[str, Any]]:
+    """What is measured: each sampler at each budget with each spacing, and adaptive at each tolerance."""
+    for spacing in spacings:
+        for spec in samplers:
+            each = registry.sampler.declared(spec)["evaluations"]
+            for budget in BUDGETS:
+                yield {"sampler": spec, "spacing": spacing, "steps": -(-budget // each), "budget": budget}
+    for tolerance, budget in zip(TOLERANCES, BUDGETS, strict=True):
+        spec = f"adaptive:tolerance={tolerance}"
+        yield {"sampler": spec, "spacing": "trailing", "steps": 1, "budget": budget}
+
+
+def main(arguments: argparse.Namespace) -> None:
+    run, folder, n = unnoise.load(arguments.run), Path(arguments.out), arguments.n
     folder.mkdir(parents=True, exist_ok=True)
     device, names = str(run.model.device), list(run.card.classes)
-    images, labels = pictures(Path(train_file), names)
-    real, real_labels = pictures(Path(held_out), names)
-    judge = train(images, labels, device)
+    images, labels = pictures(Path(arguments.train), names)
+    real, real_labels = pictures(Path(arguments.held_out), names)
+    judge = kept(folder / "judge.safetensors", images, labels, device)
     known = features(judge, real)
-    floor = kid(features(judge, images[torch.randperm(len(images))[:n]]), known)
-    print(f"judge: {accuracy(judge, real, real_labels):.1%} of the held-out pictures; KID of {n} real ones {floor}")
-    rows = []
-    for spec, spacing, budget in (
-        [(s, "trailing", b) for s in SAMPLERS for b in BUDGETS]
-        + [("dpmpp_2m", spacing, budget) for spacing in SPACINGS for budget in BUDGETS[:4]]
-        + [(spec, "karras", budget) for spec in WITH_KARRAS for budget in BUDGETS]
-    ):
-        each = registry.sampler.declared(spec)["evaluations"]
-        steps, begun = -(-budget // each), time.monotonic()
+    torch.manual_seed(0)
+    about = {
+        "run": dict(run.card.data),
+        "trained": run.card.training["images"],
+        "backbone": run.card.backbone,
+        "n": n,
+        "device": device,
+        "judge": accuracy(judge, real, real_labels),
+        "floor": kid(features(judge, images[torch.randperm(len(images))[:n]]), known),
+    }
+    results = folder / "samplers.json"
+    before = json.loads(results.read_text()) if results.exists() else {**about, "rows": []}
+    if before["run"] != about["run"] or before["n"] != n or before["trained"] != about["trained"]:
+        raise SystemExit(f"{results} is of another run or number of pictures: choose another OUT")
+    print(f"judge: {about['judge']:.1%} of the held-out pictures; KID of {n} real ones {about['floor']}")
+    rows = before["rows"]
+    for cell in cells(arguments.samplers, arguments.spacings):
+        if any(cell.items() <= row.items() for row in rows):
+            continue
+        begun = time.monotonic()
         try:
-            drawn, evaluations = draw(run, n, sampler=spec, spacing=spacing, steps=steps)
+            drawn, evaluations = draw(run, n, **{key: value for key, value in cell.items() if key != "budget"})
         except unnoise.InputError as error:  # such as a first level that still holds much of the image
-            print(f"{spec} {spacing} {budget}: {error}")
+            print(f"{cell}: {error}")
             continue
-        seconds, finite = time.monotonic() - begun, bool(drawn.isfinite().all())
+        seconds = time.monotonic() - begun
         value, error = kid(features(judge, drawn), known)
-        row = {"sampler": spec, "spacing": spacing, "budget": budget, "steps": steps, "evaluations": evaluations}
-        rows.append(row | {"kid": value, "error": error, "finite": finite, "seconds": seconds})
-        print(
-            f"{spec:24} {spacing:9} {evaluations:6.1f}  KID x 1000 {1000 * value:7.2f} +- {1000 * error:.2f}",
-            flush=True,
-        )
-    about = {"run": dict(run.card.data), "backbone": run.card.backbone, "n": n, "floor": floor, "device": device}
-    (folder / "samplers.json").write_text(json.dumps({**about, "rows": rows}, indent=1))
-    (folder / "samplers.md").write_text(table(rows, floor))
-    plot(rows, folder / "samplers.png")
+        correct = accuracy(judge, drawn, torch.arange(n) % len(names))
+        found = {"evaluations": evaluations, "kid": value, "error": error, "accuracy": correct}
+        rows.append(cell | found | {"finite": bool(drawn.isfinite().all()), "seconds": seconds})
+        print(f"{cell['sampler']:24} {cell['spacing']:9} {evaluations:6.1f}  {shown(rows[-1])}", flush=True)
+        results.write_text(json.dumps({**about, "rows": rows}, indent=1))
+        (folder / "samplers.md").write_text(table(rows, about["floor"]))
+        plot(rows, folder / "samplers.png")
 
 
-def table(rows: list[dict], floor: tuple[float, float]) -> str:
-    """Markdown: a row for each sampler (and spacing), a column for each budget."""
-    kinds = list(dict.fromkeys((row["sampler"], row["spacing"]) for row in rows))
+def shown(row: dict[str, Any]) -> str:
+    return f"{1000 * row['kid']:.0f} ± {1000 * row['error']:.0f}"
+
+
+def table(rows: list[dict[str, Any]], floor: tuple[float, float]) -> str:
+    """Markdown: a row for each sampler and spacing, a column for each budget; adaptive with its own evaluations."""
+    fixed = [row for row in rows if not row["sampler"].startswith("adaptive")]
     lines = ["| sampler | spacing | " + " | ".join(map(str, BUDGETS)) + " |", "|---|---|" + "---:|" * len(BUDGETS)]
-    for kind in kinds:
-        found = {row["budget"]: row for row in rows if (row["sampler"], row["spacing"]) == kind}
-        cells = [
-            f"{1000 * found[b]['kid']:.2f} ± {1000 * found[b]['error']:.2f}" if b in found else "" for b in BUDGETS
-        ]
-        lines.append(f"| {kind[0]} | {kind[1]} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", f"Real pictures: {1000 * floor[0]:.2f} ± {1000 * floor[1]:.2f}.", ""])
+    for kind in dict.fromkeys((row["sampler"], row["spacing"]) for row in fixed):
+        found = {row["budget"]: row for row in fixed if (row["sampler"], row["spacing"]) == kind}
+        each = [shown(found[budget]) if budget in found else "" for budget in BUDGETS]
+        lines.append(f"| {kind[0]} | {kind[1]} | " + " | ".join(each) + " |")
+    own = [f"{row['sampler']} takes {row['evaluations']:.0f}: {shown(row)}" for row in rows if row not in fixed]
+    return "\n".join([*lines, "", *own, f"Real pictures: {1000 * floor[0]:.0f} ± {1000 * floor[1]:.0f}.", ""])
 
 
-def plot(rows: list[dict], path: Path) -> None:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.subplots()
-    for spec, colour in zip(SAMPLERS, colormaps["tab20"].colors, strict=False):
-        found = [row for row in rows if row["sampler"] == spec and row["spacing"] == "trailing"]
-        if not found:
-            continue
-        axes.plot(
-            [row["evaluations"] for row in found],
-            [1000 * row["kid"] for row in found],
-            marker="o",
-            label=spec,
-            color=colour,
-        )
-    axes.set(xscale="log", yscale="log", xlabel="network evaluations", ylabel="KID x 1000 (smaller is better)")
-    axes.set_xticks(BUDGETS, map(str, BUDGETS))
-    axes.legend(ncols=2)
-    figure.savefig(path, dpi=120)
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """A panel for each of the spacings; adaptive, which makes its own levels, in each."""
+    spacings = list(dict.fromkeys(row["spacing"] for row in rows if not row["sampler"].startswith("adaptive")))
+    figure = Figure(figsize=(6 * len(spacings) + 2, 5), layout="constrained")
+    panels = figure.subplots(1, len(spacings), sharey=True, squeeze=False)[0]
+    names = list(dict.fromkeys(row["sampler"].partition(":tolerance")[0] for row in rows))
+    for axes, spacing in zip(panels, spacings, strict=True):
+        for name, colour in zip(names, colormaps["tab20"].colors, strict=False):
+            found = [
+                row
+                for row in rows
+                if row["sampler"].partition(":tolerance")[0] == name
+                and (row["spacing"] == spacing or name == "adaptive")
+            ]
+            across, up = [row["evaluations"] for row in found], [1000 * row["kid"] for row in found]
+            axes.plot(across, up, marker="o", label=name, color=colour)
+        axes.set(xscale="log", yscale="log", xlabel="network evaluations", title=f"spacing {spacing}")
+        axes.set_xticks(BUDGETS, map(str, BUDGETS))
+        axes.minorticks_off()
+        axes.grid(visible=True, alpha=0.25)
+    panels[0].set_ylabel("KID x 1000 (smaller is better)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right")
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5], *map(int, sys.argv[5:6]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("run", "train", "held_out", "out"):
+        parser.add_argument(name)
+    parser.add_argument("-n", type=int, default=2000, help="pictures a cell")
+    parser.add_argument("--spacings", nargs="+", default=["trailing", "karras"])
+    parser.add_argument("--samplers", nargs="+", default=[*SAMPLERS])
+    main(parser.parse_args())

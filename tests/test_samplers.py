@@ -281,11 +281,13 @@ def test_deterministic_samplers_follow_the_probability_flow(spec):
 
 def between(first, last, steps):
     """Levels evenly spaced in half_log_snr, both ends included and neither clean."""
-    table = schedule("linear")
     lam = torch.linspace(first.half_log_snr, last.half_log_snr, steps + 1, dtype=torch.float64)
-    return Levels(
-        tuple(Level(table.time(x), torch.sigmoid(2 * x).sqrt(), torch.sigmoid(-2 * x).sqrt()) for x in lam), table
-    )
+    return Levels(tuple(map(preserving, lam)), schedule("linear"))
+
+
+def preserving(lam):
+    """The level of that half_log_snr where the variance is preserved, and its time on the linear schedule."""
+    return Level(schedule("linear").time(lam), torch.sigmoid(2 * lam).sqrt(), torch.sigmoid(-2 * lam).sqrt())
 
 
 def declared(spec):

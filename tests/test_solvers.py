@@ -1,4 +1,4 @@
-"""UniPC and adaptive steps, each against its own theory; and agreement of more samplers with those of diffusers."""
+"""DPM-Solver++, UniPC and adaptive steps, each against its paper; more samplers against those of diffusers."""
 
 import math
 from itertools import pairwise
@@ -25,12 +25,14 @@ from test_samplers import (
     between,
     diffusion,
     exact_table,
+    preserving,
     replay,
     schedule,
     steps_of,
     their_states,
 )
 from unnoise.diffusion.level import CLEAN
+from unnoise.diffusion.model import Prediction
 from unnoise.diffusion.schedule import Levels
 from unnoise.errors import InputError
 from unnoise.samplers.ddim import invert
@@ -44,6 +46,49 @@ def error(spec, levels, x):
     """Root mean square distance at the end to the exact flow of Gaussian data."""
     *_, last = steps_of(spec, GAUSSIAN, x, levels)
     return float((last.x - GAUSSIAN.flow(x, levels[0], levels[-1])).square().mean().sqrt())
+
+
+# DPM-Solver++
+
+
+def by_the_paper(name, x, x0, lam, z):
+    """Lu et al. 2022 (arXiv:2211.01095) literally: from level 0 of lam to 1, knowing x0 at 0, -1 and -2 of them."""
+    alpha, sigma = torch.sigmoid(2 * lam).sqrt(), torch.sigmoid(-2 * lam).sqrt()
+    h, r = lam[1] - lam[0], (lam[0] - lam[-1]) / (lam[1] - lam[0])
+    if name == "dpmpp_1s":  # eq. 8, k = 1
+        return sigma[1] / sigma[0] * x - alpha[1] * (torch.exp(-h) - 1) * x0[0]
+    D = (1 + 1 / (2 * r)) * x0[0] - 1 / (2 * r) * x0[-1]  # algorithm 2
+    if name == "dpmpp_2m":
+        return sigma[1] / sigma[0] * x - alpha[1] * (torch.exp(-h) - 1) * D
+    if name == "dpmpp_2m_sde":  # section 5
+        mean = sigma[1] / sigma[0] * torch.exp(-h) * x + alpha[1] * (1 - torch.exp(-2 * h)) * D
+        return mean + sigma[1] * (1 - torch.exp(-2 * h)).sqrt() * z
+    nodes, masses = np.polynomial.legendre.leggauss(40)  # dpmpp_3m: eq. 7, of the parabola through the three images
+    total = torch.zeros_like(x)
+    for node, mass in zip(nodes, masses, strict=True):
+        at = lam[0] + h * (node + 1) / 2
+        parabola = sum(
+            x0[i] * math.prod((at - lam[j]) / (lam[i] - lam[j]) for j in (0, -1, -2) if j != i) for i in (0, -1, -2)
+        )
+        total += mass / 2 * h * torch.exp(at) * parabola
+    return sigma[1] / sigma[0] * x + sigma[1] * total
+
+
+@pytest.mark.parametrize("name", ["dpmpp_1s", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde"])
+def test_dpm_solver_is_the_papers_formulas(name):
+    """One step of each, the last of three, from images that nothing but chance relates."""
+    lam = torch.tensor([-0.7, -0.2, 0.1, 0.9], dtype=torch.float64)
+    levels = Levels(tuple(map(preserving, lam)), schedule("linear"))
+    seen, z = torch.randn(3, 1, *SHAPE, dtype=torch.float64), torch.randn(1, *SHAPE, dtype=torch.float64)
+    queue = iter(seen)
+
+    def denoise(x, level):
+        x0 = next(queue)
+        return Prediction(x0, (x - level.alpha * x0) / level.sigma)
+
+    *_, before, last = steps_of(name, denoise, torch.zeros_like(z), levels, lambda _: z)
+    expected = by_the_paper(name, before.x, {0: seen[2], -1: seen[1], -2: seen[0]}, lam.roll(-2), z)
+    assert_close(last.x, expected, rtol=0, atol=1e-12)
 
 
 # UniPC
