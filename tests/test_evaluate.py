@@ -39,7 +39,7 @@ def world(tmp_path_factory):
 
 
 def measured(world, run="simple", **more):
-    return bits_per_dim(EvalConfig(run, **{"n": 6, "steps": 5, **more}), load(world / run, "cpu"))
+    return bits_per_dim(EvalConfig(run, **{"n": 6, "levels": 5, **more}), load(world / run, "cpu"))
 
 
 def test_numbers_are_those_of_the_functions(world):
@@ -82,9 +82,9 @@ def test_learned_variance_is_used_where_there_is_one(world):
 
 def test_command_prints_and_keeps_everything(world, capsys):
     file = world / "bits.json"
-    asked = ["eval", str(world / "hybrid"), "-n", "4", "--steps", "3", "--variance", "learned", "--json", str(file)]
-    assert main(asked) == 0
-    said, kept = capsys.readouterr().out, json.loads(file.read_text())
+    asked = ["eval", str(world / "hybrid"), "--metrics", "bpd", "-n", "4", "--levels", "3", "--variance", "learned"]
+    assert main([*asked, "--json", str(file)]) == 0
+    said, kept = capsys.readouterr().out, json.loads(file.read_text())["bpd"]
     assert f"bound   {kept['bound']['mean']:.4f} +- " in said
     assert "variance learned, 3 levels" in said
     assert "those of the training: not held out" in said
@@ -92,7 +92,8 @@ def test_command_prints_and_keeps_everything(world, capsys):
 
 
 @pytest.mark.parametrize(
-    ("more", "message"), [({"n": 0}, "got 0"), ({"steps": 0}, "got 0"), ({"data": "nowhere"}, "nowhere")]
+    ("more", "message"),
+    [({"levels": 0}, "got 0"), ({"variance": "learned"}, "learned none"), ({"data": "nowhere"}, "nowhere")],
 )
 def test_bad_wishes_are_refused(world, more, message):
     with pytest.raises(InputError, match=message):

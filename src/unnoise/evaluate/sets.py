@@ -1,0 +1,119 @@
+"""Sets of pictures to measure: those a run draws, and those of any data; streamed, never held as a whole."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from unnoise.checkpoint import WEIGHTS, Run, save_tensors
+from unnoise.config import EvalConfig, SampleConfig
+from unnoise.data.cache import Dataset, default_cache, open_data
+from unnoise.errors import InputError
+from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels, sha256
+from unnoise.evaluate.statistics import Statistics
+from unnoise.sampling import batches, resolve
+
+Report = Callable[[str, int, int], object]  # what is done, pictures just done, pictures in all
+FORMAT = 1  # of the kept statistics: raise it whenever they change
+
+
+class Pictures(NamedTuple):
+    """A set that can be streamed once, and what must be told beside any score of it."""
+
+    stream: Iterator[Eight]
+    n: int
+    channels: int
+    about: dict[str, Any]
+    key: str | None = None  # under which its statistics are kept, where they may be
+
+
+def data_of(config: EvalConfig, run: Run) -> Dataset:
+    """The pictures named, or those of the training, fitted to the run's size and channels."""
+    trained, named = run.card.training.get("config", {}), config.against or config.data
+    source = named or trained.get("data")
+    if source is None:
+        raise InputError("this model does not say what it was trained on; name pictures with --data")
+    c, h, w = run.card.shape
+    limit = None if named else trained.get("limit")
+    return open_data(source, size=f"{w}x{h}", channels=c, fit=trained.get("fit", "crop"), limit=limit)
+
+
+def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
+    """Pictures of a run, of the seeds from `seed` on, as `unnoise sample` draws them."""
+    names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "batch")
+    asked = SampleConfig(str(run.path), n, **{name: getattr(config, name) for name in names})
+    how = resolve(asked, run)
+    about = {
+        "name": str(run.path.parent if run.path.name == WEIGHTS else run.path),
+        "n": n,
+        "weights": sha256(run.path),
+        "trained_images": run.card.training.get("images"),
+        "seed": config.seed,
+        **asdict(how),
+    }
+    return Pictures((eight_bit(images) for _, images in batches(asked, run, how)), n, run.card.shape[0], about)
+
+
+def stored(dataset: Dataset, n: int | None, seed: int, batch: int) -> Pictures:
+    """Pictures of a data set: all, or n of them drawn by the seed."""
+    n = len(dataset) if n is None else n
+    if n > len(dataset):
+        raise InputError(f"{n} pictures were asked for, but {dataset.name} has {len(dataset):,}; ask for fewer")
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:n])
+
+    def stream() -> Iterator[Eight]:
+        for start in range(0, n, batch):
+            yield read_pixels(torch.from_numpy(dataset.read(chosen[start : start + batch])))
+
+    _, height, width = dataset.shape
+    about = {
+        "name": dataset.name,
+        "n": n,
+        "of": len(dataset),
+        "fingerprint": dataset.fingerprint,
+        "size": f"{width}x{height}",
+    }
+    key = ascii((dataset.fingerprint, n, seed if n < len(dataset) else None))
+    return Pictures(stream(), n, dataset.shape[0], about, key)
+
+
+def statistics(pictures: Pictures, extractor: Extractor, doing: str, report: Report) -> Statistics:
+    """What is kept of the set; of data it is computed once, and lies in the cache from then on."""
+    place = kept_at(pictures, extractor)
+    if place and place.exists():
+        return Statistics(**load_file(place))
+    result = Statistics.empty(extractor.features, extractor.classes, pictures.channels)
+    with torch.inference_mode():
+        for pixels in pictures.stream:
+            result.add(*extractor(pixels), pixels)
+            report(doing, len(pixels), pictures.n)
+    if place:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        save_tensors(place, vars(result), {**pictures.about, **extractor.about})
+    return result
+
+
+def kept_at(pictures: Pictures, extractor: Extractor) -> Path | None:
+    if pictures.key is None:
+        return None
+    key = ascii((pictures.key, sorted(extractor.about.items()), FORMAT))
+    return default_cache() / "statistics" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+
+
+def seconds(pictures: Pictures, extractor: Extractor) -> float:
+    """About how long reading the set will take, by a few pictures of its size; 0 where it is kept."""
+    place = kept_at(pictures, extractor)
+    if place and place.exists():
+        return 0.0
+    some = torch.zeros(16, pictures.channels, 32, 32, dtype=torch.uint8)
+    with torch.inference_mode():
+        extractor(some)  # the first call is slower
+        begun = time.monotonic()
+        extractor(some)
+    return (time.monotonic() - begun) / len(some) * pictures.n

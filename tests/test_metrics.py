@@ -1,0 +1,254 @@
+"""Scores against known answers, simulations, and other libraries on the same features."""
+
+import math
+import sys
+from importlib.util import find_spec
+from unittest.mock import MagicMock
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+from torch.testing import assert_close
+
+from unnoise.evaluate import metrics
+from unnoise.evaluate.statistics import KEEP, Moments, Statistics
+
+f64 = torch.float64
+
+
+def gathered(x, batches=(10**9,), order=None, channels=1):
+    """Statistics of features x, each with a picture of its own, taken in batches of these sizes in turn."""
+    pixels = torch.from_numpy(np.random.default_rng(7).integers(0, 256, (len(x), channels, 4, 4), dtype=np.uint8))
+    logits = x[:, :3].float() if x.shape[1] >= 3 else x.float().expand(-1, 3)
+    s, order = Statistics.empty(x.shape[1], 3, channels), torch.arange(len(x)) if order is None else order
+    start, i = 0, 0
+    while start < len(x):
+        chosen = order[start : start + batches[i % len(batches)]]
+        s.add(x[chosen].float(), logits[chosen].softmax(1), pixels[chosen])
+        start, i = start + len(chosen), i + 1
+    return s
+
+
+def normal(n, d, shift=0.0):
+    """Features with another spread in each dimension."""
+    return torch.randn(n, d, dtype=f64) * torch.linspace(0.5, 1.5, d, dtype=f64) + shift
+
+
+# Known answers
+
+
+def test_frechet_of_gaussians_is_its_formula():
+    """Independent: sum of (m - m')^2 + (s - s')^2. Turned together it stays; of 2 x 2 the root is known."""
+    m, n, s, t = (torch.rand(5, dtype=f64) for _ in range(4))
+    turn, _ = torch.linalg.qr(torch.randn(5, 5, dtype=f64))
+    a, b = Moments(9, turn @ m, turn @ (s**2).diag() @ turn.T), Moments(9, turn @ n, turn @ (t**2).diag() @ turn.T)
+    assert metrics.frechet(a, b) == pytest.approx(float(((m - n) ** 2 + (s - t) ** 2).sum()), abs=1e-12)
+    c, d = torch.tensor([[2.0, 0.7], [0.7, 1.0]], dtype=f64), torch.tensor([[0.5, -0.2], [-0.2, 3.0]], dtype=f64)
+    both = float((c @ d).trace() + 2 * (c.det() * d.det()).sqrt())  # (trace of the root)^2, by Cayley-Hamilton
+    zero = torch.zeros(2, dtype=f64)
+    expected = float(c.trace() + d.trace()) - 2 * math.sqrt(both)
+    assert metrics.frechet(Moments(9, zero, c), Moments(9, zero, d)) == pytest.approx(expected, abs=1e-12)
+
+
+def kernel_truth(shift, spread, other):
+    """Squared MMD of N(0, spread^2) and N(shift, other^2) in one dimension: the first three moments are all it sees."""
+
+    def moments(a, s):
+        return a, a**2 + s**2, a**3 + 3 * a * s**2
+
+    pairs = zip(moments(0.0, spread), moments(shift, other), strict=True)
+    return sum(math.comb(3, k) * (x - y) ** 2 for k, (x, y) in enumerate(pairs, 1))
+
+
+def test_kid_of_gaussians_is_its_formula_and_its_interval_holds_it():
+    """Unbiased over 400 draws; the interval of 95 % is met by 89 to 100 % of them, at a distance and at none."""
+    for shift in (0.0, 0.3):
+        truth, scores = kernel_truth(shift, 0.6, 0.6), []
+        for _ in range(400):
+            x, y = 0.6 * torch.randn(120, 1, dtype=f64), 0.6 * torch.randn(200, 1, dtype=f64) + shift
+            scores.append(metrics.kid(x, y))
+        values, errors = (torch.tensor(part, dtype=f64) for part in zip(*scores, strict=True))
+        assert abs(values.mean() - truth) < 4 * values.std() / 20
+        assert 0.89 < ((values - truth).abs() < 1.96 * errors).double().mean() <= 1
+        assert 0.8 < errors.square().mean().sqrt() / values.std() < 1.6
+
+
+@pytest.mark.parametrize("d", [16, 64])
+def test_kid_of_equals_has_the_spread_it_says(d):
+    """Where only the second order is left, in many dimensions."""
+    values, errors = zip(*(metrics.kid(normal(150, d), normal(250, d)) for _ in range(100)), strict=True)
+    values, errors = torch.tensor(values, dtype=f64), torch.tensor(errors, dtype=f64)
+    assert 0.8 < errors.mean() / values.std() < 1.4
+    assert 0.9 < (values.abs() < 1.96 * errors).double().mean() <= 1
+
+
+def test_fid_falls_as_one_over_n_and_extrapolates_to_the_truth():
+    """Of equals n * fid stays the same; the extrapolation is the truth within its interval, the plain value is not."""
+    floors = [
+        sum(metrics.frechet(Moments.of_features(normal(n, 16)), Moments.of_features(normal(n, 16))) for _ in range(40))
+        * n
+        for n in (250, 1000, 4000)
+    ]
+    assert max(floors) / min(floors) < 1.15
+    for shift in (0.0, 0.2):
+        truth, plain, infinite = 8 * shift**2, [], []
+        for _ in range(20):
+            a, b = gathered(normal(500, 8)), gathered(normal(2000, 8, shift))
+            plain.append(metrics.fid(a, b))
+            infinite.append(metrics.fid_infinity(a, b))
+        values, errors = (torch.tensor(part, dtype=f64) for part in zip(*infinite, strict=True))
+        assert abs(values.mean() - truth) < 4 * values.std() / 20**0.5
+        assert ((values - truth).abs() < 1.96 * errors).double().mean() >= 0.8
+        plain_values, plain_errors = (torch.tensor(part, dtype=f64) for part in zip(*plain, strict=True))
+        assert plain_values.mean() - truth > 4 * plain_values.std() / 20**0.5
+        assert 0.7 < plain_errors.mean() / plain_values.std() < 2
+
+
+def test_floors_are_what_real_pictures_get():
+    """Also where the data can't be divided into two parts of n: then from smaller ones."""
+    real = gathered(normal(4000, 8))
+    for n in (500, 1500, 3000):
+        other = [metrics.fid(gathered(normal(n, 8)), real).value for _ in range(5)]
+        floor = metrics.fid_floor(real, n)
+        assert floor.value == pytest.approx(sum(other) / 5, rel=0.35)
+    value, spread = metrics.kid_floor(real, 500)
+    found = torch.tensor([metrics.kid(normal(500, 8), normal(500, 8)).value for _ in range(40)])
+    assert value == 0
+    assert 0.6 < spread / found.std() < 1.7
+
+
+def test_precision_and_its_kin_of_plain_cases():
+    """Sets that are equal, apart, or one a part of the other."""
+    x, y = normal(300, 4), normal(300, 4)
+    for measure in (metrics.precision_recall, metrics.density_coverage):
+        first, second = measure(x, x.clone())
+        assert first.value == pytest.approx(1, abs=0.35)
+        assert second.value == 1
+        assert [score.value for score in measure(x, y + 100)] == [0, 0]
+    narrow = 0.1 * y
+    precision, recall = metrics.precision_recall(narrow, x)
+    assert precision.value > 0.9
+    assert recall.value < 0.1
+    assert metrics.density_coverage(narrow, x)[0].value > 1
+    assert metrics.density_coverage(narrow, x)[1].value < 0.3
+
+
+def test_inception_score_of_sure_and_unsure():
+    """The number of classes where each picture is surely one of them, as often; 1 where all look alike."""
+    sure, alike = Statistics.empty(1, 4, 1), Statistics.empty(1, 4, 1)
+    pixels = torch.arange(80, dtype=torch.uint8).reshape(80, 1, 1, 1).expand(-1, 1, 4, 4)
+    sure.add(torch.zeros(80, 1), torch.eye(4).repeat(20, 1), pixels)
+    alike.add(torch.zeros(80, 1), torch.tensor([[0.7, 0.1, 0.1, 0.1]]).repeat(80, 1), pixels)
+    assert metrics.inception_score(sure).value == pytest.approx(4, abs=1e-9)
+    assert metrics.inception_score(alike) == pytest.approx((1, 0), abs=1e-9)
+
+
+def test_colour_is_that_of_the_pixels():
+    pixels = torch.randint(0, 256, (200, 3, 5, 6), dtype=torch.uint8)
+    pixels[:, 1] = 255
+    s = Statistics.empty(1, 1, 3)
+    s.add(torch.zeros(200, 1), torch.ones(200, 1), pixels)
+    found, x = metrics.colour(s), pixels.double() / 127.5 - 1
+    for channel in range(3):
+        assert found.mean[channel].value == pytest.approx(float(x[:, channel].mean()), abs=1e-12)
+        assert found.std[channel].value == pytest.approx(float(x[:, channel].std(correction=0)), abs=1e-9)
+    assert found.saturation[1] == pytest.approx((1, 0))
+    assert found.saturation[0].value == pytest.approx(2 / 256, abs=0.005)
+
+
+# Streaming
+
+
+def scores(s, other):
+    return {
+        "fid": metrics.fid(s, other),
+        "kid": metrics.kid(s.kept, other.kept),
+        "precision": metrics.precision_recall(s.kept, other.kept)[0],
+        "inception": metrics.inception_score(s),
+        "colour": metrics.colour(s).std[0],
+    }
+
+
+@pytest.mark.parametrize("batches", [(1,), (7, 64, 3), (300,)])
+def test_scores_depend_neither_on_order_nor_on_batches(batches):
+    x, other = normal(300, 6), gathered(normal(400, 6, 0.2))
+    expected = scores(gathered(x), other)
+    found = scores(gathered(x, batches, torch.randperm(300)), other)
+    for name, score in expected.items():
+        assert found[name] == pytest.approx(score, rel=1e-9, abs=1e-9), name
+
+
+def test_streaming_is_the_batch():
+    x = normal(500, 6).float()
+    s, whole = gathered(x, (64,)), Moments.of(gathered(x))
+    streamed = Moments.of(s)
+    assert_close(streamed.mean, x.double().mean(0), rtol=0, atol=1e-12)
+    assert_close(streamed.covariance, torch.from_numpy(np.cov(x.double().numpy().T)), rtol=0, atol=1e-12)
+    assert_close(streamed.covariance, whole.covariance, rtol=0, atol=1e-12)
+    assert s.n == 500
+    assert sorted(s.kept.tolist()) == sorted(x.tolist())
+
+
+def test_what_is_kept_does_not_grow():
+    s = Statistics.empty(2, 1, 1)
+    for start in range(0, KEEP + 3000, 1000):
+        pixels = torch.arange(start, start + 1000).reshape(-1, 1, 1, 1)
+        spelled = torch.cat([pixels % 256, pixels // 256], dim=3).byte()
+        s.add(torch.randn(1000, 2), torch.ones(1000, 1), spelled)
+    assert s.n == KEEP + 3000
+    assert len(s.kept) == len(s.keys) == KEEP
+    assert len(set(s.keys.tolist())) == KEEP
+
+
+def test_too_few_groups_have_no_error():
+    s = Statistics.empty(3, 3, 1)
+    s.add(torch.randn(60, 3), torch.full((60, 3), 1 / 3), torch.zeros(60, 1, 4, 4, dtype=torch.uint8))
+    score = metrics.fid(s, s)
+    assert score.value == pytest.approx(0, abs=1e-9)
+    assert math.isnan(score.standard_error)
+
+
+# Agreement
+
+
+@pytest.fixture(scope="module")
+def fidelity():
+    """The metrics of torch-fidelity; they need no torchvision, which it imports all the same."""
+    if find_spec("torch_fidelity") is None:
+        pytest.skip("torch-fidelity is not installed; scripts/gate installs it")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("", ".datasets", ".transforms", ".transforms.functional"):
+            patch.setitem(sys.modules, f"torchvision{name}", MagicMock())
+        from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
+
+        yield {"fid": metric_fid, "kid": metric_kid, "prc": metric_prc, "isc": metric_isc}
+
+
+def test_scores_are_those_of_torch_fidelity(fidelity):
+    x, y = normal(300, 24).float(), normal(300, 24, 0.2).float()
+    a, b = gathered(x), gathered(y)
+    fid = fidelity["fid"]
+    theirs = fid.fid_statistics_to_metric(*map(fid.fid_features_to_statistics, (x.double(), y.double())), verbose=False)
+    assert metrics.fid(a, b).value == pytest.approx(theirs["frechet_inception_distance"], abs=1e-6)
+    kid = fidelity["kid"].kid_features_to_metric(
+        x.double(), y.double(), kid_subsets=1, kid_subset_size=300, verbose=False
+    )
+    assert metrics.kid(a.kept, b.kept).value == pytest.approx(kid["kernel_inception_distance_mean"], abs=1e-9)
+    prc = fidelity["prc"].prc_features_to_metric(x, y, prc_neighborhood=3, verbose=False)
+    ours = [score.value for score in metrics.precision_recall(a.kept, b.kept)]
+    assert ours == pytest.approx([prc["precision"], prc["recall"]], abs=1e-6)
+    isc = fidelity["isc"].isc_features_to_metric(x[:, :3], splits=1)
+    assert metrics.inception_score(a).value == pytest.approx(isc["inception_score_mean"], abs=1e-6)
+
+
+def test_neighbours_are_those_of_scikit_learn():
+    """Radii, and what lies within: Naeem et al. 2020, eq. 4 and 5, transcribed."""
+    x, y = normal(200, 5), normal(300, 5, 0.3)
+    tree = NearestNeighbors(n_neighbors=6).fit(y.numpy())
+    radius = tree.kneighbors(y.numpy())[0][:, 5]
+    assert_close(metrics.radii(y, 5), torch.from_numpy(radius), rtol=0, atol=1e-6)
+    apart = np.linalg.norm(x.numpy()[:, None] - y.numpy()[None], axis=2)
+    density, coverage = metrics.density_coverage(x, y)
+    assert density.value == pytest.approx((apart <= radius).sum() / 5 / 200, abs=1e-9)
+    assert coverage.value == pytest.approx((apart.min(0) <= radius).mean(), abs=1e-9)
