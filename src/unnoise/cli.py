@@ -162,7 +162,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from unnoise.checkpoint import replacing
-    from unnoise.evaluate import bits, score
+    from unnoise.evaluate import bits, memorization, score
 
     config = EvalConfig(**given(arguments))
     with tqdm(unit=" images", disable=not sys.stderr.isatty()) as bar:
@@ -179,7 +179,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if config.json:
         with replacing(Path(config.json)) as temporary:
             temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    for part, table in (("bpd", bits.table), ("scores", score.table)):
+    for part, table in (("bpd", bits.table), ("scores", score.table), ("memorization", memorization.table)):
         if part in found:
             print("\n".join(table(found[part])))
     return 0

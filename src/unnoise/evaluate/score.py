@@ -13,6 +13,7 @@ from unnoise.data.cache import Dataset, open_data
 from unnoise.errors import InputError, unknown
 from unnoise.evaluate import metrics
 from unnoise.evaluate.bits import bits_per_dim
+from unnoise.evaluate.memorization import audit
 from unnoise.evaluate.metrics import Score
 from unnoise.evaluate.sets import Pictures, Report, data_of, drawn, seconds, statistics, stored
 from unnoise.evaluate.statistics import Statistics
@@ -52,32 +53,43 @@ METRICS = {
     "density_coverage": Metric(paired(metrics.density_coverage, "density", "coverage")),
     "inception_score": Metric(lambda a, _: {"inception_score": metrics.inception_score(a)}),
 }
-KNOWN = (*METRICS, "colour", "bpd")
+ALONE = ("bpd", "memorization")  # of a run, not of two sets
+KNOWN = (*METRICS, "colour", *ALONE)
 
 
 def evaluate(
     config: EvalConfig, report: Report = lambda *_: None, say: Callable[[str], object] = print
 ) -> dict[str, Any]:
     """Everything asked for, as plain values."""
+    wanted = wishes(config)
+    run = load(config.set) if is_run(config.set) else None
+    result: dict[str, Any] = {}
+    for name in ALONE:
+        if name in wanted and run is None:
+            raise InputError(f"metric {name} is of a run, and {config.set} is none")
+    if run and "bpd" in wanted:
+        result["bpd"] = bits_per_dim(config, run, report)
+    if run and "memorization" in wanted:
+        extractor = registry.features.get(config.features)()
+        result["memorization"] = audit(config, run, extractor, config.n or DRAWN, report)
+    if compared := [name for name in wanted if name not in ALONE]:
+        result["scores"] = compare(config, run, compared, report, say)
+    return result
+
+
+def wishes(config: EvalConfig) -> list[str]:
+    """The metrics asked for; refuses what can't be before anything is read."""
     wanted = [name.strip() for name in config.metrics.split(",") if name.strip()]
+    if not wanted:
+        raise InputError(f"--metrics is empty: name one or more of {', '.join(KNOWN)}")
     for name in wanted:
         if name not in KNOWN:
             raise unknown("metric", name, KNOWN)
-    if not wanted:
-        raise InputError(f"--metrics is empty: name one or more of {', '.join(KNOWN)}")
     if config.against and config.data:
         raise InputError("name the data to compare with once: as a second set, or with --data")
     if config.batch < 1 or config.reference < FEWEST or (config.n is not None and config.n < 1):
         raise InputError(f"-n and --batch take 1 or more, --reference {FEWEST} or more pictures")
-    run = load(config.set) if is_run(config.set) else None
-    result: dict[str, Any] = {}
-    if "bpd" in wanted:
-        if run is None:
-            raise InputError(f"metric bpd is of a run, and {config.set} is none")
-        result["bpd"] = bits_per_dim(config, run, report)
-    if wanted != ["bpd"]:
-        result["scores"] = compare(config, run, [name for name in wanted if name != "bpd"], report, say)
-    return result
+    return wanted
 
 
 def is_run(place: str) -> bool:

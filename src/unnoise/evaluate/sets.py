@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
+from unnoise import registry
 from unnoise.checkpoint import WEIGHTS, Run, save_tensors
 from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import Dataset, default_cache, open_data
@@ -39,9 +40,16 @@ def data_of(config: EvalConfig, run: Run) -> Dataset:
     source = named or trained.get("data")
     if source is None:
         raise InputError("this model does not say what it was trained on; name pictures with --data")
+    if not named and not here(source):
+        raise InputError(f"this run was trained on {source!r}, which is not here now; name pictures with --data")
     c, h, w = run.card.shape
     limit = None if named else trained.get("limit")
     return open_data(source, size=f"{w}x{h}", channels=c, fit=trained.get("fit", "crop"), limit=limit)
+
+
+def here(source: str) -> bool:
+    """Whether there is data by that name: a path, or a built-in set."""
+    return Path(source).exists() or source.partition(":")[0].strip() in registry.dataset.names()
 
 
 def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:

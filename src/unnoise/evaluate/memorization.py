@@ -1,0 +1,172 @@
+"""Are pictures copies of the training data? The nearest training image of each, against what new pictures have."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unnoise.checkpoint import Run, replacing
+from unnoise.config import EvalConfig
+from unnoise.data.cache import Dataset
+from unnoise.errors import InputError
+from unnoise.evaluate.features import Eight, Extractor, read_pixels, resized
+from unnoise.evaluate.sets import Report, data_of, drawn
+from unnoise.pictures import grid
+
+ALARM = 0.01  # share of new pictures that is flagged by mistake, by construction
+CALIBRATION = 2_000  # training images that set the threshold, at most
+SIDE = 32  # pixels are compared at this size
+NEIGHBOURS = 20  # of each picture, whose distances are kept
+WORST = 24  # pairs on the contact sheet
+SPACES = ("features", "pixels")
+
+Vectors = Float[Tensor, "_ _"]
+
+
+class Nearest(NamedTuple):
+    """Of each picture, the distances to its nearest training images so far, the nearest first, and which that is."""
+
+    distances: Float[Tensor, "n k"]
+    first: Int[Tensor, " n"]
+
+    @property
+    def closeness(self) -> Float[Tensor, " n"]:
+        """The nearest over the mean of the next; Carlini et al. 2023 (arXiv:2301.13188), section 5.1.
+
+        A blurred picture is near to all images alike; a copy only to its own.
+        """
+        return self.distances[:, 0] / self.distances[:, 1:].mean(dim=1).clamp(min=1e-12)
+
+
+def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Report) -> dict[str, Any]:
+    """Share of n drawn pictures that are nearer to one training image than new ones are, but for ALARM of these.
+
+    New ones are training images against all the others: they are as far from those as any new picture of the same kind.
+    Half of ALARM goes to each space. Writes a contact sheet of the nearest pairs.
+    """
+    dataset = data_of(config, run)
+    if dataset.fingerprint != run.card.data.get("fingerprint"):
+        raise InputError(
+            f"memorization is measured against what the run was trained on, and {dataset.name} is other data; name the "
+            "training data with --data"
+        )
+    pictures = drawn(config, run, n)
+    made, vectors = [], []
+    with torch.inference_mode():
+        for pixels in pictures.stream:
+            made.append(pixels.cpu())
+            vectors.append(seen(pixels, extractor))
+            report("drawing", len(pixels), n)
+    samples = [torch.cat(parts) for parts in zip(*vectors, strict=True)]
+    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(dataset))[:CALIBRATION])
+    known = [torch.cat(parts) for parts in zip(*(seen(p, extractor) for p in batched(dataset, chosen)), strict=True)]
+    found = search(samples, known, torch.from_numpy(chosen), dataset, extractor, report)
+    thresholds = [float(torch.quantile(near.closeness.double(), ALARM / 2)) for near in found[1]]
+    flags = torch.stack([near.closeness < limit for near, limit in zip(found[0], thresholds, strict=True)])
+    copied = flags.any(dim=0)
+    sheet = worst(torch.cat(made), dataset, found[0], thresholds, run)
+    share = float(copied.double().mean())
+    return {
+        "flagged": share,
+        "interval": list(wilson(int(copied.sum()), n)),
+        "by_space": {space: float(flag.double().mean()) for space, flag in zip(SPACES, flags, strict=True)},
+        "thresholds": dict(zip(SPACES, thresholds, strict=True)),
+        "false_alarms": ALARM,
+        "calibrated_on": len(chosen),
+        "n": n,
+        "training_images": len(dataset),
+        "sheet": str(sheet),
+        "of": pictures.about,
+        "features": extractor.about,
+    }
+
+
+def seen(pixels: Eight, extractor: Extractor) -> tuple[Vectors, Vectors]:
+    """Of pictures, both kinds of vectors that are compared."""
+    small = resized(pixels, SIDE) if min(pixels.shape[-2:]) > SIDE else pixels.float() / 127.5 - 1
+    return extractor(pixels)[0].cpu(), small.flatten(1).cpu()
+
+
+def batched(dataset: Dataset, indices: np.ndarray, size: int = 256) -> Iterator[Eight]:
+    for start in range(0, len(indices), size):
+        yield read_pixels(torch.from_numpy(dataset.read(indices[start : start + size])))
+
+
+def search(
+    samples: list[Vectors],
+    known: list[Vectors],
+    chosen: Int[Tensor, " m"],
+    dataset: Dataset,
+    extractor: Extractor,
+    report: Report,
+) -> tuple[list[Nearest], list[Nearest]]:
+    """One pass over the training images: the nearest of each sample, and of each known one the nearest other."""
+    k = min(NEIGHBOURS, len(dataset) - 1)
+    found = [start(len(x), k) for x in samples], [start(len(x), k) for x in known]
+    place = 0
+    with torch.inference_mode():
+        for pixels in batched(dataset, np.arange(len(dataset))):
+            vectors, indices = seen(pixels, extractor), torch.arange(place, place + len(pixels))
+            for i, training in enumerate(vectors):
+                found[0][i] = nearer(found[0][i], samples[i], training, indices, None)
+                found[1][i] = nearer(found[1][i], known[i], training, indices, chosen)
+            place += len(pixels)
+            report("searching", len(pixels), len(dataset))
+    return found
+
+
+def start(count: int, k: int) -> Nearest:
+    return Nearest(torch.full((count, k), math.inf), torch.full((count,), -1))
+
+
+def nearer(
+    best: Nearest, x: Vectors, training: Vectors, indices: Int[Tensor, " b"], own: Int[Tensor, " n"] | None
+) -> Nearest:
+    """The nearest so far, and among these; `own` are the indices of x itself, which do not count."""
+    apart = torch.cdist(x, training)
+    if own is not None:
+        apart = apart.masked_fill(own[:, None] == indices, math.inf)
+    distance, at = apart.min(dim=1)
+    first = torch.where(distance < best.distances[:, 0], indices[at], best.first)
+    k = best.distances.shape[1]
+    return Nearest(torch.cat([best.distances, apart], dim=1).topk(k, dim=1, largest=False).values, first)
+
+
+def wilson(count: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson 1927: an interval of 95 % for a share, sensible at 0 and 1 too."""
+    share, extra = count / n, z**2 / n
+    middle = (share + extra / 2) / (1 + extra)
+    half = z / (1 + extra) * math.sqrt(share * (1 - share) / n + extra / n / 4)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def worst(pixels: Eight, dataset: Dataset, found: list[Nearest], thresholds: list[float], run: Run) -> Path:
+    """Contact sheet: each of the nearest beside its training image, by either distance over its threshold."""
+    over = torch.stack([near.closeness / max(limit, 1e-12) for near, limit in zip(found, thresholds, strict=True)])
+    least, space = over.min(dim=0)
+    order = least.argsort()[:WORST]
+    pairs = []
+    for i in order.tolist():
+        twin = int(found[int(space[i])].first[i])
+        pairs += [pixels[i : i + 1], read_pixels(torch.from_numpy(dataset.read(np.array([twin]))))]
+    place = run.path.parent / "memorization.png"
+    with replacing(place) as temporary:
+        grid(torch.cat(pairs) / 127.5 - 1, run.card.mode, columns=8).save(temporary, format="PNG")
+    return place
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """What is printed of it."""
+    low, high = found["interval"]
+    spaces = ", ".join(f"{share:.1%} by {space}" for space, share in found["by_space"].items())
+    verdict = f"{found['flagged']:.2%} of {found['n']:,} pictures, {low:.2%} to {high:.2%} (95 %)"
+    return [
+        f"memorization      {verdict}, are nearer to one training image than new ones are",
+        f"                  {spaces}; {found['false_alarms']:.0%} of new pictures would be, by construction",
+        f"                  nearest pairs, each drawn picture left of its training image: {found['sheet']}",
+    ]

@@ -1,0 +1,104 @@
+"""The audit finds planted copies, and leaves new pictures alone at the rate it states."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import unnoise
+from test_score import TINY, smooth
+from unnoise import registry
+from unnoise.checkpoint import load
+from unnoise.cli import main
+from unnoise.config import EvalConfig
+from unnoise.errors import InputError
+from unnoise.evaluate import memorization
+from unnoise.evaluate.memorization import ALARM, audit, nearer, start, wilson
+from unnoise.evaluate.sets import Pictures
+
+TRAIN, NEW = smooth(300, 16, 0), smooth(300, 16, 1)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("memorization")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNNOISE_CACHE", str(folder / "cache"))
+        np.savez(folder / "train.npz", images=TRAIN)
+        np.savez(folder / "other.npz", images=NEW)
+        unnoise.train(folder / "train.npz", images="16", out=str(folder / "run"), **TINY)
+        yield load(folder / "run", "cpu")
+
+
+def audited(run, monkeypatch, images):
+    """What the audit says where these are the pictures drawn."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    monkeypatch.setattr(memorization, "drawn", lambda *_: Pictures(iter(pixels.split(50)), len(pixels), 3, {}))
+    extractor = registry.features.get("efficientnet:size=32")()
+    return audit(EvalConfig(str(run.path)), run, extractor, len(pixels), lambda *_: None)
+
+
+def test_copies_are_found_and_new_pictures_are_not(run, monkeypatch):
+    assert audited(run, monkeypatch, TRAIN[:100])["flagged"] == 1
+    found = audited(run, monkeypatch, NEW)
+    assert found["flagged"] < 0.04, "1 % on average"
+    low, high = found["interval"]
+    assert low <= ALARM <= high + 0.01
+    assert found["calibrated_on"] == 300
+
+
+def test_copies_are_found_behind_noise_blur_and_among_others(run, monkeypatch):
+    noise = np.random.default_rng(0).normal(0, 8, TRAIN[:100].shape)
+    noisy = (TRAIN[:100] + noise).clip(0, 255).astype(np.uint8)
+    small = np.stack([np.asarray(Image.fromarray(image).resize((8, 8)).resize((16, 16))) for image in TRAIN[:100]])
+    assert audited(run, monkeypatch, noisy)["flagged"] > 0.95
+    assert audited(run, monkeypatch, small)["flagged"] > 0.95
+    mixed = audited(run, monkeypatch, np.concatenate([noisy, NEW]))
+    assert mixed["flagged"] == pytest.approx(0.25, abs=0.04)
+    blurred = np.stack([np.asarray(Image.fromarray(image).resize((4, 4)).resize((16, 16))) for image in NEW])
+    assert audited(run, monkeypatch, blurred)["flagged"] < 0.06, "near to all alike, which is no copy"
+
+
+def test_the_contact_sheet_shows_the_nearest_pairs(run, monkeypatch):
+    found = audited(run, monkeypatch, np.concatenate([NEW[:40], TRAIN[7:8]]))
+    sheet = np.asarray(Image.open(found["sheet"]).convert("RGB"))
+    factor = 4
+    left, right = (sheet[2 * factor :: factor, x * factor :: factor][:16, :16] for x in (2, 20))
+    assert np.array_equal(left, TRAIN[7])
+    assert np.array_equal(right, TRAIN[7])
+
+
+def test_nearest_is_that_of_all_pairs_and_not_oneself():
+    torch.manual_seed(3)
+    x = torch.randn(50, 6)
+    near, own = start(50, 4), torch.arange(50)
+    for part in own.split(13):
+        near = nearer(near, x, x[part], part, own)
+    apart = torch.cdist(x, x).fill_diagonal_(torch.inf)
+    assert torch.equal(near.first, apart.argmin(dim=1))
+    expected = apart.sort(dim=1).values[:, :4]
+    torch.testing.assert_close(near.distances, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(near.closeness, expected[:, 0] / expected[:, 1:].mean(1), rtol=1e-4, atol=0)
+
+
+def test_interval_of_a_share():
+    """Wilson's, of 0 and of 5 in 100."""
+    assert wilson(0, 100) == pytest.approx((0, 0.03700), abs=1e-4)
+    assert wilson(5, 100) == pytest.approx((0.02154, 0.11175), abs=1e-4)
+
+
+def test_command_says_it(run, capsys):
+    folder = run.path.parent
+    assert (
+        main(["eval", str(folder), "--metrics", "memorization", "-n", "4", "--features", "efficientnet:size=32"]) == 0
+    )
+    said = capsys.readouterr().out
+    assert "of 4 pictures" in said
+    assert str(folder / "memorization.png") in said
+
+
+def test_other_data_is_refused(run):
+    extractor = registry.features.get("efficientnet:size=32")()
+    config = EvalConfig(str(run.path), data=str(run.path.parent.parent / "other.npz"))
+    with pytest.raises(InputError, match="other is other data"):
+        audit(config, run, extractor, 4, lambda *_: None)
