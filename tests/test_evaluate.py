@@ -34,7 +34,8 @@ def world(tmp_path_factory):
         patch.setenv("UNNOISE_CACHE", str(folder / "cache"))
         for objective in ("simple", "hybrid"):
             how = {"images": "40", "target": "eps", "objective": objective, "out": str(folder / objective)}
-            unnoise.train(folder / "train.npy", **how, **TINY)
+            unnoise.train(folder / "train.npy", held_out=0, **how, **TINY)
+        unnoise.train(folder / "train.npy", held_out=5, images="40", out=str(folder / "parted"), **TINY)
         yield folder
 
 
@@ -71,6 +72,10 @@ def test_batch_changes_no_number(world):
 def test_it_says_whether_the_images_were_trained_on(world):
     assert measured(world, ode=False)["trained_on_it"]
     assert not measured(world, ode=False, data=str(world / "held-out.npy"))["trained_on_it"]
+    parted = measured(world, "parted", ode=False)  # those that were held out, without being asked
+    assert not parted["trained_on_it"]
+    assert parted["n"] == 5
+    assert parted["data"]["name"] == "train, the images held out"
 
 
 def test_learned_variance_is_used_where_there_is_one(world):

@@ -11,6 +11,8 @@ from unnoise import registry
 from unnoise.checkpoint import load
 from unnoise.cli import main
 from unnoise.config import EvalConfig
+from unnoise.data.cache import open_data
+from unnoise.data.split import split
 from unnoise.errors import InputError
 from unnoise.evaluate import memorization
 from unnoise.evaluate.memorization import ALARM, audit, nearer, start, wilson
@@ -27,7 +29,15 @@ def run(tmp_path_factory):
         np.savez(folder / "train.npz", images=TRAIN)
         np.savez(folder / "other.npz", images=NEW)
         unnoise.train(folder / "train.npz", images="16", out=str(folder / "run"), **TINY)
+        unnoise.train(folder / "train.npz", images="16", held_out=100, out=str(folder / "held"), **TINY)
         yield load(folder / "run", "cpu")
+
+
+def seen(run):
+    """The images it was trained on."""
+    data = open_data(str(run.path.parent.parent / "train.npz"))
+    trained, _ = split(data, run.card.data["held_out"])
+    return trained.read(np.arange(len(trained))).transpose(0, 2, 3, 1)
 
 
 def audited(run, monkeypatch, images):
@@ -39,18 +49,29 @@ def audited(run, monkeypatch, images):
 
 
 def test_copies_are_found_and_new_pictures_are_not(run, monkeypatch):
-    assert audited(run, monkeypatch, TRAIN[:100])["flagged"] == 1
+    assert audited(run, monkeypatch, seen(run)[:100])["flagged"] == 1
     found = audited(run, monkeypatch, NEW)
     assert found["flagged"] < 0.04, "1 % on average"
     low, high = found["interval"]
     assert low <= ALARM <= high + 0.01
-    assert found["calibrated_on"] == 300
+    assert found["calibrated_on"] == "270 training images"  # 30 held out are too few
+
+
+def test_held_out_images_set_the_threshold_and_count_as_new(run, monkeypatch):
+    held = load(run.path.parent.parent / "held", "cpu")
+    data = open_data(str(run.path.parent.parent / "train.npz"))
+    trained, new = (part.read(np.arange(100)).transpose(0, 2, 3, 1) for part in split(data, 100))
+    found = audited(held, monkeypatch, trained)
+    assert found["calibrated_on"] == "100 held-out images"
+    assert found["training_images"] == 200
+    assert found["flagged"] == 1
+    assert audited(held, monkeypatch, new)["flagged"] <= 0.02
 
 
 def test_copies_are_found_behind_noise_blur_and_among_others(run, monkeypatch):
-    noise = np.random.default_rng(0).normal(0, 8, TRAIN[:100].shape)
-    noisy = (TRAIN[:100] + noise).clip(0, 255).astype(np.uint8)
-    small = np.stack([np.asarray(Image.fromarray(image).resize((8, 8)).resize((16, 16))) for image in TRAIN[:100]])
+    noise = np.random.default_rng(0).normal(0, 8, seen(run)[:100].shape)
+    noisy = (seen(run)[:100] + noise).clip(0, 255).astype(np.uint8)
+    small = np.stack([np.asarray(Image.fromarray(image).resize((8, 8)).resize((16, 16))) for image in seen(run)[:100]])
     assert audited(run, monkeypatch, noisy)["flagged"] > 0.95
     assert audited(run, monkeypatch, small)["flagged"] > 0.95
     mixed = audited(run, monkeypatch, np.concatenate([noisy, NEW]))
@@ -60,12 +81,13 @@ def test_copies_are_found_behind_noise_blur_and_among_others(run, monkeypatch):
 
 
 def test_the_contact_sheet_shows_the_nearest_pairs(run, monkeypatch):
-    found = audited(run, monkeypatch, np.concatenate([NEW[:40], TRAIN[7:8]]))
+    copied = seen(run)[7:8]
+    found = audited(run, monkeypatch, np.concatenate([NEW[:40], copied]))
     sheet = np.asarray(Image.open(found["sheet"]).convert("RGB"))
     factor = 4
     left, right = (sheet[2 * factor :: factor, x * factor :: factor][:16, :16] for x in (2, 20))
-    assert np.array_equal(left, TRAIN[7])
-    assert np.array_equal(right, TRAIN[7])
+    assert np.array_equal(left, copied[0])
+    assert np.array_equal(right, copied[0])
 
 
 def test_nearest_is_that_of_all_pairs_and_not_oneself():

@@ -15,15 +15,19 @@ from unnoise import registry
 from unnoise.checkpoint import Card, build, load, save
 from unnoise.config import TrainConfig
 from unnoise.data.cache import open_data
+from unnoise.data.split import split
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.times import Uniform
 from unnoise.errors import InputError
 from unnoise.recipe import names, train_config
+from unnoise.samplers.run import seeded_noise
 from unnoise.training import loop
 from unnoise.training.batches import noised, order, streams
 from unnoise.training.device import choose
 from unnoise.training.ema import EMA
+from unnoise.training.held_out import BANDS, HeldOut
 from unnoise.training.length import Clock
+from unnoise.training.occasions import Occasions
 from unnoise.training.preview import Previews, affordable, look
 from unnoise.training.validate import learned_variance, validate
 
@@ -115,10 +119,10 @@ def test_noise_depends_on_seed_rank_and_position_alone():
 
 def test_a_loss_that_is_not_finite_changes_nothing(gray, tmp_path):
     config = train_config(None, {"data": str(gray), "images": "100", **TINY})
-    dataset = open_data(str(gray))
-    card = loop.card_of(config, dataset)
+    dataset, held = split(open_data(str(gray)))
+    card = loop.card_of(config, dataset, held)
     (tmp_path / "run").mkdir()
-    run = loop.Training(config, dataset, (loop.build(card), card), tmp_path / "run")
+    run = loop.Training(config, (dataset, held), (loop.build(card), card), tmp_path / "run")
     batch = noised(dataset, np.arange(8), Uniform(run.model.schedule), streams(0, 0, 0), config)
     run.clock.seen = 8
     assert run.step(batch) is not None
@@ -151,7 +155,7 @@ def test_the_model_learns_a_world_of_one_image(tmp_path, monkeypatch):
 
 
 def test_epoch_losses_are_the_mean_of_their_batches(gray, tmp_path):
-    run = unnoise.train(gray, epochs=2, out=str(tmp_path / "run"), **TINY)
+    run = unnoise.train(gray, epochs=2, held_out=0, out=str(tmp_path / "run"), **TINY)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     epochs = [row for row in rows if "epoch" in row]
     assert [(row["epoch"], row["images"]) for row in epochs] == [(1, 20), (2, 40)]
@@ -171,7 +175,7 @@ def test_same_seed_same_weights_other_seed_other_weights(gray, tmp_path):
 def test_a_run_tells_how_it_was_made_and_its_config_is_a_recipe(gray, tmp_path):
     run = unnoise.train(gray, images="64", lr=0.002, out=str(tmp_path / "run"), **TINY)
     card = load(run).card
-    assert (card.shape, card.mode, card.data["count"]) == ((1, 8, 8), "L", 20)
+    assert (card.shape, card.mode, card.data["count"], card.data["held_out"]) == ((1, 8, 8), "L", 18, 2)
     assert len(card.data["fingerprint"]) == 64
     assert card.training["config"]["lr"] == 0.002
     again = train_config(str(run / "config.yaml"), {})
@@ -222,7 +226,7 @@ def test_previews_keep_to_their_share(tmp_path):
     clock.started -= 15
     assert previews.due(clock, 100.0)
     assert not previews.due(clock, math.nan)  # before the pace is known
-    previews.spent = previews.last = 10.0  # two of them in 60 s would be far more than 5 %
+    previews.occasions.spent = previews.occasions.last = 10.0  # two of them in 60 s would be far more than 5 %
     clock.started -= 60
     assert not previews.due(clock, 100.0)
 
@@ -323,3 +327,92 @@ def test_config_yaml_is_plain(gray, tmp_path):
     values = yaml.safe_load((run / "config.yaml").read_text())
     assert values["images"] == "16"
     assert values["data"] == str(gray)
+
+
+# Held-out loss
+
+
+def held_out(gray, objective="simple", **config):
+    data, held = split(open_data(str(gray)), 8)
+    card = Card("unet:widths=8,groups=4,head=4,zero_init=false", "linear", "eps", (1, 8, 8), "L")
+    return build(card), HeldOut(TrainConfig(**config), registry.objective.get(objective), data, held)
+
+
+def test_held_out_loss_is_that_of_its_images_at_fixed_noise_and_levels(gray):
+    """By hand; the same again, in other batches, and with the network left in its mode."""
+    model, measure = held_out(gray)
+    losses = measure.losses(model.train(), measure.held)
+    assert model.backbone.training
+    assert losses.shape == (BANDS, 8)
+    for again in (measure.losses(model, measure.held), held_out(gray, batch=3)[1].losses(model, measure.held)):
+        torch.testing.assert_close(again, losses, rtol=1e-5, atol=1e-6)
+    i, band = 5, 2
+    x0 = torch.from_numpy(measure.held.read(np.array([i]))).float() / 127.5 - 1
+    noise = seeded_noise([i])
+    *_, eps = [noise(x0) for _ in range(band + 1)]
+    level = model.schedule.level(torch.tensor([math.floor((band + (i + 0.5) / 8) / BANDS * 1000)]))
+    x_t = level.alpha.float() * x0 + level.sigma.float() * eps
+    with torch.no_grad():
+        expected = (model.eval().output(x_t, level) - eps).square().mean()
+    assert losses[band, i] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_overfitting_is_told_once_it_is_one(gray, monkeypatch):
+    model, measure = held_out(gray)
+    truth = {"held": 1.0, "trained": 1.0}
+
+    def losses(_, dataset):
+        name = "held" if dataset is measure.held else "trained"
+        return truth[name] + 0.01 * torch.randn(BANDS, 8, dtype=torch.float64)
+
+    monkeypatch.setattr(measure, "losses", losses)
+    for held, trained, told in [(1.0, 1.0, False), (0.5, 0.5, False), (0.5, 0.4, False), (0.6, 0.3, True)]:
+        truth.update(held=held, trained=trained)
+        warning = measure.measure(model)
+        assert (warning is not None) == told, (held, trained)
+    assert "overfitting: the loss on held-out images is 0.6" in warning
+    assert len(measure.rows) == 4
+    assert "on held-out images" in str(measure)
+
+
+def test_a_run_keeps_images_out_and_logs_the_loss_on_them(gray, tmp_path, capsys):
+    run = unnoise.train(gray, images="200", held_out=5, out=str(tmp_path / "run"), **TINY)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (last,) = [row for row in rows if "held_out" in row]
+    assert len(last["held_out"]) == len(last["trained"]) == BANDS
+    assert all(math.isfinite(value) for value in last["held_out"])
+    said = capsys.readouterr().out
+    assert "15 images" in said
+    assert "5 more are held out" in said
+    assert "on held-out images" in said
+    assert load(run, "cpu").card.data["held_out"] == 5
+    assert load(run, "cpu").card.data["count"] == 15
+
+
+def test_held_out_images_are_never_trained_on(gray, tmp_path, monkeypatch):
+    seen = set()
+    read = loop.noised
+
+    def noted(dataset, indices, *rest):
+        seen.update(image.tobytes() for image in dataset.read(indices))
+        return read(dataset, indices, *rest)
+
+    monkeypatch.setattr(loop, "noised", noted)
+    unnoise.train(gray, images="200", held_out=6, out=str(tmp_path / "run"), **TINY)
+    _, held = split(open_data(str(gray)), 6)
+    assert len(seen) == 14
+    assert not seen & {image.tobytes() for image in held.read(np.arange(6))}
+
+
+def test_measuring_keeps_to_its_share_of_the_time(monkeypatch):
+    clock, occasions = Clock(600.0, None), Occasions()
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clock.start()
+    for _ in range(600):
+        now[0] += 1.0
+        if occasions.due(clock):
+            with occasions.taken(clock):
+                now[0] += 3.0
+    assert 3 <= occasions.spent <= 0.05 * 600 + 3
+    assert occasions.spent / 3 >= 4, "soon, then at growing intervals"

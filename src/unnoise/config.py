@@ -35,6 +35,9 @@ class TrainConfig:
     channels: int | None = option(None, "1 gray, 2 gray + alpha, 3 RGB, 4 RGBA (default: the data's own)")
     fit: Literal["crop", "pad", "stretch"] = option("crop", "how other proportions are fitted to the size")
     limit: int | None = option(None, "use the first so many images")
+    held_out: int | None = option(
+        None, "images kept out of the training to measure on (default: 2 %, 64 to 2,048, at most a tenth); 0 is none"
+    )
     classes: bool = option(False, "sub-folders or a label column become classes")
     label_dropout: float = option(0.1, "share of the images that are shown without their class, for guidance")
     flip: bool = option(False, "mirror images at random")

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,16 +30,22 @@ class Dataset:
     name: str
     mode: str  # L, LA, RGB, RGBA, I;16, or "" for arrays that are no picture
     shape: tuple[int, int, int]  # c, h, w
-    count: int
+    count: int  # in the file
     classes: tuple[str, ...]
     fingerprint: str  # sha256 of the decoded pixels and labels: what the model really saw
     notes: tuple[str, ...]  # what happened, for the user
+    rows: Array | None = field(default=None, compare=False)  # a part of them; None is all
 
     def __len__(self) -> int:
-        return self.count
+        return self.count if self.rows is None else len(self.rows)
+
+    def part(self, rows: Array) -> "Dataset":
+        """Some of the images, which are numbered anew."""
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])
 
     def read(self, indices: Array) -> Array:
         """Pixels [b, c, h, w]; the map is closed again so that touched pages do not pile up in our memory."""
+        indices = indices if self.rows is None else self.rows[indices]
         path = self.folder / PIXELS
         eight_bit = path.stat().st_size == self.count * math.prod(self.shape)
         dtype = np.uint8 if eight_bit else np.uint16
@@ -47,6 +53,7 @@ class Dataset:
 
     def labels(self, indices: Array) -> Array | None:
         """Indices into the classes [b], int64."""
+        indices = indices if self.rows is None else self.rows[indices]
         return np.array(np.load(self.folder / LABELS, mmap_mode="r")[indices]) if self.classes else None
 
 

@@ -1,6 +1,6 @@
 """Training objectives: (model, noised batch) -> one loss per image."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from unnoise.diffusion.level import CLEAN, Level
 from unnoise.diffusion.likelihood import decoder_floor, term
@@ -22,6 +22,7 @@ class Noised(NamedTuple):
     label: Labels | None
 
 
+@runtime_checkable
 class Objective(Protocol):
     def __call__(self, model: Diffusion, batch: Noised) -> PerImage: ...
 

@@ -15,7 +15,7 @@ from unnoise.data.transforms import to_float
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
-from unnoise.evaluate.sets import Report, data_of
+from unnoise.evaluate.sets import Report, data_of, parts_of
 from unnoise.samplers.run import seeded_noise
 from unnoise.types import Images, Labels
 
@@ -26,6 +26,9 @@ N = 256  # images, if nothing else is asked for
 def bits_per_dim(config: EvalConfig, run: Run, report: Report = lambda *_: None) -> dict[str, Any]:
     """Both estimates over the same images, each with its standard error over the images, as plain values."""
     dataset = data_of(config, run)
+    name, trained_on = dataset.name, dataset.fingerprint == run.card.data.get("fingerprint")
+    if trained_on and run.card.data.get("held_out"):
+        dataset, name, trained_on = parts_of(dataset, run)[1], f"{name}, the images held out", False
     levels = run.model.schedule.grid(config.levels)
     variance = config.variance or ("learned" if run.card.learned_variance else "small")
     if variance == "learned" and not run.card.learned_variance:
@@ -60,8 +63,8 @@ def bits_per_dim(config: EvalConfig, run: Run, report: Report = lambda *_: None)
         result["ode"] = mean_of(torch.cat(exact)) | {"error_of_the_trace": trace, "probes": PROBES}
     return result | {
         "n": len(chosen),
-        "data": {"name": dataset.name, "count": len(dataset), "fingerprint": dataset.fingerprint},
-        "trained_on_it": dataset.fingerprint == run.card.data.get("fingerprint"),
+        "data": {"name": name, "count": len(dataset), "fingerprint": dataset.fingerprint},
+        "trained_on_it": trained_on,
         "settings": {"levels": config.levels, "spacing": "trailing", "variance": variance, "seed": config.seed},
     }
 
@@ -96,7 +99,7 @@ def table(found: dict[str, Any]) -> list[str]:
         trace = found["ode"]["error_of_the_trace"]
         rows["ode"] = f"{shown(found['ode'])}  of it {trace:.4f} by the trace's {found['ode']['probes']} probes"
     rows["data"] = f"{data['name']}: {found['n']} of {data['count']:,} images, sha256 {data['fingerprint'][:16]}"
-    rows["data"] += ", those of the training: not held out" if found["trained_on_it"] else ", not those of the training"
+    rows["data"] += ", those of the training: not held out" if found["trained_on_it"] else ", not trained on"
     return ["bits per dimension, mean +- standard error", *(f"  {name:8}{value}" for name, value in rows.items())]
 
 

@@ -15,11 +15,12 @@ from unnoise.config import EvalConfig
 from unnoise.data.cache import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Eight, Extractor, read_pixels, resized
-from unnoise.evaluate.sets import Report, data_of, drawn
+from unnoise.evaluate.sets import Report, data_of, drawn, parts_of
 from unnoise.pictures import grid
 
 ALARM = 0.01  # share of new pictures that is flagged by mistake, by construction
-CALIBRATION = 2_000  # training images that set the threshold, at most
+CALIBRATION = 2_000  # new images that set the threshold, at most
+ENOUGH = 64  # held-out images to calibrate on; with fewer, training images stand in for them
 SIDE = 32  # pixels are compared at this size
 NEIGHBOURS = 20  # of each picture, whose distances are kept
 WORST = 24  # pairs on the contact sheet
@@ -46,15 +47,18 @@ class Nearest(NamedTuple):
 def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Report) -> dict[str, Any]:
     """Share of n drawn pictures that are nearer to one training image than new ones are, but for ALARM of these.
 
-    New ones are training images against all the others: they are as far from those as any new picture of the same kind.
-    Half of ALARM goes to each space. Writes a contact sheet of the nearest pairs.
+    New ones are held-out images, or where there are too few training images against all the others: these are as far
+    from them as any new picture of the same kind. Half of ALARM goes to each space. Writes a contact sheet of the
+    nearest pairs.
     """
-    dataset = data_of(config, run)
-    if dataset.fingerprint != run.card.data.get("fingerprint"):
+    everything = data_of(config, run)
+    if everything.fingerprint != run.card.data.get("fingerprint"):
         raise InputError(
-            f"memorization is measured against what the run was trained on, and {dataset.name} is other data; name the "
-            "training data with --data"
+            f"memorization is measured against what the run was trained on, and {everything.name} is other data; name "
+            "the training data with --data"
         )
+    dataset, held = parts_of(everything, run)
+    new = held if len(held) >= ENOUGH else dataset
     pictures = drawn(config, run, n)
     made, vectors = [], []
     with torch.inference_mode():
@@ -63,9 +67,11 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
             vectors.append(seen(pixels, extractor))
             report("drawing", len(pixels), n)
     samples = [torch.cat(parts) for parts in zip(*vectors, strict=True)]
-    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(dataset))[:CALIBRATION])
-    known = [torch.cat(parts) for parts in zip(*(seen(p, extractor) for p in batched(dataset, chosen)), strict=True)]
-    found = search(samples, known, torch.from_numpy(chosen), dataset, extractor, report)
+    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(new))[:CALIBRATION])
+    with torch.inference_mode():
+        looked = zip(*(seen(p, extractor) for p in batched(new, chosen)), strict=True)
+        known = [torch.cat(parts) for parts in looked]
+    found = search(samples, known, torch.from_numpy(chosen) if new is dataset else None, dataset, extractor, report)
     thresholds = [float(torch.quantile(near.closeness.double(), ALARM / 2)) for near in found[1]]
     flags = torch.stack([near.closeness < limit for near, limit in zip(found[0], thresholds, strict=True)])
     copied = flags.any(dim=0)
@@ -77,7 +83,7 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
         "by_space": {space: float(flag.double().mean()) for space, flag in zip(SPACES, flags, strict=True)},
         "thresholds": dict(zip(SPACES, thresholds, strict=True)),
         "false_alarms": ALARM,
-        "calibrated_on": len(chosen),
+        "calibrated_on": f"{len(chosen)} {'training' if new is dataset else 'held-out'} images",
         "n": n,
         "training_images": len(dataset),
         "sheet": str(sheet),
@@ -100,12 +106,15 @@ def batched(dataset: Dataset, indices: np.ndarray, size: int = 256) -> Iterator[
 def search(
     samples: list[Vectors],
     known: list[Vectors],
-    chosen: Int[Tensor, " m"],
+    chosen: Int[Tensor, " m"] | None,
     dataset: Dataset,
     extractor: Extractor,
     report: Report,
 ) -> tuple[list[Nearest], list[Nearest]]:
-    """One pass over the training images: the nearest of each sample, and of each known one the nearest other."""
+    """One pass over the training images: the nearest of each sample, and of each known one, itself left out.
+
+    chosen: which training images the known ones are, if they are.
+    """
     k = min(NEIGHBOURS, len(dataset) - 1)
     found = [start(len(x), k) for x in samples], [start(len(x), k) for x in known]
     place = 0

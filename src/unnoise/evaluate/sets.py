@@ -15,6 +15,7 @@ from unnoise import registry
 from unnoise.checkpoint import WEIGHTS, Run, save_tensors
 from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import Dataset, default_cache, open_data
+from unnoise.data.split import split
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels, sha256
 from unnoise.evaluate.statistics import Statistics
@@ -45,6 +46,11 @@ def data_of(config: EvalConfig, run: Run) -> Dataset:
     c, h, w = run.card.shape
     limit = None if named else trained.get("limit")
     return open_data(source, size=f"{w}x{h}", channels=c, fit=trained.get("fit", "crop"), limit=limit)
+
+
+def parts_of(dataset: Dataset, run: Run) -> tuple[Dataset, Dataset]:
+    """Of the data a run was trained on, the images it saw, and those held out."""
+    return split(dataset, run.card.data.get("held_out", 0))
 
 
 def here(source: str) -> bool:

@@ -14,6 +14,7 @@ from unnoise import registry
 from unnoise.checkpoint import WEIGHTS, Card, build, new_folder, replacing, save, save_tensors
 from unnoise.config import Sampling, TrainConfig
 from unnoise.data.cache import Dataset, open_data
+from unnoise.data.split import split
 from unnoise.data.transforms import to_float
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import Noised, Objective
@@ -22,10 +23,12 @@ from unnoise.errors import InputError
 from unnoise.training.batches import noised, order, streams
 from unnoise.training.device import make_accelerator
 from unnoise.training.ema import EMA
+from unnoise.training.held_out import HeldOut
 from unnoise.training.init import load_into
 from unnoise.training.interrupt import Interrupted, Stop, stop_signals
 from unnoise.training.length import Clock
 from unnoise.training.log import Log, Progress, duration, peak_memory
+from unnoise.training.occasions import Occasions
 from unnoise.training.preview import Previews, affordable, sample, saturation, save_grid
 from unnoise.training.validate import learned_variance, validate
 
@@ -45,7 +48,7 @@ def train(config: TrainConfig) -> Path:
 
 def run_all(config: TrainConfig, progress: Progress) -> Path:
     """Data, network, folder, loop, files, farewell."""
-    dataset = open_data(
+    everything = open_data(
         config.data,
         size=config.size,
         channels=config.channels,
@@ -53,11 +56,12 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
         limit=config.limit,
         progress=progress.reading,
     )
+    dataset, held = split(everything, config.held_out)
     torch.manual_seed(config.seed)
-    card = card_of(config, dataset)
+    card = card_of(config, dataset, held)
     model = build(card)  # all that can be refused is refused before there is a folder
     kept = load_into(model.backbone, config.init) if config.init else None
-    run = Training(config, dataset, (model, card), new_folder(config.out, Path("runs"), dataset.name))
+    run = Training(config, (dataset, held), (model, card), new_folder(config.out, Path("runs"), dataset.name))
     introduce(run, progress)
     if kept:
         progress.say(f"start     {config.init}: {kept}")
@@ -65,6 +69,8 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
         loop(run, progress, stop)
         run.clock.stop()
         interrupted = stop.signal
+        for warning in run.measure() if interrupted is None else []:
+            progress.say(f"warning: {warning}")
         run.save()
         if interrupted is None:
             final_grid(run, stop)
@@ -78,8 +84,10 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
 class Training:
     """What a run is made of."""
 
-    def __init__(self, config: TrainConfig, dataset: Dataset, new: tuple[Diffusion, Card], folder: Path) -> None:
-        self.config, self.dataset, self.folder = config, dataset, folder
+    def __init__(
+        self, config: TrainConfig, data: tuple[Dataset, Dataset], new: tuple[Diffusion, Card], folder: Path
+    ) -> None:
+        self.config, self.folder, (self.dataset, held) = config, folder, data
         self.model, self.card = new
         (folder / "samples").mkdir()
         with replacing(folder / "config.yaml") as temporary:
@@ -95,9 +103,10 @@ class Training:
         self.objective: Objective = registry.objective.get(config.objective)
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
         self.log = Log(folder / "metrics.jsonl")
-        some = torch.from_numpy(dataset.read(np.arange(min(64, len(dataset)))))
-        self.previews = Previews(folder / "samples", dataset.mode, saturation(to_float(some)))
-        self.clock = Clock.of(config, len(dataset))
+        self.held_out, self.measuring = HeldOut(config, self.objective, self.dataset, held), Occasions()
+        some = torch.from_numpy(self.dataset.read(np.arange(min(64, len(self.dataset)))))
+        self.previews = Previews(folder / "samples", self.dataset.mode, saturation(to_float(some)))
+        self.clock = Clock.of(config, len(self.dataset))
 
     def step(self, batch: Noised) -> tuple[float, float] | None:
         """One step of the optimizer, (loss, gradient norm); None where one is not finite and nothing changed."""
@@ -136,6 +145,15 @@ class Training:
         with self.accelerator.autocast():
             return self.previews.draw(self.averaged, self.clock, self.log.rate, stop)
 
+    def measure(self) -> list[str]:
+        """The loss on held-out images, logged; returns warnings. Nothing where there are too few to say anything."""
+        if self.held_out.count < 2:
+            return []
+        with self.measuring.taken(self.clock), self.accelerator.autocast():
+            warning = self.held_out.measure(self.averaged)
+        self.log.add({"images": self.clock.seen, "seconds": round(self.clock.elapsed, 2), **self.held_out.rows[-1]})
+        return [warning] if warning else []
+
 
 def loop(run: Training, progress: Progress, stop: Stop) -> None:
     """Until the clock says so: noise a batch, take a step, log, preview, save."""
@@ -163,15 +181,16 @@ def loop(run: Training, progress: Progress, stop: Stop) -> None:
             if config.epochs and mean is not None:
                 progress.say(f"epoch={clock.seen // epoch} avg_loss={mean:.6f}")
         previewed = run.previews.due(clock, run.log.rate)
-        if previewed:
-            for warning in run.preview(stop):
-                progress.say(f"warning: {warning}")
+        warnings = run.preview(stop) if previewed else []
+        warnings += run.measure() if run.measuring.due(clock) else []
+        for warning in warnings:
+            progress.say(f"warning: {warning}")
         if clock.elapsed - saved > SAVE_EVERY or (previewed and not saved):
             run.save()
             saved = clock.elapsed
 
 
-def card_of(config: TrainConfig, dataset: Dataset) -> Card:
+def card_of(config: TrainConfig, dataset: Dataset, held: Dataset) -> Card:
     """What the model file will say of itself."""
     if config.classes and not dataset.classes:
         raise InputError(f"--classes: {config.data} has none; put the images of each class in a sub-folder of its own")
@@ -184,7 +203,12 @@ def card_of(config: TrainConfig, dataset: Dataset) -> Card:
         classes=dataset.classes if config.classes else (),
         learned_variance=learned_variance(config.objective),
         sampling=Sampling(config.sampler, config.steps, config.spacing, config.clip),
-        data={"name": dataset.name, "fingerprint": dataset.fingerprint, "count": len(dataset)},
+        data={
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,  # of all, those held out too
+            "count": len(dataset),
+            "held_out": len(held),
+        },
     )
 
 
@@ -199,6 +223,7 @@ def introduce(run: Training, progress: Progress) -> None:
     progress.say(
         f"data      {run.dataset.name}: {len(run.dataset):,} images, {w}x{h}, {run.dataset.mode or f'{c} channels'}"
         + (f", {len(run.card.classes)} classes" if run.card.classes else "")
+        + (f"; {held:,} more are held out to measure on" if (held := len(run.held_out.held)) else "")
     )
     progress.say(f"network   {config.backbone}, {size:.1f} M parameters, {precision} on {run.accelerator.device}")
     if config.precision == "fp16" and precision == "fp32":
@@ -222,12 +247,15 @@ def conclude(run: Training, interrupted: int | None) -> None:
         "images": clock.seen,
         "training_seconds": clock.elapsed,
         "mean_images_per_second": rate,
-        "preview_seconds": run.previews.spent,
+        "preview_seconds": run.previews.occasions.spent,
+        "measuring_seconds": run.measuring.spent,
         "peak_bytes": memory,
     }
     run.log.add(summary)
     pace = f"{duration(clock.elapsed)} ({rate:.0f} images/s)"
     print(f"{why} {clock.seen:,} images in {pace}, peak memory {memory / 2**20:,.0f} MB")
+    if run.held_out.rows:
+        print(f"loss      {run.held_out}")
     if (run.folder / "samples" / "final.png").exists():
         print(f"grid      {run.folder / 'samples' / 'final.png'}")
     print(f"run       {run.folder}    more pictures: unnoise sample {run.folder} -n 64")

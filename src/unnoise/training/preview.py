@@ -1,6 +1,5 @@
-"""Grids from fixed noise while training: soon, then at growing intervals, within a share of the time."""
+"""Grids from fixed noise while training."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +12,9 @@ from unnoise.pictures import grid
 from unnoise.samplers.run import in_turn, run
 from unnoise.training.interrupt import Stop
 from unnoise.training.length import Clock
+from unnoise.training.occasions import SHARE, Occasions
 from unnoise.types import Images
 
-FIRST, GROWTH, SHARE = 40.0, 1.6, 0.05  # seconds; factor between previews; share of the time they may take
 FEW = Sampling(steps=10)
 
 
@@ -24,26 +23,18 @@ class Previews:
 
     def __init__(self, folder: Path, mode: str, usual: float) -> None:
         self.folder, self.mode, self.usual = folder, mode, usual
-        self.count, self.next, self.spent, self.last = 0, 0.0, 0.0, 0.0
+        self.count, self.occasions = 0, Occasions()
 
     def due(self, clock: Clock, images_per_second: float) -> bool:
-        """Whether the next preview is wanted and fits in its share of the time."""
-        first = min(FIRST, 0.15 * clock.seconds) if clock.seconds else FIRST
-        return (
-            clock.elapsed >= (self.next or first)
-            and images_per_second > 0
-            and self.spent + self.last <= SHARE * clock.elapsed
-        )
+        """Whether the next preview is wanted, and the pace known by which it is cut to its share of the time."""
+        return images_per_second > 0 and self.occasions.due(clock)
 
     def draw(self, model: Diffusion, clock: Clock, images_per_second: float, stop: Stop) -> list[str]:
         """Write the grid, as large as the first one could be in its share; returns warnings about what is on it."""
-        begun, elapsed = time.monotonic(), clock.elapsed
         few = replace(FEW, steps=min(FEW.steps, model.schedule.T))
-        self.count = self.count or min(16, affordable(SHARE * elapsed, images_per_second, few.steps))
-        images = sample(model, self.count, few, stop)
-        self.last = time.monotonic() - begun
-        self.spent += self.last
-        self.next = GROWTH * elapsed
+        self.count = self.count or min(16, affordable(SHARE * clock.elapsed, images_per_second, few.steps))
+        with self.occasions.taken(clock):
+            images = sample(model, self.count, few, stop)
         if images is None:
             return []
         save_grid(images, self.folder / f"{clock.seen:09d}.png", self.mode)

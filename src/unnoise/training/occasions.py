@@ -1,0 +1,29 @@
+"""When to do what takes time from the training: soon, then at growing intervals, within a share of the time."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from unnoise.training.length import Clock
+
+FIRST, GROWTH, SHARE = 40.0, 1.6, 0.05  # seconds; factor between two; share of the time they may take
+
+
+class Occasions:
+    """Counts what was spent, so that the next one waits until it fits in its share."""
+
+    def __init__(self) -> None:
+        self.next, self.spent, self.last = 0.0, 0.0, 0.0
+
+    def due(self, clock: Clock) -> bool:
+        first = min(FIRST, 0.15 * clock.seconds) if clock.seconds else FIRST
+        return clock.elapsed >= (self.next or first) and self.spent + self.last <= SHARE * clock.elapsed
+
+    @contextmanager
+    def taken(self, clock: Clock) -> Iterator[None]:
+        """Time what is done here."""
+        begun, elapsed = time.monotonic(), clock.elapsed
+        yield
+        self.last = time.monotonic() - begun
+        self.spent += self.last
+        self.next = GROWTH * elapsed
