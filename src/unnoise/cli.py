@@ -5,12 +5,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from unnoise import __version__
-from unnoise.config import EvalConfig, ExportConfig, SampleConfig, TrainConfig
+from unnoise.config import DataConfig, EvalConfig, ExportConfig, SampleConfig, TrainConfig
 from unnoise.errors import InputError, unknown
 
 LISTED = (
@@ -28,6 +29,7 @@ LISTED = (
 SUMMARY = {
     "train": "train on a folder of images, or on the built-in faces",
     "sample": "draw pictures from a run",
+    "data": "look through a set of images: what is in it, what is broken, what is there twice",
     "eval": "measure a run, or any pictures against others",
     "export": "write a run for another library",
     "info": "tell what a run is and how it was made",
@@ -57,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "train": train,
         "sample": sample,
+        "data": data,
         "eval": evaluate,
         "export": export,
         "info": info,
@@ -93,6 +96,7 @@ def make_parser() -> Parser:
     one["train"].add_argument("--recipe", default=None, help="a named recipe or a run's config.yaml; flags change it")
     add_flags(one["train"], TrainConfig, positional="data", optional=True)
     add_flags(one["sample"], SampleConfig, positional="run", optional=False)
+    add_flags(one["data"], DataConfig, positional="data", optional=False)
     add_flags(one["eval"], EvalConfig, positional="set", optional=False, then="against")
     add_flags(one["export"], ExportConfig, positional="run", optional=False)
     one["info"].add_argument("run", metavar="RUN", help="run folder or its model.safetensors")
@@ -156,33 +160,67 @@ def advance(bar: Any, done: int, total: int) -> None:
     bar.update(done)
 
 
+def data(arguments: argparse.Namespace) -> int:
+    from unnoise.data.census import census, table
+
+    config = DataConfig(**given(arguments))
+    with closing(Phases()) as phases:
+        found = census(config.data, phases.reached)
+    write_json(config.json, found)
+    print("\n".join(table(found)))
+    return 0
+
+
 def evaluate(arguments: argparse.Namespace) -> int:
-    import json
-
-    from tqdm import tqdm
-
-    from unnoise.checkpoint import replacing
     from unnoise.evaluate import bits, memorization, score
 
     config = EvalConfig(**given(arguments))
-    with tqdm(unit=" images", disable=not sys.stderr.isatty()) as bar:
-        phases = [""]
-
-        def report(doing: str, done: int, total: int) -> None:
-            if phases[-1] != doing:
-                phases.append(doing)
-                bar.set_description(doing)
-                bar.reset(total)
-            bar.update(done)
-
-        found = score.evaluate(config, report, lambda text: bar.write(text, file=sys.stderr))
-    if config.json:
-        with replacing(Path(config.json)) as temporary:
-            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    with closing(Phases()) as phases:
+        found = score.evaluate(config, phases.advance, phases.say)
+    write_json(config.json, found)
     for part, table in (("bpd", bits.table), ("scores", score.table), ("memorization", memorization.table)):
         if part in found:
             print("\n".join(table(found[part])))
     return 0
+
+
+def write_json(path: str | None, found: Any) -> None:
+    import json
+
+    from unnoise.checkpoint import replacing
+
+    if path:
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+class Phases:
+    """A bar on a terminal for one thing after another."""
+
+    def __init__(self) -> None:
+        from tqdm import tqdm
+
+        self.bar, self.doing = tqdm(unit=" images", disable=not sys.stderr.isatty()), ""
+        self.close = self.bar.close
+
+    def begin(self, doing: str, total: int | None) -> None:
+        if doing != self.doing:
+            self.doing = doing
+            self.bar.set_description(doing)
+            self.bar.reset(total)
+
+    def advance(self, doing: str, done: int, total: int) -> None:
+        """So many more."""
+        self.begin(doing, total)
+        self.bar.update(done)
+
+    def reached(self, doing: str, done: int, total: int | None) -> None:
+        """So many in all."""
+        self.begin(doing, total)
+        self.bar.update(done - self.bar.n)
+
+    def say(self, text: str) -> None:
+        self.bar.write(text, file=sys.stderr)
 
 
 def export(arguments: argparse.Namespace) -> int:

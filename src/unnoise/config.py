@@ -64,6 +64,14 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class DataConfig:
+    """`unnoise data`."""
+
+    data: str = option("", "folder, archive, array or parquet of images, or the name of a built-in set")
+    json: str | None = option(None, "file to write everything to")
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     """`unnoise eval`."""
 
