@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from unnoise import __version__
-from unnoise.config import DataConfig, EvalConfig, ExportConfig, SampleConfig, TrainConfig
+from unnoise.config import DataConfig, EvalConfig, ExportConfig, ReportConfig, SampleConfig, TrainConfig
 from unnoise.errors import InputError, unknown
 
 LISTED = (
@@ -31,6 +31,8 @@ SUMMARY = {
     "sample": "draw pictures from a run",
     "data": "look through a set of images: what is in it, what is broken, what is there twice",
     "eval": "measure a run, or any pictures against others",
+    "report": "write one page that holds everything about a run",
+    "compare": "set runs side by side, as far as they can be",
     "export": "write a run for another library",
     "info": "tell what a run is and how it was made",
     "list": "list " + ", ".join(LISTED),
@@ -61,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sample": sample,
         "data": data,
         "eval": evaluate,
+        "report": report,
+        "compare": compare,
         "export": export,
         "info": info,
         "list": list_,
@@ -98,7 +102,9 @@ def make_parser() -> Parser:
     add_flags(one["sample"], SampleConfig, positional="run", optional=False)
     add_flags(one["data"], DataConfig, positional="data", optional=False)
     add_flags(one["eval"], EvalConfig, positional="set", optional=False, then="against")
+    add_flags(one["report"], ReportConfig, positional="run", optional=False)
     add_flags(one["export"], ExportConfig, positional="run", optional=False)
+    one["compare"].add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     one["info"].add_argument("run", metavar="RUN", help="run folder or its model.safetensors")
     one["list"].add_argument("kind", metavar="KIND", help=", ".join(LISTED))
     return parser
@@ -221,6 +227,21 @@ class Phases:
 
     def say(self, text: str) -> None:
         self.bar.write(text, file=sys.stderr)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    from unnoise.evaluate.report import report as write
+
+    config = ReportConfig(**given(arguments))
+    print(f"report    {write(config.run, config.out)}")
+    return 0
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    from unnoise.evaluate.compare import compare as beside
+
+    print("\n".join(beside(arguments.runs)))
+    return 0
 
 
 def export(arguments: argparse.Namespace) -> int:

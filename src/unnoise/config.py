@@ -99,6 +99,14 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class ReportConfig:
+    """`unnoise report`."""
+
+    run: str = option("", "run folder")
+    out: str | None = option(None, "the page to write (default: report.html in the run)")
+
+
+@dataclass(frozen=True)
 class ExportConfig:
     """`unnoise export`."""
 

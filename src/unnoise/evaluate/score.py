@@ -15,6 +15,7 @@ from unnoise.evaluate import metrics
 from unnoise.evaluate.bits import bits_per_dim
 from unnoise.evaluate.memorization import audit
 from unnoise.evaluate.metrics import Score
+from unnoise.evaluate.record import keep
 from unnoise.evaluate.sets import Pictures, Report, data_of, drawn, seconds, statistics, stored
 from unnoise.evaluate.statistics import Statistics
 from unnoise.pipeline import INDEX
@@ -74,6 +75,8 @@ def evaluate(
         result["memorization"] = audit(config, run, extractor, config.n or DRAWN, report)
     if compared := [name for name in wanted if name not in ALONE]:
         result["scores"] = compare(config, run, compared, report, say)
+    if run:
+        keep(run, result)
     return result
 
 
@@ -163,17 +166,22 @@ def warnings(a: Statistics, b: Statistics, mine: Pictures, theirs: Pictures) -> 
     return said
 
 
+def shown(values: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Each score in words: its name, value, interval, and what real pictures get."""
+    rows = []
+    for name, score in values.items():
+        unit, (low, high), floor = 1000 if name == "kid" else 1, score["interval"], score.get("floor")
+        real = f"{unit * floor['value']:.3f} +- {unit * floor['standard_error']:.3f}" if floor else ""
+        interval = f"{unit * low:.3f} to {unit * high:.3f}"
+        rows.append((name if unit == 1 else f"{name} x {unit}", f"{unit * score['value']:.3f}", interval, real))
+    return rows
+
+
 def table(result: dict[str, Any]) -> list[str]:
     """What is printed of a comparison."""
     of, against = result["of"], result["against"]
-    lines = [f"{'score':18}{'value':>10}  95 % interval        real pictures get"]
-    for name, score in result["values"].items():
-        low, high = score["interval"]
-        scale, shown = (1000, "kid x 1000") if name == "kid" else (1, name)
-        line = f"{shown:18}{scale * score['value']:10.3f}  {scale * low:.3f} to {scale * high:.3f}"
-        if floor := score.get("floor"):
-            line = f"{line:<51}{scale * floor['value']:.3f} +- {scale * floor['standard_error']:.3f}"
-        lines.append(line)
+    head = ("score", "value", "95 % interval", "real pictures get")
+    lines = [f"{a:18}{b:>12}  {c:<24}{d}".rstrip() for a, b, c, d in (head, *shown(result["values"]))]
     how = ", ".join(f"{key} {of[key]}" for key in ("sampler", "steps", "spacing", "guidance", "seed") if key in of)
     ours, theirs, about = of.get("weights") or of["fingerprint"], against["fingerprint"], result["features"]
     lines.append(f"of        {of['name']}: {of['n']:,} pictures, {how + ', ' if how else ''}sha256 {ours[:16]}")

@@ -1,0 +1,32 @@
+"""Evaluations of a run, kept in its folder one after the other."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from unnoise.checkpoint import WEIGHTS, Run, replacing
+
+FOLDER = "evaluations"
+
+
+def keep(run: Run, result: dict[str, Any]) -> None:
+    """Write a result into the folder of its run, if it has one."""
+    if run.path.name != WEIGHTS:
+        return
+    folder = run.path.parent / FOLDER
+    folder.mkdir(exist_ok=True)
+    number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.json")), default=0)
+    with replacing(folder / f"{number:04d}.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
+
+
+def evaluations(folder: Path) -> list[dict[str, Any]]:
+    """All results in a run folder, the oldest first; what can't be read is left out."""
+    found = []
+    for path in sorted((folder / FOLDER).glob("[0-9]*.json")):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        found.append(result)
+    return found
