@@ -40,7 +40,18 @@ def trained(tmp_path_factory) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 100, (8, 8), dtype=np.uint8) + 150 * (i % 2 == 0).__int__()).save(path)
     status = cli.main(
-        ["train", str(folder / "data"), "--images", "48", "--classes", "--out", str(folder / "run"), *TINY]
+        [
+            "train",
+            str(folder / "data"),
+            "--images",
+            "48",
+            "--classes",
+            "--held-out",
+            "0",
+            "--out",
+            str(folder / "run"),
+            *TINY,
+        ]
     )
     assert status == 0
     return folder / "run"

@@ -13,12 +13,14 @@ from torch import nn
 import unnoise
 from unnoise import registry
 from unnoise.checkpoint import Card, build, load, save
-from unnoise.config import TrainConfig
+from unnoise.config import Sampling, TrainConfig
 from unnoise.data.cache import open_data
 from unnoise.data.split import split
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.times import Uniform
 from unnoise.errors import InputError
+from unnoise.evaluate.features import eight_bit
+from unnoise.evaluate.metrics import Score, kid
 from unnoise.recipe import names, train_config
 from unnoise.samplers.run import seeded_noise
 from unnoise.training import loop
@@ -26,9 +28,11 @@ from unnoise.training.batches import noised, order, streams
 from unnoise.training.device import choose
 from unnoise.training.ema import EMA
 from unnoise.training.held_out import BANDS, HeldOut
+from unnoise.training.interrupt import Stop
 from unnoise.training.length import Clock
 from unnoise.training.occasions import Occasions
-from unnoise.training.preview import Previews, affordable, look
+from unnoise.training.preview import Previews, affordable, look, sample
+from unnoise.training.quality import MARKS, Quality
 from unnoise.training.validate import learned_variance, validate
 
 TINY = {"backbone": "unet:widths=8-16,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
@@ -416,3 +420,88 @@ def test_measuring_keeps_to_its_share_of_the_time(monkeypatch):
                 now[0] += 3.0
     assert 3 <= occasions.spent <= 0.05 * 600 + 3
     assert occasions.spent / 3 >= 4, "soon, then at growing intervals"
+
+
+# KID on the way
+
+
+@pytest.fixture
+def scored(gray, monkeypatch):
+    """What is measured, on a run whose network draws nothing of note, for 100 pictures at five marks."""
+    data = open_data(str(gray))
+    clock, now = Clock(1000.0, None), [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    clock.start()
+    now[0] = 100.0
+    monkeypatch.setattr("unnoise.training.quality.FEWEST", 10)
+    model = build(Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L"))
+    return Quality(data, Sampling("ddim", steps=2)), model, clock, now
+
+
+def test_kid_is_planned_within_its_share_and_told_beforehand(scored):
+    quality, _, clock, _ = scored
+    assert quality.due(clock)
+    text = quality.plan(clock, images_per_second=10.0)
+    assert quality.count == 20, "as many as there are"
+    assert "KID of 20 pictures at 10%, 20%, 40%, 70%, 100% of the way" in text
+    slow = Quality(quality.dataset, Sampling("ddim", steps=500))
+    assert "there is none for 10 pictures" in slow.plan(clock, images_per_second=1.0)
+    assert not slow.due(clock)
+    for images_per_second in (3.0, 5.0):
+        plan = Quality(quality.dataset, Sampling("ddim", steps=20))
+        plan.plan(clock, images_per_second)
+        cost = plan.count * 20 / (3 * images_per_second) * len(MARKS)
+        assert cost <= 0.05 * 1000
+
+
+def test_kid_on_the_way_is_that_of_the_same_pictures(scored, gray):
+    quality, model, clock, _ = scored
+    quality.plan(clock, 10.0)
+    assert quality.measure(model, clock, Stop()) is None
+    look = registry.features.get("efficientnet")()
+    with torch.inference_mode():
+        drawn = eight_bit(sample(model, 20, Sampling("ddim", steps=2), Stop()))
+        expected = kid(*(look(pixels)[0] for pixels in (drawn, torch.from_numpy(np.load(gray))[:, None])))
+    assert quality.rows[0]["kid"] == pytest.approx(expected.value, rel=1e-3)
+    assert quality.rows[0]["pictures"] == 20
+    assert quality.best
+    assert not quality.due(clock), "until the next mark"
+
+
+def test_the_best_is_the_lowest_and_standing_still_is_told(scored, monkeypatch):
+    quality, model, clock, now = scored
+    quality.plan(clock, 10.0)
+    found = []
+    for mark, value in zip((100, 200, 400, 2500, 4700), (0.5, 0.3, 0.4, 0.32, 0.31), strict=True):
+        now[0] = mark
+        monkeypatch.setattr("unnoise.training.quality.kid", lambda *_, value=value: Score(value, 0.02))
+        found.append((quality.measure(model, clock, Stop()), quality.best))
+    assert [best for _, best in found] == [True, True, False, False, False]
+    assert [note is not None for note, _ in found] == [False, False, False, False, True]
+    assert "has not moved beyond its interval for 36:40" in found[-1][0]
+
+
+def test_a_signal_or_broken_pictures_leave_no_score(scored):
+    quality, model, clock, _ = scored
+    quality.plan(clock, 10.0)
+    stopped = Stop()
+    stopped.signal = 2
+    assert quality.measure(model, clock, stopped) is None
+    with torch.no_grad():
+        for p in model.parameters():
+            p.fill_(math.nan)
+    quality.measure(model, clock, Stop())
+    assert not quality.rows
+
+
+def test_a_run_with_time_for_it_logs_kid_and_keeps_the_best(gray, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("unnoise.training.quality.FEWEST", 4)
+    monkeypatch.setattr("unnoise.training.quality.SHARE", 20.0)
+    run = unnoise.train(gray, images="400", out=str(tmp_path / "run"), **TINY)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    scores = [row for row in rows if "kid" in row]
+    assert len(scores) == len(MARKS)
+    assert [row["images"] for row in scores] == sorted(row["images"] for row in scores)
+    best = load(run / "best.safetensors", "cpu").card.training["images"]
+    assert best == min(scores, key=lambda row: row["kid"])["images"]
+    assert "KID of 18 pictures at 10%" in capsys.readouterr().out

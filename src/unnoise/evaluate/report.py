@@ -7,12 +7,12 @@ import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from unnoise import __version__
 from unnoise.checkpoint import WEIGHTS, Run, load, replacing
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
@@ -235,7 +235,11 @@ def costs(rows: Rows, folder: Path) -> Iterator[str]:
 def how(run: Run) -> Iterator[str]:
     card, config = run.card, run.card.training.get("config", {})
     yield "<h2>Settings</h2>"
-    facts = {"unnoise": __version__, "fingerprint of the data": card.data["fingerprint"], "network": card.backbone}
+    facts = {
+        "unnoise": version("unnoise"),
+        "fingerprint of the data": card.data["fingerprint"],
+        "network": card.backbone,
+    }
     yield listed({**facts, **{key: str(value) for key, value in config.items() if value is not None}})
 
 

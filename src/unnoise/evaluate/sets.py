@@ -93,7 +93,8 @@ def stored(dataset: Dataset, n: int | None, seed: int, batch: int) -> Pictures:
         "fingerprint": dataset.fingerprint,
         "size": f"{width}x{height}",
     }
-    key = ascii((dataset.fingerprint, n, seed if n < len(dataset) else None))
+    part = None if dataset.rows is None else hashlib.sha256(dataset.rows.tobytes()).hexdigest()
+    key = ascii((dataset.fingerprint, part, n, seed if n < len(dataset) else None))
     return Pictures(stream(), n, dataset.shape[0], about, key)
 
 

@@ -30,9 +30,11 @@ from unnoise.training.length import Clock
 from unnoise.training.log import Log, Progress, duration, peak_memory
 from unnoise.training.occasions import Occasions
 from unnoise.training.preview import Previews, affordable, sample, saturation, save_grid
+from unnoise.training.quality import Quality
 from unnoise.training.validate import learned_variance, validate
 
 SAVE_EVERY = 600.0  # seconds between checkpoints at most; the first comes with the first preview
+BEST = "best.safetensors"  # the weights of the lowest KID
 PATIENCE = 100  # steps in a row that may be skipped for a loss or gradient that is not finite
 
 
@@ -69,8 +71,11 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
         loop(run, progress, stop)
         run.clock.stop()
         interrupted = stop.signal
-        for warning in run.measure() if interrupted is None else []:
-            progress.say(f"warning: {warning}")
+        if interrupted is None:
+            for warning in run.measure():
+                progress.say(f"warning: {warning}")
+            if run.quality.count:
+                run.score(progress, stop)
         run.save()
         if interrupted is None:
             final_grid(run, stop)
@@ -104,6 +109,7 @@ class Training:
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
         self.log = Log(folder / "metrics.jsonl")
         self.held_out, self.measuring = HeldOut(config, self.objective, self.dataset, held), Occasions()
+        self.quality = Quality(self.dataset, self.card.sampling)
         some = torch.from_numpy(self.dataset.read(np.arange(min(64, len(self.dataset)))))
         self.previews = Previews(folder / "samples", self.dataset.mode, saturation(to_float(some)))
         self.clock = Clock.of(config, len(self.dataset))
@@ -128,12 +134,17 @@ class Training:
         self.ema.update(self.clock.seen, len(batch.x0))
         return loss.item(), float(norm)
 
-    def save(self) -> None:
-        """Write the model file, beside it what a resumed run will need, the last row of the log and the loss plot."""
-        self.log.write(self.clock)
+    def save_model(self, path: Path) -> None:
+        """Write the model file, which tells everything."""
         progress = {"images": self.clock.seen, "seconds": self.clock.elapsed}
         training = {**progress, "config": asdict(self.config), "loss": self.log.curve()}
-        save(self.folder / WEIGHTS, self.ema.network.state_dict(), replace(self.card, training=training))
+        save(path, self.ema.network.state_dict(), replace(self.card, training=training))
+
+    def save(self) -> None:
+        """Write the model, what a resumed run will need, the last row of the log and the loss plot."""
+        self.log.write(self.clock)
+        self.save_model(self.folder / WEIGHTS)
+        progress = {"images": self.clock.seen, "seconds": self.clock.elapsed}
         network = self.accelerator.unwrap_model(self.model.backbone).state_dict()
         state = {f"network.{name}": tensor for name, tensor in network.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
@@ -144,6 +155,22 @@ class Training:
     def preview(self, stop: Stop) -> list[str]:
         with self.accelerator.autocast():
             return self.previews.draw(self.averaged, self.clock, self.log.rate, stop)
+
+    def score(self, progress: Progress, stop: Stop) -> None:
+        """KID at the marks of the way; the best weights lie beside the last ones."""
+        if not self.quality.count:
+            progress.say(self.quality.plan(self.clock, self.clock.seen / max(self.clock.elapsed, 1e-9)))
+        if not self.quality.due(self.clock):
+            return
+        with self.accelerator.autocast():
+            note = self.quality.measure(self.averaged, self.clock, stop)
+        if self.quality.rows:
+            self.log.add(self.quality.rows[-1])
+            progress.say(f"KID       {self.quality}")
+        if self.quality.best:
+            self.save_model(self.folder / BEST)
+        if note:
+            progress.say(note)
 
     def measure(self) -> list[str]:
         """The loss on held-out images, logged; returns warnings. Nothing where there are too few to say anything."""
@@ -185,6 +212,8 @@ def loop(run: Training, progress: Progress, stop: Stop) -> None:
         warnings += run.measure() if run.measuring.due(clock) else []
         for warning in warnings:
             progress.say(f"warning: {warning}")
+        if run.quality.due(clock) and clock.progress < 1:
+            run.score(progress, stop)
         if clock.elapsed - saved > SAVE_EVERY or (previewed and not saved):
             run.save()
             saved = clock.elapsed
@@ -248,7 +277,7 @@ def conclude(run: Training, interrupted: int | None) -> None:
         "training_seconds": clock.elapsed,
         "mean_images_per_second": rate,
         "preview_seconds": run.previews.occasions.spent,
-        "measuring_seconds": run.measuring.spent,
+        "measuring_seconds": run.measuring.spent + run.quality.spent,
         "peak_bytes": memory,
     }
     run.log.add(summary)

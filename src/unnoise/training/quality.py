@@ -1,0 +1,92 @@
+"""KID of pictures drawn while training, at a cost that is known beforehand; the best weights are kept."""
+
+import time
+from typing import Any
+
+import torch
+
+from unnoise import registry
+from unnoise.config import Sampling
+from unnoise.data.cache import Dataset
+from unnoise.diffusion.model import Diffusion
+from unnoise.errors import InputError
+from unnoise.evaluate.features import Extractor, eight_bit
+from unnoise.evaluate.metrics import Score, kid
+from unnoise.evaluate.sets import statistics, stored
+from unnoise.evaluate.statistics import Statistics
+from unnoise.training.interrupt import Stop
+from unnoise.training.length import Clock
+from unnoise.training.log import duration
+from unnoise.training.preview import sample
+
+MARKS = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the way: growing intervals
+SHARE = 0.05  # of the time of the whole training, for all of them
+FEWEST, MOST = 100, 1_000  # pictures: with fewer KID says nothing, more are not needed to see it fall
+REFERENCE = 2_000  # training images they are compared with
+STILL = 1_800.0  # seconds without a change beyond the interval that are worth telling
+
+
+class Quality:
+    """Plans at the first mark, once the pace is known; silent where there is no time for it."""
+
+    def __init__(self, dataset: Dataset, how: Sampling) -> None:
+        self.dataset, self.how = dataset, how
+        self.count, self.next, self.spent = 0, 0, 0.0
+        self.rows, self.best = list[dict[str, Any]](), False  # whether the last row is the best so far
+        self.extractor: Extractor | None = None
+        self.real: Statistics | None = None
+
+    def due(self, clock: Clock) -> bool:
+        return self.next < len(MARKS) and clock.progress >= MARKS[self.next]
+
+    def plan(self, clock: Clock, images_per_second: float) -> str:
+        """Decide on the number of pictures, the same each time; returns what will be done and what it costs."""
+        whole = clock.elapsed + clock.left
+        each = self.how.steps / (3 * images_per_second)  # an evaluation costs about a third of a training step
+        self.count = min(MOST, int(SHARE * whole / len(MARKS) / each), len(self.dataset))
+        if self.count < FEWEST:
+            self.next = len(MARKS)
+            return f"no KID on the way: in {SHARE:.0%} of the time there is none for {FEWEST} pictures"
+        try:
+            self.extractor = registry.features.get("efficientnet")()
+        except InputError as error:
+            self.next = len(MARKS)
+            return f"no KID on the way: {error}"
+        marks = ", ".join(f"{mark:.0%}" for mark in MARKS)
+        return f"KID of {self.count} pictures at {marks} of the way, about {duration(self.count * each)} each time"
+
+    def measure(self, model: Diffusion, clock: Clock, stop: Stop) -> str | None:
+        """Draw, score, and add a row; returns a word where nothing has moved for long."""
+        assert self.extractor is not None, "planned"
+        begun, self.next = time.monotonic(), self.next + 1
+        images = sample(model, self.count, self.how, stop)
+        if images is None or not images.isfinite().all():
+            return None
+        if self.real is None:
+            known = stored(self.dataset, min(REFERENCE, len(self.dataset)), 0, 64)
+            self.real = statistics(known, self.extractor, "", lambda *_: None)
+        drawn = Statistics.empty(self.extractor.features, self.extractor.classes, images.shape[1])
+        with torch.inference_mode():
+            for part in torch.split(eight_bit(images), 64):
+                drawn.add(*self.extractor(part), part)
+        score = kid(drawn.kept, self.real.kept)
+        self.best = all(score.value < row["kid"] for row in self.rows)
+        row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), "kid": score.value}
+        self.rows.append({**row, "kid_error": score.standard_error, "pictures": self.count})
+        self.spent += time.monotonic() - begun
+        return self.still(score)
+
+    def still(self, last: Score) -> str | None:
+        """Whether no KID since at least STILL ago lies outside the last one's interval."""
+        before = [row for row in self.rows if row["seconds"] <= self.rows[-1]["seconds"] - STILL]
+        if not before:
+            return None
+        since = self.rows[self.rows.index(before[-1]) :]
+        if any(abs(row["kid"] - last.value) > 1.96 * last.standard_error for row in since):
+            return None
+        return f"KID has not moved beyond its interval for {duration(since[-1]['seconds'] - since[0]['seconds'])}"
+
+    def __str__(self) -> str:
+        """The last row in words."""
+        row = self.rows[-1]
+        return f"{1000 * row['kid']:.1f} +- {1000 * row['kid_error']:.1f} (x 1000, {row['pictures']} pictures)"
