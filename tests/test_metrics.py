@@ -11,7 +11,9 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch.testing import assert_close
 
-from unnoise.evaluate import metrics
+from unnoise import registry
+from unnoise.errors import InputError
+from unnoise.evaluate import features, metrics
 from unnoise.evaluate.statistics import KEEP, Moments, Statistics
 
 f64 = torch.float64
@@ -212,17 +214,53 @@ def test_too_few_groups_have_no_error():
 # Agreement
 
 
-@pytest.fixture(scope="module")
-def fidelity():
+@pytest.fixture
+def fidelity(monkeypatch):
     """The metrics of torch-fidelity; they need no torchvision, which it imports all the same."""
     if find_spec("torch_fidelity") is None:
         pytest.skip("torch-fidelity is not installed; scripts/gate installs it")
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("", ".datasets", ".transforms", ".transforms.functional"):
-            patch.setitem(sys.modules, f"torchvision{name}", MagicMock())
-        from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
+    for name in ("", ".datasets", ".transforms", ".transforms.functional"):
+        monkeypatch.setitem(sys.modules, f"torchvision{name}", MagicMock())
+    from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
 
-        yield {"fid": metric_fid, "kid": metric_kid, "prc": metric_prc, "isc": metric_isc}
+    return {"fid": metric_fid, "kid": metric_kid, "prc": metric_prc, "isc": metric_isc}
+
+
+def test_inception_is_that_of_torch_fidelity(fidelity, tmp_path, monkeypatch):
+    """From a file of weights, here random ones, and from no other file."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    layers = sys.modules["torch_fidelity.feature_extractor_inceptionv3"]
+    with monkeypatch.context() as patch:
+        patch.setattr(layers, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
+        network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"])
+    path = tmp_path / "weights.pth"
+    torch.save(network.state_dict(), path)
+    spec = f"inception:weights={path}"
+    with pytest.raises(InputError, match="the one file of weights"):
+        registry.features.get(spec)()
+    monkeypatch.setattr(features, "INCEPTION", features.sha256(path)[:8])
+    extractor = registry.features.get(spec)()
+    pixels = torch.randint(0, 256, (2, 3, 40, 40), dtype=torch.uint8)
+    found, probabilities = extractor(pixels)
+    expected, logits = network(pixels)
+    assert_close(found, expected, rtol=0, atol=1e-5)
+    assert_close(probabilities, logits.softmax(1), rtol=0, atol=1e-5)
+    assert found.shape == (2, extractor.features)
+    assert probabilities.shape == (2, extractor.classes)
+
+
+def test_inception_without_weights_or_library_says_what_to_do(fidelity, monkeypatch):
+    def offline(*_, **__):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", offline)
+    with pytest.raises(InputError, match=r"can't be downloaded \(no route to host\); name a file"):
+        registry.features.get("inception")()
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(InputError, match="pip install"):
+        registry.features.get("inception")()
 
 
 def test_scores_are_those_of_torch_fidelity(fidelity):

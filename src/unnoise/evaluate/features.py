@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unnoise.errors import InputError
@@ -53,6 +53,49 @@ def efficientnet(*, size: int = 64) -> Extractor:
 
     about = {"network": f"efficientnet-lite0:size={size}", "weights": sha256(path), "resize": f"bilinear to {size}"}
     return Extractor(look, 320, 1000, about)
+
+
+INCEPTION = "6726825d"  # sha256 of the weights of 2015 as torch-fidelity published them begins so, as their name tells
+
+
+@features
+def inception(*, weights: str = "") -> Extractor:
+    """Szegedy et al. 2015 (arXiv:1512.00567) as FID was published with: 2048 features, TensorFlow's resize to 299.
+
+    By torch-fidelity. weights: its file pt_inception-2015-12-05-6726825d.pth; without, torch-fidelity downloads it.
+    """
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import (  # noqa: PLC0415  # an extra
+            FeatureExtractorInceptionV3,
+        )
+    except (ImportError, RuntimeError):  # the latter where torchvision does not fit torch
+        raise InputError("features inception needs torch-fidelity: pip install 'unnoise[fidelity]'") from None
+    if weights and not (Path(weights).is_file() and sha256(Path(weights)).startswith(INCEPTION)):
+        raise InputError(
+            f"{weights} is not pt_inception-2015-12-05-6726825d.pth of torch-fidelity, the one file of weights that is "
+            "opened here"
+        )
+    try:
+        network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], weights or None)
+    except OSError as error:
+        raise InputError(
+            f"the weights of Inception can't be downloaded ({error}); name a file: inception:weights=FILE"
+        ) from None
+
+    def look(pixels: Eight) -> Seen:
+        found, logits = network(pixels.cpu())
+        return found, logits.softmax(dim=1)
+
+    about = {"network": "inception-2015", "weights": fingerprint(network), "resize": "TensorFlow 1 bilinear to 299x299"}
+    return Extractor(look, 2048, 1008, about)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """Of its weights."""
+    digest = hashlib.sha256()
+    for tensor in network.state_dict().values():
+        digest.update(tensor.contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def resized(pixels: Eight, size: int) -> Float[Tensor, "b _ _ _"]:

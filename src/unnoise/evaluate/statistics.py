@@ -10,7 +10,8 @@ from torch import Tensor
 from unnoise.types import Pixels
 
 KEEP = 10_000  # pictures whose features are kept
-GROUPS = 20  # the sums are kept by group, for intervals by leaving one out
+GROUPS = 20  # the sums are kept by group, for intervals by leaving one out,
+ROOM = 2 * 10**8  # in about so many bytes: of wide features in fewer groups, but at least 8
 
 
 def keys(pixels: Pixels) -> Int64[Tensor, " b"]:
@@ -35,7 +36,9 @@ class Statistics:
     keys: Int64[Tensor, " m"]
 
     @classmethod
-    def empty(cls, features: int, classes: int, channels: int, groups: int = GROUPS) -> "Statistics":
+    def empty(cls, features: int, classes: int, channels: int) -> "Statistics":
+        groups = max(8, min(GROUPS, ROOM // (8 * features**2)))
+
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(groups, *shape, dtype=torch.float64)
 
