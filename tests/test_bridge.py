@@ -97,7 +97,7 @@ def pipeline(tmp_path):
 def test_their_pipeline_opens_here(pipeline):
     folder, network = pipeline
     opened = load(folder, "cpu")
-    assert opened.card.sampling == Sampling("ddpm:variance=large", 20, clip=False)
+    assert opened.card.sampling == Sampling("ddpm:variance=large", 20, "trailing", clip=False)
     assert opened.card.schedule == "linear:T=20,end=0.4"
     x = torch.randn(2, 1, 8, 8)
     output = opened.model.output(x, opened.model.schedule.level(7.0))

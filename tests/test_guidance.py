@@ -120,9 +120,9 @@ def test_sample_with_guidance_by_label(runs):
     free = unnoise.sample(opened, 3, label="shirt")
     label = torch.full((3,), opened.card.classes.index("shirt"))
     denoise = clip_x0(guide(partial(opened.model, label=label), opened.model, 3.0))
-    noise = seeded_noise(range(3))(torch.empty(3, *SHAPE))
-    how = opened.card.sampling
-    *_, last = registry.sampler.get(how.sampler)(denoise, noise, SCHEDULE.grid(how.steps), randn_like=torch.randn_like)
+    source, how = seeded_noise(range(3)), opened.card.sampling
+    noise, levels = source(torch.empty(3, *SHAPE)), SCHEDULE.grid(how.steps, how.spacing)
+    *_, last = registry.sampler.get(how.sampler)(denoise, noise, levels, randn_like=source)
     assert_close(images, last.x, rtol=0, atol=1e-4)
     assert (images - free).abs().max() > 1e-3
     assert_close(unnoise.sample(opened, 3, label="shirt", guidance=3.0, guidance_interval="1e5-1e6"), free)

@@ -108,6 +108,18 @@ def test_the_command_makes_the_run_again(runs):
     assert "--lr 0.002" in command(settings)
 
 
+def test_kid_on_the_way_is_drawn(runs, tmp_path):
+    for name in ("metrics.jsonl", "model.safetensors"):
+        (tmp_path / name).write_bytes((runs / "one" / name).read_bytes())
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        for images, value in ((100, 0.3), (200, 0.2)):
+            row = {"images": images, "seconds": 1.0, "kid": value, "kid_error": 0.01, "pictures": 150}
+            file.write(json.dumps(row) + "\n")
+    page = Page(report(str(tmp_path)).read_text(encoding="utf-8"))
+    assert "Quality on the way" in page.headings
+    assert "KID of 150 pictures" in page.text
+
+
 def test_a_log_that_was_cut_off_is_read_as_far_as_it_goes(runs, tmp_path):
     text = (runs / "one" / "metrics.jsonl").read_text()
     (tmp_path / "metrics.jsonl").write_text(text + '{"images": 12, "lo')

@@ -13,9 +13,9 @@ def option(default: Any, text: str) -> Any:
 class Sampling:
     """How images are drawn from a model; kept in the checkpoint."""
 
-    sampler: str = "dpmpp_2m"
+    sampler: str = "dpmpp_2m_sde"
     steps: int = 20
-    spacing: str = "trailing"
+    spacing: str = "karras"
     clip: bool = True
     guidance: float = 1.0
     guidance_interval: str = "0-inf"
@@ -56,9 +56,9 @@ class TrainConfig:
     max_grad_norm: float = option(1.0, "gradients are scaled down to this norm; 0 is off")
     ema_halflife: float = option(50_000.0, "half-life of the weight average in images; 0 is off")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "auto: bf16 or fp16 where the device gains")
-    sampler: str = option("dpmpp_2m", "sampler of the last grid, and default of `unnoise sample`")
+    sampler: str = option("dpmpp_2m_sde", "sampler of the last grid, and default of `unnoise sample`")
     steps: int = option(20, "its steps")
-    spacing: str = option("trailing", "which noise levels it visits")
+    spacing: str = option("karras", "which noise levels it visits")
     clip: bool = option(True, "keep predicted images in range while sampling")
     seed: int = option(0, "seed of weights, order and noise")
 

@@ -89,7 +89,7 @@ def sampling_of(scheduler: dict[str, Any]) -> Sampling:
     if scheduler.get("_class_name") != "DDPMScheduler":
         return Sampling(clip=clip)
     variance = one_of(VARIANCES, scheduler.get("variance_type", "fixed_small"), "variance_type")
-    return Sampling(f"ddpm:variance={variance}", (USUAL | scheduler)["num_train_timesteps"], clip=clip)
+    return Sampling(f"ddpm:variance={variance}", (USUAL | scheduler)["num_train_timesteps"], "trailing", clip)
 
 
 def one_of(known: dict[str, str], name: str, what: str) -> str:

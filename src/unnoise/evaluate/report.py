@@ -47,6 +47,7 @@ class Rows(NamedTuple):
 
     steps: list[dict[str, Any]]
     held_out: list[dict[str, Any]]
+    quality: list[dict[str, Any]]
     summary: dict[str, Any]
 
 
@@ -79,19 +80,21 @@ def report(place: str, out: str | None = None) -> Path:
 
 def read(path: Path) -> Rows:
     """A last line that was cut off is left out."""
-    steps, held_out, summary = list[dict[str, Any]](), list[dict[str, Any]](), dict[str, Any]()
+    found = Rows([], [], [], {})
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
         if "held_out" in row:
-            held_out.append(row)
+            found.held_out.append(row)
+        elif "kid" in row:
+            found.quality.append(row)
         elif "loss" in row and "seconds" in row:
-            steps.append(row)
+            found.steps.append(row)
         elif "training_seconds" in row:
-            summary = row
-    return Rows(steps, held_out, summary)
+            found.summary.update(row)
+    return found
 
 
 def head(run: Run) -> Iterator[str]:
@@ -159,9 +162,17 @@ def curves(rows: Rows) -> Iterator[str]:
         for band, axis in enumerate(figure.subplots(2, -(-bands // 2), sharex=True).flat):
             for name, colour in (("trained", BLUE), ("held_out", ORANGE)):
                 axis.plot(seen, [row[name][band] for row in rows.held_out], "o-", color=colour, markersize=3)
-            finish(axis, "", "")
+            finish(axis, "", "", scale="linear")
             axis.set_title(("cleanest", "second", "third", "noisiest")[band] + " quarter of the levels", fontsize=9)
         yield drawing(figure, "The same by noise level: held-out images orange, training images blue.")
+    if len(rows.quality) > 1:
+        figure = Figure(figsize=(7, 2.8), layout="constrained")
+        axis = figure.subplots()
+        seen, value, error = columns(rows.quality, "images", "kid", "kid_error")
+        axis.errorbar(seen, [1000 * v for v in value], yerr=[1960 * e for e in error], fmt="o-", color=BLUE, capsize=3)
+        finish(axis, "images seen", "KID x 1000", scale="linear")
+        count = rows.quality[-1]["pictures"]
+        yield f"<h2>Quality on the way</h2>{drawing(figure, f'KID of {count} pictures and its interval of 95 %.')}"
 
 
 def scores(folder: Path) -> Iterator[str]:
@@ -214,8 +225,7 @@ def costs(rows: Rows, folder: Path) -> Iterator[str]:
         axis = figure.subplots()
         minutes = [row["seconds"] / 60 for row in rows.steps]
         axis.plot(minutes, [row["images_per_second"] for row in rows.steps], color=BLUE, linewidth=0.9)
-        finish(axis, "minutes", "images/s")
-        axis.set_yscale("linear")
+        finish(axis, "minutes", "images/s", scale="linear")
         axis.set_ylim(bottom=0)
         yield f"<h2>Time and memory</h2>{drawing(figure, 'Pace of the training.')}"
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -256,8 +266,8 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def finish(axis: Any, x: str, y: str) -> None:
-    axis.set(xlabel=x, ylabel=y, yscale="log")
+def finish(axis: Any, x: str, y: str, scale: str = "log") -> None:
+    axis.set(xlabel=x, ylabel=y, yscale=scale)
     axis.grid(visible=True, which="both", alpha=0.25)
 
 
