@@ -108,7 +108,7 @@ def compare(
     for pictures in (mine, theirs):
         if pictures.n < FEWEST:
             raise InputError(f"scores need {FEWEST} pictures or more; {pictures.about['name']} has {pictures.n}")
-    say(f"reading takes about {seconds(mine, extractor) + seconds(theirs, extractor):.0f} s, drawing not counted")
+    say(f"this takes about {seconds(mine, extractor) + seconds(theirs, extractor):.0f} s")
     b = statistics(theirs, extractor, "reading", report)
     a = statistics(mine, extractor, "drawing" if run else "reading", report)
     scores: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from unnoise import registry
 from unnoise.checkpoint import WEIGHTS, Run, save_tensors
-from unnoise.config import EvalConfig, SampleConfig
+from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import Dataset, default_cache, open_data
 from unnoise.data.split import split
 from unnoise.errors import InputError
@@ -33,6 +33,7 @@ class Pictures(NamedTuple):
     channels: int
     about: dict[str, Any]
     key: str | None = None  # under which its statistics are kept, where they may be
+    each: float = 0.0  # seconds that making a picture takes, about
 
 
 def data_of(config: EvalConfig, run: Run) -> Dataset:
@@ -71,7 +72,24 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
         "seed": config.seed,
         **asdict(how),
     }
-    return Pictures((eight_bit(images) for _, images in batches(asked, run, how)), n, run.card.shape[0], about)
+    stream = (eight_bit(images) for _, images in batches(asked, run, how))
+    return Pictures(stream, n, run.card.shape[0], about, each=drawing(run, how))
+
+
+def drawing(run: Run, how: Sampling) -> float:
+    """Seconds a picture takes, about, by a call of the network on a few."""
+    level, some = run.model.schedule.level(run.model.schedule.T // 2), torch.zeros(16, *run.card.shape)
+    evaluations = how.steps * registry.sampler.declared(how.sampler).get("evaluations", 2) * (1 + (how.guidance != 1))
+    return evaluations * timed(lambda: run.model(some.to(run.model.device), level)) / len(some)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds it takes, the second time: the first is slower."""
+    with torch.inference_mode():
+        work()
+        begun = time.monotonic()
+        work()
+    return time.monotonic() - begun
 
 
 def stored(dataset: Dataset, n: int | None, seed: int, batch: int) -> Pictures:
@@ -122,13 +140,9 @@ def kept_at(pictures: Pictures, extractor: Extractor) -> Path | None:
 
 
 def seconds(pictures: Pictures, extractor: Extractor) -> float:
-    """About how long reading the set will take, by a few pictures of its size; 0 where it is kept."""
+    """About how long making and reading the set will take; 0 where its statistics are kept."""
     place = kept_at(pictures, extractor)
     if place and place.exists():
         return 0.0
     some = torch.zeros(16, pictures.channels, 32, 32, dtype=torch.uint8)
-    with torch.inference_mode():
-        extractor(some)  # the first call is slower
-        begun = time.monotonic()
-        extractor(some)
-    return (time.monotonic() - begun) / len(some) * pictures.n
+    return (pictures.each + timed(lambda: extractor(some)) / len(some)) * pictures.n
