@@ -114,6 +114,11 @@ def test_floors_are_what_real_pictures_get():
         other = [metrics.fid(gathered(normal(n, 8)), real).value for _ in range(5)]
         floor = metrics.fid_floor(real, n)
         assert floor.value == pytest.approx(sum(other) / 5, rel=0.35)
+    wide = gathered(normal(4000, 48))
+    moments, (value, spread) = Moments.of(wide), metrics.fid_floor(wide, 1000)
+    draws = torch.tensor([metrics.frechet(Moments.of_features(normal(1000, 48)), moments) for _ in range(30)])
+    assert abs(value - draws.mean()) < spread
+    assert 0.6 < spread / draws.std() < 2
     value, spread = metrics.kid_floor(real, 500)
     found = torch.tensor([metrics.kid(normal(500, 8), normal(500, 8)).value for _ in range(40)])
     assert value == 0

@@ -1,15 +1,15 @@
 """Scores of a set of pictures against another, from what is kept of both; each with its standard error."""
 
 import math
-from collections.abc import Callable
-from itertools import combinations, product
+from collections.abc import Callable, Sequence
+from itertools import combinations, pairwise, product
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from unnoise.evaluate.statistics import Moments, Statistics
+from unnoise.evaluate.statistics import GROUPS, Moments, Statistics
 
 Features = Float[Tensor, "_ d"]  # of so many pictures
 ROWS = 500  # of a matrix of all pairs that are in memory at a time
@@ -67,14 +67,17 @@ def fid_floor(real: Statistics, n: int) -> Score:
 
     The parts may be smaller (see `chunks`): the floor is in proportion to 1 / n + 1 / rest, and scaled by that.
     """
-    values = []
+    values, variances = list[float](), list[float]()
     for part in chunks(real, n):
         x, rest = part.double(), real.n - len(part)
         others = Moments.of_sums(rest, real.total.sum(0) - x.sum(0), real.outer.sum(0) - x.T @ x)
         scale = (1 / n + 1 / real.n) / (1 / len(part) + 1 / rest)
         values.append(scale * frechet(Moments.of_features(part), others))
-    found = torch.tensor(values, dtype=torch.float64)
-    return Score(float(found.mean()), float(found.std()))
+        if len(variances) < 3:  # some tell enough; so few values would not
+            fewer = [torch.cat([x[:a], x[b:]]) for a, b in pairwise(range(0, len(x) + 1, max(1, len(x) // GROUPS)))]
+            left = [scale * frechet(Moments.of_features(most), others) for most in fewer]
+            variances.append(of_left_out(left))
+    return Score(sum(values) / len(values), math.sqrt(sum(variances) / len(variances)))
 
 
 def chunks(real: Statistics, n: int) -> list[Features]:
@@ -96,7 +99,12 @@ def jackknife(value: Callable[[Statistics], float], s: Statistics) -> float:
     every = torch.arange(len(s.count))
     if len(groups) < 2:
         return math.nan
-    left = torch.tensor([value(s.part(every != g)) for g in groups], dtype=torch.float64)
+    return of_left_out([value(s.part(every != g)) for g in groups])
+
+
+def of_left_out(values: Sequence[float]) -> float:
+    """Variance of a value, by what it is without one group at a time."""
+    left = torch.tensor(values, dtype=torch.float64)
     return float((len(left) - 1) / len(left) * (left - left.mean()).square().sum())
 
 
