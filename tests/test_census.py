@@ -64,6 +64,14 @@ def test_copies_are_found_and_only_they(folder):
     assert len(twice["examples"]) == 4
 
 
+def test_many_copies_of_one_are_copies_and_not_nearly(folder):
+    one = (folder / "cat" / "02.png").read_bytes()
+    for i in range(10):
+        (folder / "dog" / f"again {i}.png").write_bytes(one)
+    twice = census(str(folder), lambda *_: None)["duplicates"]
+    assert (twice["same"], twice["near"]) == (12, 1)
+
+
 def test_pairs_that_a_split_would_part_are_counted(folder):
     """Every image twice: a tenth is held out, so most of its twins are trained on."""
     for path in list(folder.rglob("*.png")):

@@ -15,7 +15,7 @@ from unnoise.data.cache import open_data
 from unnoise.data.split import split
 from unnoise.errors import InputError
 from unnoise.evaluate import memorization
-from unnoise.evaluate.memorization import ALARM, audit, nearer, start, wilson
+from unnoise.evaluate.memorization import ALARM, audit, limits, nearer, start, wilson
 from unnoise.evaluate.sets import Pictures
 
 TRAIN, NEW = smooth(300, 16, 0), smooth(300, 16, 1)
@@ -58,6 +58,7 @@ def test_copies_are_found_and_new_pictures_are_not(run, monkeypatch):
 
 
 def test_held_out_images_set_the_threshold_and_count_as_new(run, monkeypatch):
+    monkeypatch.setattr(memorization, "ENOUGH", 100)
     held = load(run.path.parent.parent / "held", "cpu")
     data = open_data(str(run.path.parent.parent / "train.npz"))
     trained, new = (part.read(np.arange(100)).transpose(0, 2, 3, 1) for part in split(data, 100))
@@ -65,7 +66,34 @@ def test_held_out_images_set_the_threshold_and_count_as_new(run, monkeypatch):
     assert found["calibrated_on"] == "100 held-out images"
     assert found["training_images"] == 200
     assert found["flagged"] == 1
+    assert found["false_alarms"] == pytest.approx(2 / 101), "fewer can't be told by a hundred"
     assert audited(held, monkeypatch, new)["flagged"] <= 0.02
+
+
+def test_the_stated_rate_of_false_alarms_holds_for_any_number():
+    """By simulation, both spaces independent."""
+    torch.manual_seed(0)
+    for m in (30, 64, 200, 2000):
+        flagged = []
+        for _ in range(200):
+            thresholds, stated = limits(torch.rand(2, m))
+            flagged.append((torch.rand(2, 500) < torch.tensor(thresholds)[:, None]).any(dim=0).double().mean())
+        assert torch.stack(flagged).mean() == pytest.approx(stated, rel=0.2)
+    assert stated == pytest.approx(ALARM, rel=0.01)
+
+
+def test_copies_within_the_data_do_not_blind_it(run, monkeypatch):
+    """Calibration images that have a twin in the training say nothing of new ones, and are left out."""
+    data = open_data(str(run.path.parent.parent / "train.npz"))
+    twice = data.part(np.concatenate([np.arange(200), np.arange(40)]))
+    monkeypatch.setattr(memorization, "parts_of", lambda *_: (twice, data.part(np.arange(0))))
+    found = audited(run, monkeypatch, data.read(np.arange(100)).transpose(0, 2, 3, 1))
+    assert found["copies_in_the_data"] == 80
+    assert found["flagged"] > 0.5, "those without a twin; beside a second copy the nearest is not alone"
+    few = data.part(np.arange(21))
+    monkeypatch.setattr(memorization, "parts_of", lambda *_: (few, data.part(np.arange(0))))
+    with pytest.raises(InputError, match="22 training images or more, there are 21"):
+        audited(run, monkeypatch, NEW)
 
 
 def test_copies_are_found_behind_noise_blur_and_among_others(run, monkeypatch):

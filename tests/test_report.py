@@ -155,6 +155,19 @@ def test_runs_stand_side_by_side(runs):
     assert "batch" not in text, "only what differs"
 
 
+def test_the_best_weights_are_another_model(runs, capsys):
+    """Beside the last ones, scored by themselves: never by the scores of the others."""
+    best = runs / "one" / "best.safetensors"
+    three = unnoise.load(runs / "three", "cpu")
+    best.write_bytes(three.path.read_bytes())
+    said = "\n".join(compare([str(runs / "one"), str(best)]))
+    assert "one/best.safetensors has no scores" in said
+    assert "kid x 1000" not in said
+    assert main(["eval", str(best), "--data", str(runs / "data.npz"), "-n", "60", "--metrics", "kid,fid"]) == 0
+    assert "kid x 1000" in "\n".join(compare([str(runs / "one"), str(best)]))
+    best.unlink()
+
+
 def test_what_can_not_be_compared_is_flagged(runs, capsys):
     assert main(["compare", str(runs / "one"), str(runs / "three")]) == 0
     said = capsys.readouterr().out

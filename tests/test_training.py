@@ -27,7 +27,7 @@ from unnoise.training import loop
 from unnoise.training.batches import noised, order, streams
 from unnoise.training.device import choose
 from unnoise.training.ema import EMA
-from unnoise.training.held_out import BANDS, HeldOut
+from unnoise.training.held_out import BANDS, HeldOut, few
 from unnoise.training.interrupt import Stop
 from unnoise.training.length import Clock
 from unnoise.training.occasions import Occasions
@@ -339,7 +339,7 @@ def test_config_yaml_is_plain(gray, tmp_path):
 def held_out(gray, objective="simple", **config):
     data, held = split(open_data(str(gray)), 8)
     card = Card("unet:widths=8,groups=4,head=4,zero_init=false", "linear", "eps", (1, 8, 8), "L")
-    return build(card), HeldOut(TrainConfig(**config), registry.objective.get(objective), data, held)
+    return build(card), HeldOut(TrainConfig(**config), registry.objective.get(objective), data, held, count=8)
 
 
 def test_held_out_loss_is_that_of_its_images_at_fixed_noise_and_levels(gray):
@@ -435,32 +435,46 @@ def scored(gray, monkeypatch):
     now[0] = 100.0
     monkeypatch.setattr("unnoise.training.quality.FEWEST", 10)
     model = build(Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L"))
-    return Quality(data, Sampling("ddim", steps=2)), model, clock, now
+    monkeypatch.setattr("unnoise.training.quality.seeing", lambda _: 0.01)
+
+    def draw(count):
+        return sample(model, count, Sampling("ddim", steps=2), Stop())
+
+    return Quality(data, Sampling("ddim", steps=2)), draw, clock, now
 
 
 def test_kid_is_planned_within_its_share_and_told_beforehand(scored):
     quality, _, clock, _ = scored
     assert quality.due(clock)
     text = quality.plan(clock, images_per_second=10.0)
-    assert quality.count == 20, "as many as there are"
-    assert "KID of 20 pictures at 10%, 20%, 40%, 70%, 100% of the way" in text
+    assert 10 <= quality.count <= 1000
+    assert "pictures at 10%, 20%, 40%, 70%, 100% of the way" in text
     slow = Quality(quality.dataset, Sampling("ddim", steps=500))
     assert "there is none for 10 pictures" in slow.plan(clock, images_per_second=1.0)
     assert not slow.due(clock)
+    few = Quality(quality.dataset.part(np.arange(9)), Sampling("ddim", steps=2))
+    assert "it takes 10 images or more" in few.plan(clock, images_per_second=10.0)
+    wide = Quality(replace(quality.dataset, shape=(5, 8, 8)), Sampling("ddim", steps=2))
+    assert "of 1 to 4 channels" in wide.plan(clock, images_per_second=10.0)
     for images_per_second in (3.0, 5.0):
         plan = Quality(quality.dataset, Sampling("ddim", steps=20))
         plan.plan(clock, images_per_second)
-        cost = plan.count * 20 / (3 * images_per_second) * len(MARKS)
+        cost = plan.count * (20 / (3 * images_per_second) + 0.01) * len(MARKS) + 20 * 0.01
         assert cost <= 0.05 * 1000
+    one, two = (Quality(quality.dataset, Sampling(name, steps=20)) for name in ("ddim", "heun"))
+    for plan in (one, two):
+        plan.plan(clock, 8.0)
+    assert two.count <= one.count / 2 + 1, "heun asks the network twice a step"
 
 
 def test_kid_on_the_way_is_that_of_the_same_pictures(scored, gray):
-    quality, model, clock, _ = scored
+    quality, draw, clock, _ = scored
     quality.plan(clock, 10.0)
-    assert quality.measure(model, clock, Stop()) is None
+    quality.count = 20
+    assert quality.measure(draw, clock) is None
     look = registry.features.get("efficientnet")()
     with torch.inference_mode():
-        drawn = eight_bit(sample(model, 20, Sampling("ddim", steps=2), Stop()))
+        drawn = eight_bit(draw(20))
         expected = kid(*(look(pixels)[0] for pixels in (drawn, torch.from_numpy(np.load(gray))[:, None])))
     assert quality.rows[0]["kid"] == pytest.approx(expected.value, rel=1e-3)
     assert quality.rows[0]["pictures"] == 20
@@ -469,34 +483,42 @@ def test_kid_on_the_way_is_that_of_the_same_pictures(scored, gray):
 
 
 def test_the_best_is_the_lowest_and_standing_still_is_told(scored, monkeypatch):
-    quality, model, clock, now = scored
+    quality, draw, clock, now = scored
     quality.plan(clock, 10.0)
     found = []
     for mark, value in zip((100, 200, 400, 2500, 4700), (0.5, 0.3, 0.4, 0.32, 0.31), strict=True):
         now[0] = mark
         monkeypatch.setattr("unnoise.training.quality.kid", lambda *_, value=value: Score(value, 0.02))
-        found.append((quality.measure(model, clock, Stop()), quality.best))
+        found.append((quality.measure(draw, clock), quality.best))
     assert [best for _, best in found] == [True, True, False, False, False]
     assert [note is not None for note, _ in found] == [False, False, False, False, True]
     assert "has not moved beyond its interval for 36:40" in found[-1][0]
 
 
-def test_a_signal_or_broken_pictures_leave_no_score(scored):
-    quality, model, clock, _ = scored
+def test_what_was_not_scored_is_never_the_best(scored, monkeypatch):
+    """Drawing that a signal cut short, pictures that are no numbers, a full disk: no row, and nothing to keep."""
+    quality, draw, clock, _ = scored
     quality.plan(clock, 10.0)
-    stopped = Stop()
-    stopped.signal = 2
-    assert quality.measure(model, clock, stopped) is None
-    with torch.no_grad():
-        for p in model.parameters():
-            p.fill_(math.nan)
-    quality.measure(model, clock, Stop())
-    assert not quality.rows
+    quality.measure(draw, clock)
+    assert quality.best
+    for made in (None, torch.full((4, 1, 8, 8), math.nan)):
+        assert quality.measure(lambda _, made=made: made, clock) is None
+        assert not quality.best
+    assert len(quality.rows) == 1
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("unnoise.training.quality.kid", full)
+    assert "No space left" in quality.measure(draw, clock)
+    assert not quality.best
+    assert not quality.due(clock)
 
 
 def test_a_run_with_time_for_it_logs_kid_and_keeps_the_best(gray, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("unnoise.training.quality.FEWEST", 4)
     monkeypatch.setattr("unnoise.training.quality.SHARE", 20.0)
+    monkeypatch.setattr("unnoise.training.quality.MOST", 30)
     run = unnoise.train(gray, images="400", out=str(tmp_path / "run"), **TINY)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     scores = [row for row in rows if "kid" in row]
@@ -504,4 +526,25 @@ def test_a_run_with_time_for_it_logs_kid_and_keeps_the_best(gray, tmp_path, monk
     assert [row["images"] for row in scores] == sorted(row["images"] for row in scores)
     best = load(run / "best.safetensors", "cpu").card.training["images"]
     assert best == min(scores, key=lambda row: row["kid"])["images"]
-    assert "KID of 18 pictures at 10%" in capsys.readouterr().out
+    assert "pictures at 10%, 20%" in capsys.readouterr().out
+
+
+def test_held_out_loss_is_of_all_kinds_and_as_much_as_there_is_time_for(gray):
+    """Not the first images, which in a folder of classes are of one; and fewer where the network is slow."""
+    data = open_data(str(gray))
+    many = data.part(np.arange(20).repeat(50))
+    rows = few(many).rows
+    assert len(rows) == 256
+    assert set(rows.tolist()) == set(range(20))
+    assert np.array_equal(few(many).rows, rows)
+    counts = []
+    for seen in (100, 3_000, 1_000_000):
+        clock = Clock(600.0, None)
+        clock.start()
+        clock.started -= 60
+        clock.seen = seen
+        measure = HeldOut(TrainConfig(), registry.objective.get("simple"), few(many), few(many))
+        measure.plan(clock)
+        counts.append(measure.count)
+    assert counts[0] == 8
+    assert counts[0] < counts[1] < counts[2] == 256

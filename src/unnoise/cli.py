@@ -152,12 +152,12 @@ def train(arguments: argparse.Namespace) -> int:
 def sample(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from unnoise.sampling import sample_to_folder
+    from unnoise.sampling import grid_of, sample_to_folder
 
     config = SampleConfig(**given(arguments))
     with tqdm(desc="sampling", unit=" steps", disable=not sys.stderr.isatty()) as bar:
         folder = sample_to_folder(config, lambda done, total: advance(bar, done, total))
-    print(f"{config.n} pictures in {folder}, together in {folder / 'grid.png'}")
+    print(f"{config.n} pictures in {folder}, together in {grid_of(folder)}")
     return 0
 
 

@@ -58,7 +58,7 @@ def sample(  # noqa: PLR0913  # the options of one call
 
 
 def sample_to_folder(config: SampleConfig, report: Report = lambda *_: None) -> Path:
-    """Write one picture an image, named by its seed, and `grid.png`; returns the folder."""
+    """Write one picture an image, named by its seed, and beside the folder a grid of them; returns the folder."""
     run = load(config.run)
     weaker = load(config.guide_with) if config.guide_with else None
     how = resolve(config, run, weaker)
@@ -70,9 +70,14 @@ def sample_to_folder(config: SampleConfig, report: Report = lambda *_: None) -> 
                 save_image(image, temporary, run.card.mode)
         if sum(map(len, shown)) < 256:  # more would be no picture
             shown.append(images.cpu())
-    with replacing(folder / "grid.png") as temporary:
+    with replacing(grid_of(folder)) as temporary:
         grid(torch.cat(shown)[:256], run.card.mode).save(temporary)
     return folder
+
+
+def grid_of(folder: Path) -> Path:
+    """Not inside, where it would count as one of the pictures."""
+    return folder.with_name(f"{folder.name}-grid.png")
 
 
 def resolve(config: SampleConfig, run: Run, weaker: Run | None = None) -> Sampling:

@@ -78,8 +78,8 @@ def duplicates(dataset: Dataset, progress: Progress) -> dict[str, Any]:
         small.append(F.adaptive_avg_pool2d(scaled, SIDE).flatten(1))
         progress("comparing", start + len(pixels), 2 * len(dataset))
     same = [pair for group in named.values() for pair in combinations(group[:SHOWN], 2)]
-    exact = set(same)
-    near = [pair for pair in near_pairs(torch.cat(small), progress) if pair not in exact]
+    digest = {i: key for key, group in named.items() for i in group}
+    near = [(a, b) for a, b in near_pairs(torch.cat(small), progress) if digest[a] != digest[b]]
     _, held = split(dataset)
     inside = set() if held.rows is None else set(held.rows.tolist())
     return {
@@ -97,11 +97,11 @@ def near_pairs(x: torch.Tensor, progress: Progress) -> list[Pair]:
     for start in range(0, len(x), ROWS):
         part = x[start : start + ROWS]
         apart = squares[start : start + ROWS, None] + squares[None, start:] - 2 * part @ x[start:].T
-        for a, b in (apart < limit).triu(1).nonzero().tolist():
+        for a, b in (apart < limit).triu(1).nonzero()[: MOST - len(pairs)].tolist():
             if float((x[start + a] - x[start + b]).square().sum()) < limit:  # exactly, where the square root is small
                 pairs.append((start + a, start + b))
         progress("comparing", len(x) + start + len(part), 2 * len(x))
-        if len(pairs) > MOST:
+        if len(pairs) >= MOST:
             break
     return pairs
 

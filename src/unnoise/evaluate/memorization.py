@@ -18,9 +18,10 @@ from unnoise.evaluate.features import Eight, Extractor, read_pixels, resized
 from unnoise.evaluate.sets import Report, data_of, drawn, parts_of
 from unnoise.pictures import grid
 
-ALARM = 0.01  # share of new pictures that is flagged by mistake, by construction
+ALARM = 0.01  # share of new pictures that is flagged by mistake, where there are enough to set the threshold
 CALIBRATION = 2_000  # new images that set the threshold, at most
-ENOUGH = 64  # held-out images to calibrate on; with fewer, training images stand in for them
+ENOUGH = 200  # held-out images to calibrate on; with fewer, training images stand in for them
+TWIN = 0.02  # closeness below which a new image is a copy itself, and says nothing of new ones
 SIDE = 32  # pixels are compared at this size
 NEIGHBOURS = 20  # of each picture, whose distances are kept
 WORST = 24  # pairs on the contact sheet
@@ -52,6 +53,8 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
     nearest pairs.
     """
     everything = data_of(config, run)
+    if not run.card.data.get("fingerprint"):
+        raise InputError("memorization needs the images of the training, and this model does not say which they were")
     if everything.fingerprint != run.card.data.get("fingerprint"):
         raise InputError(
             f"memorization is measured against what the run was trained on, and {everything.name} is other data; name "
@@ -59,6 +62,8 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
         )
     dataset, held = parts_of(everything, run)
     new = held if len(held) >= ENOUGH else dataset
+    if len(dataset) < NEIGHBOURS + 2:
+        raise InputError(f"memorization needs {NEIGHBOURS + 2} training images or more, there are {len(dataset)}")
     pictures = drawn(config, run, n)
     made, vectors = [], []
     with torch.inference_mode():
@@ -72,7 +77,9 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
         looked = zip(*(seen(p, extractor) for p in batched(new, chosen)), strict=True)
         known = [torch.cat(parts) for parts in looked]
     found = search(samples, known, torch.from_numpy(chosen) if new is dataset else None, dataset, extractor, report)
-    thresholds = [float(torch.quantile(near.closeness.double(), ALARM / 2)) for near in found[1]]
+    calibrated = torch.stack([near.closeness for near in found[1]])
+    calibrated = calibrated[:, (calibrated > TWIN).all(dim=0)]
+    thresholds, alarm = limits(calibrated)
     flags = torch.stack([near.closeness < limit for near, limit in zip(found[0], thresholds, strict=True)])
     copied = flags.any(dim=0)
     sheet = worst(torch.cat(made), dataset, found[0], thresholds, run)
@@ -82,8 +89,9 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
         "interval": list(wilson(int(copied.sum()), n)),
         "by_space": {space: float(flag.double().mean()) for space, flag in zip(SPACES, flags, strict=True)},
         "thresholds": dict(zip(SPACES, thresholds, strict=True)),
-        "false_alarms": ALARM,
-        "calibrated_on": f"{len(chosen)} {'training' if new is dataset else 'held-out'} images",
+        "false_alarms": alarm,
+        "calibrated_on": f"{calibrated.shape[1]} {'training' if new is dataset else 'held-out'} images",
+        "copies_in_the_data": len(chosen) - calibrated.shape[1],
         "n": n,
         "training_images": len(dataset),
         "sheet": str(sheet),
@@ -146,6 +154,18 @@ def nearer(
     return Nearest(torch.cat([best.distances, apart], dim=1).topk(k, dim=1, largest=False).values, first)
 
 
+def limits(closeness: Float[Tensor, "2 m"]) -> tuple[list[float], float]:
+    """Of both spaces, below what a picture is a copy, and the share of new ones below either, at most.
+
+    A new one is as likely to come before any of the m: below the k-th it lies with k / (m + 1).
+    """
+    m = closeness.shape[1]
+    if not m:
+        raise InputError("every image has a copy in the training: there is no new one to tell what is far")
+    k = max(1, math.floor(ALARM / 2 * (m + 1)))
+    return closeness.kthvalue(k, dim=1).values.tolist(), min(1.0, 2 * k / (m + 1))
+
+
 def wilson(count: int, n: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson 1927: an interval of 95 % for a share, sensible at 0 and 1 too."""
     share, extra = count / n, z**2 / n
@@ -176,6 +196,6 @@ def table(found: dict[str, Any]) -> list[str]:
     verdict = f"{found['flagged']:.2%} of {found['n']:,} pictures, {low:.2%} to {high:.2%} (95 %)"
     return [
         f"memorization      {verdict}, are nearer to one training image than new ones are",
-        f"                  {spaces}; {found['false_alarms']:.0%} of new pictures would be, by construction",
+        f"                  {spaces}; of new pictures {found['false_alarms']:.1%} would be at most, on average",
         f"                  nearest pairs, each drawn picture left of its training image: {found['sheet']}",
     ]

@@ -53,9 +53,12 @@ def fid_infinity(a: Statistics, b: Statistics) -> Score:
     """
 
     def extrapolated(a: Statistics, b: Statistics) -> float:
+        halves_a, halves_b = halves(a), halves(b)
+        if min(half.n for half in (*halves_a, *halves_b)) < 2:  # pictures that are all alike
+            return math.nan
         whole_a, whole_b = Moments.of(a), Moments.of(b)
-        in_half_a = sum(frechet(Moments.of(half), whole_b) for half in halves(a)) / 4
-        in_half_b = sum(frechet(whole_a, Moments.of(half)) for half in halves(b)) / 4
+        in_half_a = sum(frechet(Moments.of(half), whole_b) for half in halves_a) / 4
+        in_half_b = sum(frechet(whole_a, Moments.of(half)) for half in halves_b) / 4
         return 3 * frechet(whole_a, whole_b) - in_half_a - in_half_b
 
     variance = jackknife(lambda s: extrapolated(s, b), a) + jackknife(lambda s: extrapolated(a, s), b)
@@ -150,13 +153,14 @@ def kid(x: Features, y: Features) -> Score:
 
 
 def kid_floor(real: Statistics, n: int) -> Score:
-    """What n pictures of the data score against other n: 0 on average, and how much that varies.
+    """What n pictures of the data score against it: 0 on average, and how much that varies.
 
-    By all pairs of at least eight parts: it varies by 1 / n, and parts of fewer are scaled by that.
+    By all pairs of eight parts of it: of equals, n and m of them, the deviation is in proportion to 1 / n + 1 / m.
     """
     parts = torch.split(real.kept, max(1, min(n, len(real.kept) // 8)))
     pairs = [kid(x, y).value for x, y in combinations(parts[:8], 2)]
-    return Score(0.0, math.sqrt(sum(value**2 for value in pairs) / len(pairs)) * len(parts[0]) / n)
+    scale = (1 / n + 1 / len(real.kept)) / (2 / len(parts[0]))
+    return Score(0.0, scale * math.sqrt(sum(value**2 for value in pairs) / len(pairs)))
 
 
 def remainder(k: Rows) -> float:

@@ -4,18 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from unnoise.checkpoint import WEIGHTS, Run, replacing
+from unnoise.checkpoint import Run, replacing
 
 FOLDER = "evaluations"
 
 
 def keep(run: Run, result: dict[str, Any]) -> None:
     """Write a result into the folder of its run, if it has one."""
-    if run.path.name != WEIGHTS:
+    if not (run.path.parent / "metrics.jsonl").is_file():
         return
     folder = run.path.parent / FOLDER
     folder.mkdir(exist_ok=True)
-    number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.json")), default=0)
+    number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.json") if path.stem.isdigit()), default=0)
     with replacing(folder / f"{number:04d}.json") as temporary:
         temporary.write_text(json.dumps(result, indent=1), encoding="utf-8")
 

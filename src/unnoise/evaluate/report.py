@@ -53,7 +53,7 @@ class Rows(NamedTuple):
 
 def report(place: str, out: str | None = None) -> Path:
     """Write the page of a run; returns where it lies."""
-    run = load(place, "cpu")
+    run = load(Path(place).resolve(), "cpu")
     if run.path.name != WEIGHTS or not (run.path.parent / "metrics.jsonl").is_file():
         raise InputError(f"{place} is no run folder: a report needs its metrics.jsonl beside the model")
     folder, path = run.path.parent, Path(out) if out else run.path.parent / "report.html"
@@ -104,7 +104,8 @@ def head(run: Run) -> Iterator[str]:
     minutes, seconds = divmod(round(training.get("seconds", 0)), 60)
     yield f"<h1>{escape(run.path.parent.name)}</h1>"
     yield f"<p>{size:.1f} M parameters, trained on {training.get('images', 0):,} pictures of {escape(data['name'])} "
-    yield f"({data['count']:,} images, {w}x{h}, {card.mode or f'{c} channels'}; {data.get('held_out', 0):,} held out) "
+    kind = escape(card.mode or f"{c} channels")
+    yield f"({data['count']:,} images, {w}x{h}, {kind}; {data.get('held_out', 0):,} held out) "
     yield f"in {minutes}:{seconds:02d}.</p>"
     yield f"<pre>{escape(command(training.get('config', {})))}</pre>"
 
@@ -172,7 +173,7 @@ def curves(rows: Rows) -> Iterator[str]:
         axis.errorbar(seen, [1000 * v for v in value], yerr=[1960 * e for e in error], fmt="o-", color=BLUE, capsize=3)
         finish(axis, "images seen", "KID x 1000", scale="linear")
         count = rows.quality[-1]["pictures"]
-        yield f"<h2>Quality on the way</h2>{drawing(figure, f'KID of {count} pictures and its interval of 95 %.')}"
+        yield f"<h2>Quality on the way</h2>{drawing(figure, f'KID of {int(count)} pictures and its interval of 95 %.')}"
 
 
 def scores(folder: Path) -> Iterator[str]:
@@ -185,21 +186,23 @@ def scores(folder: Path) -> Iterator[str]:
         of, against, about = result["of"], result["against"], result["features"]
         names = ("score", "value", "95 % interval", "real pictures get")
         lines = [f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"]
-        lines += [f"<tr>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>" for cells in shown(result["values"])]
+        lines += [
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>" for cells in shown(result["values"])
+        ]
         yield f'<div class="scroll"><table>{"".join(lines)}</table></div>'
         drawn = ", ".join(
             f"{key} {of[key]}" for key in ("sampler", "steps", "spacing", "guidance", "seed") if key in of
         )
-        yield f"<p>{of['n']:,} pictures ({drawn}) of the weights {of['weights'][:16]} against {against['n']:,} of "
-        yield f"{against['of']:,} of {escape(against['name'])} ({against['fingerprint'][:16]}); features "
-        yield f"{about['network']} ({about['weights'][:16]}), {about['resize']}.</p>"
+        text = f"{of['n']:,} pictures ({drawn}) of the weights {of['weights'][:16]} against {against['n']:,} of "
+        text += f"{against['of']:,} of {against['name']} ({against['fingerprint'][:16]}); features {about['network']} "
+        yield f"<p>{escape(text)}({escape(about['weights'][:16])}), {escape(about['resize'])}.</p>"
         yield from (f'<p class="warn">{escape(text)}</p>' for text in result["warnings"])
     for result in evaluations(folder)[::-1]:
         if bits := result.get("bpd"):
             value = bits["bound"]
-            yield f"<p>Bits per dimension: {value['mean']:.4f} ± {value['standard_error']:.4f}, the bound over "
-            yield f"{bits['n']} pictures of {escape(bits['data']['name'])}, {bits['settings']['levels']} levels, "
-            yield f"variance {bits['settings']['variance']}.</p>"
+            text = f"Bits per dimension: {value['mean']:.4f} ± {value['standard_error']:.4f}, the bound over "
+            text += f"{bits['n']} pictures of {bits['data']['name']}, {bits['settings']['levels']} levels, "
+            yield f"<p>{escape(text)}variance {escape(bits['settings']['variance'])}.</p>"
 
 
 def audit(folder: Path) -> Iterator[str]:
@@ -211,8 +214,8 @@ def audit(folder: Path) -> Iterator[str]:
     last, sheet = found[-1], folder / "memorization.png"
     low, high = last["interval"]
     yield f"<p>{last['flagged']:.2%} of {last['n']:,} pictures ({low:.2%} to {high:.2%}) are nearer to one training "
-    yield f"image than new ones are; {last['false_alarms']:.0%} of new ones would be, by construction (calibrated on "
-    yield f"{last['calibrated_on']}).</p>"
+    yield f"image than new ones are; of new ones {last['false_alarms']:.1%} would be at most, on average (calibrated "
+    yield f"on {escape(last['calibrated_on'])}).</p>"
     if sheet.is_file():
         yield f'<figure><img class="pixels" alt="nearest pairs" src="{embedded(sheet)}">'
         yield "<figcaption>The nearest pairs: each drawn picture left of its training image.</figcaption></figure>"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from unnoise import registry
+from unnoise import pipeline, registry
 from unnoise.checkpoint import WEIGHTS, Run, save_tensors
 from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import Dataset, default_cache, open_data
@@ -56,7 +56,7 @@ def parts_of(dataset: Dataset, run: Run) -> tuple[Dataset, Dataset]:
 
 def here(source: str) -> bool:
     """Whether there is data by that name: a path, or a built-in set."""
-    return Path(source).exists() or source.partition(":")[0].strip() in registry.dataset.names()
+    return Path(source).expanduser().exists() or source.partition(":")[0].strip() in registry.dataset.names()
 
 
 def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
@@ -67,13 +67,18 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
     about = {
         "name": str(run.path.parent if run.path.name == WEIGHTS else run.path),
         "n": n,
-        "weights": sha256(run.path),
+        "weights": weights_of(run),
         "trained_images": run.card.training.get("images"),
         "seed": config.seed,
         **asdict(how),
     }
     stream = (eight_bit(images) for _, images in batches(asked, run, how))
     return Pictures(stream, n, run.card.shape[0], about, each=drawing(run, how))
+
+
+def weights_of(run: Run) -> str:
+    """sha256 of the file that holds its weights."""
+    return sha256(run.path.parent / pipeline.WEIGHTS if run.path.name == pipeline.INDEX else run.path)
 
 
 def drawing(run: Run, how: Sampling) -> float:
@@ -86,10 +91,18 @@ def drawing(run: Run, how: Sampling) -> float:
 def timed(work: Callable[[], object]) -> float:
     """Seconds it takes, the second time: the first is slower."""
     with torch.inference_mode():
-        work()
-        begun = time.monotonic()
-        work()
+        for _ in range(2):
+            begun = time.monotonic()
+            work()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
     return time.monotonic() - begun
+
+
+def seeing(extractor: Extractor) -> float:
+    """Seconds that looking at a picture takes, about."""
+    some = torch.zeros(16, 1, 32, 32, dtype=torch.uint8)
+    return timed(lambda: extractor(some)) / len(some)
 
 
 def stored(dataset: Dataset, n: int | None, seed: int, batch: int) -> Pictures:
@@ -144,5 +157,4 @@ def seconds(pictures: Pictures, extractor: Extractor) -> float:
     place = kept_at(pictures, extractor)
     if place and place.exists():
         return 0.0
-    some = torch.zeros(16, pictures.channels, 32, 32, dtype=torch.uint8)
-    return (pictures.each + timed(lambda: extractor(some)) / len(some)) * pictures.n
+    return (pictures.each + seeing(extractor)) * pictures.n

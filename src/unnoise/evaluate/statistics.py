@@ -51,7 +51,7 @@ class Statistics:
 
     def add(self, features: Float[Tensor, "b d"], probabilities: Float[Tensor, "b k"], pixels: Pixels) -> None:
         """Take in some pictures, uint8; in any order and number."""
-        named, scaled = keys(pixels), pixels.double().flatten(2) / 127.5 - 1
+        named, scaled = keys(pixels), pixels.cpu().double().flatten(2) / 127.5 - 1
         colour = torch.stack([scaled.mean(2), scaled.square().mean(2), (scaled.abs() == 1).double().mean(2)], dim=1)
         features, p = features.cpu().double(), probabilities.cpu().double()
         group = named.remainder(len(self.count))
@@ -63,7 +63,7 @@ class Statistics:
             self.outer[g] += part.T @ part
             self.believed[g] += believed.sum(0)
             self.certainty[g] += torch.special.entr(believed).sum().neg()
-            self.colour[g] += colour.cpu()[chosen].sum(0)
+            self.colour[g] += colour[chosen].sum(0)
         order = torch.cat([self.keys, named]).argsort()[:KEEP]
         self.kept, self.keys = torch.cat([self.kept, features.float()])[order], torch.cat([self.keys, named])[order]
 

@@ -15,11 +15,18 @@ from unnoise.data.transforms import to_float
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import Objective, add_noise
 from unnoise.samplers.run import seeded_noise
+from unnoise.training.length import Clock
 
 BANDS = 4  # of noise levels, from the cleanest quarter to the noisiest
 MOST = 256  # images of each kind
+SHARE = 0.01  # of the time of the training, for one measurement
 
 Losses = Float64[Tensor, "bands n"]
+
+
+def few(dataset: Dataset) -> Dataset:
+    """At most MOST of the images, of all kinds: always the same, and not the first ones, which may be of one class."""
+    return dataset.part(np.random.default_rng(0).permutation(len(dataset))[:MOST])
 
 
 @dataclass
@@ -32,10 +39,16 @@ class HeldOut:
     held: Dataset
     rows: list[dict[str, Any]] = field(default_factory=list)
     better: Losses | None = None
+    count: int = 0  # images of each kind, once that is planned
 
     @property
-    def count(self) -> int:
-        return min(MOST, len(self.held), len(self.trained))
+    def most(self) -> int:
+        return min(len(self.held), len(self.trained))
+
+    def plan(self, clock: Clock) -> None:
+        """As many images as take SHARE of the time, at a third of a training step for a level of each; from then on."""
+        room = SHARE * (clock.elapsed + clock.left) * 3 * clock.seen / max(clock.elapsed, 1e-9)
+        self.count = self.count or min(self.most, max(8, int(room / (2 * BANDS))))
 
     def measure(self, model: Diffusion) -> str | None:
         """Add a row; returns a warning where the network knows its training images by heart."""
@@ -85,5 +98,5 @@ class HeldOut:
         for band in range(BANDS):
             time = ((band + (part + 0.5) / self.count) / BANDS * T).floor()
             levels = model.schedule.level(time), model.schedule.level(time - 1)
-            losses.append(self.objective(model, add_noise(x0, noise(x0), levels, label)).double().cpu())
+            losses.append(self.objective(model, add_noise(x0, noise(x0), levels, label)).cpu().double())
         return torch.stack(losses)

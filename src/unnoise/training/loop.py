@@ -23,7 +23,7 @@ from unnoise.errors import InputError
 from unnoise.training.batches import noised, order, streams
 from unnoise.training.device import make_accelerator
 from unnoise.training.ema import EMA
-from unnoise.training.held_out import HeldOut
+from unnoise.training.held_out import HeldOut, few
 from unnoise.training.init import load_into
 from unnoise.training.interrupt import Interrupted, Stop, stop_signals
 from unnoise.training.length import Clock
@@ -32,6 +32,7 @@ from unnoise.training.occasions import Occasions
 from unnoise.training.preview import Previews, affordable, sample, saturation, save_grid
 from unnoise.training.quality import Quality
 from unnoise.training.validate import learned_variance, validate
+from unnoise.types import Images
 
 SAVE_EVERY = 600.0  # seconds between checkpoints at most; the first comes with the first preview
 BEST = "best.safetensors"  # the weights of the lowest KID
@@ -108,7 +109,7 @@ class Training:
         self.objective: Objective = registry.objective.get(config.objective)
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
         self.log = Log(folder / "metrics.jsonl")
-        self.held_out, self.measuring = HeldOut(config, self.objective, self.dataset, held), Occasions()
+        self.held_out, self.measuring = HeldOut(config, self.objective, few(self.dataset), few(held)), Occasions()
         self.quality = Quality(self.dataset, self.card.sampling)
         some = torch.from_numpy(self.dataset.read(np.arange(min(64, len(self.dataset)))))
         self.previews = Previews(folder / "samples", self.dataset.mode, saturation(to_float(some)))
@@ -162,9 +163,14 @@ class Training:
             progress.say(self.quality.plan(self.clock, self.clock.seen / max(self.clock.elapsed, 1e-9)))
         if not self.quality.due(self.clock):
             return
-        with self.accelerator.autocast():
-            note = self.quality.measure(self.averaged, self.clock, stop)
-        if self.quality.rows:
+        before = len(self.quality.rows)
+
+        def draw(count: int) -> Images | None:
+            with self.accelerator.autocast():
+                return sample(self.averaged, count, self.card.sampling, stop)
+
+        note = self.quality.measure(draw, self.clock)
+        if len(self.quality.rows) > before:
             self.log.add(self.quality.rows[-1])
             progress.say(f"KID       {self.quality}")
         if self.quality.best:
@@ -174,8 +180,9 @@ class Training:
 
     def measure(self) -> list[str]:
         """The loss on held-out images, logged; returns warnings. Nothing where there are too few to say anything."""
-        if self.held_out.count < 2:
+        if self.held_out.most < 2:
             return []
+        self.held_out.plan(self.clock)
         with self.measuring.taken(self.clock), self.accelerator.autocast():
             warning = self.held_out.measure(self.averaged)
         self.log.add({"images": self.clock.seen, "seconds": round(self.clock.elapsed, 2), **self.held_out.rows[-1]})
@@ -252,7 +259,7 @@ def introduce(run: Training, progress: Progress) -> None:
     progress.say(
         f"data      {run.dataset.name}: {len(run.dataset):,} images, {w}x{h}, {run.dataset.mode or f'{c} channels'}"
         + (f", {len(run.card.classes)} classes" if run.card.classes else "")
-        + (f"; {held:,} more are held out to measure on" if (held := len(run.held_out.held)) else "")
+        + (f"; {held:,} more are held out to measure on" if (held := run.card.data["held_out"]) else "")
     )
     progress.say(f"network   {config.backbone}, {size:.1f} M parameters, {precision} on {run.accelerator.device}")
     if config.precision == "fp16" and precision == "fp32":

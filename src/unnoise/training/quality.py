@@ -1,6 +1,7 @@
 """KID of pictures drawn while training, at a cost that is known beforehand; the best weights are kept."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,16 +9,14 @@ import torch
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.data.cache import Dataset
-from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Extractor, eight_bit
 from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import statistics, stored
+from unnoise.evaluate.sets import seeing, statistics, stored
 from unnoise.evaluate.statistics import Statistics
-from unnoise.training.interrupt import Stop
 from unnoise.training.length import Clock
 from unnoise.training.log import duration
-from unnoise.training.preview import sample
+from unnoise.types import Images
 
 MARKS = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the way: growing intervals
 SHARE = 0.05  # of the time of the whole training, for all of them
@@ -41,27 +40,40 @@ class Quality:
 
     def plan(self, clock: Clock, images_per_second: float) -> str:
         """Decide on the number of pictures, the same each time; returns what will be done and what it costs."""
-        whole = clock.elapsed + clock.left
-        each = self.how.steps / (3 * images_per_second)  # an evaluation costs about a third of a training step
-        self.count = min(MOST, int(SHARE * whole / len(MARKS) / each), len(self.dataset))
-        if self.count < FEWEST:
-            self.next = len(MARKS)
-            return f"no KID on the way: in {SHARE:.0%} of the time there is none for {FEWEST} pictures"
+        known = min(REFERENCE, len(self.dataset))
+        if known < FEWEST or self.dataset.shape[0] > 4:
+            return self.never(f"it takes {FEWEST} images or more of 1 to 4 channels")
         try:
             self.extractor = registry.features.get("efficientnet")()
         except InputError as error:
-            self.next = len(MARKS)
-            return f"no KID on the way: {error}"
+            return self.never(str(error))
+        look = seeing(self.extractor)
+        calls = self.how.steps * registry.sampler.declared(self.how.sampler).get("evaluations", 2)
+        each = calls / (3 * images_per_second) + look  # a call of the network is about a third of a training step
+        room = SHARE * (clock.elapsed + clock.left) - known * look
+        self.count = max(0, min(MOST, int(room / len(MARKS) / each)))
+        if self.count < FEWEST:
+            return self.never(f"in {SHARE:.0%} of the time there is none for {FEWEST} pictures")
         marks = ", ".join(f"{mark:.0%}" for mark in MARKS)
         return f"KID of {self.count} pictures at {marks} of the way, about {duration(self.count * each)} each time"
 
-    def measure(self, model: Diffusion, clock: Clock, stop: Stop) -> str | None:
-        """Draw, score, and add a row; returns a word where nothing has moved for long."""
-        assert self.extractor is not None, "planned"
-        begun, self.next = time.monotonic(), self.next + 1
-        images = sample(model, self.count, self.how, stop)
+    def never(self, why: str) -> str:
+        self.count, self.next, self.best = 0, len(MARKS), False
+        return f"no KID on the way: {why}"
+
+    def measure(self, draw: Callable[[int], Images | None], clock: Clock) -> str | None:
+        """Score so many pictures that `draw` makes, and add a row; returns what is to be told."""
+        begun, self.next, self.best = time.monotonic(), self.next + 1, False
+        images = draw(self.count)
         if images is None or not images.isfinite().all():
             return None
+        try:
+            return self.add(images, clock, begun)
+        except (InputError, OSError) as error:  # such as a full disk: no reason to stop the training
+            return self.never(str(error))
+
+    def add(self, images: Images, clock: Clock, begun: float) -> str | None:
+        assert self.extractor is not None, "planned"
         if self.real is None:
             known = stored(self.dataset, min(REFERENCE, len(self.dataset)), 0, 64)
             self.real = statistics(known, self.extractor, "", lambda *_: None)
