@@ -123,6 +123,7 @@ def plot(rows: list[dict], path: Path) -> None:
         floor, spread = mine[0]["floor"], mine[0]["spread"]
         axes.axhspan(floor - 1.96 * spread, floor + 1.96 * spread, color="#999999", alpha=0.3, label="real pictures")
         axes.set(title=f"{score}, {spec}", xlabel="strength")
+        axes.set_xticks(range(5), ["real", 1, 2, 3, 4])
         axes.set_yscale("symlog", linthresh=max(floor + 2 * spread, 1e-6))
         axes.grid(visible=True, alpha=0.25)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=6)

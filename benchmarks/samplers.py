@@ -19,6 +19,7 @@ import torch
 from judge import accuracy, features, kept, kid, pictures
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 import unnoise
 from unnoise import registry
@@ -143,7 +144,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
             axes.plot(across, up, marker="o", label=name, color=colour)
         axes.set(xscale="log", yscale="log", xlabel="network evaluations", title=f"spacing {spacing}")
         axes.set_xticks(BUDGETS, map(str, BUDGETS))
-        axes.minorticks_off()
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        axes.yaxis.set_minor_formatter(ScalarFormatter())
         axes.grid(visible=True, alpha=0.25)
     panels[0].set_ylabel("KID x 1000 (smaller is better)")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right")

@@ -175,13 +175,14 @@ def wilson(count: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def worst(pixels: Eight, dataset: Dataset, found: list[Nearest], thresholds: list[float], run: Run) -> Path:
-    """Contact sheet: each of the nearest beside its training image, by either distance over its threshold."""
+    """Contact sheet: the nearest beside their training images, each of these once; by closeness over its threshold."""
     over = torch.stack([near.closeness / max(limit, 1e-12) for near, limit in zip(found, thresholds, strict=True)])
     least, space = over.min(dim=0)
-    order = least.argsort()[:WORST]
+    nearest = dict[int, int]()  # training image -> the nearest picture
+    for i in least.argsort().tolist():
+        nearest.setdefault(int(found[int(space[i])].first[i]), i)
     pairs = []
-    for i in order.tolist():
-        twin = int(found[int(space[i])].first[i])
+    for twin, i in list(nearest.items())[:WORST]:
         pairs += [pixels[i : i + 1], read_pixels(torch.from_numpy(dataset.read(np.array([twin]))))]
     place = run.path.parent / "memorization.png"
     with replacing(place) as temporary:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import combinations, pairwise, product
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from unnoise.evaluate.statistics import GROUPS, Moments, Statistics
 
 Features = Float[Tensor, "_ d"]  # of so many pictures
+CENTRED = 3_000  # pictures whose kernel is centred for the floor of KID
 ROWS = 500  # of a matrix of all pairs that are in memory at a time
 
 
@@ -66,21 +67,23 @@ def fid_infinity(a: Statistics, b: Statistics) -> Score:
 
 
 def fid_floor(real: Statistics, n: int) -> Score:
-    """What n pictures of the data score against the rest of it, and how much that varies.
+    """What n pictures of the data score against the rest of it, and how much that varies with both.
 
     The parts may be smaller (see `chunks`): the floor is in proportion to 1 / n + 1 / rest, and scaled by that.
     """
-    values, variances = list[float](), list[float]()
-    for part in chunks(real, n):
-        x, rest = part.double(), real.n - len(part)
+    parts = chunks(real, n)
+    size, rest = len(parts[0]), real.n - len(parts[0])
+    scale = (1 / n + 1 / real.n) / (1 / size + 1 / rest)
+    values = []
+    for part in parts:
+        x = part.double()
         others = Moments.of_sums(rest, real.total.sum(0) - x.sum(0), real.outer.sum(0) - x.T @ x)
-        scale = (1 / n + 1 / real.n) / (1 / len(part) + 1 / rest)
-        values.append(scale * frechet(Moments.of_features(part), others))
-        if len(variances) < 3:  # some tell enough; so few values would not
-            fewer = [torch.cat([x[:a], x[b:]]) for a, b in pairwise(range(0, len(x) + 1, max(1, len(x) // GROUPS)))]
-            left = [scale * frechet(Moments.of_features(most), others) for most in fewer]
-            variances.append(of_left_out(left))
-    return Score(sum(values) / len(values), math.sqrt(sum(variances) / len(variances)))
+        values.append(frechet(Moments.of_features(part), others))
+    whole, first = Moments.of(real), Moments.of_features(parts[0])
+    fewer = [torch.cat([parts[0][:a], parts[0][b:]]) for a, b in pairwise(range(0, size + 1, max(1, size // GROUPS)))]
+    variance = of_left_out([frechet(Moments.of_features(most), whole) for most in fewer])
+    variance += jackknife(lambda s: frechet(first, Moments.of(s)), real)
+    return Score(scale * sum(values) / len(values), scale * math.sqrt(variance))
 
 
 def chunks(real: Statistics, n: int) -> list[Features]:
@@ -155,12 +158,10 @@ def kid(x: Features, y: Features) -> Score:
 def kid_floor(real: Statistics, n: int) -> Score:
     """What n pictures of the data score against it: 0 on average, and how much that varies.
 
-    By all pairs of eight parts of it: of equals, n and m of them, the deviation is in proportion to 1 / n + 1 / m.
+    Of equals only the second order is left of the variance: 2 E[h^2] (1 / n + 1 / m)^2, h the doubly centred kernel.
     """
-    parts = torch.split(real.kept, max(1, min(n, len(real.kept) // 8)))
-    pairs = [kid(x, y).value for x, y in combinations(parts[:8], 2)]
-    scale = (1 / n + 1 / len(real.kept)) / (2 / len(parts[0]))
-    return Score(0.0, scale * math.sqrt(sum(value**2 for value in pairs) / len(pairs)))
+    spread = math.sqrt(2 * remainder(kernel_rows(real.kept[:CENTRED])))
+    return Score(0.0, spread * (1 / n + 1 / len(real.kept)))
 
 
 def remainder(k: Rows) -> float:
