@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
@@ -150,20 +151,13 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def sample(arguments: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from unnoise.sampling import grid_of, sample_to_folder
 
     config = SampleConfig(**given(arguments))
-    with tqdm(desc="sampling", unit=" steps", disable=not sys.stderr.isatty()) as bar:
-        folder = sample_to_folder(config, lambda done, total: advance(bar, done, total))
+    with closing(Phases(" steps")) as phases:
+        folder = sample_to_folder(config, partial(phases.advance, "sampling"))
     print(f"{config.n} pictures in {folder}, together in {grid_of(folder)}")
     return 0
-
-
-def advance(bar: Any, done: int, total: int) -> None:
-    bar.total = total
-    bar.update(done)
 
 
 def data(arguments: argparse.Namespace) -> int:
@@ -203,10 +197,10 @@ def write_json(path: str | None, found: Any) -> None:
 class Phases:
     """A bar on a terminal for one thing after another."""
 
-    def __init__(self) -> None:
+    def __init__(self, unit: str = " images") -> None:
         from tqdm import tqdm
 
-        self.bar, self.doing = tqdm(unit=" images", disable=not sys.stderr.isatty()), ""
+        self.bar, self.doing = tqdm(unit=unit, disable=not sys.stderr.isatty()), ""
         self.close = self.bar.close
 
     def begin(self, doing: str, total: int | None) -> None:
@@ -288,7 +282,7 @@ def list_(arguments: argparse.Namespace) -> int:
         print("\n".join(recipe.names()))
         return 0
     for name, options, source in getattr(
-        registry, {"data": "dataset", "times": "times", "features": "features"}.get(kind, kind.rstrip("s"))
+        registry, {"data": "dataset"}.get(kind, kind if hasattr(registry, kind) else kind.rstrip("s"))
     ).describe():
         print(f"{name}{':' if options else ''}{options}\n    {source}")
     return 0

@@ -14,7 +14,7 @@ from unnoise.errors import InputError, unknown
 from unnoise.evaluate import metrics
 from unnoise.evaluate.bits import bits_per_dim
 from unnoise.evaluate.memorization import audit
-from unnoise.evaluate.metrics import Score
+from unnoise.evaluate.metrics import Colour, Score
 from unnoise.evaluate.record import keep
 from unnoise.evaluate.sets import Pictures, Report, data_of, drawn, seconds, statistics, stored
 from unnoise.evaluate.statistics import Statistics
@@ -118,9 +118,19 @@ def compare(
         metric = METRICS[name]
         floor = {"floor": plain(metric.floor(b, a.n))} if metric.floor else {}
         scores |= {key: plain(score) | floor for key, score in metric.compute(a, b).items()}
-    found = {"values": scores, "of": mine.about, "against": theirs.about, "features": extractor.about}
-    colours = {"of": tints(a), "against": tints(b)} if "colour" in wanted else {}
-    return {**found, "colour": colours, "warnings": warnings(a, b, mine, theirs)}
+    colours = metrics.colour(a), metrics.colour(b)
+    return {
+        "values": scores,
+        "of": mine.about,
+        "against": theirs.about,
+        "features": extractor.about,
+        "colour": dict(zip(("of", "against"), map(tints, colours), strict=True)) if "colour" in wanted else {},
+        "warnings": [
+            *spoiled(mine, theirs),
+            *(["all pictures are the same"] if len(set(a.keys.tolist())) == 1 else []),
+            *(drift(*colours) if mine.channels == theirs.channels else []),
+        ],
+    }
 
 
 def both(config: EvalConfig, run: Run | None) -> tuple[Pictures, Pictures]:
@@ -142,22 +152,24 @@ def plain(score: Score) -> dict[str, Any]:
     return {"value": score.value, "standard_error": score.standard_error, "interval": list(score.interval)}
 
 
-def tints(s: Statistics) -> dict[str, list[dict[str, Any]]]:
-    return {name: [plain(score) for score in scores] for name, scores in metrics.colour(s)._asdict().items()}
+def tints(colour: Colour) -> dict[str, list[dict[str, Any]]]:
+    return {name: [plain(score) for score in scores] for name, scores in colour._asdict().items()}
 
 
-def warnings(a: Statistics, b: Statistics, mine: Pictures, theirs: Pictures) -> list[str]:
-    """What makes the scores less than they seem."""
+def spoiled(mine: Pictures, theirs: Pictures) -> list[str]:
+    """What else than quality the scores measure."""
     said = []
     sizes = [pictures.about.get("size") for pictures in (mine, theirs)]
     if None not in sizes and sizes[0] != sizes[1]:
         said.append(f"the pictures are of two sizes, {sizes[0]} and {sizes[1]}: the scores measure that too")
     if mine.channels != theirs.channels:
         said.append(f"the pictures have {mine.channels} and {theirs.channels} channels: the scores measure that too")
-        return said
-    if len(set(a.keys.tolist())) == 1:
-        said.append("all pictures are the same")
-    ours, real = metrics.colour(a), metrics.colour(b)
+    return said
+
+
+def drift(ours: Colour, real: Colour) -> list[str]:
+    """Where the colours are not those of the data."""
+    said = []
     for what, least in (("mean", TINT), ("std", TINT), ("saturation", ENDS)):
         for channel, (x, y) in enumerate(zip(getattr(ours, what), getattr(real, what), strict=True)):
             apart = x.value - y.value

@@ -56,6 +56,11 @@ class Clock:
         return (self.stopped or time.monotonic()) - self.started
 
     @property
+    def position(self) -> dict[str, float]:
+        """Where the training is, as its files say it."""
+        return {"images": self.seen, "seconds": self.elapsed}
+
+    @property
     def progress(self) -> float:
         """0 at the start, 1 at the end."""
         done = self.elapsed / self.seconds if self.seconds else self.seen / (self.images or 1)

@@ -137,20 +137,18 @@ class Training:
 
     def save_model(self, path: Path) -> None:
         """Write the model file, which tells everything."""
-        progress = {"images": self.clock.seen, "seconds": self.clock.elapsed}
-        training = {**progress, "config": asdict(self.config), "loss": self.log.curve()}
+        training = {**self.clock.position, "config": asdict(self.config), "loss": self.log.curve()}
         save(path, self.ema.network.state_dict(), replace(self.card, training=training))
 
     def save(self) -> None:
         """Write the model, what a resumed run will need, the last row of the log and the loss plot."""
         self.log.write(self.clock)
         self.save_model(self.folder / WEIGHTS)
-        progress = {"images": self.clock.seen, "seconds": self.clock.elapsed}
         network = self.accelerator.unwrap_model(self.model.backbone).state_dict()
         state = {f"network.{name}": tensor for name, tensor in network.items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             state |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in slots.items()}
-        save_tensors(self.folder / "state.safetensors", state, progress)
+        save_tensors(self.folder / "state.safetensors", state, self.clock.position)
         self.log.plot(self.folder / "loss.png")
 
     def preview(self, stop: Stop) -> list[str]:
