@@ -1,10 +1,11 @@
-"""Data in two parts, to train on and held out, with labels: Fashion-MNIST from its IDX files, or the built-in faces.
+"""Data in two parts, to train on and held out, with labels: Fashion-MNIST from its IDX files, faces, or any data.
 
     python benchmarks/split.py FASHION-MNIST-FOLDER OUT
     python benchmarks/split.py faces OUT
+    python benchmarks/split.py cifar10.parquet OUT
 
-writes OUT/train.npz and OUT/held-out.npz: 55,000 and 5,000 pictures of Fashion-MNIST (Xiao et al. 2017,
-arXiv:1708.07747), or 20,000 and 5,000 faces of 32 px, labelled by their hair.
+writes OUT/train.npz and OUT/held-out.npz. The last 5,000 are held out: of 60,000 pictures of Fashion-MNIST (Xiao et al.
+2017, arXiv:1708.07747), of 25,000 faces of 32 px, labelled by their hair, or of what `unnoise train` would read.
 """
 
 import gzip
@@ -13,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
+from unnoise.data.cache import open_data
 from unnoise.data.faces import face
 
+IDX = "train-images-idx3-ubyte.gz"
 NAMES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"]
 HELD_OUT = 5_000
 
 
 def fashion(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    images = np.frombuffer(gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
+    images = np.frombuffer(gzip.decompress((folder / IDX).read_bytes()), np.uint8, offset=16)
     labels = np.frombuffer(gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
     return images.reshape(-1, 28, 28), np.array(NAMES)[labels]
 
@@ -30,8 +33,17 @@ def faces(count: int = 25_000, size: int = 32) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([np.asarray(image) for image in images]), np.array([kind["hair"] for kind in shown])
 
 
+def others(source: str) -> tuple[np.ndarray, np.ndarray]:
+    dataset = open_data(source)
+    every = np.arange(len(dataset))
+    return dataset.read(every).transpose(0, 2, 3, 1), np.array(dataset.classes)[dataset.labels(every)]
+
+
 def main(source: str, out: Path) -> None:
-    images, labels = faces() if source == "faces" else fashion(Path(source))
+    if source == "faces":
+        images, labels = faces()
+    else:
+        images, labels = fashion(Path(source)) if (Path(source) / IDX).exists() else others(source)
     out.mkdir(parents=True, exist_ok=True)
     for name, part in (("train", slice(-HELD_OUT)), ("held-out", slice(-HELD_OUT, None))):
         np.savez(out / f"{name}.npz", images=images[part], labels=labels[part])

@@ -8,6 +8,8 @@ from unittest.mock import MagicMock
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from sklearn.neighbors import NearestNeighbors
 from torch.testing import assert_close
 
@@ -267,6 +269,41 @@ def test_inception_without_weights_or_library_says_what_to_do(fidelity, monkeypa
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(InputError, match="pip install"):
         registry.features.get("inception")()
+
+
+@pytest.fixture
+def dino(tmp_path):
+    """A small DINOv2 with random weights, as transformers writes it."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = transformers.Dinov2Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=28)
+    transformers.Dinov2Model(config).save_pretrained(tmp_path / "dino")
+    return tmp_path / "dino"
+
+
+def test_dinov2_is_that_of_transformers(dino):
+    """With its own preprocessing: Pillow's bicubic, of 8-bit pictures, and the mean and deviation of ImageNet."""
+    from transformers import Dinov2Model
+
+    pixels = torch.randint(0, 256, (2, 3, 40, 30), dtype=torch.uint8)
+    found, probabilities = registry.features.get(f"dinov2:model={dino}")()(pixels)
+    large = [Image.fromarray(x.permute(1, 2, 0).numpy()).resize((224, 224), Image.Resampling.BICUBIC) for x in pixels]
+    x = torch.stack([torch.from_numpy(np.asarray(image).copy()) for image in large]).permute(0, 3, 1, 2) / 255
+    x = (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    network = Dinov2Model.from_pretrained(dino).eval()
+    assert_close(found, network(x).last_hidden_state[:, 0], rtol=0, atol=2e-2)  # one step in 255 of a few pixels
+    assert probabilities.shape == (2, 0)
+
+
+def test_dinov2_elsewhere_or_without_library_says_what_to_do(monkeypatch, tmp_path, dino):
+    with pytest.raises(InputError, match="name a folder of it"):
+        registry.features.get(f"dinov2:model={tmp_path}")()
+    weights = load_file(dino / "model.safetensors")
+    save_file({f"another.{name}": tensor for name, tensor in weights.items()}, dino / "model.safetensors", {})
+    with pytest.raises(InputError, match="another network"):
+        registry.features.get(f"dinov2:model={dino}")()
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InputError, match="pip install"):
+        registry.features.get("dinov2")()
 
 
 def test_scores_are_those_of_torch_fidelity(fidelity):

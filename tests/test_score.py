@@ -20,7 +20,7 @@ from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import open_data
 from unnoise.errors import InputError
 from unnoise.evaluate import efficientnet, metrics, sets
-from unnoise.evaluate.features import as_rgb, eight_bit, read_pixels, resized
+from unnoise.evaluate.features import Extractor, as_rgb, eight_bit, read_pixels, resized
 from unnoise.evaluate.score import evaluate, table
 from unnoise.evaluate.statistics import Statistics
 
@@ -167,6 +167,25 @@ def test_every_metric_by_name(world):
     assert set(found["values"]) == known
     assert all(math.isfinite(score["value"]) for score in found["values"].values())
     assert len(table(found)) == len(known) + 4
+
+
+def test_what_is_not_known_is_null_in_json_and_a_dash_in_words(world, tmp_path, capsys):
+    """The interval of pictures that are all alike; NaN is not JSON."""
+    sets = [str(world / "constant"), str(world / "like")]
+    assert main(["eval", *sets, "--metrics", "fid_infinity", "--json", str(tmp_path / "scores.json")]) == 0
+    assert re.search(r"fid_infinity +- +-$", capsys.readouterr().out, re.MULTILINE)
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    found = json.loads((tmp_path / "scores.json").read_text(), parse_constant=refuse)
+    assert found["scores"]["values"]["fid_infinity"] == {"value": None, "standard_error": None, "interval": [None] * 2}
+
+
+def test_no_inception_score_by_a_network_that_knows_no_classes(world, monkeypatch):
+    monkeypatch.setattr(registry.features, "get", lambda _: lambda: Extractor(None, 8, 0, {}))
+    with pytest.raises(InputError, match="needs a network that tells classes"):
+        evaluate(EvalConfig(str(world / "train"), str(world / "like"), metrics="inception_score"))
 
 
 def test_statistics_of_data_are_computed_once(world, monkeypatch):

@@ -23,7 +23,7 @@ from unnoise.evaluate.features import eight_bit
 from unnoise.evaluate.metrics import Score, kid
 from unnoise.recipe import names, train_config
 from unnoise.samplers.run import seeded_noise
-from unnoise.training import loop
+from unnoise.training import device, loop
 from unnoise.training.batches import noised, order, streams
 from unnoise.training.device import choose
 from unnoise.training.ema import EMA
@@ -217,8 +217,25 @@ def test_settings_of_the_wrong_name_or_type_are_refused():
 
 def test_fp16_is_for_cuda_only():
     if not torch.cuda.is_available():
-        assert choose("fp16") == "fp32"
-    assert choose("fp32") == "fp32"
+        assert choose("fp16", lambda: True) == "fp32"
+    assert choose("fp32", lambda: True) == "fp32"
+
+
+def test_bf16_is_chosen_where_it_gains(monkeypatch):
+    if torch.cuda.is_available() or torch.backends.mps.is_available():
+        pytest.skip("of a processor")
+    for computes, faster, precision in ((True, True, "bf16"), (True, False, "fp32"), (False, True, "fp32")):
+        monkeypatch.setattr(device, "computes_bf16", lambda computes=computes: computes)
+        assert choose("auto", lambda faster=faster: faster) == precision
+
+
+def test_timing_the_precisions_leaves_no_trace():
+    network = registry.backbone.get("unet:widths=8,layers=1,groups=4,dropout=0.5")(1)
+    weights, random = {k: v.clone() for k, v in network.state_dict().items()}, torch.get_rng_state()
+    device.gains(network, (1, 8, 8))
+    assert all(torch.equal(v, weights[k]) for k, v in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(p.grad is None for p in network.parameters())
 
 
 def test_previews_keep_to_their_share(tmp_path):

@@ -162,36 +162,30 @@ def sample(arguments: argparse.Namespace) -> int:
 
 def data(arguments: argparse.Namespace) -> int:
     from unnoise.data.census import census, table
+    from unnoise.evaluate.record import write_json
 
     config = DataConfig(**given(arguments))
     with closing(Phases()) as phases:
         found = census(config.data, phases.reached)
-    write_json(config.json, found)
+    if config.json:
+        write_json(Path(config.json), found)
     print("\n".join(table(found)))
     return 0
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
     from unnoise.evaluate import bits, memorization, score
+    from unnoise.evaluate.record import write_json
 
     config = EvalConfig(**given(arguments))
     with closing(Phases()) as phases:
         found = score.evaluate(config, phases.advance, phases.say)
-    write_json(config.json, found)
+    if config.json:
+        write_json(Path(config.json), found)
     for part, table in (("bpd", bits.table), ("scores", score.table), ("memorization", memorization.table)):
         if part in found:
             print("\n".join(table(found[part])))
     return 0
-
-
-def write_json(path: str | None, found: Any) -> None:
-    import json
-
-    from unnoise.checkpoint import replacing
-
-    if path:
-        with replacing(Path(path)) as temporary:
-            temporary.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 class Phases:

@@ -25,7 +25,7 @@ class Extractor(NamedTuple):
 
     look: Callable[[Eight], Seen]  # of [b, 3, h, w]
     features: int
-    classes: int
+    classes: int  # 0 where it knows none
     about: dict[str, str]  # network, sha256 of its weights, resize
 
     def __call__(self, pixels: Eight) -> Seen:
@@ -91,6 +91,36 @@ def inception(*, weights: str = "") -> Extractor:
 
     about = {"network": "inception-2015", "weights": fingerprint(network), "resize": "TensorFlow 1 bilinear to 299x299"}
     return Extractor(look, 2048, 1008, about)
+
+
+@features
+def dinov2(*, model: str = "facebook/dinov2-large") -> Extractor:
+    """Oquab et al. 2023 (arXiv:2304.07193), as Stein et al. 2023 (arXiv:2306.04675) use it: the class token, 224x224.
+
+    By transformers. model: a folder of it, or a name on the Hugging Face hub, which is downloaded.
+    """
+    try:
+        from transformers import Dinov2Model  # noqa: PLC0415  # an extra
+    except ImportError:
+        raise InputError("features dinov2 needs transformers: pip install 'unnoise[dinov2]'") from None
+    try:
+        network, loaded = Dinov2Model.from_pretrained(model, use_safetensors=True, output_loading_info=True)
+        wrong = "it is another network" if loaded["missing_keys"] else ""
+    except (OSError, ValueError) as error:
+        wrong = str(error).strip().splitlines()[0]
+    if wrong:
+        raise InputError(f"features dinov2: no DINOv2 at {model!r} ({wrong}); name a folder of it: dinov2:model=FOLDER")
+    weights = fingerprint(network.eval())
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+
+    def look(pixels: Eight) -> Seen:
+        large = F.interpolate(pixels.float(), (224, 224), mode="bicubic", antialias=True).round().clamp(0, 255)
+        found = network(((large / 255 - mean.to(large)) / std.to(large)).to(network.device)).pooler_output
+        return found, found.new_empty(len(found), 0)
+
+    about = {"network": "dinov2", "weights": weights, "resize": "bicubic to 224x224"}
+    return Extractor(look, network.config.hidden_size, 0, about)
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -104,6 +104,8 @@ def compare(
     config: EvalConfig, run: Run | None, wanted: Sequence[str], report: Report, say: Callable[[str], object]
 ) -> dict[str, Any]:
     extractor = registry.features.get(config.features)()
+    if "inception_score" in wanted and not extractor.classes:
+        raise InputError(f"metric inception_score needs a network that tells classes; {config.features} does not")
     mine, theirs = both(config, run)
     for pictures in (mine, theirs):
         if pictures.n < FEWEST:
@@ -182,11 +184,17 @@ def shown(values: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Each score in words: its name, value, interval, and what real pictures get."""
     rows = []
     for name, score in values.items():
-        unit, (low, high), floor = 1000 if name == "kid" else 1, score["interval"], score.get("floor")
-        real = f"{unit * floor['value']:.3f} +- {unit * floor['standard_error']:.3f}" if floor else ""
-        interval = f"{unit * low:.3f} to {unit * high:.3f}"
-        rows.append((name if unit == 1 else f"{name} x {unit}", f"{unit * score['value']:.3f}", interval, real))
+        unit, floor = 1000 if name == "kid" else 1, score.get("floor")
+        real = told(unit, " +- ", floor["value"], floor["standard_error"]) if floor else ""
+        value, interval = told(unit, "", score["value"]), told(unit, " to ", *score["interval"])
+        rows.append((name if unit == 1 else f"{name} x {unit}", value, interval, real))
     return rows
+
+
+def told(unit: float, between: str, *numbers: float | None) -> str:
+    """Of numbers that are not known, as of pictures that are all alike, "-"."""
+    known = [f"{unit * number:.3f}" for number in numbers if number is not None and math.isfinite(number)]
+    return between.join(known) if len(known) == len(numbers) else "-"
 
 
 def table(result: dict[str, Any]) -> list[str]:

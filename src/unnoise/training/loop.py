@@ -98,8 +98,9 @@ class Training:
         (folder / "samples").mkdir()
         with replacing(folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
-        self.accelerator = make_accelerator(config)
-        network = self.model.backbone.to(self.accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = self.model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.accelerator = make_accelerator(config, network, self.card.shape)
+        network.to(self.accelerator.device)
         self.ema = EMA(network, config.ema_halflife)
         self.averaged = Diffusion(
             self.ema.network, self.model.schedule, self.model.target, self.card.shape, self.card.classes

@@ -1,0 +1,170 @@
+"""How good are the pictures after the minutes one has? Every contender, same machine, same data, same budget.
+
+    python benchmarks/quality_per_minute.py run TRAIN.npz HELD-OUT.npz OUT CONTENDER [--minutes 5 10 20 60] [--seed 0]
+    python benchmarks/quality_per_minute.py table OUT
+
+`run` trains one contender of peers.py and draws at each of the minutes; each result is a file in OUT, with the machine
+it was measured on, and what is there already is not measured again. So the table can be filled over several sittings,
+one run at a time. KID and FID are against the held-out pictures, by the network and sizes `unnoise eval` uses; slow
+samplers draw fewer pictures, and have wider intervals. Pictures are padded to 32 px with black. Needs
+`pip install -e ".[diffusers]" denoising-diffusion-pytorch smalldiffusion torch-ema`.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from peers import CONTENDERS, Draw, Pictures, to_float
+
+from unnoise import registry
+from unnoise.evaluate import metrics
+from unnoise.evaluate.features import Extractor
+from unnoise.evaluate.record import write_json
+from unnoise.evaluate.statistics import Statistics
+from unnoise.pictures import grid
+
+SIZE = 32
+FEWEST, MOST, BATCH = 100, 1_000, 50  # pictures that are scored, and drawn at a time
+SECONDS = 600.0  # for drawing them, unless there are fewer than FEWEST
+PACKAGES = ("torch", "unnoise", "diffusers", "denoising-diffusion-pytorch", "smalldiffusion")
+
+
+def pictures(path: str) -> Pictures:
+    images = np.load(path)["images"]
+    images = images.reshape(*images.shape[:3], -1)
+    more = [(-(-(SIZE - side) // 2), (SIZE - side) // 2) for side in images.shape[1:3]]
+    return np.pad(images, [(0, 0), *more, (0, 0)])
+
+
+def machine() -> dict[str, Any]:
+    """What the figures are of."""
+    model = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).exists():
+        model = next(line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line)
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"processor": model, "threads": torch.get_num_threads(), "gpu": gpu, "versions": versions}
+
+
+def peak_bytes() -> int:
+    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+
+
+def gathered(extractor: Extractor, images: Pictures) -> Statistics:
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+    s = Statistics.empty(extractor.features, extractor.classes, pixels.shape[1])
+    with torch.inference_mode():
+        for part in pixels.split(100):
+            s.add(*extractor(part), part)
+    return s
+
+
+def drawn(draw: Draw) -> tuple[Pictures, float]:
+    """As many as there is time for, and the seconds of one."""
+    parts, spent = list[Pictures](), 0.0
+    while (n := BATCH * len(parts)) < FEWEST or (n < MOST and spent + spent / len(parts) < SECONDS):
+        begun = time.monotonic()
+        parts.append(draw(BATCH, len(parts)))
+        spent += time.monotonic() - begun
+    return np.concatenate(parts), spent / n
+
+
+def run(arguments: argparse.Namespace) -> None:
+    folder, name, seed = Path(arguments.out), arguments.contender, arguments.seed
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def place(minutes: float, i: int) -> Path:
+        return folder / f"{name}-{minutes:g}m-seed{seed}-{i}.json"
+
+    minutes = [mark for mark in sorted(arguments.minutes) if not place(mark, 0).exists()]
+    if not minutes:
+        return
+    (own := folder / name).mkdir(exist_ok=True)
+    images, held_out = pictures(arguments.train), pictures(arguments.held_out)
+    extractor, real = registry.features.get("efficientnet")(), None
+    for trained in CONTENDERS[name](images, minutes, seed, own):
+        peak = peak_bytes()
+        real = real or gathered(extractor, held_out)
+        for i, (sampler, draw) in reversed(list(enumerate(trained.draws.items()))):  # the first is written last
+            made, each = drawn(draw)
+            s, n = gathered(extractor, made), len(made)
+            scores = {"kid": metrics.kid(s.kept, real.kept), "fid": metrics.fid(s, real)}
+            floors = {"kid": metrics.kid_floor(real, n), "fid": metrics.fid_floor(real, n)}
+            result = {"contender": name, "seed": seed, "sampler": sampler, "minutes": trained.minutes}
+            result |= {"images": trained.images, "images_per_second": trained.images / (60 * trained.minutes)}
+            result |= {"parameters": trained.parameters, "drawn": n, "seconds_per_picture": each, "peak_bytes": peak}
+            result |= {key: score._asdict() | {"floor": floors[key]._asdict()} for key, score in scores.items()}
+            write_json(place(trained.minutes, i), result | {"machine": machine()})
+            grid(to_float(made[:64])).save(place(trained.minutes, i).with_suffix(".png"))
+            print(
+                f"{name}, {sampler}, {trained.minutes:g} min: KID x 1000 {told(result)}, FID {scores['fid'].value:.1f}"
+            )
+
+
+def told(row: dict[str, Any]) -> str:
+    return f"{1000 * row['kid']['value']:.0f} ± {1960 * row['kid']['standard_error']:.0f}"
+
+
+def table(arguments: argparse.Namespace) -> None:
+    folder = Path(arguments.out)
+    rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    rows.sort(key=lambda row: (row["minutes"], -row["kid"]["value"]))
+    head = ("minutes", "contender", "sampler", "seed", "KID x 1000", "FID", "of", "floor of FID")
+    head += ("images/s", "M parameters", "s / 1,000 pictures", "peak MB")
+    lines = ["| " + " | ".join(head) + " |", "|---:|---|---|" + "---:|" * (len(head) - 3)]
+    for row in rows:
+        cells = (f"{row['minutes']:g}", row["contender"], row["sampler"], str(row["seed"]), told(row))
+        cells += (f"{row['fid']['value']:.0f}", f"{row['drawn']:,}", f"{row['fid']['floor']['value']:.0f}")
+        cells += (f"{row['images_per_second']:.0f}", f"{row['parameters'] / 1e6:.1f}")
+        cells += (f"{1000 * row['seconds_per_picture']:,.0f}", f"{row['peak_bytes'] / 2**20:,.0f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    (folder / "quality_per_minute.md").write_text("\n".join([*lines, ""]))
+    print("\n".join(lines))
+    plot(rows, folder / "quality_per_minute.png")
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for key in dict.fromkeys((row["contender"], row["sampler"]) for row in rows):
+        found = [row for row in rows if (row["contender"], row["sampler"]) == key]
+        at, value = [row["minutes"] for row in found], [1000 * row["kid"]["value"] for row in found]
+        error = [1960 * row["kid"]["standard_error"] for row in found]
+        axes.errorbar(at, value, yerr=error, marker="o", label=", ".join(key), linewidth=2 if "unnoise" in key else 1)
+    axes.set(xscale="log", yscale="log", xlabel="minutes of training", ylabel="KID x 1000 (smaller is better)")
+    marks = sorted({row["minutes"] for row in rows})
+    axes.set_xticks(marks, [f"{mark:g}" for mark in marks])
+    axes.minorticks_off()
+    axes.grid(visible=True, alpha=0.25)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    one = commands.add_parser("run")
+    for name in ("train", "held_out", "out"):
+        one.add_argument(name)
+    one.add_argument("contender", choices=CONTENDERS)
+    one.add_argument("--minutes", nargs="+", type=float, default=[5, 10, 20, 60])
+    one.add_argument("--seed", type=int, default=0)
+    one.set_defaults(work=run)
+    all_ = commands.add_parser("table")
+    all_.add_argument("out")
+    all_.set_defaults(work=table)
+    given = parser.parse_args()
+    given.work(given)
