@@ -1,16 +1,20 @@
 """Do the scores mean something? They must rise as pictures are made worse, and stay at the floor for real ones.
 
-    python benchmarks/degradations.py DATA OUT [--features efficientnet:size=64 ...] [-n 2000]
+    python benchmarks/degradations.py DATA OUT [--features efficientnet:size=64 ...] [-n 2000] [--splits 30]
 
 DATA has classes. Of its pictures 10,000 are the reference and N others are blurred, noised, compressed, robbed of
-classes, or replaced by copies of a few, at four strengths each. Writes OUT/degradations.json, .md and .png.
+classes, or replaced by copies of a few, at four strengths each. Which classes are gone matters as much as how many: the
+score without some is the mean over several orders. SPLITS times reference and others are drawn anew, to see how often
+real pictures score within the interval of the floor. Writes OUT/degradations.json, .md and .png.
 """
 
 import argparse
 import io
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,12 +24,14 @@ from PIL import Image, ImageFilter
 from unnoise import registry
 from unnoise.data.cache import open_data
 from unnoise.evaluate import metrics
-from unnoise.evaluate.features import Extractor
+from unnoise.evaluate.features import Extractor, Seen
 from unnoise.evaluate.statistics import Statistics
 from unnoise.pictures import grid
 
 Pixels = torch.Tensor  # uint8 [n, c, h, w]
 REFERENCE = 10_000
+ORDERS = 4  # in which classes are removed
+Worse = Callable[[], list[Pixels]]  # sets whose scores are averaged
 
 
 def each(pixels: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels:
@@ -48,52 +54,89 @@ def noised(pixels: Pixels, std: float) -> Pixels:
     return (pixels + 255 * std * noise).round().clamp(0, 255).byte()
 
 
-def variants(data: Pixels, labels: np.ndarray, n: int) -> dict[tuple[str, str], Callable[[], Pixels]]:
+def variants(data: Pixels, labels: np.ndarray, n: int) -> dict[tuple[str, str], Worse]:
     """(kind, strength) -> n pictures of it; the first is as they are."""
     x = data[:n]
-    made: dict[tuple[str, str], Callable[[], Pixels]] = {("real", "0"): lambda: x}
+    orders = [np.random.default_rng(i).permutation(int(labels.max()) + 1) for i in range(ORDERS)]
+    made: dict[tuple[str, str], Worse] = {("real", "0"): lambda: [x]}
     for radius in (0.4, 0.6, 0.8, 1.2):
-        made["blur", f"{radius} px"] = lambda radius=radius: each(
-            x, lambda i: i.filter(ImageFilter.GaussianBlur(radius))
-        )
+        made["blur", f"{radius} px"] = lambda radius=radius: [
+            each(x, lambda i: i.filter(ImageFilter.GaussianBlur(radius)))
+        ]
     for std in (0.02, 0.04, 0.08, 0.16):
-        made["noise", f"{std}"] = lambda std=std: noised(x, std)
+        made["noise", f"{std}"] = lambda std=std: [noised(x, std)]
     for quality in (90, 70, 50, 20):
-        made["JPEG", f"quality {quality}"] = lambda quality=quality: each(x, lambda i: compressed(i, quality))
+        made["JPEG", f"quality {quality}"] = lambda quality=quality: [each(x, lambda i: compressed(i, quality))]
     for gone in (1, 3, 5, 8):
-        made["classes removed", f"{gone} of 10"] = lambda gone=gone: data[labels >= gone][:n]
+        made["classes removed", f"{gone} of 10"] = lambda gone=gone: [
+            data[np.isin(labels, order[gone:])][:n] for order in orders
+        ]
     for few in (4, 16, 64, 256):
-        made["copies", f"{few} of each"] = lambda few=few: x[: n // few].repeat(few, 1, 1, 1)[:n]
+        made["copies", f"{few} of each"] = lambda few=few: [x[: n // few].repeat(few, 1, 1, 1)[:n]]
     return made
 
 
-def gathered(extractor: Extractor, pixels: Pixels) -> Statistics:
-    s = Statistics.empty(extractor.features, extractor.classes, pixels.shape[1])
-    with torch.inference_mode():
-        for part in pixels.split(100):
-            s.add(*extractor(part), part)
+def gathered(seen: Seen, pixels: Pixels) -> Statistics:
+    features, probabilities = seen
+    s = Statistics.empty(features.shape[1], probabilities.shape[1], pixels.shape[1])
+    s.add(features, probabilities, pixels)
     return s
 
 
-def measure(spec: str, reference: Pixels, worse: dict[tuple[str, str], Callable[[], Pixels]], n: int) -> list[dict]:
-    extractor = registry.features.get(spec)()
-    real = gathered(extractor, reference)
-    floors = metrics.kid_floor(real, n), metrics.fid_floor(real, n)
-    rows = []
+def look(extractor: Extractor, pixels: Pixels) -> Seen:
+    with torch.inference_mode():
+        features, probabilities = zip(*(extractor(part) for part in pixels.split(100)), strict=True)
+    return torch.cat(features), torch.cat(probabilities)
+
+
+def measure(extractor: Extractor, reference: Pixels, worse: dict[tuple[str, str], Worse], n: int) -> list[dict]:
+    spec, rows = extractor.about["network"], []
+    real = gathered(look(extractor, reference), reference)
+    floors = {"kid": metrics.kid_floor(real, n), "fid": metrics.fid_floor(real, n)}
     for (kind, strength), make in worse.items():
-        s = gathered(extractor, make())
-        scores = {"kid": (metrics.kid(s.kept, real.kept), floors[0]), "fid": (metrics.fid(s, real), floors[1])}
-        for name, (score, floor) in scores.items():
-            rows.append({"features": spec, "kind": kind, "strength": strength, "score": name})
-            rows[-1] |= {"value": score.value, "error": score.standard_error, "floor": floor.value, "spread": floor[1]}
-        print(
-            spec,
-            kind,
-            strength,
-            " ".join(f"{name} {score.value:.4g}" for name, (score, _) in scores.items()),
-            flush=True,
-        )
+        sets = [gathered(look(extractor, pixels), pixels) for pixels in make()]
+        assert all(s.n == n for s in sets), "too few pictures"
+        scores = {"kid": [metrics.kid(s.kept, real.kept) for s in sets], "fid": [metrics.fid(s, real) for s in sets]}
+        for name, found in scores.items():
+            floor, value = floors[name], sum(score.value for score in found) / len(found)
+            rows.append({"features": spec, "kind": kind, "strength": strength, "score": name, "value": value})
+            error = math.hypot(*(score.standard_error for score in found)) / len(found)
+            rows[-1] |= {"error": error, "each": [score.value for score in found]}
+            rows[-1] |= {"floor": floor.value, "spread": floor.standard_error}
+        print(spec, kind, strength, *(f"{row['score']} {row['value']:.4g}" for row in rows[-2:]), flush=True)
     return rows
+
+
+def calibration(extractor: Extractor, pixels: Pixels, n: int, splits: int) -> dict[str, Any]:
+    """By how many spreads n real pictures lie above the floor of others, for each way to choose both."""
+    features, probabilities = look(extractor, pixels)
+    above: dict[str, list[float]] = {"kid": [], "fid": []}
+    for split in range(splits):
+        order = torch.from_numpy(np.random.default_rng(split).permutation(len(pixels)))
+        real, s = (
+            gathered((features[rows], probabilities[rows]), pixels[rows])
+            for rows in (order[:REFERENCE], order[REFERENCE : REFERENCE + n])
+        )
+        for name, score, floor in (
+            ("kid", metrics.kid(s.kept, real.kept), metrics.kid_floor(real, n)),
+            ("fid", metrics.fid(s, real), metrics.fid_floor(real, n)),
+        ):
+            above[name].append((score.value - floor.value) / floor.standard_error)
+        print("split", split, *(f"{name} {values[-1]:.2f}" for name, values in above.items()), flush=True)
+    return {"features": extractor.about["network"], "above": above}
+
+
+def told(calibrations: list[dict[str, Any]]) -> str:
+    """How often real pictures lay within the interval of the floor."""
+    lines = []
+    for found in calibrations:
+        for name, values in found["above"].items():
+            x = np.array(values)
+            lines.append(
+                f"{found['features']}, {name} of real pictures, {len(x)} splits: {x.mean():.2f} spreads above the "
+                f"floor on average, deviating by {x.std(ddof=1):.2f}; {(abs(x) < 1.96).sum()} within 1.96"
+            )
+    return "\n".join([*lines, ""])
 
 
 def table(rows: list[dict]) -> str:
@@ -135,15 +178,19 @@ def main(arguments: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     dataset = open_data(arguments.data)
     order = np.random.default_rng(0).permutation(len(dataset))
-    reference = torch.from_numpy(dataset.read(order[:REFERENCE]))
-    rest = order[REFERENCE : REFERENCE + 12 * n]  # enough for n of the last two classes
-    data, labels = torch.from_numpy(dataset.read(rest)), dataset.labels(rest)
-    worse = variants(data, labels, n)
-    rows = [row for spec in arguments.features for row in measure(spec, reference, worse, n)]
-    (folder / "degradations.json").write_text(json.dumps({"data": dataset.fingerprint, "n": n, "rows": rows}, indent=1))
-    (folder / "degradations.md").write_text(table(rows))
+    everything, labels = torch.from_numpy(dataset.read(order)), dataset.labels(order)
+    worse = variants(everything[REFERENCE:], labels[REFERENCE:], n)
+    rows, calibrations = [], []
+    for spec in arguments.features:
+        extractor = registry.features.get(spec)()
+        rows += measure(extractor, everything[:REFERENCE], worse, n)
+        if arguments.splits:
+            calibrations.append(calibration(extractor, everything, n, arguments.splits))
+    found = {"data": dataset.fingerprint, "n": n, "rows": rows, "calibrations": calibrations}
+    (folder / "degradations.json").write_text(json.dumps(found, indent=1))
+    (folder / "degradations.md").write_text(table(rows) + "\n" + told(calibrations))
     plot(rows, folder / "degradations.png")
-    shown = torch.cat([make()[:8] for make in worse.values()])
+    shown = torch.cat([make()[0][:8] for make in worse.values()])
     grid(shown / 127.5 - 1, dataset.mode, columns=8).save(folder / "degraded.png")
 
 
@@ -153,4 +200,5 @@ if __name__ == "__main__":
     parser.add_argument("out")
     parser.add_argument("--features", nargs="+", default=["efficientnet"])
     parser.add_argument("-n", type=int, default=2000)
+    parser.add_argument("--splits", type=int, default=30)
     main(parser.parse_args())

@@ -454,8 +454,8 @@ def scored(gray, monkeypatch):
     model = build(Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L"))
     monkeypatch.setattr("unnoise.training.quality.seeing", lambda _: 0.01)
 
-    def draw(count):
-        return sample(model, count, Sampling("ddim", steps=2), Stop())
+    def draw(count, seconds=math.inf):
+        return sample(model, count, Sampling("ddim", steps=2), Stop(), seconds)
 
     return Quality(data, Sampling("ddim", steps=2)), draw, clock, now
 
@@ -499,6 +499,34 @@ def test_kid_on_the_way_is_that_of_the_same_pictures(scored, gray):
     assert not quality.due(clock), "until the next mark"
 
 
+def test_kid_keeps_to_its_share_on_a_machine_that_became_busy(scored):
+    """50 of 1000 seconds: the first takes 30 and leaves too little for another; drawing that takes more is cut off."""
+    quality, draw, clock, now = scored
+    quality.plan(clock, 10.0)
+
+    def slow(count, seconds):
+        assert seconds == pytest.approx(50)
+        now[0] += 30
+        return draw(count)
+
+    quality.measure(slow, clock)
+    assert "its share of the time is spent" in quality.measure(slow, clock)
+    assert quality.spent == 30
+    assert len(quality.rows) == 1
+    assert not quality.due(clock)
+
+    never = Quality(quality.dataset, quality.how)
+    never.plan(clock, 10.0)
+
+    def busy(count, seconds):
+        now[0] += 51
+        return draw(count, seconds - 51)
+
+    assert "longer than planned" in never.measure(busy, clock)
+    assert not never.rows
+    assert not never.due(clock)
+
+
 def test_the_best_is_the_lowest_and_standing_still_is_told(scored, monkeypatch):
     quality, draw, clock, now = scored
     quality.plan(clock, 10.0)
@@ -519,7 +547,7 @@ def test_what_was_not_scored_is_never_the_best(scored, monkeypatch):
     quality.measure(draw, clock)
     assert quality.best
     for made in (None, torch.full((4, 1, 8, 8), math.nan)):
-        assert quality.measure(lambda _, made=made: made, clock) is None
+        assert quality.measure(lambda *_, made=made: made, clock) is None
         assert not quality.best
     assert len(quality.rows) == 1
 

@@ -5,6 +5,7 @@ images = unnoise.sample(run, 16)
 unnoise.show(images)
 """
 
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
     from unnoise.data.cache import open_data
     from unnoise.pictures import show
     from unnoise.sampling import sample
+
+# Read when torch is loaded: how long the threads of GNU's OpenMP stay awake waiting for each other. Its own choice, 30
+# times as long, is no faster on an idle machine, and beside other busy programs a step can take ten times the time.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
 __all__ = ["InputError", "Run", "SampleConfig", "TrainConfig", "load", "open_data", "sample", "show", "train"]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from unnoise.checkpoint import WEIGHTS, Run, load, replacing
 from unnoise.config import TrainConfig
@@ -25,7 +26,7 @@ STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.6rem; margin: .5rem 0 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-.scroll { overflow-x: auto; }
+.scroll { overflow-x: auto; } .scroll td { white-space: nowrap; padding-right: 1rem; }
 pre { white-space: pre-wrap; background: var(--soft); padding: .7rem; border-radius: .4rem; }
 img, svg { max-width: 100%; height: auto; display: block; } figure { margin: 0 0 1rem; }
 .plot { background: #fff; border-radius: .4rem; padding: .3rem; } figcaption { font-size: .9rem; opacity: .8; }
@@ -38,7 +39,7 @@ th, td { text-align: left; padding: .25rem .6rem .25rem 0; border-bottom: 1px so
 .pixels { image-rendering: pixelated; width: min(100%, 40rem); } .warn { color: #b3261e; }
 @media (prefers-color-scheme: dark) { .warn { color: #ff8a80; } }
 @media print { body { max-width: none; padding: 0; font-size: 11px; } .film { flex-wrap: wrap; overflow: visible; }
-  .film figure { flex-basis: 22%; } h2 { break-after: avoid; } figure, tr { break-inside: avoid; } }
+  .film figure { flex-basis: 22%; } h2 { break-after: avoid; } figure, tr, .scroll { break-inside: avoid; } }
 """
 
 
@@ -271,6 +272,8 @@ def mean(values: Sequence[float]) -> float:
 
 def finish(axis: Any, x: str, y: str, scale: str = "log") -> None:
     axis.set(xlabel=x, ylabel=y, yscale=scale)
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.xaxis.set_major_formatter(EngFormatter(sep=""))  # 20k
     axis.grid(visible=True, which="both", alpha=0.25)
 
 

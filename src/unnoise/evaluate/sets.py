@@ -22,7 +22,7 @@ from unnoise.evaluate.statistics import Statistics
 from unnoise.sampling import batches, resolve
 
 Report = Callable[[str, int, int], object]  # what is done, pictures just done, pictures in all
-FORMAT = 1  # of the kept statistics: raise it whenever they change
+FORMAT = 2  # of the kept statistics: raise it whenever they change
 
 
 class Pictures(NamedTuple):

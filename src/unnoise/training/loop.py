@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from torch.optim import AdamW
 
 from unnoise import registry
 from unnoise.checkpoint import WEIGHTS, Card, build, new_folder, replacing, save, save_tensors
@@ -105,7 +104,7 @@ class Training:
         self.averaged = Diffusion(
             self.ema.network, self.model.schedule, self.model.target, self.card.shape, self.card.classes
         )
-        optimizer = AdamW(network.parameters(), config.lr, weight_decay=config.weight_decay)
+        optimizer = registry.optimizer.get(config.optimizer)(network, config.lr, config.weight_decay)
         self.model.backbone, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.objective: Objective = registry.objective.get(config.objective)
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
@@ -164,9 +163,9 @@ class Training:
             return
         before = len(self.quality.rows)
 
-        def draw(count: int) -> Images | None:
+        def draw(count: int, seconds: float) -> Images | None:
             with self.accelerator.autocast():
-                return sample(self.averaged, count, self.card.sampling, stop)
+                return sample(self.averaged, count, self.card.sampling, stop, seconds)
 
         note = self.quality.measure(draw, self.clock)
         if len(self.quality.rows) > before:

@@ -1,5 +1,7 @@
 """Grids from fixed noise while training."""
 
+import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,8 +48,11 @@ def affordable(seconds: float, images_per_second: float, steps: int) -> int:
     return next((n for n in (64, 36, 16, 9, 4) if n * steps <= 3 * images_per_second * seconds), 1)
 
 
-def sample(model: Diffusion, count: int, how: Sampling, stop: Stop, batch: int = 16) -> Images | None:
-    """Images of seeds 0..count-1, classes in turn; None where a signal came before they were done."""
+def sample(
+    model: Diffusion, count: int, how: Sampling, stop: Stop, seconds: float = math.inf, batch: int = 16
+) -> Images | None:
+    """Images of seeds 0..count-1, classes in turn; None where a signal or the time's end came before they were done."""
+    end = time.monotonic() + seconds
     training = model.backbone.training  # without an average it is the network in training
     model.backbone.eval()
     images = []
@@ -55,7 +60,7 @@ def sample(model: Diffusion, count: int, how: Sampling, stop: Stop, batch: int =
         for start in range(0, count, batch):
             seeds = range(start, min(start + batch, count))
             for step in run(model, seeds, how, in_turn(model.classes, seeds)):
-                if stop.signal is not None:
+                if stop.signal is not None or time.monotonic() > end:
                     return None
                 x = step.x
             images.append(x)

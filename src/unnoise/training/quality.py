@@ -30,7 +30,8 @@ class Quality:
 
     def __init__(self, dataset: Dataset, how: Sampling) -> None:
         self.dataset, self.how = dataset, how
-        self.count, self.next, self.spent = 0, 0, 0.0
+        self.count, self.next = 0, 0
+        self.spent = self.last = 0.0  # seconds, of all and of the last one
         self.rows, self.best = list[dict[str, Any]](), False  # whether the last row is the best so far
         self.extractor: Extractor | None = None
         self.real: Statistics | None = None
@@ -59,20 +60,30 @@ class Quality:
 
     def never(self, why: str) -> str:
         self.count, self.next, self.best = 0, len(MARKS), False
-        return f"no KID on the way: {why}"
+        return f"no KID on the way{' any more' if self.rows else ''}: {why}"
 
-    def measure(self, draw: Callable[[int], Images | None], clock: Clock) -> str | None:
-        """Score so many pictures that `draw` makes, and add a row; returns what is to be told."""
+    def measure(self, draw: Callable[[int, float], Images | None], clock: Clock) -> str | None:
+        """Score so many pictures that `draw` makes, and add a row; returns what is to be told.
+
+        `draw` gives up (None) when the seconds it is given are over: on a machine that has become busy, too, all
+        measuring keeps to its share of the time.
+        """
         begun, self.next, self.best = time.monotonic(), self.next + 1, False
-        images = draw(self.count)
-        if images is None or not images.isfinite().all():
-            return None
+        room = SHARE * (clock.elapsed + clock.left) - self.spent
+        if self.last > room:
+            return self.never("the last one took longer than planned, and its share of the time is spent")
         try:
-            return self.add(images, clock, begun)
+            images = draw(self.count, room)
+            if images is None and time.monotonic() - begun > room:
+                return self.never("drawing takes longer than planned, and its share of the time is spent")
+            return self.add(images, clock) if images is not None and images.isfinite().all() else None
         except (InputError, OSError) as error:  # such as a full disk: no reason to stop the training
             return self.never(str(error))
+        finally:
+            self.last = time.monotonic() - begun
+            self.spent += self.last
 
-    def add(self, images: Images, clock: Clock, begun: float) -> str | None:
+    def add(self, images: Images, clock: Clock) -> str | None:
         assert self.extractor is not None, "planned"
         if self.real is None:
             known = stored(self.dataset, min(REFERENCE, len(self.dataset)), 0, 64)
@@ -85,7 +96,6 @@ class Quality:
         self.best = all(score.value < row["kid"] for row in self.rows)
         row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), "kid": score.value}
         self.rows.append({**row, "kid_error": score.standard_error, "pictures": self.count})
-        self.spent += time.monotonic() - begun
         return self.still(score)
 
     def still(self, last: Score) -> str | None:

@@ -42,7 +42,14 @@ def validate(config: TrainConfig) -> None:
         if not getattr(config, name) >= least:
             raise InputError(f"--{name.replace('_', '-')} takes {least} or more, got {getattr(config, name)}")
     Clock.of(config, count=1)
-    for kind in (registry.backbone, registry.target, registry.objective, registry.sampler, registry.spacing):
+    for kind in (
+        registry.backbone,
+        registry.target,
+        registry.objective,
+        registry.optimizer,
+        registry.sampler,
+        registry.spacing,
+    ):
         kind.get(getattr(config, kind.kind))
     schedule = registry.schedule.get(config.schedule)()
     registry.times.get(config.times)(schedule)

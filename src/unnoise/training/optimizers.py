@@ -1,0 +1,109 @@
+"""Optimizers: (network, lr, weight_decay) -> torch.optim.Optimizer."""
+
+from collections.abc import Callable, Iterable
+from itertools import groupby
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from unnoise.registry import optimizer
+
+Matrices = Float[Tensor, "k m n"]
+
+
+@optimizer
+def adamw(network: nn.Module, lr: float, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.999) -> Any:
+    """Loshchilov & Hutter 2019 (arXiv:1711.05101): Adam with decoupled weight decay."""
+    return torch.optim.AdamW(network.parameters(), lr, betas=(beta1, beta2), weight_decay=weight_decay)
+
+
+@optimizer
+def muon(
+    network: nn.Module,
+    lr: float,
+    weight_decay: float,
+    *,
+    momentum: float = 0.95,
+    iterations: int = 5,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+) -> Any:
+    """Jordan et al. 2024 (Muon) for weights of two or more dimensions, AdamW for the rest.
+
+    Of the size Liu et al. 2025 (arXiv:2502.16982), eq. 4, give the steps, `lr` means the same for both.
+    """
+    matrices = [p for p in network.parameters() if p.ndim >= 2]
+    rest = [p for p in network.parameters() if p.ndim < 2]
+    return Muon(matrices, rest, lr, weight_decay, momentum, iterations, (beta1, beta2))
+
+
+class Muon(torch.optim.AdamW):
+    """AdamW for its own parameters, and orthogonal steps for `matrices`."""
+
+    def __init__(
+        self,
+        matrices: list[nn.Parameter],
+        rest: list[nn.Parameter],
+        lr: float,
+        weight_decay: float,
+        momentum: float,
+        iterations: int,
+        betas: tuple[float, float],
+    ) -> None:
+        self.momentum, self.iterations = momentum, iterations
+        groups = [{"params": rest, "orthogonal": False}, {"params": matrices, "orthogonal": True}]
+        super().__init__(groups, lr, betas=betas, weight_decay=weight_decay)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """One step of both kinds."""
+        plain, orthogonal = self.param_groups
+        self.param_groups = [plain]
+        try:
+            loss = super().step(closure)
+        finally:
+            self.param_groups = [plain, orthogonal]
+        self.orthogonal_step(orthogonal)
+        return loss
+
+    def orthogonal_step(self, group: dict[str, Any]) -> None:
+        """Of equal matrices all at once: theirs are small, and there are many."""
+        given = [p for p in group["params"] if p.grad is not None]
+        for p in given:
+            self.state[p].setdefault("momentum", torch.zeros_like(p))
+        buffers = [self.state[p]["momentum"] for p in given]
+        gradients = [p.grad for p in given]
+        torch._foreach_lerp_(buffers, gradients, 1 - self.momentum)
+        ahead = torch._foreach_lerp(gradients, buffers, self.momentum)  # Nesterov
+        torch._foreach_mul_(given, 1 - group["lr"] * group["weight_decay"])
+        for shape, same in grouped(zip(given, ahead, strict=True)):
+            parameters, directions = zip(*same, strict=True)
+            stacked = torch.stack([direction.reshape(shape) for direction in directions])
+            steps = orthogonalised(stacked, self.iterations) * (-0.2 * group["lr"] * max(shape) ** 0.5)
+            for p, step in zip(parameters, steps, strict=True):
+                p.add_(step.reshape(p.shape))
+
+
+def grouped(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[tuple[int, int], list[tuple[Tensor, Tensor]]]]:
+    """By the shape of the matrix: a convolution's weight is one row for each channel it makes."""
+
+    def shape(pair: tuple[Tensor, Tensor]) -> tuple[int, int]:
+        return len(pair[0]), pair[0].numel() // len(pair[0])
+
+    return ((key, list(same)) for key, same in groupby(sorted(pairs, key=shape), shape))
+
+
+def orthogonalised(x: Matrices, iterations: int) -> Matrices:
+    """The nearest matrix with orthonormal rows or columns, about, by an odd polynomial of the singular values.
+
+    Jordan et al. 2024: five iterations of 3.4445 s - 4.775 s^3 + 2.0315 s^5 take all of them near 1, if not to it.
+    """
+    tall = x.shape[1] > x.shape[2]
+    x = x.mT if tall else x
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    for _ in range(iterations):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+    return x.mT if tall else x
