@@ -1,6 +1,7 @@
 """How good are the pictures after the minutes one has? Every contender, same machine, same data, same budget.
 
     python benchmarks/quality_per_minute.py run TRAIN.npz HELD-OUT.npz OUT CONTENDER [--minutes 5 10 20 60] [--seed 0]
+    python benchmarks/quality_per_minute.py run TRAIN.npz HELD-OUT.npz OUT unnoise --name flip --options=--flip
     python benchmarks/quality_per_minute.py table OUT
 
 `run` trains one contender of peers.py and draws at each of the minutes; each result is a file in OUT, with the machine
@@ -15,6 +16,7 @@ import json
 import platform
 import resource
 import time
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -83,7 +85,10 @@ def drawn(draw: Draw) -> tuple[Pictures, float]:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    folder, name, seed = Path(arguments.out), arguments.contender, arguments.seed
+    folder, name, seed = Path(arguments.out), arguments.name or arguments.contender, arguments.seed
+    contender = CONTENDERS[arguments.contender]
+    if arguments.options:
+        contender = partial(contender, options=tuple(arguments.options.split()))
     folder.mkdir(parents=True, exist_ok=True)
 
     def place(minutes: float, i: int) -> Path:
@@ -95,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
     (own := folder / name).mkdir(exist_ok=True)
     images, held_out = pictures(arguments.train), pictures(arguments.held_out)
     extractor, real = registry.features.get("efficientnet")(), None
-    for trained in CONTENDERS[name](images, minutes, seed, own):
+    for trained in contender(images, minutes, seed, own):
         peak = peak_bytes()
         real = real or gathered(extractor, held_out)
         for i, (sampler, draw) in reversed(list(enumerate(trained.draws.items()))):  # the first is written last
@@ -109,9 +114,7 @@ def run(arguments: argparse.Namespace) -> None:
             result |= {key: score._asdict() | {"floor": floors[key]._asdict()} for key, score in scores.items()}
             write_json(place(trained.minutes, i), result | {"machine": machine()})
             grid(to_float(made[:64])).save(place(trained.minutes, i).with_suffix(".png"))
-            print(
-                f"{name}, {sampler}, {trained.minutes:g} min: KID x 1000 {told(result)}, FID {scores['fid'].value:.1f}"
-            )
+            print(f"{name}, {sampler}, {trained.minutes:g} min: KID x 1000 {told(result)}, {n} pictures", flush=True)
 
 
 def told(row: dict[str, Any]) -> str:
@@ -162,6 +165,8 @@ if __name__ == "__main__":
     one.add_argument("contender", choices=CONTENDERS)
     one.add_argument("--minutes", nargs="+", type=float, default=[5, 10, 20, 60])
     one.add_argument("--seed", type=int, default=0)
+    one.add_argument("--options", default="", help="of unnoise train, to see what an ingredient is worth")
+    one.add_argument("--name", help="of the row, where there are options")
     one.set_defaults(work=run)
     all_ = commands.add_parser("table")
     all_.add_argument("out")

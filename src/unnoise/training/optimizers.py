@@ -30,12 +30,14 @@ def muon(
     beta1: float = 0.9,
     beta2: float = 0.999,
 ) -> Any:
-    """Jordan et al. 2024 (Muon) for weights of two or more dimensions, AdamW for the rest.
+    """Jordan et al. 2024 (Muon) for the weights of layers, AdamW for the rest.
 
     Of the size Liu et al. 2025 (arXiv:2502.16982), eq. 4, give the steps, `lr` means the same for both.
     """
-    matrices = [p for p in network.parameters() if p.ndim >= 2]
-    rest = [p for p in network.parameters() if p.ndim < 2]
+    tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}  # rows, and no matrix
+    every = [p for p in network.parameters() if p.requires_grad]
+    matrices = [p for p in every if p.ndim >= 2 and id(p) not in tables]
+    rest = [p for p in every if p.ndim < 2 or id(p) in tables]
     return Muon(matrices, rest, lr, weight_decay, momentum, iterations, (beta1, beta2))
 
 
@@ -72,7 +74,8 @@ class Muon(torch.optim.AdamW):
         """Of equal matrices all at once: theirs are small, and there are many."""
         given = [p for p in group["params"] if p.grad is not None]
         for p in given:
-            self.state[p].setdefault("momentum", torch.zeros_like(p))
+            if not self.state[p]:  # AdamW looks for a step in every state it loads
+                self.state[p].update(step=torch.tensor(0.0), momentum=torch.zeros_like(p))
         buffers = [self.state[p]["momentum"] for p in given]
         gradients = [p.grad for p in given]
         torch._foreach_lerp_(buffers, gradients, 1 - self.momentum)
