@@ -13,7 +13,7 @@ from unnoise.evaluate.statistics import GROUPS, Moments, Statistics
 
 Features = Float[Tensor, "_ d"]  # of so many pictures
 CENTRED = 3_000  # pictures whose kernel is centred for the floor of KID
-ROWS = 500  # of a matrix of all pairs that are in memory at a time
+BLOCK = 1_000_000  # pairs that are in memory at a time
 
 
 class Score(NamedTuple):
@@ -130,13 +130,15 @@ def kernel_rows(x: Features, y: Features | None = None) -> Rows:
     columns = x if y is None else y
     rows, total, square = [], torch.zeros(len(columns), dtype=torch.float64), 0.0
     width = columns.shape[1]
-    for start in range(0, len(x), ROWS):
-        part = ((x[start : start + ROWS].double() @ columns.double().T) / width + 1) ** 3
+    start, turned = 0, columns.double().T
+    for some in blocks(x, len(columns)):
+        part = ((some @ turned) / width + 1) ** 3
         if y is None:
             part.diagonal(start)[:] = 0
         rows.append(part.sum(1))
         total += part.sum(0)
         square += float(part.square().sum())
+        start += len(some)
     over, others = (len(x), len(columns)) if y is not None else (len(x) - 1, len(x) - 1)
     return Rows(torch.cat(rows) / others, total / over, square / (len(x) * others))
 
@@ -171,12 +173,17 @@ def remainder(k: Rows) -> float:
     return max(k.square - explained, 0.0)
 
 
+def blocks(x: Features, columns: int) -> tuple[Tensor, ...]:
+    """Rows, in float64, so few at a time that their pairs with so many columns are a block."""
+    return torch.split(x.double(), max(1, BLOCK // columns))
+
+
 # Precision, recall, density and coverage
 
 
 def radii(x: Features, k: int) -> Float64[Tensor, " n"]:
     """Distance of each to its k-th nearest neighbour among the others."""
-    return torch.cat([torch.cdist(part, x.double()).kthvalue(k + 1).values for part in torch.split(x.double(), ROWS)])
+    return torch.cat([torch.cdist(part, x.double()).kthvalue(k + 1).values for part in blocks(x, len(x))])
 
 
 def inside(
@@ -184,7 +191,7 @@ def inside(
 ) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " m"]]:
     """Of each x the number of balls around y that hold it, and of each ball the number it holds."""
     of_x, of_y = [], torch.zeros(len(y), dtype=torch.float64)
-    for part in torch.split(x.double(), ROWS):
+    for part in blocks(x, len(y)):
         held = torch.cdist(part, y.double()) <= radius
         of_x.append(held.sum(1).double())
         of_y += held.sum(0)

@@ -19,7 +19,7 @@ from unnoise.training.length import Clock
 
 BANDS = 4  # of noise levels, from the cleanest quarter to the noisiest
 MOST = 256  # images of each kind
-SHARE = 0.01  # of the time of the training, for one measurement
+SHARE = 0.01  # of the time of the training, for all measurements; a quarter of it for one
 
 Losses = Float64[Tensor, "bands n"]
 
@@ -46,8 +46,8 @@ class HeldOut:
         return min(len(self.held), len(self.trained))
 
     def plan(self, clock: Clock) -> None:
-        """As many images as take SHARE of the time, at a third of a training step for a level of each; from then on."""
-        room = SHARE * (clock.elapsed + clock.left) * 3 * clock.seen / max(clock.elapsed, 1e-9)
+        """As many images as take their share of the time, at a third of a step for a level of each; from then on."""
+        room = SHARE / 4 * (clock.elapsed + clock.left) * 3 * clock.seen / max(clock.elapsed, 1e-9)
         self.count = self.count or min(self.most, max(8, int(room / (2 * BANDS))))
 
     def measure(self, model: Diffusion) -> str | None:

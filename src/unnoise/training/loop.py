@@ -22,7 +22,7 @@ from unnoise.errors import InputError
 from unnoise.training.batches import noised, order, streams
 from unnoise.training.device import make_accelerator
 from unnoise.training.ema import EMA
-from unnoise.training.held_out import HeldOut, few
+from unnoise.training.held_out import SHARE, HeldOut, few
 from unnoise.training.init import load_into
 from unnoise.training.interrupt import Interrupted, Stop, stop_signals
 from unnoise.training.length import Clock
@@ -109,7 +109,7 @@ class Training:
         self.objective: Objective = registry.objective.get(config.objective)
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
         self.log = Log(folder / "metrics.jsonl")
-        self.held_out, self.measuring = HeldOut(config, self.objective, few(self.dataset), few(held)), Occasions()
+        self.held_out, self.measuring = HeldOut(config, self.objective, few(self.dataset), few(held)), Occasions(SHARE)
         self.quality = Quality(self.dataset, self.card.sampling)
         some = torch.from_numpy(self.dataset.read(np.arange(min(64, len(self.dataset)))))
         self.previews = Previews(folder / "samples", self.dataset.mode, saturation(to_float(some)))

@@ -6,18 +6,19 @@ from contextlib import contextmanager
 
 from unnoise.training.length import Clock
 
-FIRST, GROWTH, SHARE = 40.0, 1.6, 0.05  # seconds; factor between two; share of the time they may take
+FIRST, GROWTH = 40.0, 1.6  # seconds; factor between two
 
 
 class Occasions:
-    """Counts what was spent, so that the next one waits until it fits in its share."""
+    """Counts what was spent, so that the next one waits until it fits in its share of the time."""
 
-    def __init__(self) -> None:
+    def __init__(self, share: float) -> None:
+        self.share = share
         self.next, self.spent, self.last = 0.0, 0.0, 0.0
 
     def due(self, clock: Clock) -> bool:
         first = min(FIRST, 0.15 * clock.seconds) if clock.seconds else FIRST
-        return clock.elapsed >= (self.next or first) and self.spent + self.last <= SHARE * clock.elapsed
+        return clock.elapsed >= (self.next or first) and self.spent + self.last <= self.share * clock.elapsed
 
     @contextmanager
     def taken(self, clock: Clock) -> Iterator[None]:

@@ -14,10 +14,11 @@ from unnoise.pictures import grid
 from unnoise.samplers.run import in_turn, run
 from unnoise.training.interrupt import Stop
 from unnoise.training.length import Clock
-from unnoise.training.occasions import SHARE, Occasions
+from unnoise.training.occasions import Occasions
 from unnoise.types import Images
 
 FEW = Sampling(steps=10)
+SHARE = 0.05  # of the time
 
 
 class Previews:
@@ -25,7 +26,7 @@ class Previews:
 
     def __init__(self, folder: Path, mode: str, usual: float) -> None:
         self.folder, self.mode, self.usual = folder, mode, usual
-        self.count, self.occasions = 0, Occasions()
+        self.count, self.occasions = 0, Occasions(SHARE)
 
     def due(self, clock: Clock, images_per_second: float) -> bool:
         """Whether the next preview is wanted, and the pace known by which it is cut to its share of the time."""

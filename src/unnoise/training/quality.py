@@ -19,7 +19,7 @@ from unnoise.training.log import duration
 from unnoise.types import Images
 
 MARKS = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the way: growing intervals
-SHARE = 0.05  # of the time of the whole training, for all of them
+SHARE = 0.04  # of the time of the whole training, for all of them
 FEWEST, MOST = 100, 1_000  # pictures: with fewer KID says nothing, more are not needed to see it fall
 REFERENCE = 2_000  # training images they are compared with
 STILL = 1_800.0  # seconds without a change beyond the interval that are worth telling
