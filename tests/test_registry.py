@@ -9,9 +9,8 @@ from unnoise import registry
 from unnoise.errors import InputError, unknown
 from unnoise.registry import Registry, options, parse, show
 
-EVERY = {
-    kind: getattr(registry, kind) for kind in ("schedule", "spacing", "target", "objective", "sampler", "backbone")
-}
+KINDS = ("schedule", "spacing", "target", "objective", "times", "optimizer", "sampler", "backbone")
+EVERY = {kind: getattr(registry, kind) for kind in KINDS}
 
 
 @pytest.fixture

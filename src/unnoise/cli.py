@@ -22,6 +22,7 @@ LISTED = (
     "targets",
     "objectives",
     "times",
+    "optimizers",
     "backbones",
     "features",
     "data",
