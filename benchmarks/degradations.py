@@ -72,7 +72,7 @@ def variants(data: Pixels, labels: np.ndarray, n: int) -> dict[tuple[str, str], 
             data[np.isin(labels, order[gone:])][:n] for order in orders
         ]
     for few in (4, 16, 64, 256):
-        made["copies", f"{few} of each"] = lambda few=few: [x[: n // few].repeat(few, 1, 1, 1)[:n]]
+        made["copies", f"{few} of each"] = lambda few=few: [x[: -(-n // few)].repeat(few, 1, 1, 1)[:n]]
     return made
 
 
