@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, UInt8
@@ -104,7 +104,8 @@ def dinov2(*, model: str = "facebook/dinov2-large") -> Extractor:
     except ImportError:
         raise InputError("features dinov2 needs transformers: pip install 'unnoise[dinov2]'") from None
     try:
-        network, loaded = Dinov2Model.from_pretrained(model, use_safetensors=True, output_loading_info=True)
+        found: Any = Dinov2Model.from_pretrained(model, use_safetensors=True, output_loading_info=True)
+        network, loaded = found
         wrong = "it is another network" if loaded["missing_keys"] else ""
     except (OSError, ValueError) as error:
         wrong = str(error).strip().splitlines()[0]

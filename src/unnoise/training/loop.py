@@ -3,6 +3,8 @@
 import math
 import signal
 from dataclasses import asdict, replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +30,7 @@ from unnoise.training.interrupt import Interrupted, Stop, stop_signals
 from unnoise.training.length import Clock
 from unnoise.training.log import Log, Progress, duration, peak_memory
 from unnoise.training.occasions import Occasions
+from unnoise.training.plan import rehearse
 from unnoise.training.preview import Previews, affordable, sample, saturation, save_grid
 from unnoise.training.quality import Quality
 from unnoise.training.validate import learned_variance, validate
@@ -104,8 +107,9 @@ class Training:
         self.averaged = Diffusion(
             self.ema.network, self.model.schedule, self.model.target, self.card.shape, self.card.classes
         )
-        optimizer = registry.optimizer.get(config.optimizer)(network, config.lr, config.weight_decay)
-        self.model.backbone, self.optimizer = self.accelerator.prepare(network, optimizer)
+        optimizer = partial(registry.optimizer.get(config.optimizer), lr=config.lr, weight_decay=config.weight_decay)
+        self.plan = rehearse(network, optimizer, self.card.shape, config.batch, self.accelerator.autocast)
+        self.model.backbone, self.optimizer = self.accelerator.prepare(network, optimizer(network))
         self.objective: Objective = registry.objective.get(config.objective)
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
         self.log = Log(folder / "metrics.jsonl")
@@ -262,6 +266,7 @@ def introduce(run: Training, progress: Progress) -> None:
     progress.say(f"network   {config.backbone}, {size:.1f} M parameters, {precision} on {run.accelerator.device}")
     if config.precision == "fp16" and precision == "fp32":
         progress.say("          fp16 needs CUDA; training in fp32")
+    progress.say(f"plan      {run.plan.told(run.clock, len(run.dataset), datetime.now())}")  # noqa: DTZ005  # theirs
     progress.say(f"training  {length}, into {run.folder}")
 
 
