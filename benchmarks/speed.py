@@ -1,0 +1,155 @@
+"""A training step and a sampling step of one network, ours and diffusers', with the same weights.
+
+    python benchmarks/speed.py OUT [--network unet] [--batch 64] [--repetitions 5] [--compile]
+
+NETWORK is a spec of our U-Net that UNet2DModel can be, too; `unet` is the notebook's. Each is timed in fp32 and bf16,
+with channels first and last, eager and (on request, it takes minutes) compiled; repetitions are taken in turn, since
+machines are noisy, and the fastest counts. The share of the machine is of the best matrix product or convolution
+measured in the same run and precision. Writes OUT/speed.json and OUT/speed.md.
+"""
+
+import argparse
+import itertools
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from unnoise import registry
+from unnoise.checkpoint import Card
+from unnoise.export.diffusers import converted
+
+SHAPE = (3, 32, 32)
+
+
+def networks(spec: str) -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    ours = registry.backbone.get(spec)(SHAPE[0])
+    for p in ours.parameters():
+        nn.init.normal_(p, std=0.02)  # the last layers start at zero: nothing would be compared
+    theirs = converted(ours, registry.backbone.settings(spec), Card(spec, "linear", "eps", SHAPE, "RGB"))
+    return {"unnoise": ours, "diffusers": theirs}
+
+
+def output(network: nn.Module, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    out = network(x, t)
+    return out if isinstance(out, torch.Tensor) else out.sample
+
+
+def autocast(precision: str) -> torch.autocast:
+    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+
+
+def training(network: nn.Module, precision: str, x: torch.Tensor, t: torch.Tensor) -> Callable[[], object]:
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
+
+    def step() -> None:
+        with autocast(precision):
+            loss = F.mse_loss(output(network, x, t).float(), x)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def sampling(network: nn.Module, precision: str, x: torch.Tensor, t: torch.Tensor) -> Callable[[], object]:
+    def step() -> torch.Tensor:
+        with torch.inference_mode(), autocast(precision):
+            return output(network, x, t)
+
+    return step
+
+
+def timed(works: dict[str, Callable[[], object]], repetitions: int) -> dict[str, float]:
+    """Seconds of each, the fastest of so many turns."""
+    best = dict.fromkeys(works, float("inf"))
+    for turn in range(repetitions + 1):
+        for name, work in works.items():
+            begun = time.perf_counter()
+            work()
+            if turn:  # the first is slower
+                best[name] = min(best[name], time.perf_counter() - begun)
+    return best
+
+
+def peaks(repetitions: int) -> dict[str, float]:
+    """Operations a second of the best matrix product or convolution in each precision."""
+    found = {}
+    for precision, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        a, x, w = torch.randn(2048, 2048).to(kind), torch.randn(64, 256, 16, 16).to(kind), torch.randn(256, 256, 3, 3)
+        x, w = x.to(memory_format=torch.channels_last), w.to(kind).to(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            works = {"product": lambda a=a: a @ a, "convolution": lambda x=x, w=w: F.conv2d(x, w, padding=1)}
+            seconds = timed(works, repetitions)
+        work = {"product": 2 * 2048**3, "convolution": 2 * 64 * 256 * 256 * 9 * 16 * 16}
+        found[precision] = max(work[name] / seconds[name] for name in work)
+    return found
+
+
+def main(arguments: argparse.Namespace) -> None:
+    folder, batch = Path(arguments.out), arguments.batch
+    folder.mkdir(parents=True, exist_ok=True)
+    x, t = torch.randn(batch, *SHAPE), torch.arange(batch) * 10.0
+    made = networks(arguments.network)
+    with torch.inference_mode():
+        theirs = output(made["diffusers"], x, t)
+        apart = float((output(made["unnoise"], x, t) - theirs).abs().max() / theirs.std())
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        output(made["unnoise"], x, t)
+    operations = {"sampling": counter.get_total_flops(), "training": 3 * counter.get_total_flops()}
+    peak, rows = peaks(arguments.repetitions), []
+    for kind, make in (("training", training), ("sampling", sampling)):
+        works = {}
+        for name, precision, last, compiled in itertools.product(
+            made, ("fp32", "bf16"), (False, True), (False, True) if arguments.compile else (False,)
+        ):
+            order = torch.channels_last if last else torch.contiguous_format
+            network = networks(arguments.network)[name].to(memory_format=order)
+            network.train(kind == "training")
+            placed = x.to(memory_format=order)
+            run = torch.compile(network) if compiled else network
+            key = f"{name}, {precision}{', channels last' if last else ''}{', compiled' if compiled else ''}"
+            works[key] = make(run, precision, placed, t)
+        for name, seconds in timed(works, arguments.repetitions).items():
+            share = operations[kind] / seconds / peak["bf16" if "bf16" in name else "fp32"]
+            rows.append({"kind": kind, "name": name, "images_per_second": batch / seconds, "share": share})
+            print(f"{kind:9} {name:45} {batch / seconds:8.1f} images/s, {share:.0%} of the peak", flush=True)
+    about = {"network": arguments.network, "batch": batch, "outputs_apart": apart, "peak": peak}
+    about |= {"processor": platform.processor(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    (folder / "speed.json").write_text(json.dumps(about | {"rows": rows}, indent=1))
+    (folder / "speed.md").write_text(table(rows))
+    print(table(rows), f"outputs differ by {apart:.1e} of their deviation", sep="\n")
+
+
+def table(rows: list[dict]) -> str:
+    lines = ["| step | best of diffusers | images/s | best of unnoise | images/s | ratio | of the peak |"]
+    lines.append("|---|---|---:|---|---:|---:|---:|")
+    for kind in dict.fromkeys(row["kind"] for row in rows):
+        best = {}
+        for name in ("diffusers", "unnoise"):
+            mine = [row for row in rows if row["kind"] == kind and row["name"].startswith(name)]
+            best[name] = max(mine, key=lambda row: row["images_per_second"])
+        ours, theirs = best["unnoise"], best["diffusers"]
+        cells = [kind]
+        for row in (theirs, ours):
+            cells += [row["name"].partition(", ")[2], f"{row['images_per_second']:.1f}"]
+        ratio = ours["images_per_second"] / theirs["images_per_second"]
+        lines.append("| " + " | ".join([*cells, f"{ratio:.2f}", f"{ours['share']:.0%}"]) + " |")
+    return "\n".join([*lines, ""])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out")
+    parser.add_argument("--network", default="unet")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--compile", action="store_true")
+    main(parser.parse_args())
