@@ -48,7 +48,7 @@ class TrainConfig:
     target: str = option("x0", "what the network outputs")
     objective: str = option("min_snr", "training objective")
     times: str = option("uniform", "which noise levels are trained on")
-    optimizer: str = option("adamw", "how the weights follow the gradient")
+    optimizer: str = option("muon", "how the weights follow the gradient")
     batch: int = option(64, "images in a training step")
     lr: float = option(1e-3, "peak learning rate")
     warmup: int = option(2000, "images over which the learning rate rises")
