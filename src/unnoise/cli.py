@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from unnoise import __version__
-from unnoise.config import DataConfig, EvalConfig, ExportConfig, ReportConfig, SampleConfig, TrainConfig
+from unnoise.config import DataConfig, EvalConfig, ExportConfig, ReportConfig, SampleConfig, TrainConfig, TuneConfig
 from unnoise.errors import InputError, unknown
 
 LISTED = (
@@ -33,6 +33,7 @@ SUMMARY = {
     "sample": "draw pictures from a run",
     "data": "look through a set of images: what is in it, what is broken, what is there twice",
     "eval": "measure a run, or any pictures against others",
+    "tune": "find the way of sampling that suits a run and the time one has, and keep it",
     "report": "write one page that holds everything about a run",
     "compare": "set runs side by side, as far as they can be",
     "export": "write a run for another library",
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "sample": sample,
         "data": data,
         "eval": evaluate,
+        "tune": tune,
         "report": report,
         "compare": compare,
         "export": export,
@@ -104,6 +106,7 @@ def make_parser() -> Parser:
     add_flags(one["sample"], SampleConfig, positional="run", optional=False)
     add_flags(one["data"], DataConfig, positional="data", optional=False)
     add_flags(one["eval"], EvalConfig, positional="set", optional=False, then="against")
+    add_flags(one["tune"], TuneConfig, positional="run", optional=False)
     add_flags(one["report"], ReportConfig, positional="run", optional=False)
     add_flags(one["export"], ExportConfig, positional="run", optional=False)
     one["compare"].add_argument("runs", nargs="+", metavar="RUN", help="run folders")
@@ -186,6 +189,19 @@ def evaluate(arguments: argparse.Namespace) -> int:
     for part, table in (("bpd", bits.table), ("scores", score.table), ("memorization", memorization.table)):
         if part in found:
             print("\n".join(table(found[part])))
+    return 0
+
+
+def tune(arguments: argparse.Namespace) -> int:
+    from unnoise.evaluate import tune as trials
+    from unnoise.evaluate.record import write_json
+
+    config = TuneConfig(**given(arguments))
+    with closing(Phases()) as phases:
+        found = trials.tune(config, phases.advance, phases.say)
+    if config.json:
+        write_json(Path(config.json), found)
+    print("\n".join(trials.table(found)))
     return 0
 
 

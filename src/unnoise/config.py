@@ -100,6 +100,20 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class TuneConfig:
+    """`unnoise tune`."""
+
+    run: str = option("", "run folder or its model.safetensors")
+    time: str | None = option(None, "what a picture may take, e.g. 50ms or 2s (default: what it takes now)")
+    n: int = option(1000, "pictures of each way that reaches the last round")
+    data: str | None = option(None, "pictures to compare with (default: the run's data)")
+    reference: int = option(10_000, "at most so many of them")
+    features: str = option("efficientnet", "network that looks at the pictures, as NAME:OPTION=VALUE")
+    batch: int = option(64, "pictures computed at a time; does not change the numbers")
+    json: str | None = option(None, "file to write all numbers to")
+
+
+@dataclass(frozen=True)
 class ReportConfig:
     """`unnoise report`."""
 

@@ -17,7 +17,7 @@ from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import Dataset, default_cache, open_data
 from unnoise.data.split import split
 from unnoise.errors import InputError
-from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels, sha256
+from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels
 from unnoise.evaluate.statistics import Statistics
 from unnoise.sampling import batches, resolve
 
@@ -77,15 +77,22 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
 
 
 def weights_of(run: Run) -> str:
-    """sha256 of the file that holds its weights."""
-    return sha256(run.path.parent / pipeline.WEIGHTS if run.path.name == pipeline.INDEX else run.path)
+    """sha256 of its weights, and of nothing else that the file tells: they may be sampled in another way later."""
+    with (run.path.parent / pipeline.WEIGHTS if run.path.name == pipeline.INDEX else run.path).open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))  # the header of safetensors, after its own length
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def drawing(run: Run, how: Sampling) -> float:
-    """Seconds a picture takes, about, by a call of the network on a few."""
-    level, some = run.model.schedule.level(run.model.schedule.T // 2), torch.zeros(16, *run.card.shape)
+    """Seconds a picture takes, about."""
     evaluations = how.steps * registry.sampler.declared(how.sampler).get("evaluations", 2) * (1 + (how.guidance != 1))
-    return evaluations * timed(lambda: run.model(some.to(run.model.device), level)) / len(some)
+    return evaluations * call(run)
+
+
+def call(run: Run) -> float:
+    """Seconds that a call of the network takes for a picture, by one on a few."""
+    level, some = run.model.schedule.level(run.model.schedule.T // 2), torch.zeros(16, *run.card.shape)
+    return timed(lambda: run.model(some.to(run.model.device), level)) / len(some)
 
 
 def timed(work: Callable[[], object]) -> float:

@@ -1,0 +1,149 @@
+"""`unnoise tune`: what is tried, what wins, and what is kept."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import torch
+
+import unnoise
+from unnoise import registry
+from unnoise.checkpoint import load, read, save
+from unnoise.cli import main
+from unnoise.config import EvalConfig, TuneConfig
+from unnoise.errors import InputError
+from unnoise.evaluate.metrics import Score
+from unnoise.evaluate.score import evaluate
+from unnoise.evaluate.sets import weights_of
+from unnoise.evaluate.tune import KEEP, ROUNDS, Judge, Tried, cost, tune
+
+TINY = {"backbone": "unet:widths=8-16,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of a few steps."""
+    folder = tmp_path_factory.mktemp("tune")
+    random = np.random.default_rng(0)
+    np.savez(
+        folder / "data.npz",
+        images=random.integers(0, 256, (240, 8, 8), dtype=np.uint8),
+        labels=np.array(["a", "b"] * 120),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNNOISE_CACHE", str(folder / "cache"))
+        unnoise.train(folder / "data.npz", images="64", out=str(folder / "run"), **TINY)
+        yield folder / "run"
+
+
+@pytest.fixture
+def run(trained, monkeypatch):
+    """It, as it was; a call of its network takes a millisecond."""
+    card, weights = read(trained / "model.safetensors")
+    monkeypatch.setattr("unnoise.evaluate.tune.call", lambda _: 0.001)
+    yield trained
+    save(trained / "model.safetensors", weights, card)
+
+
+def judged(monkeypatch, value):
+    """Instead of drawing: the KID that `value` says of a way to sample; returns what was tried."""
+    seen = []
+
+    def call(self, how, n, turn):
+        seen.append((turn, n, how))
+        return Tried(how, cost(how, self.each), Score(value(how), 0.001))
+
+    monkeypatch.setattr(Judge, "__call__", call)
+    return seen
+
+
+def quiet(*_):
+    pass
+
+
+def test_the_best_is_kept_and_the_weights_are_as_they_were(run, monkeypatch):
+    seen = judged(monkeypatch, lambda how: 0.1 if (how.sampler, how.spacing) == ("unipc", "trailing") else 0.5)
+    weights, before = weights_of(load(run)), load(run).model.state_dict()
+    found = tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
+    opened = load(run)
+    assert found["best"] == asdict(opened.card.sampling)
+    assert (opened.card.sampling.sampler, opened.card.sampling.spacing) == ("unipc", "trailing")
+    assert opened.card.sampling.steps == 20
+    assert weights_of(opened) == weights
+    assert all(torch.equal(value, before[name]) for name, value in opened.model.state_dict().items())
+    first = [how for turn, _, how in seen if turn == 0]
+    assert {how.sampler for how in first} >= {"ddpm", "ddim", "heun", "dpmpp_2m_sde", "ddim:eta=0.5"}
+    assert not any(how.sampler.startswith("adaptive") for how in first)
+    for how in first:
+        assert cost(how, 0.001) <= 0.02 + 1e-9, how
+    assert {n for _, n, _ in seen} == {round(share * 200) for share in ROUNDS}
+    assert len([turn for turn, _, _ in seen if turn == 1]) == round(KEEP * len(first))
+
+
+def test_the_runs_own_way_stays_unless_another_is_clearly_better(run, monkeypatch):
+    own = load(run).card.sampling
+    judged(monkeypatch, lambda how: 0.5 if how == own else 0.499)
+    found = tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
+    assert found["stored"] is None
+    assert found["best"] == asdict(own) == asdict(load(run).card.sampling)
+
+
+def test_the_runs_own_way_goes_where_it_takes_too_long(run, monkeypatch):
+    card, weights = read(run / "model.safetensors")
+    own = replace(card.sampling, steps=100)
+    save(run / "model.safetensors", weights, replace(card, sampling=own))
+    judged(monkeypatch, lambda how: 0.5 if how == own else 0.9)
+    tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
+    assert cost(load(run).card.sampling, 0.001) <= 0.02
+
+
+def test_without_a_time_it_is_what_a_picture_takes_now(run, monkeypatch):
+    seen = judged(monkeypatch, lambda _: 0.5)
+    tune(TuneConfig(str(run), n=200), say=quiet)
+    evaluations = TINY["steps"] * registry.sampler.declared("dpmpp_2m_sde")["evaluations"]
+    assert max(cost(how, 1.0) for _, _, how in seen) == evaluations
+
+
+def test_classes_are_followed_more_strongly_at_the_same_cost(run, monkeypatch):
+    card, _ = read(run / "model.safetensors")
+    seen = judged(monkeypatch, lambda how: 0.5 / how.guidance)
+    opened = load(run)._replace(card=replace(card, classes=("a", "b")))
+    monkeypatch.setattr("unnoise.evaluate.tune.load", lambda _: opened)
+    found = tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
+    guided = [how for turn, _, how in seen if turn == 1 and how.guidance != 1]
+    assert {how.guidance for how in guided} == {1.5, 2.0, 3.0}
+    assert all(how.steps == 10 for how in guided if registry.sampler.declared(how.sampler)["evaluations"] == 1)
+    assert found["best"]["guidance"] == 3.0
+
+
+def test_its_scores_are_those_of_eval(run, capsys, tmp_path):
+    """The whole way, from the command line; each round has seeds of its own."""
+    path = tmp_path / "tuned.json"
+    assert main(["tune", str(run), "--time", "4ms", "-n", "200", "--json", str(path)]) == 0
+    told = capsys.readouterr()
+    assert "pictures" not in told.out
+    assert "this takes about" in told.err
+    assert " best" in told.out
+    row = json.loads(path.read_text())["tried"][0]
+    how = {name: row[name] for name in ("sampler", "steps", "spacing", "clip", "guidance")}
+    config = EvalConfig(str(run), n=200, seed=(len(ROUNDS) - 1) * 200, metrics="kid", **how)
+    score = evaluate(config, say=quiet)["scores"]["values"]["kid"]
+    assert score["value"] == pytest.approx(row["value"], rel=1e-6)
+    assert score["standard_error"] == pytest.approx(row["standard_error"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"time": "fast"}, "such as 50ms or 2s, got 'fast'"),
+        ({"time": "0s"}, "such as 50ms"),
+        ({"time": "1ms"}, "give 2ms or more"),
+        ({"n": 30}, "-n takes 200 pictures or more, got 30"),
+        ({"features": "eye"}, "unknown features"),
+        ({"data": "nowhere"}, "nowhere"),
+    ],
+)
+def test_what_cannot_be_tried_is_refused(run, settings, words):
+    with pytest.raises(InputError, match=words):
+        tune(TuneConfig(str(run), **settings), say=quiet)
