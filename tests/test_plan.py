@@ -74,3 +74,4 @@ def test_a_plan_in_words(clock, words):
     assert words in text
     assert "about 50 images/s" in text
     assert "memory up to about 700 MB" in text
+    assert "memory" not in Plan(50.0, 0).told(clock, 10_000, datetime(2026, 1, 1, 12, 0))  # noqa: DTZ001

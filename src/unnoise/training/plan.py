@@ -21,16 +21,17 @@ ROOM = 60 * 2**20  # bytes that measuring takes beside a step
 
 class Plan(NamedTuple):
     images_per_second: float
-    peak_bytes: int
+    peak_bytes: int  # 0 where it cannot be told
 
     def told(self, clock: Clock, count: int, now: datetime) -> str:
         """In words: how far it will come, when it will be done, and what it takes."""
         seconds = clock.seconds or (clock.images or 0) / self.images_per_second
         images = clock.images or clock.seconds * self.images_per_second  # type: ignore[operator]
         done = now + timedelta(seconds=seconds)
+        memory = f"; memory up to about {self.peak_bytes / 2**20:,.0f} MB" if self.peak_bytes else ""
         return (
             f"about {self.images_per_second:.0f} images/s: {images:,.0f} images, each {images / count:.1f} times, in "
-            f"{duration(seconds)}, done at {done:%H:%M}; memory up to about {self.peak_bytes / 2**20:,.0f} MB"
+            f"{duration(seconds)}, done at {done:%H:%M}{memory}"
         )
 
 
@@ -68,4 +69,4 @@ def rehearse(
             step, peak = min(seconds(batch) for _ in range(3)), peak_memory()
         elif batch > small:
             peak += round((peak - before) / (small - half) * (batch - small))
-    return Plan((1 - OVERHEAD) * batch / step, peak + ROOM)
+    return Plan((1 - OVERHEAD) * batch / step, peak and peak + ROOM)
