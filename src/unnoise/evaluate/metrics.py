@@ -1,7 +1,7 @@
 """Scores of a set of pictures against another, from what is kept of both; each with its standard error."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise, product
 from typing import NamedTuple
 
@@ -127,20 +127,17 @@ class Rows(NamedTuple):
 
 def kernel_rows(x: Features, y: Features | None = None) -> Rows:
     """Of k(x, y) = (x y / d + 1)^3, all pairs; of x with itself (y is None) but for each one with itself."""
-    columns = x if y is None else y
-    rows, total, square = [], torch.zeros(len(columns), dtype=torch.float64), 0.0
-    width = columns.shape[1]
-    start, turned = 0, columns.double().T
-    for some in blocks(x, len(columns)):
-        part = ((some @ turned) / width + 1) ** 3
+    columns = (x if y is None else y).double()
+    rows, total, square = x.new_zeros(len(x), dtype=torch.float64), columns.new_zeros(len(columns)), 0.0
+    for some in blocks(len(x), len(columns)):
+        part = ((x[some].double() @ columns.T) / columns.shape[1] + 1) ** 3
         if y is None:
-            part.diagonal(start)[:] = 0
-        rows.append(part.sum(1))
+            part.diagonal(some.start)[:] = 0
+        rows[some] = part.sum(1)
         total += part.sum(0)
         square += float(part.square().sum())
-        start += len(some)
     over, others = (len(x), len(columns)) if y is not None else (len(x) - 1, len(x) - 1)
-    return Rows(torch.cat(rows) / others, total / over, square / (len(x) * others))
+    return Rows(rows / others, total / over, square / (len(x) * others))
 
 
 def kid(x: Features, y: Features) -> Score:
@@ -173,9 +170,14 @@ def remainder(k: Rows) -> float:
     return max(k.square - explained, 0.0)
 
 
-def blocks(x: Features, columns: int) -> tuple[Tensor, ...]:
-    """Rows, in float64, so few at a time that their pairs with so many columns are a block."""
-    return torch.split(x.double(), max(1, BLOCK // columns))
+def blocks(n: int, columns: int) -> Iterator[slice]:
+    """Of n rows so many at a time that their pairs with so many columns are a block.
+
+    What is found of each block goes into a tensor made before: a list of small results, each allocated between two
+    blocks, would keep their memory from being used again.
+    """
+    size = max(1, BLOCK // columns)
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
 # Precision, recall, density and coverage
@@ -183,19 +185,23 @@ def blocks(x: Features, columns: int) -> tuple[Tensor, ...]:
 
 def radii(x: Features, k: int) -> Float64[Tensor, " n"]:
     """Distance of each to its k-th nearest neighbour among the others."""
-    return torch.cat([torch.cdist(part, x.double()).kthvalue(k + 1).values for part in blocks(x, len(x))])
+    x, found = x.double(), x.new_zeros(len(x), dtype=torch.float64)
+    for some in blocks(len(x), len(x)):
+        found[some] = torch.cdist(x[some], x).kthvalue(k + 1).values
+    return found
 
 
 def inside(
     x: Features, y: Features, radius: Float64[Tensor, " m"]
 ) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " m"]]:
     """Of each x the number of balls around y that hold it, and of each ball the number it holds."""
-    of_x, of_y = [], torch.zeros(len(y), dtype=torch.float64)
-    for part in blocks(x, len(y)):
-        held = torch.cdist(part, y.double()) <= radius
-        of_x.append(held.sum(1).double())
+    x, y = x.double(), y.double()
+    of_x, of_y = x.new_zeros(len(x)), y.new_zeros(len(y))
+    for some in blocks(len(x), len(y)):
+        held = torch.cdist(x[some], y) <= radius
+        of_x[some] = held.sum(1).double()
         of_y += held.sum(0)
-    return torch.cat(of_x), of_y
+    return of_x, of_y
 
 
 def precision_recall(x: Features, y: Features, k: int = 3) -> tuple[Score, Score]:
