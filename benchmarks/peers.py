@@ -49,12 +49,16 @@ def shuffled(images: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
             yield images[rows]
 
 
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def to_float(images: Pictures) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
 
 
 def to_pictures(x: torch.Tensor) -> Pictures:
-    return ((x + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return ((x.cpu() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
 def unet2d(channels: int, size: int, widths: tuple[int, ...], layers: int) -> nn.Module:
@@ -90,16 +94,16 @@ def notebook(
 ) -> Iterator[Trained]:
     """Its network, batch, AdamW, linear schedule and loss; ancestral sampling over all levels; fp32 as on any CPU."""
     torch.manual_seed(seed)
-    x, seen = to_float(images), 0
-    network = unet2d(x.shape[1], x.shape[2], widths, layers)
+    x, seen = to_float(images).to(device()), 0
+    network = unet2d(x.shape[1], x.shape[2], widths, layers).to(device())
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-4)
-    betas = torch.linspace(1e-4, 0.02, T)
+    betas = torch.linspace(1e-4, 0.02, T, device=device())
     kept, batches = (1 - betas).cumprod(0), shuffled(x, 256)
 
     def step() -> None:
         nonlocal seen
         x0 = next(batches)
-        t, eps = torch.randint(0, T, (len(x0),)), torch.randn_like(x0)
+        t, eps = torch.randint(0, T, (len(x0),), device=device()), torch.randn_like(x0)
         a = kept[t].view(-1, 1, 1, 1)
         loss = F.mse_loss(network(a.sqrt() * x0 + (1 - a).sqrt() * eps, t).sample, eps)
         optimizer.zero_grad()
@@ -110,10 +114,10 @@ def notebook(
     @torch.no_grad()
     def draw(n: int, seed: int) -> Pictures:
         torch.manual_seed(seed)
-        x_t = torch.randn(n, *x.shape[1:])
+        x_t = torch.randn(n, *x.shape[1:], device=device())
         for t in range(T - 1, -1, -1):
-            before = kept[t - 1] if t else torch.tensor(1.0)
-            eps = network(x_t, torch.full((n,), t)).sample
+            before = kept[t - 1] if t else torch.ones_like(kept[0])
+            eps = network(x_t, torch.full((n,), t, device=device())).sample
             x_t = (x_t - betas[t] / (1 - kept[t]).sqrt() * eps) / (1 - betas[t]).sqrt()
             if t:
                 x_t = x_t + (betas[t] * (1 - before) / (1 - kept[t])).sqrt() * torch.randn_like(x_t)
@@ -129,7 +133,7 @@ def notebook(
 def diffusers(images: Pictures, minutes: list[float], seed: int, _: Path) -> Iterator[Trained]:
     """train_unconditional.py's defaults with its average (0.9999, warmed up) on the slim network; cosine decay."""
     for mark in minutes:
-        yield script_of_diffusers(to_float(images), mark, seed)
+        yield script_of_diffusers(to_float(images).to(device()), mark, seed)
 
 
 def script_of_diffusers(x: torch.Tensor, minutes: float, seed: int) -> Trained:
@@ -138,31 +142,35 @@ def script_of_diffusers(x: torch.Tensor, minutes: float, seed: int) -> Trained:
     from diffusers.training_utils import EMAModel
 
     torch.manual_seed(seed)
-    network, batches, seen = unet2d(x.shape[1], x.shape[2], (32, 64, 128), 1), shuffled(x, 16), 0
+    network, batches = unet2d(x.shape[1], x.shape[2], (32, 64, 128), 1).to(device()), shuffled(x, 16)
+    seen, taken, steps = 0, 0, 0
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     average = EMAModel(network.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     levels = DDPMScheduler(num_train_timesteps=T, beta_schedule="linear")
     fast = DPMSolverMultistepScheduler(num_train_timesteps=T, beta_schedule="linear")
 
     def step(schedule: torch.optim.lr_scheduler.LRScheduler | None = None) -> None:
-        nonlocal seen
+        nonlocal seen, taken
         x0 = next(batches)
-        eps, t = torch.randn_like(x0), torch.randint(0, T, (len(x0),))
+        eps, t = torch.randn_like(x0), torch.randint(0, T, (len(x0),), device=device())
         loss = F.mse_loss(network(levels.add_noise(x0, eps, t), t).sample, eps)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        if schedule:
+        if schedule and taken < steps:  # after which it would rise again
+            taken += 1
             schedule.step()
         optimizer.zero_grad()
         average.step(network.parameters())
         seen += len(x0)
 
-    begun, some = time.monotonic(), 50
-    for _step in range(some):
+    some, begun = 50, time.monotonic()
+    for i in range(some + 10):
+        if i == 10:  # the first are slower
+            warm = time.monotonic()
         step()
-    spent = time.monotonic() - begun
-    steps = round(some * 60 * minutes / spent)  # its script takes a number of steps: as many as there is time for
+    spent, each = time.monotonic() - begun, (time.monotonic() - warm) / some
+    steps = round((60 * minutes - spent) / each)  # its script takes a number of steps: as many as there is time for
     schedule = get_cosine_schedule_with_warmup(optimizer, min(500, steps // 4), steps)
     next(until([minutes - spent / 60], partial(step, schedule)))
 
@@ -172,7 +180,7 @@ def script_of_diffusers(x: torch.Tensor, minutes: float, seed: int) -> Trained:
         scheduler.set_timesteps(steps)
         average.store(network.parameters())
         average.copy_to(network.parameters())
-        x_t = torch.randn(n, *x.shape[1:])
+        x_t = torch.randn(n, *x.shape[1:], device=device())
         for t in scheduler.timesteps:
             x_t = scheduler.step(network(x_t, t).sample, t, x_t).prev_sample
         average.restore(network.parameters())
@@ -186,7 +194,10 @@ def script_of_diffusers(x: torch.Tensor, minutes: float, seed: int) -> Trained:
 
 
 def lucidrains(images: Pictures, minutes: list[float], seed: int, folder: Path) -> Iterator[Trained]:
-    """The README's network, diffusion and Trainer on a folder of PNG; nothing drawn or scored on the way."""
+    """The README's network, diffusion and Trainer on a folder of PNG; nothing drawn or scored on the way.
+
+    Its mixed precision is fp16, which is for GPUs: on a CPU it is fp32.
+    """
     from denoising_diffusion_pytorch import GaussianDiffusion, Trainer, Unet
     from PIL import Image
 
@@ -194,7 +205,8 @@ def lucidrains(images: Pictures, minutes: list[float], seed: int, folder: Path) 
     (place := folder / "png").mkdir(exist_ok=True)
     for i, image in enumerate(images):
         if not (path := place / f"{i:05d}.png").exists():
-            Image.fromarray(image.squeeze()).save(path)
+            Image.fromarray(image.squeeze()).save(part := path.with_suffix(".part"), format="PNG")
+            part.rename(path)
     size, channels = images.shape[1], images.shape[3]
     network = Unet(dim=64, dim_mults=(1, 2, 4, 8), channels=channels, flash_attn=True)
     diffusion = GaussianDiffusion(network, image_size=size, timesteps=T, sampling_timesteps=250)
@@ -205,6 +217,7 @@ def lucidrains(images: Pictures, minutes: list[float], seed: int, folder: Path) 
         train_lr=8e-5,
         gradient_accumulate_every=2,
         ema_decay=0.995,
+        amp=torch.cuda.is_available(),
         calculate_fid=False,
         save_and_sample_every=10**9,
         results_folder=str(folder / "results"),

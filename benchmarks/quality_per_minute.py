@@ -11,18 +11,20 @@ samplers draw fewer pictures, and have wider intervals. Pictures are padded to 3
 `pip install -e ".[diffusers]" denoising-diffusion-pytorch smalldiffusion torch-ema`.
 """
 
+import unnoise  # noqa: F401  # isort: skip  # before torch: how long threads spin is the same for all
+
 import argparse
+import hashlib
 import json
-import platform
 import resource
 import time
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from machine import machine
 from matplotlib.figure import Figure
 from peers import CONTENDERS, Draw, Pictures, to_float
 
@@ -36,7 +38,7 @@ from unnoise.pictures import grid
 SIZE = 32
 FEWEST, MOST, BATCH = 100, 1_000, 50  # pictures that are scored, and drawn at a time
 SECONDS = 600.0  # for drawing them, unless there are fewer than FEWEST
-PACKAGES = ("torch", "unnoise", "diffusers", "denoising-diffusion-pytorch", "smalldiffusion")
+PACKAGES = ("unnoise", "diffusers", "denoising-diffusion-pytorch", "smalldiffusion")
 
 
 def pictures(path: str) -> Pictures:
@@ -44,21 +46,6 @@ def pictures(path: str) -> Pictures:
     images = images.reshape(*images.shape[:3], -1)
     more = [(-(-(SIZE - side) // 2), (SIZE - side) // 2) for side in images.shape[1:3]]
     return np.pad(images, [(0, 0), *more, (0, 0)])
-
-
-def machine() -> dict[str, Any]:
-    """What the figures are of."""
-    model = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).exists():
-        model = next(line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line)
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"processor": model, "threads": torch.get_num_threads(), "gpu": gpu, "versions": versions}
 
 
 def peak_bytes() -> int:
@@ -75,12 +62,13 @@ def gathered(extractor: Extractor, images: Pictures) -> Statistics:
 
 
 def drawn(draw: Draw) -> tuple[Pictures, float]:
-    """As many as there is time for, and the seconds of one."""
-    parts, spent = list[Pictures](), 0.0
+    """As many as there is time for, and the seconds of one; the training's random stream goes on where it was."""
+    parts, spent, stream = list[Pictures](), 0.0, torch.get_rng_state()
     while (n := BATCH * len(parts)) < FEWEST or (n < MOST and spent + spent / len(parts) < SECONDS):
         begun = time.monotonic()
         parts.append(draw(BATCH, len(parts)))
         spent += time.monotonic() - begun
+    torch.set_rng_state(stream)
     return np.concatenate(parts), spent / n
 
 
@@ -99,6 +87,9 @@ def run(arguments: argparse.Namespace) -> None:
         return
     (own := folder / name).mkdir(exist_ok=True)
     images, held_out = pictures(arguments.train), pictures(arguments.held_out)
+    data = hashlib.sha256(images.tobytes() + held_out.tobytes()).hexdigest()[:16]
+    if any(json.loads(path.read_text())["data"] != data for path in folder.glob("*.json")):
+        raise SystemExit(f"{folder} holds results on other data; name another OUT")
     extractor, real = registry.features.get("efficientnet")(), None
     for trained in contender(images, minutes, seed, own):
         peak = peak_bytes()
@@ -108,11 +99,11 @@ def run(arguments: argparse.Namespace) -> None:
             s, n = gathered(extractor, made), len(made)
             scores = {"kid": metrics.kid(s.kept, real.kept), "fid": metrics.fid(s, real)}
             floors = {"kid": metrics.kid_floor(real, n), "fid": metrics.fid_floor(real, n)}
-            result = {"contender": name, "seed": seed, "sampler": sampler, "minutes": trained.minutes}
+            result = {"data": data, "contender": name, "seed": seed, "sampler": sampler, "minutes": trained.minutes}
             result |= {"images": trained.images, "images_per_second": trained.images / (60 * trained.minutes)}
             result |= {"parameters": trained.parameters, "drawn": n, "seconds_per_picture": each, "peak_bytes": peak}
             result |= {key: score._asdict() | {"floor": floors[key]._asdict()} for key, score in scores.items()}
-            write_json(place(trained.minutes, i), result | {"machine": machine()})
+            write_json(place(trained.minutes, i), result | {"machine": machine(*PACKAGES)})
             grid(to_float(made[:64])).save(place(trained.minutes, i).with_suffix(".png"))
             print(f"{name}, {sampler}, {trained.minutes:g} min: KID x 1000 {told(result)}, {n} pictures", flush=True)
 
@@ -126,7 +117,7 @@ def table(arguments: argparse.Namespace) -> None:
     rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     rows.sort(key=lambda row: (row["minutes"], -row["kid"]["value"]))
     head = ("minutes", "contender", "sampler", "seed", "KID x 1000", "FID", "of", "floor of FID")
-    head += ("images/s", "M parameters", "s / 1,000 pictures", "peak MB")
+    head += ("images/s", "M parameters", "s / 1,000 pictures", "peak MB so far")
     lines = ["| " + " | ".join(head) + " |", "|---:|---|---|" + "---:|" * (len(head) - 3)]
     for row in rows:
         cells = (f"{row['minutes']:g}", row["contender"], row["sampler"], str(row["seed"]), told(row))

@@ -11,12 +11,12 @@ measured in the same run and precision. Writes OUT/speed.json and OUT/speed.md.
 import argparse
 import itertools
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from machine import machine
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -122,7 +122,7 @@ def main(arguments: argparse.Namespace) -> None:
             rows.append({"kind": kind, "name": name, "images_per_second": batch / seconds, "share": share})
             print(f"{kind:9} {name:45} {batch / seconds:8.1f} images/s, {share:.0%} of the peak", flush=True)
     about = {"network": arguments.network, "batch": batch, "outputs_apart": apart, "peak": peak}
-    about |= {"processor": platform.processor(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+    about |= machine("diffusers")
     (folder / "speed.json").write_text(json.dumps(about | {"rows": rows}, indent=1))
     (folder / "speed.md").write_text(table(rows))
     print(table(rows), f"outputs differ by {apart:.1e} of their deviation", sep="\n")

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from unnoise import registry
+from unnoise.errors import InputError
 from unnoise.training.optimizers import orthogonalised
 
 
@@ -95,7 +96,7 @@ def test_convolutions_are_matrices_by_the_channels_they_make():
 
 @pytest.mark.parametrize("name", registry.optimizer.names())
 def test_every_optimizer_learns_and_its_state_can_be_kept(name):
-    """Twice three steps with the state passed on are six steps; weights without a gradient stay."""
+    """Twice three steps with the state passed on are six steps."""
     target = torch.randn(5, 3)
 
     def loss(net):
@@ -124,6 +125,40 @@ def test_every_optimizer_learns_and_its_state_can_be_kept(name):
         first.step()
     for p, q in zip(whole.parameters(), parts.parameters(), strict=True):
         assert_close(p, q, rtol=0, atol=0)
+
+
+def test_a_closure_is_called_once_with_all_gradients():
+    ours, theirs = network(), network()
+    mine, other = (registry.optimizer.get("muon")(net, 1e-2, 0.1) for net in (ours, theirs))
+
+    def closure():
+        mine.zero_grad()
+        loss = F.mse_loss(ours(torch.arange(5)), torch.ones(5, 3))
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        assert mine.step(closure) > 0
+        other.zero_grad()
+        F.mse_loss(theirs(torch.arange(5)), torch.ones(5, 3)).backward()
+        other.step()
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert_close(p, q, rtol=0, atol=0)
+
+
+def test_muon_without_matrices_is_adamw():
+    layer = nn.LayerNorm(4)
+    optimizer = registry.optimizer.get("muon")(layer, 1e-2, 0.0)
+    optimizer.step()
+    layer(torch.randn(2, 4)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(layer.weight, torch.ones(4))
+
+
+@pytest.mark.parametrize("spec", ["muon:momentum=3", "muon:iterations=0", "muon:beta1=1.5", "adamw:beta2=1"])
+def test_options_that_teach_nonsense_are_refused(spec):
+    with pytest.raises(InputError, match=r"below 1, got|takes 1 or more, got"):
+        registry.optimizer.get(spec)(nn.Linear(2, 2), 1e-3, 0.0)
 
 
 def test_a_weight_without_gradient_stays():

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from unnoise import registry
+from unnoise.training.device import gains
 from unnoise.training.length import Clock
 from unnoise.training.plan import OVERHEAD, ROOM, Plan, rehearse
 
@@ -43,14 +44,35 @@ def test_the_pace_is_that_of_full_batches():
 
 
 def test_large_batches_are_told_from_small_ones(monkeypatch):
-    """10 MB an image at once: 100 MB before, and so 1000 + 90 for a batch of 100."""
-    network, peaks = Slow(), iter([180, 260])
+    """10 MB an image beside 100 MB; nothing is told where an earlier training of the process took more."""
+    network, peaks = Slow(), iter([90, 180, 260, 300, 300, 300])
     monkeypatch.setattr("unnoise.training.plan.SECONDS", 0.01)
     monkeypatch.setattr("unnoise.training.plan.peak_memory", lambda: next(peaks) * 2**20)
     plan = rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext)
     assert max(network.sizes) == 16
     assert 0.5 * 1000 < plan.images_per_second < 1000
     assert plan.peak_bytes == (100 + 10 * 100) * 2**20 + ROOM
+    assert rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext).peak_bytes == 0
+
+
+@pytest.mark.parametrize("spec", ["unet:widths=8,layers=1,groups=4", "dit:width=16,depth=1,heads=2,patch=2"])
+def test_networks_of_every_kind_can_be_rehearsed(spec):
+    """With classes, with a learned variance, and with a weight that is not taught."""
+    network = registry.backbone.get(spec)(1, 3, 2)
+    next(network.parameters()).requires_grad_(requires_grad=False)
+    for optimizer in registry.optimizer.names():
+        make = partial(registry.optimizer.get(optimizer), lr=1e-3, weight_decay=0.0)
+        assert rehearse(network, make, (1, 8, 8), 1, nullcontext).images_per_second > 0
+    gains(network, (1, 8, 8))
+
+
+def test_a_network_that_is_too_large_is_tried_on_one_image(monkeypatch):
+    network = Slow()
+    monkeypatch.setattr("unnoise.training.device.TRY", 0.0005)
+    monkeypatch.setattr("unnoise.training.plan.SECONDS", 0.001)
+    rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext)
+    gains(network, (1, 4, 4))
+    assert set(network.sizes) == {1}
 
 
 def test_a_rehearsal_leaves_no_trace():

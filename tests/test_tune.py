@@ -41,7 +41,7 @@ def trained(tmp_path_factory):
 def run(trained, monkeypatch):
     """It, as it was; a call of its network takes a millisecond."""
     card, weights = read(trained / "model.safetensors")
-    monkeypatch.setattr("unnoise.evaluate.tune.call", lambda _: 0.001)
+    monkeypatch.setattr("unnoise.evaluate.tune.call", lambda *_: 0.001)
     yield trained
     save(trained / "model.safetensors", weights, card)
 
@@ -105,16 +105,28 @@ def test_without_a_time_it_is_what_a_picture_takes_now(run, monkeypatch):
     assert max(cost(how, 1.0) for _, _, how in seen) == evaluations
 
 
-def test_classes_are_followed_more_strongly_at_the_same_cost(run, monkeypatch):
-    card, _ = read(run / "model.safetensors")
-    seen = judged(monkeypatch, lambda how: 0.5 / how.guidance)
-    opened = load(run)._replace(card=replace(card, classes=("a", "b")))
-    monkeypatch.setattr("unnoise.evaluate.tune.load", lambda _: opened)
-    found = tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
-    guided = [how for turn, _, how in seen if turn == 1 and how.guidance != 1]
-    assert {how.guidance for how in guided} == {1.5, 2.0, 3.0}
-    assert all(how.steps == 10 for how in guided if registry.sampler.declared(how.sampler)["evaluations"] == 1)
-    assert found["best"]["guidance"] == 3.0
+def test_classes_are_followed_more_strongly_at_the_same_cost(trained, tmp_path, monkeypatch):
+    """Of a run that also saw images without their class, and only of such."""
+    monkeypatch.setattr("unnoise.evaluate.tune.call", lambda *_: 0.001)
+    data, found = trained.parent / "data.npz", {}
+    for dropout in (0.1, 0.0):
+        place = tmp_path / f"run{dropout}"
+        unnoise.train(data, images="64", out=str(place), classes=True, label_dropout=dropout, **TINY)
+        with monkeypatch.context() as patch:
+            seen = judged(patch, lambda how: 0.5 / how.guidance)
+            found = tune(TuneConfig(str(place), time="20ms", n=200), say=quiet)
+        guided = [how for turn, _, how in seen if turn == 1 and how.guidance != 1]
+        assert {how.guidance for how in guided} == ({1.5, 2.0, 3.0} if dropout else set())
+        assert all(cost(how, 0.001) <= 0.02 + 1e-9 for how in guided)
+        assert found["best"]["guidance"] == (3.0 if dropout else 1.0)
+        unnoise.sample(place, 2)  # as it is kept now
+
+
+def test_a_sampler_that_takes_what_it_likes_needs_a_time(run):
+    card, weights = read(run / "model.safetensors")
+    save(run / "model.safetensors", weights, replace(card, sampling=replace(card.sampling, sampler="adaptive")))
+    with pytest.raises(InputError, match="give a --time"):
+        tune(TuneConfig(str(run), n=200), say=quiet)
 
 
 def test_its_scores_are_those_of_eval(run, capsys, tmp_path):
@@ -140,6 +152,8 @@ def test_its_scores_are_those_of_eval(run, capsys, tmp_path):
         ({"time": "0s"}, "such as 50ms"),
         ({"time": "1ms"}, "give 2ms or more"),
         ({"n": 30}, "-n takes 200 pictures or more, got 30"),
+        ({"batch": 0}, "--batch takes 1 or more"),
+        ({"reference": 5}, "--reference 20 or more"),
         ({"features": "eye"}, "unknown features"),
         ({"data": "nowhere"}, "nowhere"),
     ],

@@ -271,7 +271,8 @@ def info(arguments: argparse.Namespace) -> int:
         "network": f"{card.backbone} ({sum(p.numel() for p in run.model.parameters()):,} parameters)",
         "schedule": card.schedule,
         "target": card.target,
-        "sampling": f"{how.sampler}, {how.steps} steps, {how.spacing}{', x0 clipped' if how.clip else ''}",
+        "sampling": f"{how.sampler}, {how.steps} steps, {how.spacing}{', x0 clipped' if how.clip else ''}"
+        + (f", guidance {how.guidance:g}" if how.guidance != 1 else ""),
         "data": f"{data['name']}: {data['count']:,} images, sha256 {data['fingerprint'][:16]}"
         if data
         else "not recorded",

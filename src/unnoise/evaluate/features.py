@@ -106,12 +106,12 @@ def dinov2(*, model: str = "facebook/dinov2-large") -> Extractor:
     try:
         found: Any = Dinov2Model.from_pretrained(model, use_safetensors=True, output_loading_info=True)
         network, loaded = found
-        wrong = "it is another network" if loaded["missing_keys"] else ""
+        wrong = "it is another network" if loaded["missing_keys"] or loaded["unexpected_keys"] else ""
     except (OSError, ValueError) as error:
         wrong = str(error).strip().splitlines()[0]
     if wrong:
         raise InputError(f"features dinov2: no DINOv2 at {model!r} ({wrong}); name a folder of it: dinov2:model=FOLDER")
-    weights = fingerprint(network.eval())
+    weights = fingerprint(network.eval().float())
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 

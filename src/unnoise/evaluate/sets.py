@@ -89,9 +89,9 @@ def drawing(run: Run, how: Sampling) -> float:
     return evaluations * call(run)
 
 
-def call(run: Run) -> float:
+def call(run: Run, batch: int = 16) -> float:
     """Seconds that a call of the network takes for a picture, by one on a few."""
-    level, some = run.model.schedule.level(run.model.schedule.T // 2), torch.zeros(16, *run.card.shape)
+    level, some = run.model.schedule.level(run.model.schedule.T // 2), torch.zeros(batch, *run.card.shape)
     return timed(lambda: run.model(some.to(run.model.device), level)) / len(some)
 
 
@@ -101,8 +101,8 @@ def timed(work: Callable[[], object]) -> float:
         for _ in range(2):
             begun = time.monotonic()
             work()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()
     return time.monotonic() - begun
 
 

@@ -1,4 +1,7 @@
-"""`unnoise tune`: the way of sampling that gives a run its best pictures in the time one has, by trying them."""
+"""`unnoise tune`: the way of sampling that gives a run its best pictures in the time one has, by trying them.
+
+Successive halving, Jamieson & Talwalkar 2016 (arXiv:1502.07943): many ways on few pictures, fewer ways on more.
+"""
 
 import math
 import re
@@ -13,9 +16,10 @@ from unnoise.config import EvalConfig, Sampling, TuneConfig
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Extractor
 from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import Report, call, data_of, drawn, statistics, stored
+from unnoise.evaluate.sets import Report, call, data_of, drawn, seconds, seeing, statistics, stored
 from unnoise.evaluate.statistics import Statistics
 from unnoise.samplers.run import check
+from unnoise.sampling import check_guidance
 
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0}
 SPACINGS = ("trailing", "karras", "log_snr")
@@ -37,24 +41,28 @@ def tune(config: TuneConfig, report: Report = lambda *_: None, say: Callable[[st
     run = load(config.run)
     if run.path.name == pipeline.INDEX:
         raise InputError(f"{run.path.parent} is a pipeline of diffusers, which unnoise does not change")
-    each = call(run)
-    seconds = given(config.time, each) if config.time else cost(run.card.sampling, each)
     if ROUNDS[0] * config.n < FEWEST:
         raise InputError(f"-n takes {math.ceil(FEWEST / ROUNDS[0])} pictures or more, got {config.n}")
-    rivals = [how for how in candidates(run, seconds / each) if how != run.card.sampling]
+    if config.batch < 1 or config.reference < FEWEST:
+        raise InputError(f"--batch takes 1 or more, --reference {FEWEST} or more pictures")
+    if "evaluations" not in registry.sampler.declared(run.card.sampling.sampler) and not config.time:
+        raise InputError(f"the run's own sampler {run.card.sampling.sampler} takes as long as it likes; give a --time")
+    each = min(call(run, config.batch) for _ in range(3))
+    time = given(config.time, each) if config.time else cost(run.card.sampling, each)
+    rivals = [how for how in candidates(run, time / each) if how != run.card.sampling]
     judge = Judge(config, run, registry.features.get(config.features)(), each, report)
-    say(f"{len(rivals)} ways in {1000 * seconds:.0f} ms a picture; this takes about {judge.seconds(rivals):.0f} s")
+    say(f"{len(rivals)} ways in {1000 * time:.0f} ms a picture; this takes about {judge.seconds(rivals):.0f} s")
     tried: list[Tried] = []
     for i, share in enumerate(ROUNDS):
         last = i == len(ROUNDS) - 1
         if i == 1:
-            rivals += guided(run, rivals[0], seconds / each)
+            rivals += guided(run, rivals[0], time / each)
         if last and run.card.sampling not in rivals:
             rivals.append(run.card.sampling)
         tried = sorted((judge(how, round(share * config.n), i) for how in rivals), key=lambda one: one.score.value)
         rivals = [one.how for one in tried[: max(2, round(KEEP * len(tried)))]]
     before = next(one for one in tried if one.how == run.card.sampling)
-    best = choice([one for one in tried if one is not before], before, seconds)
+    best = choice([one for one in tried if one is not before], before, time)
     stored_in = keep(run, best.how) if best is not before else None
     rows = [{**asdict(one.how), "seconds": one.seconds, **one.score._asdict()} for one in tried]
     return {"tried": rows, "best": asdict(best.how), "before": asdict(before.how), "stored": stored_in}
@@ -68,8 +76,8 @@ def given(text: str, each: float) -> float:
     seconds = float(found[1]) * UNITS[found[2]]
     if seconds < 2 * each:
         raise InputError(
-            f"--time {text}: one call of this network takes {1000 * each:.1f} ms a picture here, and no sampler draws "
-            f"with less than two; give {math.ceil(2000 * each)}ms or more"
+            f"--time {text}: one call of this network takes {1000 * each:.1f} ms a picture here; give "
+            f"{math.ceil(2000 * each)}ms or more, for two of them"
         )
     return seconds
 
@@ -87,7 +95,7 @@ def candidates(run: Run, evaluations: float) -> Iterator[Sampling]:
         a_step = registry.sampler.declared(sampler).get("evaluations")
         if a_step is None:  # it takes as many as it likes
             continue
-        steps = min(int(evaluations / a_step), run.model.schedule.T)
+        steps = min(int(evaluations / a_step + 1e-6), run.model.schedule.T)  # 19.999 are 20
         how = replace(run.card.sampling, sampler=sampler, steps=steps, spacing=spacing, guidance=1.0)
         try:
             check(how, run.model.schedule, run.card.learned_variance)
@@ -99,8 +107,12 @@ def candidates(run: Run, evaluations: float) -> Iterator[Sampling]:
 def guided(run: Run, best: Sampling, evaluations: float) -> list[Sampling]:
     """The best so far with its class followed more strongly, where there are classes."""
     a_step = registry.sampler.declared(best.sampler).get("evaluations", 1)
-    steps = min(int(evaluations / a_step / 2), run.model.schedule.T)
-    if not run.card.classes or steps < 1:
+    steps = min(int(evaluations / a_step / 2 + 1e-6), run.model.schedule.T)
+    try:
+        check_guidance(run, None)
+    except InputError:  # such as a run that never saw images without their class
+        return []
+    if steps < 1:
         return []
     return [replace(best, guidance=guidance, steps=steps) for guidance in GUIDANCE]
 
@@ -112,19 +124,23 @@ class Judge:
         self.config, self.run, self.extractor, self.each, self.report = config, run, extractor, each, report
         self.asked = EvalConfig(config.run, data=config.data, batch=config.batch)
         dataset = data_of(self.asked, run)
+        if len(dataset) < FEWEST:
+            raise InputError(f"scores need {FEWEST} pictures or more; {dataset.name} has {len(dataset)}")
         self.data = stored(dataset, min(len(dataset), config.reference), 0, config.batch)
         self.real: Statistics | None = None
 
     def seconds(self, rivals: list[Sampling]) -> float:
         """About how long all rounds will take."""
-        shares = [share * KEEP**i for i, share in enumerate(ROUNDS)]
-        return sum(cost(how, self.each) for how in rivals) * self.config.n * sum(shares)
+        shares, look = sum(share * KEEP**i for i, share in enumerate(ROUNDS)), seeing(self.extractor)
+        drawing = sum(cost(how, self.each) + look for how in rivals) * self.config.n * shares
+        return drawing + seconds(self.data, self.extractor)
 
     def __call__(self, how: Sampling, n: int, turn: int) -> Tried:
         if self.real is None:
             self.real = statistics(self.data, self.extractor, "reading", self.report)
         asked = replace(self.asked, seed=turn * self.config.n, **asdict(how))
-        found = statistics(drawn(asked, self.run, n), self.extractor, f"round {turn + 1}: {how.sampler}", self.report)
+        pictures = drawn(asked, self.run, n)
+        found = statistics(pictures, self.extractor, f"round {turn + 1}: {how.sampler}", self.report)
         return Tried(how, cost(how, self.each), kid(found.kept, self.real.kept))
 
 

@@ -1,6 +1,5 @@
 """The accelerator, and the precision that pays on it."""
 
-import math
 import time
 from collections.abc import Callable
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from unnoise.config import TrainConfig
 
-TRIED = 16  # images in a step that is timed
+TRIED, TRY = 16, 0.5  # images in a step that is tried, and seconds it may take
 
 
 def make_accelerator(config: TrainConfig, network: nn.Module, shape: tuple[int, int, int]) -> Accelerator:
@@ -47,14 +46,23 @@ def gains(network: nn.Module, shape: tuple[int, int, int]) -> bool:
 
     By a tenth at least, so that noise does not decide. Times a few steps; weights and random streams stay.
     """
-    x, t, spent = torch.zeros(TRIED, *shape), torch.zeros(TRIED), {True: math.inf, False: math.inf}
+    learned = [p for p in network.parameters() if p.requires_grad]
+
+    def seconds(size: int, bf16: bool) -> float:
+        x, t, begun = torch.zeros(size, *shape), torch.zeros(size), time.monotonic()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = network(x, t).float().square().mean()
+        torch.autograd.grad(loss, learned, allow_unused=True)
+        return time.monotonic() - begun
+
     with torch.random.fork_rng():
-        for repetition in range(4):
-            for bf16, least in spent.items():
-                begun = time.monotonic()
-                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    loss = network(x, t).float().square().mean()
-                torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
-                if repetition:  # the first is slower
-                    spent[bf16] = min(least, time.monotonic() - begun)
+        size = affordable(seconds(1, False))
+        for bf16 in (True, False):
+            seconds(size, bf16)  # the first is slower
+        spent = {bf16: min(seconds(size, bf16) for _ in range(3)) for bf16 in (True, False)}
     return spent[True] < 0.9 * spent[False]
+
+
+def affordable(one: float) -> int:
+    """Images of a step that is tried, by the seconds of one: for large networks on small machines it is one."""
+    return max(1, min(TRIED, int(TRY / one)))

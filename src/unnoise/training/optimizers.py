@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unnoise.errors import InputError
 from unnoise.registry import optimizer
 
 Matrices = Float[Tensor, "k m n"]
@@ -16,6 +17,7 @@ Matrices = Float[Tensor, "k m n"]
 @optimizer
 def adamw(network: nn.Module, lr: float, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.999) -> Any:
     """Loshchilov & Hutter 2019 (arXiv:1711.05101): Adam with decoupled weight decay."""
+    shares("adamw", beta1=beta1, beta2=beta2)
     return torch.optim.AdamW(network.parameters(), lr, betas=(beta1, beta2), weight_decay=weight_decay)
 
 
@@ -34,11 +36,21 @@ def muon(
 
     Of the size Liu et al. 2025 (arXiv:2502.16982), eq. 4, give the steps, `lr` means the same for both.
     """
+    shares("muon", momentum=momentum, beta1=beta1, beta2=beta2)
+    if iterations < 1:
+        raise InputError(f"optimizer muon: iterations takes 1 or more, got {iterations}")
     tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}  # rows, and no matrix
     every = [p for p in network.parameters() if p.requires_grad]
     matrices = [p for p in every if p.ndim >= 2 and id(p) not in tables]
     rest = [p for p in every if p.ndim < 2 or id(p) in tables]
     return Muon(matrices, rest, lr, weight_decay, momentum, iterations, (beta1, beta2))
+
+
+def shares(name: str, **options: float) -> None:
+    """Refuse what is no share of the past."""
+    for option, value in options.items():
+        if not 0 <= value < 1:
+            raise InputError(f"optimizer {name}: {option} is 0 or more and below 1, got {value:g}")
 
 
 class Muon(torch.optim.AdamW):
@@ -54,17 +66,18 @@ class Muon(torch.optim.AdamW):
         iterations: int,
         betas: tuple[float, float],
     ) -> None:
-        self.momentum, self.iterations = momentum, iterations
-        groups = [{"params": rest, "orthogonal": False}, {"params": matrices, "orthogonal": True}]
-        super().__init__(groups, lr, betas=betas, weight_decay=weight_decay)
+        orthogonal: dict[str, Any] = {"params": matrices, "momentum": momentum, "iterations": iterations}
+        super().__init__([{"params": rest}, orthogonal], lr, betas=betas, weight_decay=weight_decay)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step of both kinds."""
+        with torch.enable_grad():
+            loss = closure() if closure else None
         plain, orthogonal = self.param_groups
         self.param_groups = [plain]
         try:
-            loss = super().step(closure)
+            super().step()
         finally:
             self.param_groups = [plain, orthogonal]
         self.orthogonal_step(orthogonal)
@@ -73,24 +86,26 @@ class Muon(torch.optim.AdamW):
     def orthogonal_step(self, group: dict[str, Any]) -> None:
         """Of equal matrices all at once: theirs are small, and there are many."""
         given = [p for p in group["params"] if p.grad is not None]
+        if not given:
+            return
         for p in given:
             if not self.state[p]:  # AdamW looks for a step in every state it loads
                 self.state[p].update(step=torch.tensor(0.0), momentum=torch.zeros_like(p))
         buffers = [self.state[p]["momentum"] for p in given]
         gradients = [p.grad for p in given]
-        torch._foreach_lerp_(buffers, gradients, 1 - self.momentum)
-        ahead = torch._foreach_lerp(gradients, buffers, self.momentum)  # Nesterov
+        torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+        ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
         torch._foreach_mul_(given, 1 - group["lr"] * group["weight_decay"])
         for shape, same in grouped(zip(given, ahead, strict=True)):
             parameters, directions = zip(*same, strict=True)
             stacked = torch.stack([direction.reshape(shape) for direction in directions])
-            steps = orthogonalised(stacked, self.iterations) * (-0.2 * group["lr"] * max(shape) ** 0.5)
+            steps = orthogonalised(stacked, group["iterations"]) * (-0.2 * group["lr"] * max(shape) ** 0.5)
             for p, step in zip(parameters, steps, strict=True):
                 p.add_(step.reshape(p.shape))
 
 
 def grouped(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[tuple[int, int], list[tuple[Tensor, Tensor]]]]:
-    """By the shape of the matrix: a convolution's weight is one row for each channel it makes."""
+    """By the shape of the matrix: a weight's first dimension, which of layers is the channels made, by all others."""
 
     def shape(pair: tuple[Tensor, Tensor]) -> tuple[int, int]:
         return len(pair[0]), pair[0].numel() // len(pair[0])

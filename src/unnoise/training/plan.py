@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from unnoise.training.device import affordable
 from unnoise.training.length import Clock
 from unnoise.training.log import duration, peak_memory
 
-SMALL = 16  # images in a step that any machine can afford
 SECONDS = 4.0  # for the steps at the full batch; where they take longer, they are told from the small ones
 OVERHEAD = 0.08  # share of the time that is no step: previews, measuring, noising
 ROOM = 60 * 2**20  # bytes that measuring takes beside a step
@@ -56,17 +56,22 @@ def rehearse(
             loss.backward()
             steps.step()
             steps.zero_grad()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()
             return time.monotonic() - begun
 
-        small, half = min(batch, SMALL), -(-min(batch, SMALL) // 2)
-        for _ in range(2):  # the first is slower
-            seconds(half)
+        earlier = peak_memory()
+        seconds(1)  # the first is slower
+        small = min(batch, affordable(seconds(1)))
+        half = -(-small // 2)
+        seconds(half)
         before = peak_memory()
         step, peak = seconds(small) * batch / small, peak_memory()
         if 3 * step <= SECONDS:
             step, peak = min(seconds(batch) for _ in range(3)), peak_memory()
-        elif batch > small:
+        elif small > half:
             peak += round((peak - before) / (small - half) * (batch - small))
-    return Plan((1 - OVERHEAD) * batch / step, peak and peak + ROOM)
+        known = peak > earlier and (batch == 1 or small > half)  # else an earlier training took more, or no slope is
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
+    return Plan((1 - OVERHEAD) * batch / step, peak + ROOM if known else 0)

@@ -52,7 +52,7 @@ class Quality:
         calls = self.how.steps * registry.sampler.declared(self.how.sampler).get("evaluations", 2)
         each = calls / (3 * images_per_second) + look  # a call of the network is about a third of a training step
         room = SHARE * (clock.elapsed + clock.left) - known * look
-        self.count = max(0, min(MOST, int(room / len(MARKS) / each)))
+        self.count = max(0, min(MOST, int(room / (len(MARKS) + 1) / each)))  # one more, to be safe
         if self.count < FEWEST:
             return self.never(f"in {SHARE:.0%} of the time there is none for {FEWEST} pictures")
         marks = ", ".join(f"{mark:.0%}" for mark in MARKS)

@@ -51,6 +51,7 @@ def validate(config: TrainConfig) -> None:
         registry.spacing,
     ):
         kind.get(getattr(config, kind.kind))
+    registry.optimizer.get(config.optimizer)(nn.Linear(1, 1), config.lr, config.weight_decay)
     schedule = registry.schedule.get(config.schedule)()
     registry.times.get(config.times)(schedule)
     target.check(registry.target.get(config.target), schedule)
