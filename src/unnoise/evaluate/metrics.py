@@ -13,7 +13,7 @@ from unnoise.evaluate.statistics import GROUPS, Moments, Statistics
 
 Features = Float[Tensor, "_ d"]  # of so many pictures
 CENTRED = 3_000  # pictures whose kernel is centred for the floor of KID
-BLOCK = 1_000_000  # pairs that are in memory at a time
+SIDE = 1_000  # rows and columns of a matrix of all pairs that are in memory at a time
 
 
 class Score(NamedTuple):
@@ -80,7 +80,8 @@ def fid_floor(real: Statistics, n: int) -> Score:
         others = Moments.of_sums(rest, real.total.sum(0) - x.sum(0), real.outer.sum(0) - x.T @ x)
         values.append(frechet(Moments.of_features(part), others))
     whole, first = Moments.of(real), Moments.of_features(parts[0])
-    fewer = [torch.cat([parts[0][:a], parts[0][b:]]) for a, b in pairwise(range(0, size + 1, max(1, size // GROUPS)))]
+    ends = pairwise(range(0, size + 1, max(1, size // GROUPS)))
+    fewer = (torch.cat([parts[0][:a], parts[0][b:]]) for a, b in ends)
     variance = of_left_out([frechet(Moments.of_features(most), whole) for most in fewer])
     variance += jackknife(lambda s: frechet(first, Moments.of(s)), real)
     return Score(scale * sum(values) / len(values), scale * math.sqrt(variance))
@@ -127,17 +128,17 @@ class Rows(NamedTuple):
 
 def kernel_rows(x: Features, y: Features | None = None) -> Rows:
     """Of k(x, y) = (x y / d + 1)^3, all pairs; of x with itself (y is None) but for each one with itself."""
-    columns = (x if y is None else y).double()
-    rows, total, square = x.new_zeros(len(x), dtype=torch.float64), columns.new_zeros(len(columns)), 0.0
-    for some in blocks(len(x), len(columns)):
-        part = ((x[some].double() @ columns.T) / columns.shape[1] + 1) ** 3
-        if y is None:
-            part.diagonal(some.start)[:] = 0
-        rows[some] = part.sum(1)
-        total += part.sum(0)
-        square += float(part.square().sum())
-    over, others = (len(x), len(columns)) if y is not None else (len(x) - 1, len(x) - 1)
-    return Rows(rows / others, total / over, square / (len(x) * others))
+    others = x if y is None else y
+    rows, columns, square = (torch.zeros(n, dtype=torch.float64) for n in (len(x), len(others), 1))
+    for some, those in tiles(len(x), len(others)):
+        part = (x[some].double() @ others[those].double().T / x.shape[1] + 1) ** 3
+        if y is None and some == those:
+            part.fill_diagonal_(0)
+        rows[some] += part.sum(1)
+        columns[those] += part.sum(0)
+        square += part.square().sum()
+    each = len(others) - (y is None)
+    return Rows(rows / each, columns / (len(x) - (y is None)), float(square) / (len(x) * each))
 
 
 def kid(x: Features, y: Features) -> Score:
@@ -170,14 +171,9 @@ def remainder(k: Rows) -> float:
     return max(k.square - explained, 0.0)
 
 
-def blocks(n: int, columns: int) -> Iterator[slice]:
-    """Of n rows so many at a time that their pairs with so many columns are a block.
-
-    What is found of each block goes into a tensor made before: a list of small results, each allocated between two
-    blocks, would keep their memory from being used again.
-    """
-    size = max(1, BLOCK // columns)
-    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+def tiles(n: int, m: int) -> Iterator[tuple[slice, slice]]:
+    """A matrix of n rows and m columns in parts, so that memory does not grow with either."""
+    return product(*([slice(start, start + SIDE) for start in range(0, size, SIDE)] for size in (n, m)))
 
 
 # Precision, recall, density and coverage
@@ -185,22 +181,22 @@ def blocks(n: int, columns: int) -> Iterator[slice]:
 
 def radii(x: Features, k: int) -> Float64[Tensor, " n"]:
     """Distance of each to its k-th nearest neighbour among the others."""
-    x, found = x.double(), x.new_zeros(len(x), dtype=torch.float64)
-    for some in blocks(len(x), len(x)):
-        found[some] = torch.cdist(x[some], x).kthvalue(k + 1).values
-    return found
+    nearest = torch.full((len(x), k + 1), math.inf, dtype=torch.float64)
+    for some, those in tiles(len(x), len(x)):
+        found = torch.cat([nearest[some], torch.cdist(x[some].double(), x[those].double())], dim=1)
+        nearest[some] = found.topk(k + 1, largest=False).values
+    return nearest.amax(1)
 
 
 def inside(
     x: Features, y: Features, radius: Float64[Tensor, " m"]
 ) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " m"]]:
     """Of each x the number of balls around y that hold it, and of each ball the number it holds."""
-    x, y = x.double(), y.double()
-    of_x, of_y = x.new_zeros(len(x)), y.new_zeros(len(y))
-    for some in blocks(len(x), len(y)):
-        held = torch.cdist(x[some], y) <= radius
-        of_x[some] = held.sum(1).double()
-        of_y += held.sum(0)
+    of_x, of_y = (torch.zeros(n, dtype=torch.float64) for n in (len(x), len(y)))
+    for some, those in tiles(len(x), len(y)):
+        held = torch.cdist(x[some].double(), y[those].double()) <= radius[those]
+        of_x[some] += held.sum(1)
+        of_y[those] += held.sum(0)
     return of_x, of_y
 
 
