@@ -500,20 +500,33 @@ def test_kid_on_the_way_is_that_of_the_same_pictures(scored, gray):
 
 
 def test_kid_keeps_to_its_share_on_a_machine_that_became_busy(scored):
-    """40 of 1000 seconds: the first takes 30 and leaves too little for another; drawing that takes more is cut off."""
+    """40 of 1000 seconds: the first takes 35, so the rest is for the last; drawing that takes more is cut off."""
     quality, draw, clock, now = scored
     quality.plan(clock, 10.0)
+    planned = quality.count
 
     def slow(count, seconds):
         assert seconds == pytest.approx(40)
-        now[0] += 30
+        now[0] += 35
         return draw(count)
 
     quality.measure(slow, clock)
-    assert "its share of the time is spent" in quality.measure(slow, clock)
-    assert quality.spent == 30
-    assert len(quality.rows) == 1
+    assert "again at the end only" in quality.measure(slow, clock)
+    assert quality.spent == 35
+    assert 10 <= quality.count < planned
+    assert quality.count * quality.each <= 5
     assert not quality.due(clock)
+    now[0] = 1000.0
+    assert quality.due(clock), "the end"
+    quality.measure(draw, clock)
+    assert [row["pictures"] for row in quality.rows] == [planned, quality.count]
+
+    spent = Quality(quality.dataset, quality.how)
+    now[0] = 100.0
+    spent.plan(clock, 10.0)
+    spent.spent, spent.last = 39.99, 30.0
+    assert "its share of the time is spent" in spent.measure(slow, clock)
+    assert not spent.due(clock)
 
     never = Quality(quality.dataset, quality.how)
     never.plan(clock, 10.0)

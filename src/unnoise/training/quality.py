@@ -31,7 +31,7 @@ class Quality:
     def __init__(self, dataset: Dataset, how: Sampling) -> None:
         self.dataset, self.how = dataset, how
         self.count, self.next = 0, 0
-        self.spent = self.last = 0.0  # seconds, of all and of the last one
+        self.spent = self.last = self.each = 0.0  # seconds: of all so far, of the last one, of a picture as planned
         self.rows, self.best = list[dict[str, Any]](), False  # whether the last row is the best so far
         self.extractor: Extractor | None = None
         self.real: Statistics | None = None
@@ -50,13 +50,13 @@ class Quality:
             return self.never(str(error))
         look = seeing(self.extractor)
         calls = self.how.steps * registry.sampler.declared(self.how.sampler).get("evaluations", 2)
-        each = calls / (3 * images_per_second) + look  # a call of the network is about a third of a training step
+        self.each = calls / (3 * images_per_second) + look  # a call of the network is about a third of a training step
         room = SHARE * (clock.elapsed + clock.left) - known * look
-        self.count = max(0, min(MOST, int(room / (len(MARKS) + 1) / each)))  # one more, to be safe
+        self.count = max(0, min(MOST, int(room / (len(MARKS) + 1) / self.each)))  # one more, to be safe
         if self.count < FEWEST:
             return self.never(f"in {SHARE:.0%} of the time there is none for {FEWEST} pictures")
         marks = ", ".join(f"{mark:.0%}" for mark in MARKS)
-        return f"KID of {self.count} pictures at {marks} of the way, about {duration(self.count * each)} each time"
+        return f"KID of {self.count} pictures at {marks} of the way, about {duration(self.count * self.each)} each time"
 
     def never(self, why: str) -> str:
         self.count, self.next, self.best = 0, len(MARKS), False
@@ -70,8 +70,8 @@ class Quality:
         """
         begun, self.next, self.best = time.monotonic(), self.next + 1, False
         room = SHARE * (clock.elapsed + clock.left) - self.spent
-        if self.last > room:
-            return self.never("the last one took longer than planned, and its share of the time is spent")
+        if self.last > room and self.next < len(MARKS):
+            return self.save_for_the_end(room)
         try:
             images = draw(self.count, room)
             if images is None and time.monotonic() - begun > room:
@@ -82,6 +82,14 @@ class Quality:
         finally:
             self.last = time.monotonic() - begun
             self.spent += self.last
+
+    def save_for_the_end(self, room: float) -> str:
+        """On a machine that was busy for a while: what is left of the time is best spent on the final weights."""
+        self.next, self.count = len(MARKS) - 1, min(self.count, int(0.8 * room / self.each))
+        late = "the last one took longer than planned"
+        if self.count < FEWEST:
+            return self.never(f"{late}, and its share of the time is spent")
+        return f"KID again at the end only, of {self.count} pictures: {late}"
 
     def add(self, images: Images, clock: Clock) -> str | None:
         assert self.extractor is not None, "planned"
