@@ -15,8 +15,8 @@ from unnoise.config import EvalConfig, TuneConfig
 from unnoise.errors import InputError
 from unnoise.evaluate.metrics import Score
 from unnoise.evaluate.score import evaluate
-from unnoise.evaluate.sets import weights_of
-from unnoise.evaluate.tune import KEEP, ROUNDS, Judge, Tried, cost, tune
+from unnoise.evaluate.sets import calls, weights_of
+from unnoise.evaluate.tune import KEEP, ROUNDS, Judge, Tried, tune
 
 TINY = {"backbone": "unet:widths=8-16,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 
@@ -52,7 +52,7 @@ def judged(monkeypatch, value):
 
     def call(self, how, n, turn):
         seen.append((turn, n, how))
-        return Tried(how, cost(how, self.each), Score(value(how), 0.001))
+        return Tried(how, self.each * calls(how), Score(value(how), 0.001))
 
     monkeypatch.setattr(Judge, "__call__", call)
     return seen
@@ -76,7 +76,7 @@ def test_the_best_is_kept_and_the_weights_are_as_they_were(run, monkeypatch):
     assert {how.sampler for how in first} >= {"ddpm", "ddim", "heun", "dpmpp_2m_sde", "ddim:eta=0.5"}
     assert not any(how.sampler.startswith("adaptive") for how in first)
     for how in first:
-        assert cost(how, 0.001) <= 0.02 + 1e-9, how
+        assert 0.001 * calls(how) <= 0.02 + 1e-9, how
     assert {n for _, n, _ in seen} == {round(share * 200) for share in ROUNDS}
     assert len([turn for turn, _, _ in seen if turn == 1]) == round(KEEP * len(first))
 
@@ -95,14 +95,14 @@ def test_the_runs_own_way_goes_where_it_takes_too_long(run, monkeypatch):
     save(run / "model.safetensors", weights, replace(card, sampling=own))
     judged(monkeypatch, lambda how: 0.5 if how == own else 0.9)
     tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
-    assert cost(load(run).card.sampling, 0.001) <= 0.02
+    assert 0.001 * calls(load(run).card.sampling) <= 0.02
 
 
 def test_without_a_time_it_is_what_a_picture_takes_now(run, monkeypatch):
     seen = judged(monkeypatch, lambda _: 0.5)
     tune(TuneConfig(str(run), n=200), say=quiet)
     evaluations = TINY["steps"] * registry.sampler.declared("dpmpp_2m_sde")["evaluations"]
-    assert max(cost(how, 1.0) for _, _, how in seen) == evaluations
+    assert max(calls(how) for _, _, how in seen) == evaluations
 
 
 def test_classes_are_followed_more_strongly_at_the_same_cost(trained, tmp_path, monkeypatch):
@@ -117,7 +117,7 @@ def test_classes_are_followed_more_strongly_at_the_same_cost(trained, tmp_path, 
             found = tune(TuneConfig(str(place), time="20ms", n=200), say=quiet)
         guided = [how for turn, _, how in seen if turn == 1 and how.guidance != 1]
         assert {how.guidance for how in guided} == ({1.5, 2.0, 3.0} if dropout else set())
-        assert all(cost(how, 0.001) <= 0.02 + 1e-9 for how in guided)
+        assert all(0.001 * calls(how) <= 0.02 + 1e-9 for how in guided)
         assert found["best"]["guidance"] == (3.0 if dropout else 1.0)
         unnoise.sample(place, 2)  # as it is kept now
 

@@ -73,7 +73,7 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
         **asdict(how),
     }
     stream = (eight_bit(images) for _, images in batches(asked, run, how))
-    return Pictures(stream, n, run.card.shape[0], about, each=drawing(run, how))
+    return Pictures(stream, n, run.card.shape[0], about, each=calls(how) * call(run))
 
 
 def weights_of(run: Run) -> str:
@@ -83,10 +83,9 @@ def weights_of(run: Run) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def drawing(run: Run, how: Sampling) -> float:
-    """Seconds a picture takes, about."""
-    evaluations = how.steps * registry.sampler.declared(how.sampler).get("evaluations", 2) * (1 + (how.guidance != 1))
-    return evaluations * call(run)
+def calls(how: Sampling) -> int:
+    """Of the network for a picture, about: samplers that take as many as they like count as two a step."""
+    return how.steps * registry.sampler.declared(how.sampler).get("evaluations", 2) * (1 + (how.guidance != 1))
 
 
 def call(run: Run, batch: int = 16) -> float:

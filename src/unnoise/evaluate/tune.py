@@ -16,7 +16,7 @@ from unnoise.config import EvalConfig, Sampling, TuneConfig
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Extractor
 from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import Report, call, data_of, drawn, seconds, seeing, statistics, stored
+from unnoise.evaluate.sets import Report, call, calls, data_of, drawn, seconds, seeing, statistics, stored
 from unnoise.evaluate.statistics import Statistics
 from unnoise.samplers.run import check
 from unnoise.sampling import check_guidance
@@ -48,7 +48,7 @@ def tune(config: TuneConfig, report: Report = lambda *_: None, say: Callable[[st
     if "evaluations" not in registry.sampler.declared(run.card.sampling.sampler) and not config.time:
         raise InputError(f"the run's own sampler {run.card.sampling.sampler} takes as long as it likes; give a --time")
     each = min(call(run, config.batch) for _ in range(3))
-    time = given(config.time, each) if config.time else cost(run.card.sampling, each)
+    time = given(config.time, each) if config.time else each * calls(run.card.sampling)
     rivals = [how for how in candidates(run, time / each) if how != run.card.sampling]
     judge = Judge(config, run, registry.features.get(config.features)(), each, report)
     say(f"{len(rivals)} ways in {1000 * time:.0f} ms a picture; this takes about {judge.seconds(rivals):.0f} s")
@@ -80,12 +80,6 @@ def given(text: str, each: float) -> float:
             f"{math.ceil(2000 * each)}ms or more, for two of them"
         )
     return seconds
-
-
-def cost(how: Sampling, each: float) -> float:
-    """Seconds of a picture."""
-    evaluations = registry.sampler.declared(how.sampler).get("evaluations", 2)
-    return each * how.steps * evaluations * (1 if how.guidance == 1 else 2)
 
 
 def candidates(run: Run, evaluations: float) -> Iterator[Sampling]:
@@ -132,7 +126,7 @@ class Judge:
     def seconds(self, rivals: list[Sampling]) -> float:
         """About how long all rounds will take."""
         shares, look = sum(share * KEEP**i for i, share in enumerate(ROUNDS)), seeing(self.extractor)
-        drawing = sum(cost(how, self.each) + look for how in rivals) * self.config.n * shares
+        drawing = sum(self.each * calls(how) + look for how in rivals) * self.config.n * shares
         return drawing + seconds(self.data, self.extractor)
 
     def __call__(self, how: Sampling, n: int, turn: int) -> Tried:
@@ -141,7 +135,7 @@ class Judge:
         asked = replace(self.asked, seed=turn * self.config.n, **asdict(how))
         pictures = drawn(asked, self.run, n)
         found = statistics(pictures, self.extractor, f"round {turn + 1}: {how.sampler}", self.report)
-        return Tried(how, cost(how, self.each), kid(found.kept, self.real.kept))
+        return Tried(how, self.each * calls(how), kid(found.kept, self.real.kept))
 
 
 def choice(others: list[Tried], before: Tried, seconds: float) -> Tried:

@@ -12,7 +12,7 @@ from unnoise.data.cache import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Extractor, eight_bit
 from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import seeing, statistics, stored
+from unnoise.evaluate.sets import calls, seeing, statistics, stored
 from unnoise.evaluate.statistics import Statistics
 from unnoise.training.length import Clock
 from unnoise.training.log import duration
@@ -49,8 +49,7 @@ class Quality:
         except InputError as error:
             return self.never(str(error))
         look = seeing(self.extractor)
-        calls = self.how.steps * registry.sampler.declared(self.how.sampler).get("evaluations", 2)
-        self.each = calls / (3 * images_per_second) + look  # a call of the network is about a third of a training step
+        self.each = calls(self.how) / (3 * images_per_second) + look  # a call of the network is about a third of a training step
         room = SHARE * (clock.elapsed + clock.left) - known * look
         self.count = max(0, min(MOST, int(room / (len(MARKS) + 1) / self.each)))  # one more, to be safe
         if self.count < FEWEST:
