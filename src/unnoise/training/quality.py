@@ -49,7 +49,7 @@ class Quality:
         except InputError as error:
             return self.never(str(error))
         look = seeing(self.extractor)
-        self.each = calls(self.how) / (3 * images_per_second) + look  # a call of the network is about a third of a training step
+        self.each = calls(self.how) / (3 * images_per_second) + look  # a call is about a third of a step
         room = SHARE * (clock.elapsed + clock.left) - known * look
         self.count = max(0, min(MOST, int(room / (len(MARKS) + 1) / self.each)))  # one more, to be safe
         if self.count < FEWEST:
