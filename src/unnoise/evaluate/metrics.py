@@ -13,7 +13,7 @@ from unnoise.evaluate.statistics import GROUPS, Moments, Statistics
 
 Features = Float[Tensor, "_ d"]  # of so many pictures
 CENTRED = 3_000  # pictures whose kernel is centred for the floor of KID
-SIDE = 1_000  # rows and columns of a matrix of all pairs that are in memory at a time
+SIDE = 500  # rows and columns of a matrix of all pairs that are in memory at a time
 
 
 class Score(NamedTuple):
@@ -131,12 +131,12 @@ def kernel_rows(x: Features, y: Features | None = None) -> Rows:
     others = x if y is None else y
     rows, columns, square = (torch.zeros(n, dtype=torch.float64) for n in (len(x), len(others), 1))
     for some, those in tiles(len(x), len(others)):
-        part = (x[some].double() @ others[those].double().T / x.shape[1] + 1) ** 3
+        part = (x[some].double() @ others[those].double().T).div_(x.shape[1]).add_(1).pow_(3)
         if y is None and some == those:
             part.fill_diagonal_(0)
         rows[some] += part.sum(1)
         columns[those] += part.sum(0)
-        square += part.square().sum()
+        square += part.flatten().dot(part.flatten())
     each = len(others) - (y is None)
     return Rows(rows / each, columns / (len(x) - (y is None)), float(square) / (len(x) * each))
 
