@@ -30,9 +30,8 @@ from peers import CONTENDERS, Draw, Pictures, to_float
 
 from unnoise import registry
 from unnoise.evaluate import metrics
-from unnoise.evaluate.features import Extractor
 from unnoise.evaluate.record import write_json
-from unnoise.evaluate.statistics import Statistics
+from unnoise.evaluate.sets import gathered
 from unnoise.pictures import grid
 
 SIZE = 32
@@ -52,13 +51,8 @@ def peak_bytes() -> int:
     return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def gathered(extractor: Extractor, images: Pictures) -> Statistics:
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    s = Statistics.empty(extractor.features, extractor.classes, pixels.shape[1])
-    with torch.inference_mode():
-        for part in pixels.split(100):
-            s.add(*extractor(part), part)
-    return s
+def to_pixels(images: Pictures) -> torch.Tensor:
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def drawn(draw: Draw) -> tuple[Pictures, float]:
@@ -93,10 +87,10 @@ def run(arguments: argparse.Namespace) -> None:
     extractor, real = registry.features.get("efficientnet")(), None
     for trained in contender(images, minutes, seed, own):
         peak = peak_bytes()
-        real = real or gathered(extractor, held_out)
+        real = real or gathered(to_pixels(held_out), extractor)
         for i, (sampler, draw) in reversed(list(enumerate(trained.draws.items()))):  # the first is written last
             made, each = drawn(draw)
-            s, n = gathered(extractor, made), len(made)
+            s, n = gathered(to_pixels(made), extractor), len(made)
             scores = {"kid": metrics.kid(s.kept, real.kept), "fid": metrics.fid(s, real)}
             floors = {"kid": metrics.kid_floor(real, n), "fid": metrics.fid_floor(real, n)}
             result = {"data": data, "contender": name, "seed": seed, "sampler": sampler, "minutes": trained.minutes}

@@ -166,26 +166,22 @@ def sample(arguments: argparse.Namespace) -> int:
 
 def data(arguments: argparse.Namespace) -> int:
     from unnoise.data.census import census, table
-    from unnoise.evaluate.record import write_json
 
     config = DataConfig(**given(arguments))
     with closing(Phases()) as phases:
         found = census(config.data, phases.reached)
-    if config.json:
-        write_json(Path(config.json), found)
+    to_json(config.json, found)
     print("\n".join(table(found)))
     return 0
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
     from unnoise.evaluate import bits, memorization, score
-    from unnoise.evaluate.record import write_json
 
     config = EvalConfig(**given(arguments))
     with closing(Phases()) as phases:
         found = score.evaluate(config, phases.advance, phases.say)
-    if config.json:
-        write_json(Path(config.json), found)
+    to_json(config.json, found)
     for part, table in (("bpd", bits.table), ("scores", score.table), ("memorization", memorization.table)):
         if part in found:
             print("\n".join(table(found[part])))
@@ -194,15 +190,21 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def tune(arguments: argparse.Namespace) -> int:
     from unnoise.evaluate import tune as trials
-    from unnoise.evaluate.record import write_json
 
     config = TuneConfig(**given(arguments))
     with closing(Phases()) as phases:
         found = trials.tune(config, phases.advance, phases.say)
-    if config.json:
-        write_json(Path(config.json), found)
+    to_json(config.json, found)
     print("\n".join(trials.table(found)))
     return 0
+
+
+def to_json(path: str | None, found: dict[str, Any]) -> None:
+    """To the file that --json names, if it does."""
+    from unnoise.evaluate.record import write_json
+
+    if path:
+        write_json(Path(path), found)
 
 
 class Phases:

@@ -151,6 +151,15 @@ def statistics(pictures: Pictures, extractor: Extractor, doing: str, report: Rep
     return result
 
 
+def gathered(pixels: Eight, extractor: Extractor) -> Statistics:
+    """What is kept of pictures that are in memory."""
+    result = Statistics.empty(extractor.features, extractor.classes, pixels.shape[1])
+    with torch.inference_mode():
+        for part in torch.split(pixels, 64):
+            result.add(*extractor(part), part)
+    return result
+
+
 def kept_at(pictures: Pictures, extractor: Extractor) -> Path | None:
     if pictures.key is None:
         return None

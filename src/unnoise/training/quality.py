@@ -4,15 +4,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.data.cache import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Extractor, eight_bit
 from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import calls, seeing, statistics, stored
+from unnoise.evaluate.sets import calls, gathered, seeing, statistics, stored
 from unnoise.evaluate.statistics import Statistics
 from unnoise.training.length import Clock
 from unnoise.training.log import duration
@@ -95,10 +93,7 @@ class Quality:
         if self.real is None:
             known = stored(self.dataset, min(REFERENCE, len(self.dataset)), 0, 64)
             self.real = statistics(known, self.extractor, "", lambda *_: None)
-        drawn = Statistics.empty(self.extractor.features, self.extractor.classes, images.shape[1])
-        with torch.inference_mode():
-            for part in torch.split(eight_bit(images), 64):
-                drawn.add(*self.extractor(part), part)
+        drawn = gathered(eight_bit(images), self.extractor)
         score = kid(drawn.kept, self.real.kept)
         self.best = all(score.value < row["kid"] for row in self.rows)
         row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), "kid": score.value}

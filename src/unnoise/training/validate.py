@@ -42,14 +42,7 @@ def validate(config: TrainConfig) -> None:
         if not getattr(config, name) >= least:
             raise InputError(f"--{name.replace('_', '-')} takes {least} or more, got {getattr(config, name)}")
     Clock.of(config, count=1)
-    for kind in (
-        registry.backbone,
-        registry.target,
-        registry.objective,
-        registry.optimizer,
-        registry.sampler,
-        registry.spacing,
-    ):
+    for kind in (registry.backbone, registry.target, registry.objective, registry.sampler, registry.spacing):
         kind.get(getattr(config, kind.kind))
     registry.optimizer.get(config.optimizer)(nn.Linear(1, 1), config.lr, config.weight_decay)
     schedule = registry.schedule.get(config.schedule)()
