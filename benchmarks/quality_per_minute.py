@@ -35,8 +35,8 @@ from unnoise.evaluate.sets import gathered
 from unnoise.pictures import grid
 
 SIZE = 32
-FEWEST, MOST, BATCH = 100, 1_000, 50  # pictures that are scored, and drawn at a time
-SECONDS = 600.0  # for drawing them, unless there are fewer than FEWEST
+FEWEST, MOST, BATCH = 25, 1_000, 25  # pictures that are scored, and drawn at a time
+SECONDS = 300.0  # for drawing them, unless there are fewer than FEWEST
 PACKAGES = ("unnoise", "diffusers", "denoising-diffusion-pytorch", "smalldiffusion")
 
 

@@ -38,6 +38,17 @@ def test_orthogonalised_is_near_the_polar_factor(shape):
     assert (values < 1.3).all()
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 4, 30), (2, 30, 4)])
+def test_orthogonalised_is_the_polynomial_again_and_again(shape):
+    """As Jordan et al. write it, on the whole matrix each time."""
+    given = torch.randn(shape, dtype=torch.float64)
+    x = given / given.norm(dim=(1, 2), keepdim=True)
+    for _ in range(5):
+        x = 3.4445 * x - 4.7750 * x @ x.mT @ x + 2.0315 * x @ x.mT @ x @ x.mT @ x
+    assert_close(orthogonalised(given, 5), x, rtol=0, atol=1e-6)  # of 1e-7 beside the norm
+    assert_close(orthogonalised(given.float(), 5), x.float(), rtol=0, atol=1e-4)
+
+
 def test_muon_is_torchs_where_torch_has_it():
     """Its matrices, at the step size of Liu et al.; torch's own computes in bfloat16."""
     if not hasattr(torch.optim, "Muon"):

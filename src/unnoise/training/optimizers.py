@@ -116,12 +116,17 @@ def grouped(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[tuple[int,
 def orthogonalised(x: Matrices, iterations: int) -> Matrices:
     """The nearest matrix with orthonormal rows or columns, about, by an odd polynomial of the singular values.
 
-    Jordan et al. 2024: five iterations of 3.4445 s - 4.775 s^3 + 2.0315 s^5 take all of them near 1, if not to it.
+    Jordan et al. 2024: five iterations of 3.4445 s - 4.775 s^3 + 2.0315 s^5 take all of them near 1, if not to it. Each
+    is a polynomial of x x^T times x, and these commute: they are multiplied first, being smaller than x.
     """
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    factor = total = None
     for _ in range(iterations):
-        gram = x @ x.mT
-        x = 3.4445 * x + (-4.775 * gram + 2.0315 * gram @ gram) @ x
+        gram = x @ x.mT if factor is None else factor @ gram @ factor
+        factor = torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315)
+        factor.diagonal(dim1=1, dim2=2).add_(3.4445)
+        total = factor if total is None else factor @ total
+    x = total @ x
     return x.mT if tall else x
