@@ -111,20 +111,27 @@ def notebook(
         optimizer.step()
         seen += len(x0)
 
-    @torch.no_grad()
     def draw(n: int, seed: int) -> Pictures:
-        torch.manual_seed(seed)
-        x_t = torch.randn(n, *x.shape[1:], device=device())
-        for t in range(T - 1, -1, -1):
-            before = kept[t - 1] if t else torch.ones_like(kept[0])
-            eps = network(x_t, torch.full((n,), t, device=device())).sample
-            x_t = (x_t - betas[t] / (1 - kept[t]).sqrt() * eps) / (1 - betas[t]).sqrt()
-            if t:
-                x_t = x_t + (betas[t] * (1 - before) / (1 - kept[t])).sqrt() * torch.randn_like(x_t)
-        return to_pictures(x_t)
+        return ancestral(lambda x_t, t: network(x_t, t).sample, betas, (n, *x.shape[1:]), seed)
 
     for mark in until(minutes, step):
         yield Trained(mark, seen, count(network), {"DDPM, 1000 steps": draw})
+
+
+@torch.no_grad()
+def ancestral(
+    eps: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], betas: torch.Tensor, shape: tuple[int, ...], seed: int
+) -> Pictures:
+    """The notebook's sampling: every level in turn, nothing clipped."""
+    torch.manual_seed(seed)
+    kept, x_t = (1 - betas).cumprod(0), torch.randn(shape, device=betas.device)
+    for t in range(T - 1, -1, -1):
+        before = kept[t - 1] if t else torch.ones_like(kept[0])
+        noise = eps(x_t, torch.full(shape[:1], t, device=betas.device))
+        x_t = (x_t - betas[t] / (1 - kept[t]).sqrt() * noise) / (1 - betas[t]).sqrt()
+        if t:
+            x_t = x_t + (betas[t] * (1 - before) / (1 - kept[t])).sqrt() * torch.randn_like(x_t)
+    return to_pictures(x_t)
 
 
 # (c): the recipe of diffusers' unconditional script

@@ -36,6 +36,7 @@ from unnoise.pictures import grid
 
 SIZE = 32
 FEWEST, MOST, BATCH = 25, 1_000, 25  # pictures that are scored, and drawn at a time
+MANY = 500  # of which FID says something
 SECONDS = 300.0  # for drawing them, unless there are fewer than FEWEST
 PACKAGES = ("unnoise", "diffusers", "denoising-diffusion-pytorch", "smalldiffusion")
 
@@ -55,12 +56,12 @@ def to_pixels(images: Pictures) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def drawn(draw: Draw) -> tuple[Pictures, float]:
+def drawn(draw: Draw, batch: int = BATCH) -> tuple[Pictures, float]:
     """As many as there is time for, and the seconds of one; the training's random stream goes on where it was."""
     parts, spent, stream = list[Pictures](), 0.0, torch.get_rng_state()
-    while (n := BATCH * len(parts)) < FEWEST or (n < MOST and spent + spent / len(parts) < SECONDS):
+    while (n := batch * len(parts)) < FEWEST or (n < MOST and spent + spent / len(parts) < SECONDS):
         begun = time.monotonic()
-        parts.append(draw(BATCH, len(parts)))
+        parts.append(draw(batch, len(parts)))
         spent += time.monotonic() - begun
     torch.set_rng_state(stream)
     return np.concatenate(parts), spent / n
@@ -115,7 +116,9 @@ def table(arguments: argparse.Namespace) -> None:
     lines = ["| " + " | ".join(head) + " |", "|---:|---|---|" + "---:|" * (len(head) - 3)]
     for row in rows:
         cells = (f"{row['minutes']:g}", row["contender"], row["sampler"], str(row["seed"]), told(row))
-        cells += (f"{row['fid']['value']:.0f}", f"{row['drawn']:,}", f"{row['fid']['floor']['value']:.0f}")
+        known = row["drawn"] >= MANY
+        fid = (f"{row['fid']['value']:.0f}", f"{row['fid']['floor']['value']:.0f}") if known else ("-", "-")
+        cells += (fid[0], f"{row['drawn']:,}", fid[1])
         cells += (f"{row['images_per_second']:.0f}", f"{row['parameters'] / 1e6:.1f}")
         cells += (f"{1000 * row['seconds_per_picture']:,.0f}", f"{row['peak_bytes'] / 2**20:,.0f}")
         lines.append("| " + " | ".join(cells) + " |")

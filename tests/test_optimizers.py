@@ -49,6 +49,15 @@ def test_orthogonalised_is_the_polynomial_again_and_again(shape):
     assert_close(orthogonalised(given.float(), 5), x.float(), rtol=0, atol=1e-4)
 
 
+def test_orthogonalised_stands_gradients_of_low_rank():
+    """With as many iterations as anybody asks for."""
+    x = torch.randn(1, 128, 4) @ torch.randn(1, 4, 512)
+    for iterations in (5, 10, 30):
+        values = torch.linalg.svdvals(orthogonalised(x, iterations))[0]
+        assert (values[:4] > 0.6).all()
+        assert (values < 1.3).all()
+
+
 def test_muon_is_torchs_where_torch_has_it():
     """Its matrices, at the step size of Liu et al.; torch's own computes in bfloat16."""
     if not hasattr(torch.optim, "Muon"):

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from unnoise import registry
+from unnoise.config import TrainConfig
 from unnoise.training.device import gains
 from unnoise.training.length import Clock
-from unnoise.training.plan import OVERHEAD, ROOM, Plan, rehearse
+from unnoise.training.plan import ENOUGH, OVERHEAD, ROOM, Plan, planned, rehearse, unet
 
 ADAMW = partial(registry.optimizer.get("adamw"), lr=1e-3, weight_decay=0.0)
 
@@ -82,6 +83,59 @@ def test_a_rehearsal_leaves_no_trace():
     assert all(torch.equal(v, weights[k]) for k, v in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
     assert all(p.grad is None for p in network.parameters())
+
+
+WIDTHS = (8, 12, 16, 24)
+
+
+def told(monkeypatch, pace, peak=0):
+    monkeypatch.setattr("unnoise.training.plan.WIDTHS", WIDTHS)
+    monkeypatch.setattr(
+        "unnoise.training.plan.rehearse", lambda network, *_: Plan(pace(network.conv_in.out_channels), peak)
+    )
+
+
+def chosen(**given):
+    return planned(TrainConfig(precision="fp32", **given), (1, 8, 8), ENOUGH).backbone
+
+
+def test_the_longer_the_time_the_wider_the_network(monkeypatch):
+    """Each network, at its own pace, sees enough images; the next wider one would not."""
+    told(monkeypatch, lambda width: ENOUGH * (8 / width) ** 2)
+    found = []
+    for seconds in (0.5, 6, 20, 100):
+        seen = {width: seconds * ENOUGH * (8 / width) ** 2 for width in WIDTHS}
+        most = max((w for w in WIDTHS if seen[w] >= ENOUGH * (w / WIDTHS[0]) ** 2), default=WIDTHS[0])
+        assert chosen(budget=f"{seconds}s") == unet(most)
+        found.append(most)
+    assert found == [*WIDTHS]
+
+
+def test_a_network_that_is_slower_than_promised_is_not_taken(monkeypatch):
+    """By the pace of 8 there is time for 12; by its own there is not."""
+    told(monkeypatch, lambda width: ENOUGH * (8 / width) ** 3)
+    assert chosen(budget="5.2s") == unet(8)
+    assert chosen(budget="7.7s") == unet(12)
+
+
+def test_a_network_that_memory_does_not_hold_is_not_taken(monkeypatch):
+    told(monkeypatch, lambda width: 1e9 / width if width < 16 else pytest.fail("tried"), 10**18)
+    assert chosen(budget="1h") == unet(8)
+
+    def pace(width):
+        if width > 12:
+            raise torch.OutOfMemoryError
+        return 1e9
+
+    told(monkeypatch, pace)
+    assert chosen(budget="1h") == unet(12)
+
+
+def test_without_a_budget_the_network_is_the_smallest_or_the_one_named(monkeypatch):
+    """On every machine."""
+    told(monkeypatch, lambda _: 1e9)
+    assert chosen(images="1000M") == chosen(epochs=1000) == unet(8)
+    assert chosen(budget="1h", backbone="unet:widths=32,layers=1,groups=4") == "unet:widths=32,layers=1,groups=4"
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,27 @@ def test_targets_are_what_their_papers_say():
     close(encoded("x0"), x0, 0)
     close(encoded("v"), level.alpha * eps - level.sigma * x0, 1e-15)
     close(encoded("flow"), eps - x0, 1e-15)
+    close(encoded("v:std=0"), -x0, 1e-15)
+    on_a_line = schedule("flow").level(torch.tensor([10, 900]))
+    plain = on_a_line.alpha * eps - on_a_line.sigma * x0
+    close(encode(x0, eps, on_a_line, registry.target.get("v")), plain, 1e-15)
+
+
+@pytest.mark.parametrize("std", [-1.0, math.nan, 1e200])
+def test_a_deviation_that_is_none(std):
+    with pytest.raises(InputError, match="std is 0 to 100"):
+        registry.target.get(f"v:std={std}")(schedule("cosine").level(0))
+
+
+@pytest.mark.parametrize("std", [0.1, 0.5, 1.0])
+def test_v_is_what_edm_leaves_to_its_network(std):
+    """Karras et al. 2022, eq. 7 and table 1, on x_t / alpha = x0 + ratio * eps; but of unit length, and negative."""
+    level, x0, eps = schedule("cosine").level(torch.tensor([3, 400, 990])), images(3, 1, 3, 3), images(3, 1, 3, 3)
+    ratio = level.ratio
+    kept, scale = std**2 / (ratio**2 + std**2), ratio * std / (ratio**2 + std**2).sqrt()
+    wanted = (x0 - kept * (x0 + ratio * eps)) / scale
+    length = ((1 - kept).square() + (kept * ratio).square()).sqrt() / scale
+    close(encode(x0, eps, level, registry.target.get(f"v:std={std}")), -wanted / length, 1e-12)
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -31,6 +31,7 @@ from unnoise.training.held_out import BANDS, HeldOut, few
 from unnoise.training.interrupt import Stop
 from unnoise.training.length import Clock
 from unnoise.training.occasions import Occasions
+from unnoise.training.plan import WIDTHS, unet
 from unnoise.training.preview import Previews, affordable, look, sample
 from unnoise.training.quality import MARKS, Quality
 from unnoise.training.validate import learned_variance, validate
@@ -121,12 +122,23 @@ def test_noise_depends_on_seed_rank_and_position_alone():
     assert [torch.randn(4, generator=stream).tolist() for stream in streams(0, 1, 0)] == draws[0, 1, 0]
 
 
+def test_the_network_is_chosen_where_none_is_named(gray, tmp_path):
+    """And written down; how fast it was tried changes no weight."""
+    given = {"batch": 8, "steps": 2, "precision": "fp32", "images": "16"}
+    runs = [unnoise.train(gray, out=tmp_path / str(i), **given) for i in range(2)]
+    one, two = map(unnoise.load, runs)
+    assert one.card.backbone == unet(WIDTHS[0]) == yaml.safe_load((runs[0] / "config.yaml").read_text())["backbone"]
+    for p, q in zip(one.model.parameters(), two.model.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
 def test_a_loss_that_is_not_finite_changes_nothing(gray, tmp_path):
     config = train_config(None, {"data": str(gray), "images": "100", **TINY})
     dataset, held = split(open_data(str(gray)))
     card = loop.card_of(config, dataset, held)
     (tmp_path / "run").mkdir()
-    run = loop.Training(config, (dataset, held), (loop.build(card), card), tmp_path / "run")
+    ready = loop.planned(config, dataset.shape, len(dataset))
+    run = loop.Training(config, (dataset, held), (loop.build(card), card), ready, tmp_path / "run")
     batch = noised(dataset, np.arange(8), Uniform(run.model.schedule), streams(0, 0, 0), config)
     run.clock.seen = 8
     assert run.step(batch) is not None

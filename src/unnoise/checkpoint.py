@@ -168,12 +168,19 @@ def new_folder(wanted: str | None, parent: Path, stem: str) -> Path:
     """Create `wanted`, or the first free parent/stem-N; never an existing one that holds something."""
     if wanted is None:
         return next(path for i in count(1) if (path := claim(parent / f"{stem}-{i}")))
+    if (folder := vacant(wanted)).exists():
+        folder.rmdir()
+    if not claim(folder):
+        raise InputError(f"--out {folder} was made by another program just now; name a new folder")
+    return folder
+
+
+def vacant(wanted: str) -> Path:
+    """The folder to make: it is not there, or empty."""
     folder = Path(wanted).expanduser()
-    if folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()  # an empty one may be had again
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; name a new folder")
-    if not claim(folder):
+    if folder.exists() and any(folder.iterdir()):
         raise InputError(f"--out {folder} already holds files, which are never overwritten; name a new folder")
     return folder
 

@@ -15,7 +15,7 @@ class Sampling:
 
     sampler: str = "dpmpp_2m_sde"
     steps: int = 20
-    spacing: str = "karras"
+    spacing: str = "log_snr"
     clip: bool = True
     guidance: float = 1.0
     guidance_interval: str = "0-inf"
@@ -41,8 +41,8 @@ class TrainConfig:
     classes: bool = option(False, "sub-folders or a label column become classes")
     label_dropout: float = option(0.1, "share of the images that are shown without their class, for guidance")
     flip: bool = option(False, "mirror images at random")
-    backbone: str = option(
-        "unet:widths=32-64-128,layers=1,patch=2,groups=8,head=32", "network, as NAME:OPTION=VALUE,..."
+    backbone: str | None = option(
+        None, "network, as NAME:OPTION=VALUE,... (default: a U-Net, as wide as the budget can teach)"
     )
     schedule: str = option("cosine", "noise schedule")
     target: str = option("x0", "what the network outputs")
@@ -59,7 +59,7 @@ class TrainConfig:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "auto: bf16 or fp16 where the device gains")
     sampler: str = option("dpmpp_2m_sde", "sampler of the last grid, and default of `unnoise sample`")
     steps: int = option(20, "its steps")
-    spacing: str = option("karras", "which noise levels it visits")
+    spacing: str = option("log_snr", "which noise levels it visits")
     clip: bool = option(True, "keep predicted images in range while sampling")
     seed: int = option(0, "seed of weights, order and noise")
 

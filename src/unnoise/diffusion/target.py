@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 import torch
 from jaxtyping import Float64
-from torch import Tensor
+from torch import Tensor, hypot
 
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.schedule import Schedule
@@ -17,6 +17,7 @@ Coefficients: TypeAlias = tuple[Float64[Tensor, "*b1"], Float64[Tensor, "*b1"]]
 Target: TypeAlias = Callable[[Level], Coefficients]  # (a, b)
 
 SINGULAR = 1e-6  # a determinant as small as float32 is precise
+MOST = 100  # deviation of images
 
 
 @target
@@ -32,9 +33,16 @@ def x0(level: Level) -> Coefficients:
 
 
 @target
-def v(level: Level) -> Coefficients:
-    """Salimans & Ho 2022 (arXiv:2202.00512), appendix D: alpha * eps - sigma * x0."""
-    return -level.sigma, level.alpha
+def v(level: Level, *, std: float = 1.0) -> Coefficients:
+    """Salimans & Ho 2022 (arXiv:2202.00512), appendix D: alpha * eps - sigma * x0.
+
+    With another std: what is left to say of x0 where of x_t / alpha the share is kept that Karras et al. 2022
+    (arXiv:2206.00364), eq. 7, keep of images of this deviation; as long as v itself. At 0 that is -x0.
+    """
+    if not 0 <= std <= MOST:
+        raise InputError(f"target v: std is 0 to {MOST}, got {std:g}")
+    scale = level.norm / hypot(level.sigma, std**2 * level.alpha)
+    return -scale * level.sigma, scale * std**2 * level.alpha
 
 
 @target

@@ -4,7 +4,6 @@ import math
 import signal
 from dataclasses import asdict, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 import yaml
 
 from unnoise import registry
-from unnoise.checkpoint import WEIGHTS, Card, build, new_folder, replacing, save, save_tensors
+from unnoise.checkpoint import WEIGHTS, Card, build, new_folder, replacing, save, save_tensors, vacant
 from unnoise.config import Sampling, TrainConfig
 from unnoise.data.cache import Dataset, open_data
 from unnoise.data.split import split
@@ -22,7 +21,6 @@ from unnoise.diffusion.objective import Noised, Objective
 from unnoise.diffusion.times import Times
 from unnoise.errors import InputError
 from unnoise.training.batches import noised, order, streams
-from unnoise.training.device import make_accelerator
 from unnoise.training.ema import EMA
 from unnoise.training.held_out import SHARE, HeldOut, few
 from unnoise.training.init import load_into
@@ -30,7 +28,8 @@ from unnoise.training.interrupt import Interrupted, Stop, stop_signals
 from unnoise.training.length import Clock
 from unnoise.training.log import Log, Progress, duration, peak_memory
 from unnoise.training.occasions import Occasions
-from unnoise.training.plan import rehearse
+from unnoise.training.optimizers import as_configured
+from unnoise.training.plan import Planned, planned
 from unnoise.training.preview import Previews, affordable, sample, saturation, save_grid
 from unnoise.training.quality import Quality
 from unnoise.training.validate import learned_variance, validate
@@ -53,6 +52,8 @@ def train(config: TrainConfig) -> Path:
 
 def run_all(config: TrainConfig, progress: Progress) -> Path:
     """Data, network, folder, loop, files, farewell."""
+    if config.out is not None:
+        vacant(config.out)
     everything = open_data(
         config.data,
         size=config.size,
@@ -62,11 +63,15 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
         progress=progress.reading,
     )
     dataset, held = split(everything, config.held_out)
+    if config.classes and not dataset.classes:
+        raise InputError(f"--classes: {config.data} has none; put the images of each class in a sub-folder of its own")
+    ready = planned(config, dataset.shape, len(dataset))
+    config = replace(config, backbone=ready.backbone)
     torch.manual_seed(config.seed)
     card = card_of(config, dataset, held)
     model = build(card)  # all that can be refused is refused before there is a folder
     kept = load_into(model.backbone, config.init) if config.init else None
-    run = Training(config, (dataset, held), (model, card), new_folder(config.out, Path("runs"), dataset.name))
+    run = Training(config, (dataset, held), (model, card), ready, new_folder(config.out, Path("runs"), dataset.name))
     introduce(run, progress)
     if kept:
         progress.say(f"start     {config.init}: {kept}")
@@ -93,7 +98,12 @@ class Training:
     """What a run is made of."""
 
     def __init__(
-        self, config: TrainConfig, data: tuple[Dataset, Dataset], new: tuple[Diffusion, Card], folder: Path
+        self,
+        config: TrainConfig,
+        data: tuple[Dataset, Dataset],
+        new: tuple[Diffusion, Card],
+        ready: Planned,
+        folder: Path,
     ) -> None:
         self.config, self.folder, (self.dataset, held) = config, folder, data
         self.model, self.card = new
@@ -101,15 +111,13 @@ class Training:
         with replacing(folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
         network = self.model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.accelerator = make_accelerator(config, network, self.card.shape)
+        self.accelerator, self.plan = ready.accelerator, ready.plan
         network.to(self.accelerator.device)
         self.ema = EMA(network, config.ema_halflife)
         self.averaged = Diffusion(
             self.ema.network, self.model.schedule, self.model.target, self.card.shape, self.card.classes
         )
-        optimizer = partial(registry.optimizer.get(config.optimizer), lr=config.lr, weight_decay=config.weight_decay)
-        self.plan = rehearse(network, optimizer, self.card.shape, config.batch, self.accelerator.autocast)
-        self.model.backbone, self.optimizer = self.accelerator.prepare(network, optimizer(network))
+        self.model.backbone, self.optimizer = self.accelerator.prepare(network, as_configured(config)(network))
         self.objective: Objective = registry.objective.get(config.objective)
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
         self.log = Log(folder / "metrics.jsonl")
@@ -230,8 +238,7 @@ def loop(run: Training, progress: Progress, stop: Stop) -> None:
 
 def card_of(config: TrainConfig, dataset: Dataset, held: Dataset) -> Card:
     """What the model file will say of itself."""
-    if config.classes and not dataset.classes:
-        raise InputError(f"--classes: {config.data} has none; put the images of each class in a sub-folder of its own")
+    assert config.backbone  # planned
     return Card(
         backbone=config.backbone,
         schedule=config.schedule,
@@ -263,7 +270,7 @@ def introduce(run: Training, progress: Progress) -> None:
         + (f", {len(run.card.classes)} classes" if run.card.classes else "")
         + (f"; {held:,} more are held out to measure on" if (held := run.card.data["held_out"]) else "")
     )
-    progress.say(f"network   {config.backbone}, {size:.1f} M parameters, {precision} on {run.accelerator.device}")
+    progress.say(f"network   {run.card.backbone}, {size:.1f} M parameters, {precision} on {run.accelerator.device}")
     if config.precision == "fp16" and precision == "fp32":
         progress.say("          fp16 needs CUDA; training in fp32")
     progress.say(f"plan      {run.plan.told(run.clock, len(run.dataset), datetime.now())}")  # noqa: DTZ005  # theirs

@@ -1,6 +1,7 @@
 """Optimizers: (network, lr, weight_decay) -> torch.optim.Optimizer."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -8,10 +9,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from unnoise import registry
+from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.registry import optimizer
 
 Matrices = Float[Tensor, "k m n"]
+TOGETHER = 5  # polynomials that are multiplied: rounding makes eigenvalues of 0 negative, which grow 12-fold in each
+
+
+def as_configured(config: TrainConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
+    return partial(registry.optimizer.get(config.optimizer), lr=config.lr, weight_decay=config.weight_decay)
 
 
 @optimizer
@@ -117,16 +125,27 @@ def orthogonalised(x: Matrices, iterations: int) -> Matrices:
     """The nearest matrix with orthonormal rows or columns, about, by an odd polynomial of the singular values.
 
     Jordan et al. 2024: five iterations of 3.4445 s - 4.775 s^3 + 2.0315 s^5 take all of them near 1, if not to it. Each
-    is a polynomial of x x^T times x, and these commute: they are multiplied first, being smaller than x.
+    is a polynomial of x x^T times x, and these commute: they are multiplied first, being smaller than most x.
     """
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    factor = total = None
-    for _ in range(iterations):
-        gram = x @ x.mT if factor is None else factor @ gram @ factor
-        factor = torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315)
-        factor.diagonal(dim1=1, dim2=2).add_(3.4445)
-        total = factor if total is None else factor @ total
-    x = total @ x
+    for begun in range(0, iterations, TOGETHER):
+        x = product(x @ x.mT, min(TOGETHER, iterations - begun)) @ x
     return x.mT if tall else x
+
+
+def product(gram: Matrices, count: int) -> Matrices:
+    """Of so many polynomials, each of the Gram matrix that the ones before it leave."""
+    total = factor = polynomial(gram)
+    for _ in range(count - 1):
+        gram = factor @ gram @ factor
+        factor = polynomial(gram)
+        total = factor @ total
+    return total
+
+
+def polynomial(gram: Matrices) -> Matrices:
+    result = torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315)
+    result.diagonal(dim1=1, dim2=2).add_(3.4445)
+    return result

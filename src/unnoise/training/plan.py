@@ -1,22 +1,31 @@
-"""What the machine can do in the time: a few steps on a copy of the network tell the pace and the memory."""
+"""What the machine can do in the time: a few steps tell the pace and the memory, and so which network to train."""
 
 import copy
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import psutil
 import torch
+from accelerate import Accelerator
 from torch import nn
 
-from unnoise.training.device import affordable
+from unnoise import registry
+from unnoise.config import TrainConfig
+from unnoise.training.device import affordable, make_accelerator
 from unnoise.training.length import Clock
 from unnoise.training.log import duration, peak_memory
+from unnoise.training.optimizers import as_configured
 
 SECONDS = 4.0  # for the steps at the full batch; where they take longer, they are told from the small ones
 OVERHEAD = 0.08  # share of the time that is no step: previews, measuring, noising
 ROOM = 60 * 2**20  # bytes that measuring takes beside a step
+
+WIDTHS = (32, 48, 64, 96, 128, 192, 256)  # channels of the U-Nets there are to choose from
+ENOUGH = 60_000  # images that teach the smallest; the others need them by the square of their width, as weights grow
 
 
 class Plan(NamedTuple):
@@ -64,14 +73,65 @@ def rehearse(
         seconds(1)  # the first is slower
         small = min(batch, affordable(seconds(1)))
         half = -(-small // 2)
-        seconds(half)
-        before = peak_memory()
-        step, peak = seconds(small) * batch / small, peak_memory()
-        if 3 * step <= SECONDS:
+        part, before = seconds(half), peak_memory()
+        step, peak = seconds(small), peak_memory()
+        known = peak > earlier  # else an earlier training took more
+        if 3 * step * batch / small <= SECONDS:
             step, peak = min(seconds(batch) for _ in range(3)), peak_memory()
-        elif small > half:
+            known = peak > earlier
+        elif small > half:  # on a line: the optimizer takes the same at every size
+            step += max(step - part, 0.0) / (small - half) * (batch - small)
             peak += round((peak - before) / (small - half) * (batch - small))
-        known = peak > earlier and (batch == 1 or small > half)  # else an earlier training took more, or no slope is
+            known = before > earlier
+        else:
+            step, known = step * batch / small, known and batch == 1
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
     return Plan((1 - OVERHEAD) * batch / step, peak + ROOM if known else 0)
+
+
+class Planned(NamedTuple):
+    backbone: str
+    accelerator: Accelerator
+    plan: Plan
+
+
+def planned(config: TrainConfig, shape: tuple[int, int, int], count: int) -> Planned:
+    """With the network of `config`, or the widest U-Net that sees enough of `count` pictures in the budget.
+
+    From the smallest on; without a budget it is the smallest, on every machine.
+    """
+    seconds, least = Clock.of(config, count).seconds, unet(WIDTHS[0])
+    found = rehearsed(config, config.backbone or least, shape)
+    if config.backbone or seconds is None:
+        return found
+    for width, wider in pairwise(WIDTHS):
+        dearer = (wider / width) ** 2
+        if seconds * found.plan.images_per_second / dearer < need(wider):
+            break
+        if found.plan.peak_bytes * dearer > psutil.virtual_memory().available:
+            break
+        try:
+            tried = rehearsed(config, unet(wider), shape)
+        except torch.OutOfMemoryError:
+            break
+        if seconds * tried.plan.images_per_second < need(wider):
+            break
+        found = tried
+    return found
+
+
+def rehearsed(config: TrainConfig, backbone: str, shape: tuple[int, int, int]) -> Planned:
+    network = registry.backbone.get(backbone)(shape[0])
+    accelerator = make_accelerator(config, network, shape)
+    network.to(accelerator.device, memory_format=torch.channels_last)
+    plan = rehearse(network, as_configured(config), shape, config.batch, accelerator.autocast)
+    return Planned(backbone, accelerator, plan)
+
+
+def need(width: int) -> float:
+    return ENOUGH * (width / WIDTHS[0]) ** 2
+
+
+def unet(width: int) -> str:
+    return f"unet:widths={width}-{2 * width}-{4 * width},layers=1,patch=2,groups=8,head=32"

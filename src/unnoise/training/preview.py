@@ -17,7 +17,7 @@ from unnoise.training.length import Clock
 from unnoise.training.occasions import Occasions
 from unnoise.types import Images
 
-FEW = Sampling(steps=10)
+FEW = Sampling(steps=10, spacing="karras")
 SHARE = 0.05  # of the time
 
 

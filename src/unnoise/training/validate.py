@@ -16,6 +16,7 @@ from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError, unknown
 from unnoise.samplers.run import check
 from unnoise.training.length import Clock
+from unnoise.training.optimizers import as_configured
 from unnoise.types import Images, Labels, Output, PerImage
 
 AT_LEAST = {
@@ -42,9 +43,11 @@ def validate(config: TrainConfig) -> None:
         if not getattr(config, name) >= least:
             raise InputError(f"--{name.replace('_', '-')} takes {least} or more, got {getattr(config, name)}")
     Clock.of(config, count=1)
-    for kind in (registry.backbone, registry.target, registry.objective, registry.sampler, registry.spacing):
+    for kind in (registry.target, registry.objective, registry.sampler, registry.spacing):
         kind.get(getattr(config, kind.kind))
-    registry.optimizer.get(config.optimizer)(nn.Linear(1, 1), config.lr, config.weight_decay)
+    if config.backbone is not None:
+        registry.backbone.get(config.backbone)
+    as_configured(config)(nn.Linear(1, 1))
     schedule = registry.schedule.get(config.schedule)()
     registry.times.get(config.times)(schedule)
     target.check(registry.target.get(config.target), schedule)
