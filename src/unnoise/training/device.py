@@ -56,9 +56,10 @@ def gains(network: nn.Module, shape: tuple[int, int, int]) -> bool:
         return time.monotonic() - begun
 
     with torch.random.fork_rng():
+        seconds(1, False)  # the first of a size is slower
         size = affordable(seconds(1, False))
         for bf16 in (True, False):
-            seconds(size, bf16)  # the first is slower
+            seconds(size, bf16)
         spent = {bf16: min(seconds(size, bf16) for _ in range(3)) for bf16 in (True, False)}
     return spent[True] < 0.9 * spent[False]
 

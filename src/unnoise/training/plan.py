@@ -57,34 +57,38 @@ def rehearse(
         trial = copy.deepcopy(network)
         steps = optimizer(trial)
 
-        def seconds(size: int) -> float:
+        def seconds(size: int) -> tuple[float, float]:
+            """Of the network and of the optimizer, which takes the same at every size."""
             x, t = torch.zeros(size, *shape, device=device), torch.zeros(size, device=device)
             begun = time.monotonic()
             with autocast():
                 loss = trial(x, t).float().square().mean()
             loss.backward()
+            between = finished()
             steps.step()
             steps.zero_grad()
-            if torch.accelerator.is_available():
-                torch.accelerator.synchronize()
-            return time.monotonic() - begun
+            return between - begun, finished() - between
+
+        def settled(size: int) -> tuple[float, float]:
+            seconds(size)  # the first of a size is much slower: kernels are made for it
+            return seconds(size)
 
         earlier = peak_memory()
-        seconds(1)  # the first is slower
-        small = min(batch, affordable(seconds(1)))
+        small = min(batch, affordable(settled(1)[0]))
         half = -(-small // 2)
-        part, before = seconds(half), peak_memory()
-        step, peak = seconds(small), peak_memory()
+        settled(half)
+        before = peak_memory()
+        part, rest = settled(small)
+        step, peak = part * batch / small + rest, peak_memory()
         known = peak > earlier  # else an earlier training took more
-        if 3 * step * batch / small <= SECONDS:
-            step, peak = min(seconds(batch) for _ in range(3)), peak_memory()
+        if 3 * step <= SECONDS:
+            step, peak = min(sum(seconds(batch)) for _ in range(3)), peak_memory()
             known = peak > earlier
-        elif small > half:  # on a line: the optimizer takes the same at every size
-            step += max(step - part, 0.0) / (small - half) * (batch - small)
+        elif small > half:
             peak += round((peak - before) / (small - half) * (batch - small))
             known = before > earlier
         else:
-            step, known = step * batch / small, known and batch == 1
+            known = known and batch == 1  # no slope is
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
     return Plan((1 - OVERHEAD) * batch / step, peak + ROOM if known else 0)
@@ -119,6 +123,13 @@ def planned(config: TrainConfig, shape: tuple[int, int, int], count: int) -> Pla
             break
         found = tried
     return found
+
+
+def finished() -> float:
+    """The time when all that was asked for is done."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.monotonic()
 
 
 def rehearsed(config: TrainConfig, backbone: str, shape: tuple[int, int, int]) -> Planned:
