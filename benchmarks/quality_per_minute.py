@@ -37,7 +37,7 @@ from unnoise.pictures import grid
 SIZE = 32
 FEWEST, MOST, BATCH = 25, 1_000, 25  # pictures that are scored, and drawn at a time
 MANY = 500  # of which FID says something
-SECONDS = 300.0  # for drawing them, unless there are fewer than FEWEST
+SHARE = 0.25  # of the time of training, for drawing them, unless there are fewer than FEWEST
 PACKAGES = ("unnoise", "diffusers", "denoising-diffusion-pytorch", "smalldiffusion")
 
 
@@ -56,10 +56,10 @@ def to_pixels(images: Pictures) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def drawn(draw: Draw, batch: int = BATCH) -> tuple[Pictures, float]:
+def drawn(draw: Draw, seconds: float, batch: int = BATCH) -> tuple[Pictures, float]:
     """As many as there is time for, and the seconds of one; the training's random stream goes on where it was."""
     parts, spent, stream = list[Pictures](), 0.0, torch.get_rng_state()
-    while (n := batch * len(parts)) < FEWEST or (n < MOST and spent + spent / len(parts) < SECONDS):
+    while (n := batch * len(parts)) < FEWEST or (n < MOST and spent + spent / len(parts) < seconds):
         begun = time.monotonic()
         parts.append(draw(batch, len(parts)))
         spent += time.monotonic() - begun
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
         peak = peak_bytes()
         real = real or gathered(to_pixels(held_out), extractor)
         for i, (sampler, draw) in reversed(list(enumerate(trained.draws.items()))):  # the first is written last
-            made, each = drawn(draw)
+            made, each = drawn(draw, 60 * SHARE * trained.minutes)
             s, n = gathered(to_pixels(made), extractor), len(made)
             scores = {"kid": metrics.kid(s.kept, real.kept), "fid": metrics.fid(s, real)}
             floors = {"kid": metrics.kid_floor(real, n), "fid": metrics.fid_floor(real, n)}

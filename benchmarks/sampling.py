@@ -32,7 +32,7 @@ from unnoise.evaluate.record import write_json
 from unnoise.evaluate.sets import gathered
 from unnoise.pictures import grid
 
-BATCH = 64
+BATCH, SECONDS = 64, 600.0  # pictures drawn at a time, and for all of a sampler
 
 
 def of_notebook(run: unnoise.Run) -> dict[str, Draw]:
@@ -132,7 +132,7 @@ def main(arguments: argparse.Namespace) -> None:
         if any(row["sampler"] == name for row in rows):
             continue
         draw(1, 0)  # the first is slower
-        made, each = drawn(draw, BATCH)
+        made, each = drawn(draw, SECONDS, BATCH)
         found = gathered(to_pixels(made), extractor)
         scores = {"kid": metrics.kid(found.kept, real.kept)._asdict(), "fid": metrics.fid(found, real)._asdict()}
         rows.append({"sampler": name, "drawn": len(made), "seconds_per_picture": each} | scores)
