@@ -25,7 +25,7 @@ OVERHEAD = 0.08  # share of the time that is no step: previews, measuring, noisi
 ROOM = 60 * 2**20  # bytes that measuring takes beside a step
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256)  # channels of the U-Nets there are to choose from
-ENOUGH = 60_000  # images that teach the smallest; the others need them by the square of their width, as weights grow
+ENOUGH = 45_000  # images that teach the smallest; the others need them by the square of their width, as weights grow
 
 
 class Plan(NamedTuple):
