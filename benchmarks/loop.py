@@ -1,4 +1,4 @@
-"""What of a training step is not the network: data, noise, loss, averages, logging.
+"""What of a training step is not the network or the optimizer.
 
     python benchmarks/loop.py DATA [--images 12800] [--backbone SPEC]
 

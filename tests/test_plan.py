@@ -11,7 +11,7 @@ from torch import nn
 
 from unnoise import registry
 from unnoise.config import TrainConfig
-from unnoise.training.device import gains
+from unnoise.training.device import gains, make_accelerator
 from unnoise.training.length import Clock
 from unnoise.training.plan import ENOUGH, OVERHEAD, ROOM, Plan, planned, rehearse, unet
 
@@ -116,6 +116,18 @@ def test_a_network_that_is_slower_than_promised_is_not_taken(monkeypatch):
     told(monkeypatch, lambda width: ENOUGH * (8 / width) ** 3)
     assert chosen(budget="5.2s") == unet(8)
     assert chosen(budget="7.7s") == unet(12)
+
+
+def test_the_precision_is_that_of_the_network_that_is_taken(monkeypatch):
+    """Not of the last one tried, which was too slow: accelerators of one process share theirs."""
+    told(monkeypatch, lambda width: ENOUGH * (8 / width) ** 3)
+    monkeypatch.setattr(
+        "unnoise.training.plan.precision_for",
+        lambda network, *_: "fp32" if network.conv_in.out_channels == 8 else "bf16",
+    )
+    ready = planned(TrainConfig(budget="5.2s"), (1, 8, 8), ENOUGH)
+    assert (ready.backbone, ready.precision) == (unet(8), "fp32")
+    assert make_accelerator(ready.precision).mixed_precision == "no"
 
 
 def test_a_network_that_memory_does_not_hold_is_not_taken(monkeypatch):

@@ -100,9 +100,15 @@ def timed(work: Callable[[], object]) -> float:
         for _ in range(2):
             begun = time.monotonic()
             work()
-            if torch.accelerator.is_available():
-                torch.accelerator.synchronize()
-    return time.monotonic() - begun
+            spent = finished() - begun
+    return spent
+
+
+def finished() -> float:
+    """The time when the device has done all that it was asked for."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.monotonic()
 
 
 def seeing(extractor: Extractor) -> float:

@@ -13,9 +13,13 @@ from unnoise.config import TrainConfig
 TRIED, TRY = 16, 0.5  # images in a step that is tried, and seconds it may take
 
 
-def make_accelerator(config: TrainConfig, network: nn.Module, shape: tuple[int, int, int]) -> Accelerator:
-    precision = choose(config.precision, lambda: gains(network, shape))
-    AcceleratorState._reset_state()  # else a second run in the same process could not choose another precision
+def precision_for(network: nn.Module, config: TrainConfig, shape: tuple[int, int, int]) -> str:
+    return choose(config.precision, lambda: gains(network, shape))
+
+
+def make_accelerator(precision: str) -> Accelerator:
+    """One at a time: all of a process share the precision of the last."""
+    AcceleratorState._reset_state()  # else it could not choose another one
     return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
 
 

@@ -21,6 +21,7 @@ from unnoise.diffusion.objective import Noised, Objective
 from unnoise.diffusion.times import Times
 from unnoise.errors import InputError
 from unnoise.training.batches import noised, order, streams
+from unnoise.training.device import make_accelerator
 from unnoise.training.ema import EMA
 from unnoise.training.held_out import SHARE, HeldOut, few
 from unnoise.training.init import load_into
@@ -111,7 +112,7 @@ class Training:
         with replacing(folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(config), sort_keys=False), encoding="utf-8")
         network = self.model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.accelerator, self.plan = ready.accelerator, ready.plan
+        self.accelerator, self.plan = make_accelerator(ready.precision), ready.plan
         network.to(self.accelerator.device)
         self.ema = EMA(network, config.ema_halflife)
         self.averaged = Diffusion(

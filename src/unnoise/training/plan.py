@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import psutil
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from unnoise import registry
 from unnoise.config import TrainConfig
-from unnoise.training.device import affordable, make_accelerator
+from unnoise.evaluate.sets import finished
+from unnoise.training.device import affordable, make_accelerator, precision_for
 from unnoise.training.length import Clock
 from unnoise.training.log import duration, peak_memory
 from unnoise.training.optimizers import as_configured
@@ -80,15 +80,14 @@ def rehearse(
         before = peak_memory()
         part, rest = settled(small)
         step, peak = part * batch / small + rest, peak_memory()
-        known = peak > earlier  # else an earlier training took more
         if 3 * step <= SECONDS:
             step, peak = min(sum(seconds(batch)) for _ in range(3)), peak_memory()
-            known = peak > earlier
+            known = peak > earlier  # else an earlier training took more
         elif small > half:
             peak += round((peak - before) / (small - half) * (batch - small))
             known = before > earlier
         else:
-            known = known and batch == 1  # no slope is
+            known = batch == 1 and peak > earlier  # of one size no slope is
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
     return Plan((1 - OVERHEAD) * batch / step, peak + ROOM if known else 0)
@@ -96,7 +95,7 @@ def rehearse(
 
 class Planned(NamedTuple):
     backbone: str
-    accelerator: Accelerator
+    precision: str
     plan: Plan
 
 
@@ -105,8 +104,8 @@ def planned(config: TrainConfig, shape: tuple[int, int, int], count: int) -> Pla
 
     From the smallest on; without a budget it is the smallest, on every machine.
     """
-    seconds, least = Clock.of(config, count).seconds, unet(WIDTHS[0])
-    found = rehearsed(config, config.backbone or least, shape)
+    seconds = Clock.of(config, count).seconds
+    found = rehearsed(config, config.backbone or unet(WIDTHS[0]), shape)
     if config.backbone or seconds is None:
         return found
     for width, wider in pairwise(WIDTHS):
@@ -125,19 +124,12 @@ def planned(config: TrainConfig, shape: tuple[int, int, int], count: int) -> Pla
     return found
 
 
-def finished() -> float:
-    """The time when all that was asked for is done."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-    return time.monotonic()
-
-
 def rehearsed(config: TrainConfig, backbone: str, shape: tuple[int, int, int]) -> Planned:
     network = registry.backbone.get(backbone)(shape[0])
-    accelerator = make_accelerator(config, network, shape)
+    accelerator = make_accelerator(precision := precision_for(network, config, shape))
     network.to(accelerator.device, memory_format=torch.channels_last)
     plan = rehearse(network, as_configured(config), shape, config.batch, accelerator.autocast)
-    return Planned(backbone, accelerator, plan)
+    return Planned(backbone, precision, plan)
 
 
 def need(width: int) -> float:
