@@ -58,8 +58,9 @@ def trained(tmp_path_factory) -> Path:
 
 
 def test_a_run_folder_holds_what_is_promised(trained):
-    names = {path.name for path in trained.iterdir()}
-    assert names == {"config.yaml", "model.safetensors", "state.safetensors", "metrics.jsonl", "loss.png", "samples"}
+    names = {path.name for path in trained.iterdir() if not path.name.startswith(".")}
+    states = {"state.safetensors", "state-before.safetensors"}
+    assert names == {"config.yaml", "model.safetensors", "metrics.jsonl", "loss.png", "samples"} | states
     assert (trained / "samples" / "final.png").is_file()
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["images"] == 48
@@ -245,7 +246,7 @@ def test_a_signal_saves_and_leaves_cleanly(tmp_path, number):
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(trained, tmp_path):
-    """Files may not grow past 60 kB: the model file does not fit."""
+    """Files may not grow past 60 kB: the state does not fit."""
     pytest.importorskip("resource", reason="no file size limits on this system")
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
@@ -257,5 +258,5 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(trained, tmp_path):
     assert done.returncode in (1, 2)
     assert done.stderr.startswith("unnoise: ")
     assert len(done.stderr.strip().splitlines()) == 1
-    assert "model.safetensors" in done.stderr
-    assert {path.name for path in out.iterdir()} == {"config.yaml", "metrics.jsonl", "samples"}
+    assert "state.safetensors" in done.stderr
+    assert {path.name for path in out.iterdir()} == {".lock", "samples"}

@@ -1,5 +1,6 @@
 """One self-describing file, `model.safetensors`, and the run folder around it. Data only: no pickle is ever read."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -58,28 +59,81 @@ def build(card: Card) -> Diffusion:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Write to the temporary path given; it takes the place of `path` only once it is whole and on the disk."""
+def replacing(path: Path, before: Path | None = None) -> Iterator[Path]:
+    """Write to the temporary path given; it takes the place of `path` only once it is whole and on the disk.
+
+    What was at `path` is lost, or kept as `before`.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        if before and path.exists():
+            path.replace(before)
         temporary.replace(path)
+        flush_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Safetensors with one JSON text of metadata."""
-    flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
+def flush_folder(folder: Path) -> None:
+    """So that a new name outlives a power cut, where folders can be flushed."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            save_file(flat, temporary, {"unnoise": json.dumps(about)})
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], before: Path | None = None
+) -> None:
+    """Safetensors with one JSON text of metadata and a checksum of everything; read again before it counts."""
+    flat, text = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, json.dumps(about)
+    with replacing(path, before) as temporary:
+        try:
+            save_file(flat, temporary, {"unnoise": text, "sha256": checksum(text, flat)})
         except SafetensorError as error:
             raise InputError(
                 f"cannot write {path} ({error}); is the disk full? What was saved before is whole"
             ) from error
+        read_tensors(temporary)
+
+
+def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the description, and of the name, type, shape and bytes of every tensor."""
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
+    """The description and the tensors of a file of `save_tensors`; refuses what is damaged, or no such file."""
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            if "unnoise" not in about:
+                raise InputError(
+                    f"{path} holds weights but not what network they belong to; unnoise opens its own {WEIGHTS}"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        if isinstance(error, SafetensorError) and is_pickle(path):
+            raise InputError(
+                f"{path} is a Python pickle (a .pt or .ckpt file), which can run code when opened; unnoise reads only "
+                f"safetensors: give a run folder or its {WEIGHTS}"
+            ) from error
+        raise InputError(
+            f"{path} is not a whole safetensors file ({error}); give a run folder or its {WEIGHTS}"
+        ) from error
+    if about.get("sha256", wanted := checksum(about["unnoise"], tensors)) != wanted:
+        raise InputError(f"{path} is damaged: its checksum is another one than when it was written")
+    return about["unnoise"], tensors
 
 
 def save(path: Path, weights: Mapping[str, Tensor], card: Card) -> None:
@@ -124,23 +178,8 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
     if path.name == pipeline.INDEX:
         about, weights = pipeline.read(path.parent)
         return Card(**about), weights
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("unnoise")
-            if text is None:
-                raise InputError(
-                    f"{path} holds weights but not what network they belong to; unnoise opens its own {WEIGHTS}"
-                )
-            return parse_card(text, path), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        if isinstance(error, SafetensorError) and is_pickle(path):
-            raise InputError(
-                f"{path} is a Python pickle (a .pt or .ckpt file), which can run code when opened; unnoise reads only "
-                f"safetensors: give a run folder or its {WEIGHTS}"
-            ) from error
-        raise InputError(
-            f"{path} is not a whole safetensors file ({error}); give a run folder or its {WEIGHTS}"
-        ) from error
+    text, weights = read_tensors(path)
+    return parse_card(text, path), weights
 
 
 def is_pickle(path: Path) -> bool:

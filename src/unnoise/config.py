@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+LENGTHS = ("budget", "images", "epochs")  # of a training: one of them
+
 
 def option(default: Any, text: str) -> Any:
     """A field with the help text of its flag."""
@@ -26,7 +28,7 @@ class TrainConfig:
     """`unnoise train`."""
 
     data: str = option("faces", "folder, zip, tar, npy, npz, IDX or parquet of images, or the name of a built-in set")
-    out: str | None = option(None, "run folder to create (default: runs/NAME-N)")
+    out: str | None = option(None, "run folder: a new one, or one to go on with (default: runs/NAME-N)")
     init: str | None = option(None, "start from the weights (and network) of a run, or of a diffusers pipeline folder")
     budget: str | None = option(None, "wall time of the training, e.g. 90s, 10m, 2h (default 10m)")
     images: str | None = option(None, "length in images seen, e.g. 50000 or 2M, instead of a budget")
@@ -62,6 +64,7 @@ class TrainConfig:
     spacing: str = option("log_snr", "which noise levels it visits")
     clip: bool = option(True, "keep predicted images in range while sampling")
     seed: int = option(0, "seed of weights, order and noise")
+    fresh: bool = option(False, "start over, also where the same command was stopped before; nothing is overwritten")
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,8 @@ from typing import Any, get_args, get_type_hints
 import yaml
 
 from unnoise import checkpoint
-from unnoise.config import TrainConfig
+from unnoise.config import LENGTHS, TrainConfig
 from unnoise.errors import InputError, unknown
-
-LENGTHS = ("budget", "images", "epochs")
 
 
 def names() -> list[str]:
@@ -48,7 +46,8 @@ def read(recipe: str) -> dict[str, Any]:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"{where} holds no settings; a recipe is lines of 'name: value'")
-    values.pop("out", None)  # a run's own folder is not part of its recipe
+    for name in ("out", "fresh"):  # a run's own folder is not part of its recipe
+        values.pop(name, None)
     return checked(values, where)
 
 

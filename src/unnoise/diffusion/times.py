@@ -16,7 +16,12 @@ Time = Float64[Tensor, " b"]
 
 
 class Times:
-    """A way to draw training times of a schedule. Subclasses say how; some weigh, some learn from the losses."""
+    """A way to draw training times of a schedule. Subclasses say how; some weigh, some learn from the losses.
+
+    What they learn is in attributes named by `remembered`: numbers, lists, dicts or tensors, kept when a run is saved.
+    """
+
+    remembered: tuple[str, ...] = ()
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
@@ -70,6 +75,8 @@ class Importance(Times):
 
     Uniform until every level has `history` losses; the weight 1 / (T p) keeps the expected loss that of uniform times.
     """
+
+    remembered = ("losses", "count")
 
     def __init__(self, schedule: Schedule, *, history: int = 10, uniform: float = 0.001) -> None:
         super().__init__(schedule)

@@ -3,16 +3,16 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from unnoise import pipeline, registry
-from unnoise.checkpoint import WEIGHTS, Run, save_tensors
+from unnoise.checkpoint import WEIGHTS, Run, read_tensors, save_tensors
 from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import Dataset, default_cache, open_data
 from unnoise.data.split import split
@@ -145,7 +145,8 @@ def statistics(pictures: Pictures, extractor: Extractor, doing: str, report: Rep
     """What is kept of the set; of data it is computed once, and lies in the cache from then on."""
     place = kept_at(pictures, extractor)
     if place and place.exists():
-        return Statistics(**load_file(place))
+        with suppress(InputError):  # damaged: computed again
+            return Statistics(**read_tensors(place)[1])
     result = Statistics.empty(extractor.features, extractor.classes, pictures.channels)
     with torch.inference_mode():
         for pixels in pictures.stream:

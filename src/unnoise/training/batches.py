@@ -25,10 +25,14 @@ def order(count: int, batch: int, seed: int, seen: int = 0) -> Iterator[np.ndarr
 
 
 def streams(seed: int, rank: int, seen: int, device: torch.device | str = "cpu") -> tuple[Generator, Generator]:
-    """The independent random streams of one step: on the CPU for flips and levels, on the device for the noise."""
-    cpu, noise = (
-        int(state >> np.uint64(1)) for state in np.random.SeedSequence([seed, rank, seen]).generate_state(2, np.uint64)
+    """The independent random streams of one step: on the CPU for flips and levels, on the device for the noise.
+
+    And the global one, which dropout draws from, starts anew.
+    """
+    cpu, noise, rest = (
+        int(state >> np.uint64(1)) for state in np.random.SeedSequence([seed, rank, seen]).generate_state(3, np.uint64)
     )
+    torch.manual_seed(rest)
     return Generator().manual_seed(cpu), Generator(device).manual_seed(noise)
 
 

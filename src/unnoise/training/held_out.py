@@ -40,6 +40,7 @@ class HeldOut:
     rows: list[dict[str, Any]] = field(default_factory=list)
     better: Losses | None = None
     count: int = 0  # images of each kind, once that is planned
+    remembered = ("rows", "better", "count")
 
     @property
     def most(self) -> int:

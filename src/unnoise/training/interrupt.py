@@ -12,7 +12,9 @@ class Interrupted(Exception):  # noqa: N818  # not an error: everything was save
     """Training was stopped by a signal, and its state is on the disk."""
 
     def __init__(self, number: int, folder: Path) -> None:
-        super().__init__(f"{signal.Signals(number).name}; the run is saved in {folder}")
+        super().__init__(
+            f"{signal.Signals(number).name}; the run is saved in {folder}, and the same command goes on with it"
+        )
         self.signal, self.folder = number, folder
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from unnoise.config import TrainConfig
+from unnoise.config import LENGTHS, TrainConfig
 from unnoise.errors import InputError
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -22,18 +22,19 @@ def parse(text: str, units: Mapping[str, float], flag: str, examples: str) -> fl
 
 @dataclass
 class Clock:
-    """Progress of a training run, from `start`."""
+    """Progress of a training run; time passes between `start` and `stop`, in as many sittings as it takes."""
 
     seconds: float | None
     images: float | None
     seen: int = 0
-    started: float = 0.0
-    stopped: float | None = None
+    before: float = 0.0  # seconds of earlier sittings
+    started: float | None = None
+    remembered = ("seen", "elapsed")
 
     @classmethod
     def of(cls, config: TrainConfig, count: int) -> "Clock":
         """From --budget, --images or --epochs; `count` is the number of images in the data."""
-        given = [name for name in ("budget", "images", "epochs") if getattr(config, name) is not None]
+        given = [name for name in LENGTHS if getattr(config, name) is not None]
         if len(given) > 1:
             raise InputError(f"give one length, not {' and '.join('--' + name for name in given)}")
         if config.epochs is not None:
@@ -49,11 +50,16 @@ class Clock:
 
     def stop(self) -> None:
         """Training is over: `elapsed` stays as it is."""
-        self.stopped = time.monotonic()
+        self.before, self.started = self.elapsed, None
 
     @property
     def elapsed(self) -> float:
-        return (self.stopped or time.monotonic()) - self.started
+        """Seconds of all sittings."""
+        return self.before + (time.monotonic() - self.started if self.started is not None else 0.0)
+
+    @elapsed.setter
+    def elapsed(self, seconds: float) -> None:
+        self.before, self.started = seconds, None if self.started is None else time.monotonic()
 
     @property
     def position(self) -> dict[str, float]:

@@ -17,22 +17,48 @@ from unnoise.training.length import Clock
 class Log:
     """Rows of metrics.jsonl, and the means since the last row."""
 
+    remembered = ("kept", "last_time", "last_seen", "losses", "epoch_loss", "epoch_steps")
+
     def __init__(self, path: Path) -> None:
-        self.path, self.rows = path, list[dict[str, Any]]()
+        self.path, self.rows, self.whole = path, list[dict[str, Any]](), True
         self.last_time, self.last_seen = 0.0, 0
-        self.losses, self.epoch_losses = list[float](), list[float]()
+        self.losses = list[float]()
+        self.epoch_loss, self.epoch_steps = 0.0, 0
         self.loss = self.rate = float("nan")
         self.latest: dict[str, float] = {}
 
+    @property
+    def kept(self) -> int:
+        """Number of rows; a run that goes on from an earlier state takes back the later ones."""
+        return len(self.rows)
+
+    @kept.setter
+    def kept(self, count: int) -> None:
+        lines = self.path.read_text(encoding="utf-8").splitlines()[:count] if self.path.exists() else []
+        self.rows = [json.loads(line) for line in lines]
+        self.rewrite()
+
     def add(self, row: Mapping[str, Any]) -> None:
+        """To the end of the file; where that cannot be written, the rows wait here until it can."""
         self.rows.append(dict(row))
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            if not self.whole:
+                self.rewrite()
+                return
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError:
+            self.whole = False
+
+    def rewrite(self) -> None:
+        with replacing(self.path) as temporary:
+            temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+        self.whole = True
 
     def step(self, clock: Clock, loss: float, grad_norm: float, *, lr: float) -> bool:
         """Take in one step; every second or 1/500 of the time writes a row and returns True."""
         self.losses.append(loss)
-        self.epoch_losses.append(loss)
+        self.epoch_loss, self.epoch_steps = self.epoch_loss + loss, self.epoch_steps + 1
         self.latest = {"grad_norm": grad_norm, "lr": lr}
         due = clock.elapsed - self.last_time >= max(1.0, clock.elapsed / 500)
         if due:
@@ -52,9 +78,9 @@ class Log:
 
     def epoch(self, number: int, seen: int) -> float | None:
         """Close an epoch: the plain mean of its batches' losses, as the notebook prints; None if none was finite."""
-        mean = sum(self.epoch_losses) / len(self.epoch_losses) if self.epoch_losses else None
+        mean = self.epoch_loss / self.epoch_steps if self.epoch_steps else None
         self.add({"epoch": number, "images": seen, "loss": mean})
-        self.epoch_losses = []
+        self.epoch_loss, self.epoch_steps = 0.0, 0
         return mean
 
     def curve(self, points: int = 200) -> list[tuple[int, float]]:

@@ -12,6 +12,8 @@ FIRST, GROWTH = 40.0, 1.6  # seconds; factor between two
 class Occasions:
     """Counts what was spent, so that the next one waits until it fits in its share of the time."""
 
+    remembered = ("next", "spent", "last")
+
     def __init__(self, share: float) -> None:
         self.share = share
         self.next, self.spent, self.last = 0.0, 0.0, 0.0

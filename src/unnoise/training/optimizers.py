@@ -1,6 +1,6 @@
 """Optimizers: (network, lr, weight_decay) -> torch.optim.Optimizer."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import groupby
 from typing import Any
@@ -20,6 +20,21 @@ TOGETHER = 5  # polynomials that are multiplied: rounding makes eigenvalues of 0
 
 def as_configured(config: TrainConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
     return partial(registry.optimizer.get(config.optimizer), lr=config.lr, weight_decay=config.weight_decay)
+
+
+def with_state(optimizer: Any, saved: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give it the slots that were saved by the number of the parameter, laid out in memory as the parameters are."""
+    groups = optimizer.state_dict()["param_groups"]
+    every = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def laid_out(value: Any, p: Tensor) -> Any:
+        alike = isinstance(value, Tensor) and value.shape == p.shape
+        return torch.empty_like(p, dtype=value.dtype).copy_(value) if alike else value
+
+    slots = {
+        int(i): {name: laid_out(value, every[int(i)]) for name, value in slot.items()} for i, slot in saved.items()
+    }
+    optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 
 @optimizer

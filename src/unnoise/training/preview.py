@@ -24,6 +24,8 @@ SHARE = 0.05  # of the time
 class Previews:
     """Draws `samples/IMAGES.png`; `usual` is the share of the data's own values at the ends of their range."""
 
+    remembered = ("count",)
+
     def __init__(self, folder: Path, mode: str, usual: float) -> None:
         self.folder, self.mode, self.usual = folder, mode, usual
         self.count, self.occasions = 0, Occasions(SHARE)

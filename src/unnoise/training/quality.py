@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import Any, cast
 
 from unnoise import registry
 from unnoise.config import Sampling
@@ -26,16 +27,21 @@ STILL = 1_800.0  # seconds without a change beyond the interval that are worth t
 class Quality:
     """Plans at the first mark, once the pace is known; silent where there is no time for it."""
 
+    remembered = ("count", "next", "spent", "last", "each", "rows")
+
     def __init__(self, dataset: Dataset, how: Sampling) -> None:
         self.dataset, self.how = dataset, how
         self.count, self.next = 0, 0
         self.spent = self.last = self.each = 0.0  # seconds: of all so far, of the last one, of a picture as planned
         self.rows, self.best = list[dict[str, Any]](), False  # whether the last row is the best so far
-        self.extractor: Extractor | None = None
         self.real: Statistics | None = None
 
     def due(self, clock: Clock) -> bool:
         return self.next < len(MARKS) and clock.progress >= MARKS[self.next]
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        return cast("Extractor", registry.features.get("efficientnet")())
 
     def plan(self, clock: Clock, images_per_second: float) -> str:
         """Decide on the number of pictures, the same each time; returns what will be done and what it costs."""
@@ -43,10 +49,9 @@ class Quality:
         if known < FEWEST or self.dataset.shape[0] > 4:
             return self.never(f"it takes {FEWEST} images or more of 1 to 4 channels")
         try:
-            self.extractor = registry.features.get("efficientnet")()
+            look = seeing(self.extractor)
         except InputError as error:
             return self.never(str(error))
-        look = seeing(self.extractor)
         self.each = calls(self.how) / (3 * images_per_second) + look  # a call is about a third of a step
         room = SHARE * (clock.elapsed + clock.left) - known * look
         self.count = max(0, min(MOST, int(room / (len(MARKS) + 1) / self.each)))  # one more, to be safe
@@ -89,7 +94,6 @@ class Quality:
         return f"KID again at the end only, of {self.count} pictures: {late}"
 
     def add(self, images: Images, clock: Clock) -> str | None:
-        assert self.extractor is not None, "planned"
         if self.real is None:
             known = stored(self.dataset, min(REFERENCE, len(self.dataset)), 0, 64)
             self.real = statistics(known, self.extractor, "", lambda *_: None)

@@ -1,0 +1,196 @@
+"""What a training run is made of: one step, and what is measured, drawn and kept beside it."""
+
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from unnoise import registry
+from unnoise.checkpoint import WEIGHTS, Card, replacing, save
+from unnoise.config import TrainConfig
+from unnoise.data.cache import Dataset
+from unnoise.data.transforms import to_float
+from unnoise.diffusion.model import Diffusion
+from unnoise.diffusion.objective import Noised, Objective
+from unnoise.diffusion.times import Times
+from unnoise.training.device import make_accelerator
+from unnoise.training.diagnosis import diagnosis, finite
+from unnoise.training.ema import EMA
+from unnoise.training.held_out import SHARE, HeldOut, few
+from unnoise.training.interrupt import Stop
+from unnoise.training.length import Clock
+from unnoise.training.log import Log, Progress
+from unnoise.training.occasions import Occasions
+from unnoise.training.optimizers import as_configured, with_state
+from unnoise.training.plan import Planned
+from unnoise.training.preview import Previews, sample, saturation
+from unnoise.training.quality import Quality
+from unnoise.training.state import Part, State, read, recall, remember, write
+from unnoise.types import Images
+
+BEST = "best.safetensors"  # the weights of the lowest KID
+
+
+class Training:
+    """What a run is made of."""
+
+    remembered = ("caution",)
+
+    def __init__(
+        self,
+        asked: TrainConfig,
+        data: tuple[Dataset, Dataset],
+        new: tuple[Diffusion, Card],
+        ready: Planned,
+        folder: Path,
+    ) -> None:
+        self.asked, self.config = asked, (config := replace(asked, backbone=ready.backbone))
+        self.folder, (self.dataset, held) = folder, data
+        self.model, self.card = new
+        (folder / "samples").mkdir(exist_ok=True)
+        network = self.model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.precision, self.plan, self.accelerator = ready.precision, ready.plan, make_accelerator(ready.precision)
+        network.to(self.accelerator.device)
+        self.ema = EMA(network, config.ema_halflife)
+        self.averaged = Diffusion(
+            self.ema.network, self.model.schedule, self.model.target, self.card.shape, self.card.classes
+        )
+        self.model.backbone, self.optimizer = self.accelerator.prepare(network, as_configured(config)(network))
+        self.objective: Objective = registry.objective.get(config.objective)
+        self.times: Times = registry.times.get(config.times)(self.model.schedule)
+        self.log = Log(folder / "metrics.jsonl")
+        self.held_out, self.measuring = HeldOut(config, self.objective, few(self.dataset), few(held)), Occasions(SHARE)
+        self.quality = Quality(self.dataset, self.card.sampling)
+        some = torch.from_numpy(self.dataset.read(np.arange(min(64, len(self.dataset)))))
+        self.previews = Previews(folder / "samples", self.dataset.mode, saturation(to_float(some)))
+        self.clock = Clock.of(config, len(self.dataset))
+        self.caution = 1.0  # factor of the learning rate, which falls where training went wrong
+
+    def step(self, batch: Noised) -> tuple[float, float] | None:
+        """One step of the optimizer, (loss, gradient norm); None where one is not finite and nothing changed."""
+        rise = min(1.0, self.clock.seen / max(1, self.config.warmup))
+        fall = 0.5 * (1 + math.cos(math.pi * self.clock.progress)) if self.config.decay == "cosine" else 1.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.lr * self.caution * rise * fall
+        time, losses = batch.t.time, self.objective(self.model, batch)
+        loss = (self.times.weight(time).to(losses) * losses).mean()
+        self.times.update(time, losses)
+        self.accelerator.backward(loss)
+        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
+        finite = math.isfinite(loss.item()) and math.isfinite(float(norm))
+        if finite or self.accelerator.scaler is not None:  # fp16's loss scaler skips by itself, and must be told
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+        if not finite:
+            return None
+        self.ema.update(self.clock.seen, len(batch.x0))
+        return loss.item(), float(norm)
+
+    @property
+    def parts(self) -> dict[str, Part]:
+        """What changes beside the weights, by the name it is saved under."""
+        return {
+            "run": self,
+            "clock": self.clock,
+            "times": self.times,
+            "log": self.log,
+            "held_out": self.held_out,
+            "measuring": self.measuring,
+            "quality": self.quality,
+            "previews": self.previews,
+            "previewing": self.previews.occasions,
+        }
+
+    @property
+    def state(self) -> State:
+        """All that a run needs to go on as if it had never stopped."""
+        scaler = self.accelerator.scaler
+        return {
+            "config": asdict(self.asked),
+            "fingerprint": self.card.data["fingerprint"],
+            "backbone": self.card.backbone,
+            "precision": self.precision,
+            "network": self.accelerator.unwrap_model(self.model.backbone).state_dict(),
+            "average": self.ema.network.state_dict() if self.config.ema_halflife else {},
+            "optimizer": self.optimizer.state_dict()["state"],
+            "scaler": scaler.state_dict() if scaler else {},
+            "parts": {name: remember(part) for name, part in self.parts.items()},
+        }
+
+    @property
+    def sound(self) -> bool:
+        """Whether all weights, averages and slots of the optimizer are finite."""
+        slots = (value for slot in self.optimizer.state_dict()["state"].values() for value in slot.values())
+        return all(map(finite, (*self.model.parameters(), *self.ema.network.parameters(), *slots)))
+
+    def roll_back(self) -> None:
+        """To the last state that was saved, at half the learning rate; the time is spent all the same."""
+        caution, elapsed = self.caution / 2, self.clock.elapsed
+        saved, _ = read(self.folder)
+        self.restore(saved)
+        self.caution, self.clock.elapsed = caution, elapsed
+
+    def restore(self, saved: State) -> None:
+        self.accelerator.unwrap_model(self.model.backbone).load_state_dict(saved["network"])
+        if self.config.ema_halflife:
+            self.ema.network.load_state_dict(saved["average"])
+        with_state(self.optimizer, saved.get("optimizer", {}))
+        if self.accelerator.scaler and saved["scaler"]:
+            self.accelerator.scaler.load_state_dict(saved["scaler"])
+        for name, part in self.parts.items():
+            recall(part, saved["parts"][name])
+
+    def save_model(self, path: Path) -> None:
+        """Write the model file, which tells everything."""
+        training = {**self.clock.position, "config": asdict(self.config), "loss": self.log.curve()}
+        save(path, self.ema.network.state_dict(), replace(self.card, training=training))
+
+    def save(self) -> None:
+        """Write the state, then the model, the settings and the last row of the log."""
+        self.log.write(self.clock)
+        write(self.folder, self.state)
+        self.save_model(self.folder / WEIGHTS)
+        with replacing(self.folder / "config.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(asdict(self.config), sort_keys=False), encoding="utf-8")
+
+    def diagnosis(self, batch: Noised, indices: np.ndarray) -> str:
+        with self.accelerator.autocast():
+            return diagnosis(self.model, self.objective, batch, indices)
+
+    def preview(self, stop: Stop) -> list[str]:
+        with self.accelerator.autocast():
+            return self.previews.draw(self.averaged, self.clock, self.log.rate, stop)
+
+    def score(self, progress: Progress, stop: Stop) -> None:
+        """KID at the marks of the way; the best weights lie beside the last ones."""
+        if not self.quality.count:
+            progress.say(self.quality.plan(self.clock, self.clock.seen / max(self.clock.elapsed, 1e-9)))
+        if not self.quality.due(self.clock):
+            return
+        before = len(self.quality.rows)
+
+        def draw(count: int, seconds: float) -> Images | None:
+            with self.accelerator.autocast():
+                return sample(self.averaged, count, self.card.sampling, stop, seconds)
+
+        note = self.quality.measure(draw, self.clock)
+        if len(self.quality.rows) > before:
+            self.log.add(self.quality.rows[-1])
+            progress.say(f"KID       {self.quality}")
+        if self.quality.best:
+            self.save_model(self.folder / BEST)
+        if note:
+            progress.say(note)
+
+    def measure(self) -> list[str]:
+        """The loss on held-out images, logged; returns warnings. Nothing where there are too few to say anything."""
+        if self.held_out.most < 2:
+            return []
+        self.held_out.plan(self.clock)
+        with self.measuring.taken(self.clock), self.accelerator.autocast():
+            warning = self.held_out.measure(self.averaged)
+        self.log.add({"images": self.clock.seen, "seconds": round(self.clock.elapsed, 2), **self.held_out.rows[-1]})
+        return [warning] if warning else []

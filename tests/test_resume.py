@@ -1,0 +1,371 @@
+"""Runs that are stopped, killed or damaged go on as if nothing had happened, or say why not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from safetensors.torch import load_file
+
+import unnoise
+from unnoise.errors import InputError
+from unnoise.training import loop, state
+from unnoise.training.interrupt import Interrupted
+from unnoise.training.resume import LOCK
+from unnoise.training.run import Training
+
+NET = "unet:widths=8-16,layers=1,groups=4,head=8"
+TINY = {"backbone": NET, "batch": 8, "steps": 2, "precision": "fp32"}
+TIMES = ("seconds", "images_per_second")
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+@pytest.fixture
+def gray(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "gray.npy", np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+    return tmp_path / "gray.npy"
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """A state after every step."""
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
+    monkeypatch.setattr(loop, "SAVE_SHARE", float("inf"))
+
+
+def killed_at(monkeypatch, count):
+    """Runs end when they have taken so many steps in this sitting."""
+    step, taken = Training.step, []
+
+    def last(run, batch):
+        taken.append(batch)
+        if len(taken) > count:
+            raise KilledError
+        return step(run, batch)
+
+    monkeypatch.setattr(Training, "step", last)
+    return lambda: monkeypatch.setattr(Training, "step", step)
+
+
+def ends(run):
+    """Everything a run is at its end, but for the time it took."""
+    saved, _ = state.read(run)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    tensors, _ = state.parted({name: saved[name] for name in ("network", "average", "optimizer")})
+    epochs = [row for row in rows if "epoch" in row]
+    return tensors, load_file(run / "model.safetensors"), epochs, saved["parts"]["clock"]["seen"]
+
+
+def assert_same(a, b):
+    for one, two in zip(ends(a), ends(b), strict=True):
+        if isinstance(one, dict):
+            assert one.keys() == two.keys()
+            assert all(torch.equal(one[name], two[name]) for name in one)
+        else:
+            assert one == two
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"optimizer": "adamw", "flip": True},
+        {"ema_halflife": 0.0, "decay": "none"},
+        {"times": "importance:history=1", "schedule": "cosine:T=10"},
+        {"backbone": f"{NET},dropout=0.3"},
+        {"held_out": 0, "objective": "hybrid", "target": "eps"},
+    ],
+    ids=str,
+)
+def test_a_run_that_was_killed_ends_as_one_that_was_not(gray, tmp_path, monkeypatch, often, settings):
+    """Bit by bit: weights, average, optimizer and epochs' losses; twice killed, the second time in another epoch."""
+    settings = {**TINY, "images": "120", **settings}
+    whole = unnoise.train(gray, out=tmp_path / "whole", **settings)
+    for steps in (4, 6):
+        restore = killed_at(monkeypatch, steps)
+        with pytest.raises(KilledError):
+            unnoise.train(gray, out=tmp_path / "torn", **settings)
+        restore()
+    assert_same(whole, unnoise.train(gray, out=tmp_path / "torn", **settings))
+
+
+def test_classes_and_their_dropout_go_on_too(tmp_path, monkeypatch, often):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (20, 8, 8), dtype=np.uint8), np.array(["a", "b"] * 10)
+    np.savez(tmp_path / "two.npz", images=images, labels=labels)
+    settings = {**TINY, "images": "80", "classes": True, "label_dropout": 0.5}
+    whole = unnoise.train(tmp_path / "two.npz", out=tmp_path / "whole", **settings)
+    restore = killed_at(monkeypatch, 5)
+    with pytest.raises(KilledError):
+        unnoise.train(tmp_path / "two.npz", out=tmp_path / "torn", **settings)
+    restore()
+    assert_same(whole, unnoise.train(tmp_path / "two.npz", out=tmp_path / "torn", **settings))
+
+
+def test_what_was_logged_after_the_last_state_is_taken_back(gray, tmp_path, monkeypatch):
+    """KilledError long after a state was written: the steps since are made again, and logged once."""
+    settings = {**TINY, "images": "120"}
+    whole = unnoise.train(gray, out=tmp_path / "whole", **settings)
+    restore = killed_at(monkeypatch, 9)
+    with pytest.raises(KilledError):
+        unnoise.train(gray, out=tmp_path / "torn", **settings)
+    restore()
+    assert any("epoch" in line for line in (tmp_path / "torn" / "metrics.jsonl").read_text().splitlines())
+    assert_same(whole, unnoise.train(gray, out=tmp_path / "torn", **settings))
+
+
+def stop_after(monkeypatch, count):
+    """A signal after so many steps."""
+    step, taken = Training.step, []
+
+    def last(run, batch):
+        taken.append(batch)
+        if len(taken) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(run, batch)
+
+    monkeypatch.setattr(Training, "step", last)
+    return lambda: monkeypatch.setattr(Training, "step", step)
+
+
+def stopped(gray, monkeypatch, **settings):
+    """A run that was stopped after three steps."""
+    restore = stop_after(monkeypatch, 3)
+    with pytest.raises(Interrupted, match="the same command goes on"):
+        unnoise.train(gray, **{**TINY, "images": "80", **settings})
+    restore()
+
+
+def test_the_same_command_goes_on_and_fresh_starts_over(gray, tmp_path, monkeypatch, capsys):
+    stopped(gray, monkeypatch)
+    run = unnoise.train(gray, **TINY, images="80")
+    assert run.name == "gray-1"
+    assert "goes on   from 18 images" in capsys.readouterr().out
+    stopped(gray, monkeypatch)  # the first is over: a second one
+    assert unnoise.train(gray, **TINY, images="80", fresh=True).name == "gray-3"
+    assert unnoise.train(gray, **TINY, images="80").name == "gray-2"
+    whole = unnoise.train(gray, **TINY, images="80", out="whole")
+    for name in ("gray-1", "gray-2", "gray-3"):
+        assert_same(whole, tmp_path / "runs" / name)
+
+
+def test_another_command_is_another_run(gray, monkeypatch):
+    stopped(gray, monkeypatch)
+    assert unnoise.train(gray, **TINY, images="80", lr=1e-4).name == "gray-2"
+    np.save(gray, np.random.default_rng(1).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+    assert unnoise.train(gray, **TINY, images="80").name == "gray-3"
+
+
+def test_in_a_named_folder_what_changed_is_listed(gray, monkeypatch):
+    stopped(gray, monkeypatch, out="run")
+    before = (gray.parent / "run" / "state.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"lr was 0\.001, now 0\.0001.*--fresh"):
+        unnoise.train(gray, **TINY, images="80", lr=1e-4, out="run")
+    np.save(gray, np.random.default_rng(1).integers(0, 256, (20, 8, 8), dtype=np.uint8))
+    with pytest.raises(InputError, match="the pictures are not the same"):
+        unnoise.train(gray, **TINY, images="80", out="run")
+    assert (gray.parent / "run" / "state.safetensors").read_bytes() == before
+
+
+def test_a_run_that_is_over_goes_on_when_it_is_given_more(gray, tmp_path, monkeypatch, capsys):
+    run = unnoise.train(gray, **TINY, images="80", decay="none", out="run")
+    with pytest.raises(InputError, match="this run is over"):
+        unnoise.train(gray, **TINY, images="80", decay="none", out="run")
+    with pytest.raises(InputError, match="this run is over"):
+        unnoise.train(gray, **TINY, images="40", decay="none", out="run")
+    unnoise.train(gray, **TINY, images="120", decay="none", out="run")
+    assert "--images was 80, now 120" in capsys.readouterr().out
+    assert yaml.safe_load((run / "config.yaml").read_text())["images"] == "120"
+    assert_same(unnoise.train(gray, **TINY, images="120", decay="none", out="whole"), tmp_path / "run")
+
+
+def test_fresh_sets_aside_what_a_named_folder_holds(gray, tmp_path, monkeypatch, capsys):
+    stopped(gray, monkeypatch, out="run")
+    before = (tmp_path / "run" / "state.safetensors").read_bytes()
+    unnoise.train(gray, **TINY, images="80", out="run", fresh=True)
+    assert "is now in run-before-1" in capsys.readouterr().out
+    assert (tmp_path / "run-before-1" / "state.safetensors").read_bytes() == before
+    assert_same(unnoise.train(gray, **TINY, images="80", out="whole"), tmp_path / "run")
+
+
+def flip(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "header", "torn", "empty", "gone"])
+def test_a_damaged_state_is_passed_over(gray, tmp_path, monkeypatch, often, capsys, harm):
+    whole = unnoise.train(gray, **TINY, images="80", out="whole")
+    stopped(gray, monkeypatch, out="run")
+    path = tmp_path / "run" / "state.safetensors"
+    size = path.stat().st_size
+    match harm:
+        case "flipped":
+            flip(path, size - 1000)
+        case "header":
+            flip(path, 60)
+        case "torn" | "empty":
+            os.truncate(path, size // 2 if harm == "torn" else 0)
+        case "gone":
+            path.unlink()
+    assert_same(whole, unnoise.train(gray, **TINY, images="80", out="run"))
+    out = capsys.readouterr().out
+    assert ("passed over" in out) == (harm != "gone")
+    assert "goes on   from" in out
+
+
+def test_where_no_state_is_whole_nothing_is_touched(gray, tmp_path, monkeypatch, often):
+    stopped(gray, monkeypatch, out="run")
+    for name in (state.STATE, state.BEFORE):
+        flip(tmp_path / "run" / name, -1)
+    model = (tmp_path / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"no state of run is whole .*--fresh"):
+        unnoise.train(gray, **TINY, images="80", out="run")
+    assert (tmp_path / "run" / "model.safetensors").read_bytes() == model
+
+
+def test_two_programs_never_train_in_one_folder(gray, tmp_path, monkeypatch):
+    stopped(gray, monkeypatch)
+    with FileLock(tmp_path / "runs" / "gray-1" / LOCK):
+        with pytest.raises(InputError, match="being trained by another program"):
+            unnoise.train(gray, **TINY, images="80", out=str(tmp_path / "runs" / "gray-1"))
+        with pytest.raises(InputError, match="being trained by another program"):
+            unnoise.train(gray, **TINY, images="80", out=str(tmp_path / "runs" / "gray-1"), fresh=True)
+        assert unnoise.train(gray, **TINY, images="80").name == "gray-2"
+    assert (tmp_path / "runs" / "gray-1").exists()
+
+
+def test_leftovers_of_a_killed_write_are_swept(gray, tmp_path, monkeypatch):
+    stopped(gray, monkeypatch, out="run")
+    (tmp_path / "run" / ".state.safetensors.123.part.safetensors").write_bytes(b"half")
+    unnoise.train(gray, **TINY, images="80", out="run")
+    assert not list((tmp_path / "run").glob(".*.part*"))
+
+
+def test_a_run_killed_before_its_first_state_starts_in_its_folder(gray, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".state.safetensors.123.part.safetensors").write_bytes(b"half")
+    assert_same(
+        unnoise.train(gray, **TINY, images="80", out="run"), unnoise.train(gray, **TINY, images="80", out="whole")
+    )
+
+
+def poison(monkeypatch, harm, when):
+    """Do `harm` to the run after the steps at which `when` holds."""
+    step = Training.step
+
+    def poisoned(run, batch):
+        result = step(run, batch)
+        return harm(run) if when(run) else result
+
+    monkeypatch.setattr(Training, "step", poisoned)
+
+
+def test_weights_that_broke_are_never_saved_and_taken_back(gray, tmp_path, monkeypatch, often, capsys):
+    """Momentum that overflows makes weights infinite though loss and gradient were finite."""
+    broken = []
+
+    def harm(run):
+        broken.append(run.clock.seen)
+        with torch.no_grad():
+            next(iter(run.model.parameters())).fill_(float("inf"))
+
+    poison(monkeypatch, harm, lambda run: run.clock.seen >= 40 and not broken)
+    run = unnoise.train(gray, **TINY, images="80", out="run")
+    out = capsys.readouterr().out
+    assert "the weights are no longer finite; back to the state of" in out
+    assert "at 0.5 of the learning rate" in out
+    saved, _ = state.read(run)
+    assert saved["parts"]["run"]["caution"] == 0.5
+    assert saved["parts"]["clock"]["seen"] == 80
+    tensors, _ = state.parted({name: saved[name] for name in ("network", "average", "optimizer")})
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_a_slot_of_the_optimizer_that_broke_is_taken_back(gray, tmp_path, monkeypatch, often, capsys):
+    broken = []
+
+    def harm(run):
+        broken.append(run.clock.seen)
+        next(iter(run.optimizer.state.values()))["exp_avg"].fill_(float("nan"))
+
+    poison(monkeypatch, harm, lambda run: run.clock.seen >= 40 and not broken)
+    unnoise.train(gray, **TINY, images="80", out="run")
+    assert "the weights are no longer finite; back to the state of" in capsys.readouterr().out
+
+
+def test_after_four_tries_training_stops_with_a_diagnosis(gray, tmp_path, monkeypatch, capsys):
+    """Here a layer that gives NaN from the third step on: the message names it, the image and the level."""
+    monkeypatch.setattr(loop, "PATIENCE", 3)
+    step = Training.step
+
+    def poisoned(run, batch):
+        if run.clock.seen > 24:
+            layer = dict(run.model.backbone.named_modules())["conv_in"]
+            layer.register_forward_hook(lambda *_: torch.tensor(float("nan")).expand(_[-1].shape))
+        return step(run, batch)
+
+    monkeypatch.setattr(Training, "step", poisoned)
+    with pytest.raises(InputError, match=r"training stopped: 3 steps in a row.*image \d+ at level .*layer conv_in"):
+        unnoise.train(gray, **TINY, images="800", out="run")
+    assert capsys.readouterr().out.count("of the learning rate") == 3
+    saved, _ = state.read(tmp_path / "run")
+    assert saved["parts"]["clock"]["seen"] == 0  # the last good one
+    assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "run" / "model.safetensors").values())
+
+
+def test_a_disk_that_is_full_for_a_while_stops_nothing(gray, tmp_path, monkeypatch, often, capsys):
+    write, full = state.write, []
+
+    def sometimes(folder, saved):
+        if 24 <= saved["parts"]["clock"]["seen"] < 48:
+            full.append(1)
+            raise OSError(28, "No space left on device")
+        write(folder, saved)
+
+    monkeypatch.setattr("unnoise.training.run.write", sometimes)
+    run = unnoise.train(gray, **TINY, images="80", out="run")
+    assert len(full) >= 2
+    assert "warning: not saved, and tried again soon: [Errno 28]" in capsys.readouterr().out
+    monkeypatch.setattr("unnoise.training.run.write", write)
+    assert_same(unnoise.train(gray, **TINY, images="80", out="whole"), run)
+
+
+@pytest.mark.slow
+def test_kills_at_any_moment_change_nothing(gray, tmp_path):
+    """SIGKILL from outside, in the middle of anything; benchmarks/kills.py does it a hundred times."""
+    argv = [sys.executable, "-m", "unnoise", "train", str(gray), "--images", "4000", "--seed", "1"]
+    argv += [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
+    subprocess.run([*argv, "--out", "whole"], check=True, capture_output=True)
+    rng, kills = random.Random(0), 0
+    while not (over := finished(tmp_path / "torn")) and kills < 60:
+        process = subprocess.Popen([*argv, "--out", "torn"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(1.0, 6.0))
+        process.kill()
+        process.wait()
+        kills += 1
+    assert over
+    assert kills > 1
+    assert_same(tmp_path / "whole", tmp_path / "torn")
+
+
+def finished(folder):
+    try:
+        return state.read(folder)[0]["parts"]["clock"]["seen"] >= 4000
+    except InputError:
+        return False
