@@ -42,8 +42,8 @@ def main(arguments: argparse.Namespace) -> None:
 
     step, prepare = Training.step, accelerate.Accelerator.prepare
 
-    def marked(run: Training, batch: Any) -> Any:
-        result = step(run, batch)
+    def marked(run: Training, *batch: Any) -> Any:
+        result = step(run, *batch)
         if next(seen) >= SKIPPED:
             ends.append((time.perf_counter(), inside[0]))
         return result

@@ -30,8 +30,8 @@ from peers import CONTENDERS, Draw, Pictures, to_float
 
 from unnoise import registry
 from unnoise.evaluate import metrics
-from unnoise.evaluate.record import write_json
 from unnoise.evaluate.sets import gathered
+from unnoise.files import write_json
 from unnoise.pictures import grid
 
 SIZE = 32

@@ -28,8 +28,8 @@ from torch import nn
 
 from unnoise import registry
 from unnoise.evaluate import metrics
-from unnoise.evaluate.record import write_json
 from unnoise.evaluate.sets import gathered
+from unnoise.files import write_json
 from unnoise.pictures import grid
 
 BATCH, SECONDS = 64, 600.0  # pictures drawn at a time, and for all of a sampler

@@ -71,7 +71,7 @@ def test_samples_are_named_by_seed_and_independent_of_the_batch(trained, tmp_pat
     for name, batch in (("a", "5"), ("b", "2")):
         out = tmp_path / name
         assert cli.main(["sample", str(trained), "-n", "5", "--seed", "3", "--batch", batch, "--out", str(out)]) == 0
-        assert sorted(p.name for p in out.iterdir()) == [f"{i:06d}.png" for i in range(3, 8)]
+        assert sorted(p.name for p in out.glob("[!.]*")) == [f"{i:06d}.png" for i in range(3, 8)]
     for i in range(3, 8):
         a, b = (Image.open(tmp_path / name / f"{i:06d}.png") for name in "ab")
         assert a.mode == b.mode == "L"
@@ -246,7 +246,7 @@ def test_a_signal_saves_and_leaves_cleanly(tmp_path, number):
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(trained, tmp_path):
-    """Files may not grow past 60 kB: the state does not fit."""
+    """Files may not grow past 60 kB: the model file does not fit."""
     pytest.importorskip("resource", reason="no file size limits on this system")
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
@@ -258,5 +258,5 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(trained, tmp_path):
     assert done.returncode in (1, 2)
     assert done.stderr.startswith("unnoise: ")
     assert len(done.stderr.strip().splitlines()) == 1
-    assert "state.safetensors" in done.stderr
-    assert {path.name for path in out.iterdir()} == {".lock", "samples"}
+    assert "model.safetensors" in done.stderr
+    assert {path.name for path in out.iterdir()} == {".lock", "config.yaml"}

@@ -24,7 +24,7 @@ from unnoise.evaluate.metrics import Score, kid
 from unnoise.recipe import names, train_config
 from unnoise.samplers.run import seeded_noise
 from unnoise.training import device, loop
-from unnoise.training.batches import noised, order, streams
+from unnoise.training.batches import noise, noised, order
 from unnoise.training.device import choose
 from unnoise.training.ema import EMA
 from unnoise.training.held_out import BANDS, HeldOut, few
@@ -115,11 +115,31 @@ def test_each_epoch_is_a_permutation_and_any_position_can_be_returned_to():
     np.testing.assert_array_equal(next(order(10, 4, seed=1, seen=14)), first[4])
 
 
-def test_noise_depends_on_seed_rank_and_position_alone():
-    keys = [(0, 0, 0), (0, 0, 8), (0, 1, 0), (1, 0, 0)]
-    draws = {key: [torch.randn(4, generator=stream).tolist() for stream in streams(*key)] for key in keys}
-    assert len({tuple(values) for pair in draws.values() for values in pair}) == 8  # the two of a step differ too
-    assert [torch.randn(4, generator=stream).tolist() for stream in streams(0, 1, 0)] == draws[0, 1, 0]
+def test_noise_depends_on_seed_and_position_alone():
+    like = torch.zeros(1, 1, 2, 3)
+    whole = {key: noise(*key, range(20), like) for key in ((0, 0), (0, 8), (1, 0))}
+    assert len({tuple(image.flatten().tolist()) for batch in whole.values() for image in batch}) == 60
+    for rows in (range(3), range(3, 20), range(8, 16), range(19, 20)):
+        assert torch.equal(noise(0, 8, rows, like), whole[0, 8][rows.start : rows.stop])
+    many = noise(0, 0, range(4000), like)
+    assert abs(many.mean()) < 0.02
+    assert abs(many.std() - 1) < 0.02
+
+
+def test_a_share_of_a_batch_is_what_the_whole_batch_has_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.array(["a", "b"] * 10))
+    dataset = open_data(str(tmp_path / "data.npz"))
+    config = train_config(None, {"flip": True, "classes": True, "label_dropout": 0.5})
+    times = Uniform(registry.schedule.get("linear")())
+    whole = noised(dataset, np.arange(20), times, config, 40)
+    part = noised(dataset, np.arange(20), times, config, 40, mine=slice(5, 13))
+    expected = whole.part(slice(5, 13))
+    for name in ("x0", "eps", "x_t", "label"):
+        assert torch.equal(getattr(part, name), getattr(expected, name))
+    assert torch.equal(part.t.time, expected.t.time)
+    assert torch.equal(part.s.sigma, expected.s.sigma)
 
 
 def test_the_network_is_chosen_where_none_is_named(gray, tmp_path):
@@ -139,7 +159,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(gray, tmp_path):
     (tmp_path / "run").mkdir()
     ready = loop.planned(config, dataset.shape, len(dataset))
     run = loop.Training(config, (dataset, held), (loop.build(card), card), ready, tmp_path / "run")
-    batch = noised(dataset, np.arange(8), Uniform(run.model.schedule), streams(0, 0, 0), config)
+    batch = noised(dataset, np.arange(8), Uniform(run.model.schedule), config, 0)
     run.clock.seen = 8
     assert run.step(batch) is not None
     before = [p.clone() for p in (*run.model.parameters(), *run.ema.network.parameters())]
@@ -284,8 +304,8 @@ def test_flips_and_levels_say_nothing_of_the_noise(gray):
     dataset, schedule = open_data(str(gray)), registry.schedule.get("linear")()
     pairs = []
     for seen in range(2000):
-        batch = noised(dataset, np.arange(2), Uniform(schedule), streams(0, 0, seen), config)
-        straight = noised(dataset, np.arange(2), Uniform(schedule), streams(0, 0, seen), train_config(None, TINY))
+        batch = noised(dataset, np.arange(2), Uniform(schedule), config, seen)
+        straight = noised(dataset, np.arange(2), Uniform(schedule), train_config(None, TINY), seen)
         pairs.append((not torch.equal(batch.x0[0], straight.x0[0]), batch.eps[0, 0, 0].square().mean().item()))
     flipped = np.mean([power for mirrored, power in pairs if mirrored])
     kept = np.mean([power for mirrored, power in pairs if not mirrored])
@@ -305,12 +325,6 @@ def test_what_cannot_work_together_is_refused():
         validate(train_config(None, {"label_dropout": 1.5}))
     with pytest.raises(InputError, match="eta lies between"):
         validate(train_config(None, {"sampler": "ddim:eta=3"}))
-
-
-def test_several_processes_are_refused_for_now(gray, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(InputError, match="one process"):
-        unnoise.train(gray, images="16", **TINY)
 
 
 def test_natural_values_are_understood():

@@ -1,27 +1,28 @@
-"""One self-describing file, `model.safetensors`, and the run folder around it. Data only: no pickle is ever read."""
+"""One self-describing file, `model.safetensors`. Data only: no pickle is ever read."""
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from unnoise import pipeline, registry
 from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
+from unnoise.files import replacing
+from unnoise.types import MODES
 
 WEIGHTS = "model.safetensors"
 FORMAT = 1
+MOST = 2**16  # pixels of a side
 
 
 @dataclass(frozen=True)
@@ -51,45 +52,17 @@ class Run(NamedTuple):
 
 def build(card: Card) -> Diffusion:
     """The untrained model a card describes."""
+    schedule, target = registry.schedule.get(card.schedule)(), registry.target.get(card.target)
+    return Diffusion(backbone(card), schedule, target, card.shape, card.classes)
+
+
+def backbone(card: Card) -> nn.Module:
     channels = card.shape[0]
     outputs = 2 * channels if card.learned_variance else channels
-    backbone = registry.backbone.get(card.backbone)(channels, len(card.classes), outputs)
-    schedule, target = registry.schedule.get(card.schedule)(), registry.target.get(card.target)
-    return Diffusion(backbone, schedule, target, card.shape, card.classes)
+    return cast("nn.Module", registry.backbone.get(card.backbone)(channels, len(card.classes), outputs))
 
 
-@contextmanager
-def replacing(path: Path, before: Path | None = None) -> Iterator[Path]:
-    """Write to the temporary path given; it takes the place of `path` only once it is whole and on the disk.
-
-    What was at `path` is lost, or kept as `before`.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if before and path.exists():
-            path.replace(before)
-        temporary.replace(path)
-        flush_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def flush_folder(folder: Path) -> None:
-    """So that a new name outlives a power cut, where folders can be flushed."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def save_tensors(
-    path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any], before: Path | None = None
-) -> None:
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Any, before: Path | None = None) -> None:
     """Safetensors with one JSON text of metadata and a checksum of everything; read again before it counts."""
     flat, text = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, json.dumps(about)
     with replacing(path, before) as temporary:
@@ -145,15 +118,21 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Run:
     """Open a run folder or a model file; the model is in evaluation mode, on the GPU where there is one."""
     path = find(Path(run))
     card, weights = read(path)
+    with torch.device("meta"):  # nothing is allocated before it is known that the file holds as much
+        wanted = {name: tensor.shape for name, tensor in backbone(card).state_dict().items()}
+    if wanted != {name: tensor.shape for name, tensor in weights.items()}:
+        raise InputError(f"{path}: the weights do not fit the network it names ({card.backbone}); is it damaged?")
     model = build(card)
-    try:
-        model.backbone.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(
-            f"{path}: the weights do not fit the network it names ({card.backbone}); is it damaged?"
-        ) from error
+    model.backbone.load_state_dict(weights)
     device = device or ("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     return Run(model.to(device).eval().requires_grad_(requires_grad=False), card, path)
+
+
+def weights_of(run: Run) -> str:
+    """sha256 of its weights, and of nothing else that the file tells: they may be sampled in another way later."""
+    with (run.path.parent / pipeline.WEIGHTS if run.path.name == pipeline.INDEX else run.path).open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))  # the header of safetensors, after its own length
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find(path: Path) -> Path:
@@ -198,38 +177,38 @@ def parse_card(text: str, path: Path) -> Card:
             )
         about["sampling"] = Sampling(**about["sampling"])
         about["shape"], about["classes"] = tuple(about["shape"]), tuple(about["classes"])
-        return Card(**{name: value for name, value in about.items() if name in known})
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: its description is damaged ({error!r})") from error
+        card = Card(**{name: value for name, value in about.items() if name in known})
+        if wrong := [name for name, fine in sane(card).items() if not fine]:
+            raise InputError(f"{path}: its description is damaged ({', '.join(wrong)})")
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: its description is damaged ({error!r:.200})") from error
+    return card
 
 
-def new_folder(wanted: str | None, parent: Path, stem: str) -> Path:
-    """Create `wanted`, or the first free parent/stem-N; never an existing one that holds something."""
-    if wanted is None:
-        return next(path for i in count(1) if (path := claim(parent / f"{stem}-{i}")))
-    if (folder := vacant(wanted)).exists():
-        folder.rmdir()
-    if not claim(folder):
-        raise InputError(f"--out {folder} was made by another program just now; name a new folder")
-    return folder
+def sane(card: Card) -> dict[str, bool]:
+    """Whether each field is what it should be: a stranger may have written it."""
+    how, told, trained = card.sampling, card.data, card.training
+    numbers = [card.shape, (told.get("count", 0), told.get("held_out", 0)), (trained.get("images", 0),)]
+    return {
+        "names": all(isinstance(name, str) for name in (card.backbone, card.schedule, card.target)),
+        "shape": len(card.shape) == 3 and all(type(side) is int and 1 <= side <= MOST for side in card.shape),
+        "mode": card.mode in ("", "I;16", *MODES.values()),
+        "classes": all(isinstance(name, str) for name in card.classes) and len(set(card.classes)) == len(card.classes),
+        "learned_variance": isinstance(card.learned_variance, bool),
+        "sampling": all(isinstance(name, str) for name in (how.sampler, how.spacing, how.guidance_interval))
+        and type(how.steps) is int
+        and how.steps >= 1
+        and isinstance(how.clip, bool)
+        and is_number(how.guidance),
+        "data": all(isinstance(told.get(name, ""), str) for name in ("name", "fingerprint")),
+        "numbers": all(type(number) is int and number >= 0 for group in numbers for number in group),
+        "training": isinstance(trained.get("config", {}), dict)
+        and is_number(trained.get("seconds", 0))
+        and all(is_number(value) for pair in trained.get("loss", []) for value in (pair[0], pair[1])),
+    }
 
 
-def vacant(wanted: str) -> Path:
-    """The folder to make: it is not there, or empty."""
-    folder = Path(wanted).expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--out {folder} is a file; name a new folder")
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"--out {folder} already holds files, which are never overwritten; name a new folder")
-    return folder
-
-
-def claim(folder: Path) -> Path | None:
-    """Make the folder; None if it is there already, so that two runs never share one."""
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        return None
-    except OSError as error:
-        raise InputError(f"cannot write to {folder} ({error.strerror}); choose another folder with --out") from error
-    return folder
+def is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]

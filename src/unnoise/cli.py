@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = make_parser().parse_args(argv)
         return commands[arguments.command](arguments)
     except InputError as error:
-        return say(error, 2)
+        return 2 if type(error).__name__ == "ToldElsewhereError" else say(error, 2)
     except KeyboardInterrupt:
         return say("stopped", 130)
     except BrokenPipeError:
@@ -155,12 +155,14 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def sample(arguments: argparse.Namespace) -> int:
+    from unnoise import processes
     from unnoise.sampling import grid_of, sample_to_folder
 
     config = SampleConfig(**given(arguments))
-    with closing(Phases(" steps")) as phases:
-        folder = sample_to_folder(config, partial(phases.advance, "sampling"))
-    print(f"{config.n} pictures in {folder}, together in {grid_of(folder)}")
+    with closing(Phases(" steps", silent=not processes.first())) as phases:
+        folder = sample_to_folder(config, partial(phases.advance, "sampling"), phases.say)
+    if processes.first():
+        print(f"{config.n} pictures in {folder}, together in {grid_of(folder)}")
     return 0
 
 
@@ -201,7 +203,7 @@ def tune(arguments: argparse.Namespace) -> int:
 
 def to_json(path: str | None, found: dict[str, Any]) -> None:
     """To the file that --json names, if it does."""
-    from unnoise.evaluate.record import write_json
+    from unnoise.files import write_json
 
     if path:
         write_json(Path(path), found)
@@ -210,10 +212,10 @@ def to_json(path: str | None, found: dict[str, Any]) -> None:
 class Phases:
     """A bar on a terminal for one thing after another."""
 
-    def __init__(self, unit: str = " images") -> None:
+    def __init__(self, unit: str = " images", *, silent: bool = False) -> None:
         from tqdm import tqdm
 
-        self.bar, self.doing = tqdm(unit=unit, disable=not sys.stderr.isatty()), ""
+        self.bar, self.doing, self.silent = tqdm(unit=unit, disable=silent or not sys.stderr.isatty()), "", silent
         self.close = self.bar.close
 
     def begin(self, doing: str, total: int | None) -> None:
@@ -233,7 +235,8 @@ class Phases:
         self.bar.update(done - self.bar.n)
 
     def say(self, text: str) -> None:
-        self.bar.write(text, file=sys.stderr)
+        if not self.silent:
+            self.bar.write(text, file=sys.stderr)
 
 
 def report(arguments: argparse.Namespace) -> int:

@@ -53,6 +53,25 @@ def save_image(x: Float[Tensor, "c h w"], path: Path, mode: str) -> Path:
     return path
 
 
+def read_image(path: Path) -> Float[Tensor, "c h w"]:
+    """What `save_image` wrote, in [-1, 1]."""
+    if path.suffix == ".npy":
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    with Image.open(path) as image:
+        pixels = torch.from_numpy(np.asarray(image, np.float32))
+    x = pixels / (32767.5 if image.mode == "I;16" else 127.5) - 1
+    return x[None] if x.ndim == 2 else x.permute(2, 0, 1)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether there is such a picture and it can be read."""
+    try:
+        read_image(path)
+    except (OSError, EOFError, ValueError, SyntaxError):
+        return False
+    return True
+
+
 def show(
     images: Images | Float[Tensor, "c h w"] | Sequence[Tensor],
     titles: Sequence[str] | None = None,

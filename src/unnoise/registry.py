@@ -21,8 +21,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 class Registry:
     """All entries of one kind: `sampler`, `schedule`, ..."""
 
-    def __init__(self, kind: str, home: str) -> None:
-        self.kind, self.home = kind, home
+    def __init__(self, kind: str, home: str, most: int = 10**9) -> None:
+        self.kind, self.home, self.most = kind, home, most  # the largest whole number that an option may be
         self.entries: dict[str, Callable[..., Any]] = {}
         self.facts: dict[str, dict[str, int | bool]] = {}  # what an entry declares of itself
 
@@ -62,6 +62,9 @@ class Registry:
             if not equals:
                 raise InputError(f"{self.kind} {spec!r}: write {key}=VALUE, for example {key}={show(allowed[key][1])}")
             given[key] = parse(text, allowed[key][0], f"{self.kind} {spec!r}: {key}", allowed[key][1])
+            numbers = given[key] if isinstance(given[key], tuple) else (given[key],)
+            if any((type(number) is int and number > self.most) or number != number for number in numbers):  # noqa: PLR0124
+                raise InputError(f"{self.kind} {spec!r}: {key} is a number of at most {self.most}, got {text}")
         return partial(entry, **given)
 
     def settings(self, spec: str) -> dict[str, Any]:
@@ -131,13 +134,13 @@ def show(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-schedule = Registry("schedule", "unnoise.diffusion")
+schedule = Registry("schedule", "unnoise.diffusion", most=100_000)
 spacing = Registry("spacing", "unnoise.diffusion")
 target = Registry("target", "unnoise.diffusion")
 times = Registry("times", "unnoise.diffusion")
 objective = Registry("objective", "unnoise.diffusion")
 sampler = Registry("sampler", "unnoise.samplers")
-backbone = Registry("backbone", "unnoise.backbones")
+backbone = Registry("backbone", "unnoise.backbones", most=4096)
 optimizer = Registry("optimizer", "unnoise.training.optimizers")
 features = Registry("features", "unnoise.evaluate.features")
 dataset = Registry("data", "unnoise.data")

@@ -1,18 +1,26 @@
 """Pictures from a trained run: as tensors, or as files."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, replace
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from unnoise.checkpoint import Run, load, new_folder, replacing
+from unnoise import processes
+from unnoise.checkpoint import Run, load, weights_of
 from unnoise.config import SampleConfig, Sampling
 from unnoise.errors import InputError, unknown
-from unnoise.pictures import grid, save_image
+from unnoise.files import held, new_folder, replacing, sweep, write_json
+from unnoise.pictures import grid, is_whole, read_image, save_image
 from unnoise.samplers.run import check, in_turn
 from unnoise.samplers.run import run as run_sampler
 from unnoise.types import Images
+
+RECORD = ".sampled.json"  # in the folder: how its pictures were drawn; readers of pictures pass over hidden files
+FREE = ("n", "run")  # in what is told of a folder: how many, and where the weights lay
 
 Report = Callable[
     [int, int], object
@@ -57,22 +65,91 @@ def sample(  # noqa: PLR0913  # the options of one call
     return torch.cat([images for _, images in batches(config, opened, how, weaker=weaker)])
 
 
-def sample_to_folder(config: SampleConfig, report: Report = lambda *_: None) -> Path:
-    """Write one picture an image, named by its seed, and beside the folder a grid of them; returns the folder."""
+def sample_to_folder(
+    config: SampleConfig, report: Report = lambda *_: None, say: Callable[[str], object] = lambda _: None
+) -> Path:
+    """Write one picture an image, named by its seed, and beside the folder a grid of them.
+
+    The same call goes on where it was stopped. Returns the folder.
+    """
     run = load(config.run)
     weaker = load(config.guide_with) if config.guide_with else None
     how = resolve(config, run, weaker)
-    folder = new_folder(config.out, run.path.parent, "sampled")
-    shown: list[Images] = []
-    for seeds, images in batches(config, run, how, report, weaker):
-        for seed, image in zip(seeds, images, strict=True):
-            with replacing(folder / f"{seed:06d}{'.png' if run.card.mode else '.npy'}") as temporary:
-                save_image(image, temporary, run.card.mode)
-        if sum(map(len, shown)) < 256:  # more would be no picture
-            shown.append(images.cpu())
-    with replacing(grid_of(folder)) as temporary:
-        grid(torch.cat(shown)[:256], run.card.mode).save(temporary)
+    about: dict[str, Any] = {
+        "run": str(run.path),
+        "weights": weights_of(run),
+        "guide_with": weaker and weights_of(weaker),
+    }
+    about |= {"seed": config.seed, "label": config.label, **asdict(how)}
+    with ExitStack() as to_the_end:
+        folder = processes.of_first(lambda: drawing_in(config, run, about, to_the_end))
+
+        def place(seed: int) -> Path:
+            return folder / f"{seed:06d}{'.png' if run.card.mode else '.npy'}"
+
+        def there(seeds: Sequence[int]) -> bool:
+            another = (seeds[0] - config.seed) // config.batch % processes.count() != processes.rank()
+            return another or all(is_whole(place(seed)) for seed in seeds)
+
+        kept = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        if kept:
+            say(f"goes on with {folder}, which holds {len(kept):,} pictures")
+        processes.wait()  # until all have looked
+        for seeds, images in batches(config, run, how, report, weaker, there):
+            for seed, image in zip(seeds, images, strict=True):
+                with replacing(place(seed), flush=False) as temporary:
+                    save_image(image, temporary, run.card.mode)
+        processes.wait()  # until all are done
+        shown = range(config.seed, config.seed + min(config.n, 256))  # more would be no picture
+        if processes.first():
+            with replacing(grid_of(folder)) as temporary:
+                grid(torch.stack([read_image(place(seed)) for seed in shown]), run.card.mode).save(temporary)
     return folder
+
+
+def drawing_in(config: SampleConfig, run: Run, about: Mapping[str, Any], to_the_end: ExitStack) -> Path:
+    """The folder of --out, or one in the run: that of the same call if it was stopped, else a new one; ours alone."""
+    record = {**about, "n": config.n}
+    folder = begun(config, run, record, to_the_end)
+    if folder is None:
+        to_the_end.enter_context(held(folder := new_folder(config.out, run.path.parent, "sampled")))
+    sweep(folder)
+    write_json(folder / RECORD, record)
+    return folder
+
+
+def begun(config: SampleConfig, run: Run, record: Mapping[str, Any], to_the_end: ExitStack) -> Path | None:
+    """The folder that the same call left unfinished, held until the end; --out may be given more pictures."""
+    if config.out is not None:
+        folder = Path(config.out).expanduser()
+        before = recorded(folder)
+        if before is None or not folder.is_dir():
+            return None
+        changed = [
+            f"{name} was {before.get(name)!r}, now {value!r}"
+            for name, value in record.items()
+            if name not in FREE and before.get(name) != value
+        ]
+        if changed:
+            raise InputError(f"--out {folder} holds other pictures: {'; '.join(changed)}; name a new folder")
+        to_the_end.enter_context(held(folder))
+        return folder
+    for folder in sorted(run.path.parent.glob("sampled-*/")):
+        made = sum(path.stat().st_size > 0 for path in folder.glob("[0-9]*"))
+        if recorded(folder) == record and (made < config.n or not grid_of(folder).exists()):
+            with suppress(InputError):  # another program draws them
+                to_the_end.enter_context(held(folder))
+                return folder
+    return None
+
+
+def recorded(folder: Path) -> dict[str, Any] | None:
+    """What was written of how the pictures of a folder were drawn, if that can be read."""
+    try:
+        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def grid_of(folder: Path) -> Path:
@@ -122,11 +199,15 @@ def batches(
     how: Sampling,
     report: Report = lambda *_: None,
     weaker: Run | None = None,
+    there: Callable[[Sequence[int]], bool] = lambda _: False,
 ) -> Iterator[tuple[Sequence[int], Images]]:
-    """Yield (seeds, images) a batch at a time."""
+    """Yield (seeds, images) a batch at a time, but for batches that are `there` already."""
     for start in range(0, config.n, config.batch):
         part = slice(start, min(start + config.batch, config.n))
         seeds = range(config.seed + part.start, config.seed + part.stop)
+        if there(seeds):
+            report(len(seeds) * how.steps, config.n * how.steps)
+            continue
         labels = in_turn(run.card.classes, seeds)
         if config.label is not None:
             labels = torch.full((len(seeds),), run.card.classes.index(config.label))

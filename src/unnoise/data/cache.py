@@ -43,9 +43,13 @@ class Dataset:
         """Some of the images, which are numbered anew."""
         return replace(self, rows=rows if self.rows is None else self.rows[rows])
 
+    def numbers(self, indices: Array) -> Array:
+        """Of these images in the whole of the data."""
+        return indices if self.rows is None else self.rows[indices]
+
     def read(self, indices: Array) -> Array:
         """Pixels [b, c, h, w]; the map is closed again so that touched pages do not pile up in our memory."""
-        indices = indices if self.rows is None else self.rows[indices]
+        indices = self.numbers(indices)
         path = self.folder / PIXELS
         eight_bit = path.stat().st_size == self.count * math.prod(self.shape)
         dtype = np.uint8 if eight_bit else np.uint16
@@ -53,7 +57,7 @@ class Dataset:
 
     def labels(self, indices: Array) -> Array | None:
         """Indices into the classes [b], int64."""
-        indices = indices if self.rows is None else self.rows[indices]
+        indices = self.numbers(indices)
         return np.array(np.load(self.folder / LABELS, mmap_mode="r")[indices]) if self.classes else None
 
 

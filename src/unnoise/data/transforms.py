@@ -1,6 +1,8 @@
 """From stored pixels to what the model sees."""
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from unnoise.types import Images, Pixels
 
@@ -11,7 +13,6 @@ def to_float(pixels: Pixels) -> Images:
     return pixels.to(torch.float32) / half - 1
 
 
-def flip(x: Images, generator: torch.Generator) -> Images:
-    """Mirror each image with probability 1/2; drawn on the CPU, so that every device gets the same."""
-    mirrored = torch.rand(len(x), generator=generator) < 0.5
+def flip(x: Images, mirrored: Bool[Tensor, " b"]) -> Images:
+    """Mirror these images."""
     return torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)

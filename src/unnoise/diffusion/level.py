@@ -18,6 +18,10 @@ class Level:
     alpha: Float64[Tensor, "*b1"]  # signal scale, sqrt(alphas_cumprod)
     sigma: Float64[Tensor, "*b1"]  # noise std, sqrt(1 - alphas_cumprod)
 
+    def part(self, rows: slice) -> "Level":
+        """Of some of the images."""
+        return Level(self.time[rows], self.alpha[rows], self.sigma[rows])
+
     @property
     def ratio(self) -> Float64[Tensor, "*b1"]:
         """Noise to signal, the sigma of EDM and k-diffusion."""

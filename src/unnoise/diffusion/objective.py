@@ -21,6 +21,11 @@ class Noised(NamedTuple):
     s: Level
     label: Labels | None
 
+    def part(self, rows: slice) -> "Noised":
+        """Some of the images."""
+        label = None if self.label is None else self.label[rows]
+        return Noised(self.x0[rows], self.eps[rows], self.x_t[rows], self.t.part(rows), self.s.part(rows), label)
+
 
 @runtime_checkable
 class Objective(Protocol):

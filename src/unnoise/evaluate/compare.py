@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from unnoise.checkpoint import WEIGHTS, Run, load
+from unnoise.checkpoint import WEIGHTS, Run, load, weights_of
 from unnoise.errors import InputError
 from unnoise.evaluate.record import evaluations
 from unnoise.evaluate.score import shown
-from unnoise.evaluate.sets import weights_of
 
 BESIDE = ("sampler", "steps", "spacing", "guidance", "guidance_interval", "clip", "seed")  # told, where they differ
 

@@ -10,12 +10,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unnoise.checkpoint import Run, replacing
+from unnoise.checkpoint import Run
 from unnoise.config import EvalConfig
 from unnoise.data.cache import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Eight, Extractor, read_pixels, resized
 from unnoise.evaluate.sets import Report, data_of, drawn, parts_of
+from unnoise.files import replacing
 from unnoise.pictures import grid
 
 ALARM = 0.01  # share of new pictures that is flagged by mistake, where there are enough to set the threshold

@@ -1,11 +1,11 @@
 """Results as JSON: those of a run are kept in its folder one after the other."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
-from unnoise.checkpoint import Run, replacing
+from unnoise.checkpoint import Run
+from unnoise.files import write_json
 
 FOLDER = "evaluations"
 
@@ -18,20 +18,6 @@ def keep(run: Run, result: dict[str, Any]) -> None:
     folder.mkdir(exist_ok=True)
     number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.json") if path.stem.isdigit()), default=0)
     write_json(folder / f"{number:04d}.json", result)
-
-
-def write_json(path: Path, result: Any) -> None:
-    """Whole or not at all; what is not finite becomes null, which every reader of JSON knows."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(known(result), indent=1, allow_nan=False), encoding="utf-8")
-
-
-def known(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: known(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [known(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:

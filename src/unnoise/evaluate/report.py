@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, fields
@@ -14,11 +13,12 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from unnoise.checkpoint import WEIGHTS, Run, load, replacing
+from unnoise.checkpoint import WEIGHTS, Run, load
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.evaluate.record import evaluations
 from unnoise.evaluate.score import shown
+from unnoise.files import replacing, rows_of
 
 BLUE, ORANGE, GRAY = "#1f4e8c", "#d1661d", "#b8c4d6"
 FILM = 8  # previews shown, of any number
@@ -80,13 +80,9 @@ def report(place: str, out: str | None = None) -> Path:
 
 
 def read(path: Path) -> Rows:
-    """A last line that was cut off is left out."""
+    """Those that can be read; the last one may have been cut off."""
     found = Rows([], [], [], {})
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
+    for row in rows_of(path):
         if "held_out" in row:
             found.held_out.append(row)
         elif "kid" in row:
@@ -116,7 +112,7 @@ def command(config: dict[str, Any]) -> str:
     words = ["unnoise", "train", str(config.get("data", ""))]
     for f in fields(TrainConfig):
         value = config.get(f.name)
-        if f.name in ("data", "out") or value is None or (f.default is not MISSING and value == f.default):
+        if f.name in ("data", "out", "fresh") or value is None or (f.default is not MISSING and value == f.default):
             continue
         flag = f.name.replace("_", "-")
         words += (

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from unnoise import pipeline, registry
-from unnoise.checkpoint import WEIGHTS, Run, read_tensors, save_tensors
+from unnoise import registry
+from unnoise.checkpoint import WEIGHTS, Run, read_tensors, save_tensors, weights_of
 from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import Dataset, default_cache, open_data
 from unnoise.data.split import split
@@ -74,13 +74,6 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
     }
     stream = (eight_bit(images) for _, images in batches(asked, run, how))
     return Pictures(stream, n, run.card.shape[0], about, each=calls(how) * call(run))
-
-
-def weights_of(run: Run) -> str:
-    """sha256 of its weights, and of nothing else that the file tells: they may be sampled in another way later."""
-    with (run.path.parent / pipeline.WEIGHTS if run.path.name == pipeline.INDEX else run.path).open("rb") as file:
-        file.seek(8 + int.from_bytes(file.read(8), "little"))  # the header of safetensors, after its own length
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def calls(how: Sampling) -> int:

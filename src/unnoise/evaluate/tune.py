@@ -18,6 +18,7 @@ from unnoise.evaluate.features import Extractor
 from unnoise.evaluate.metrics import Score, kid
 from unnoise.evaluate.sets import Report, call, calls, data_of, drawn, seconds, seeing, statistics, stored
 from unnoise.evaluate.statistics import Statistics
+from unnoise.files import held
 from unnoise.samplers.run import check
 from unnoise.sampling import check_guidance
 
@@ -147,8 +148,9 @@ def choice(others: list[Tried], before: Tried, seconds: float) -> Tried:
 
 def keep(run: Run, how: Sampling) -> str:
     """Write it into the model file: from now on the run is sampled so."""
-    card, weights = read(run.path)
-    save(run.path, weights, replace(card, sampling=how))
+    with held(run.path.parent):
+        card, weights = read(run.path)
+        save(run.path, weights, replace(card, sampling=how))
     return str(run.path)
 
 

@@ -4,14 +4,18 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from torch import Generator
+from jaxtyping import Bool, Float
+from torch import Generator, Tensor
 
 from unnoise.config import TrainConfig
 from unnoise.data.cache import Dataset
 from unnoise.data.transforms import flip, to_float
 from unnoise.diffusion.objective import Noised, add_noise
 from unnoise.diffusion.times import Times
-from unnoise.types import Labels
+from unnoise.types import Images, Labels
+
+ALL = slice(None)
+CHUNK = 8  # images whose noise comes from one stream, so that a batch can be shared out in any way
 
 
 def order(count: int, batch: int, seed: int, seen: int = 0) -> Iterator[np.ndarray]:
@@ -24,32 +28,51 @@ def order(count: int, batch: int, seed: int, seen: int = 0) -> Iterator[np.ndarr
         seen = (epoch + 1) * count
 
 
-def streams(seed: int, rank: int, seen: int, device: torch.device | str = "cpu") -> tuple[Generator, Generator]:
-    """The independent random streams of one step: on the CPU for flips and levels, on the device for the noise.
-
-    And the global one, which dropout draws from, starts anew.
-    """
-    cpu, noise, rest = (
-        int(state >> np.uint64(1)) for state in np.random.SeedSequence([seed, rank, seen]).generate_state(3, np.uint64)
-    )
-    torch.manual_seed(rest)
-    return Generator().manual_seed(cpu), Generator(device).manual_seed(noise)
+def seeds(*position: int) -> tuple[int, int]:
+    """Two independent seeds of a position, such as (seed, images seen, chunk)."""
+    one, two = np.random.SeedSequence(position).generate_state(2, np.uint64) >> np.uint64(1)
+    return int(one), int(two)
 
 
 def noised(
-    dataset: Dataset, indices: np.ndarray, times: Times, rngs: tuple[Generator, Generator], config: TrainConfig
+    dataset: Dataset,
+    indices: np.ndarray,
+    times: Times,
+    config: TrainConfig,
+    seen: int,
+    device: torch.device | str = "cpu",
+    mine: slice = ALL,
 ) -> Noised:
-    """Read a batch and noise it; flips, scaling and noise are computed on the second stream's device."""
-    rng, noise_rng = rngs
-    device = noise_rng.device
-    pixels = torch.from_numpy(dataset.read(indices)).to(device)
-    x0 = flip(to_float(pixels), rng) if config.flip else to_float(pixels)
-    labels = dataset.labels(indices) if config.classes else None
-    label = None if labels is None else drop(torch.from_numpy(labels), config.label_dropout, rng).to(device)
-    eps = torch.randn(x0.shape, generator=noise_rng, device=device)
-    return add_noise(x0, eps, times.levels(len(x0), rng), label)
+    """Read the rows `mine` of a batch and noise them, `seen` images before it: each gets the same whoever reads it.
+
+    Flips, classes and levels are drawn on the CPU for the whole batch, noise on the device in chunks of it.
+    """
+    n = len(indices)
+    seed, rest = seeds(config.seed, seen)
+    rng, rows = Generator().manual_seed(seed), range(n)[mine]
+    torch.manual_seed(rest + rows.start)  # for dropout, which draws from the global stream
+    mirrored, known = (torch.rand(n, generator=rng)[mine] for _ in range(2))
+    t, s = (level.part(mine) for level in times.levels(n, rng))
+    x0 = to_float(torch.from_numpy(dataset.read(indices[mine])).to(device))
+    if config.flip:
+        x0 = flip(x0, mirrored < 0.5)
+    label = None
+    if config.classes:
+        label = drop(torch.from_numpy(dataset.labels(indices[mine])), known >= config.label_dropout).to(device)
+    return add_noise(x0, noise(config.seed, seen, rows, x0), (t, s), label)
 
 
-def drop(label: Labels, share: float, rng: Generator) -> Labels:
-    """Take the class from each image with this probability; Ho & Salimans 2022 (arXiv:2207.12598), algorithm 1."""
-    return label.where(torch.rand(len(label), generator=rng) >= share, torch.tensor(-1))
+def noise(seed: int, seen: int, rows: range, like: Float[Tensor, "_ c h w"]) -> Images:
+    """Standard normal, for these rows of a batch: each chunk of the batch has a stream of its own."""
+
+    def chunk(i: int) -> Images:
+        generator = Generator(like.device).manual_seed(seeds(seed, seen, i + 1)[0])
+        return torch.randn(CHUNK, *like.shape[1:], generator=generator, device=like.device)
+
+    begin, end = rows.start // CHUNK, -(-rows.stop // CHUNK)
+    return torch.cat([chunk(i) for i in range(begin, end)])[rows.start - begin * CHUNK :][: len(rows)]
+
+
+def drop(label: Labels, known: Bool[Tensor, " b"]) -> Labels:
+    """Take the class from the others; Ho & Salimans 2022 (arXiv:2207.12598), algorithm 1."""
+    return label.where(known, torch.tensor(-1))

@@ -1,5 +1,6 @@
 """The accelerator, and the precision that pays on it."""
 
+import gc
 import time
 from collections.abc import Callable
 
@@ -20,7 +21,20 @@ def precision_for(network: nn.Module, config: TrainConfig, shape: tuple[int, int
 def make_accelerator(precision: str) -> Accelerator:
     """One at a time: all of a process share the precision of the last."""
     AcceleratorState._reset_state()  # else it could not choose another one
-    return Accelerator(mixed_precision="no" if precision == "fp32" else precision)
+    cpu = not torch.accelerator.is_available()
+    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
+
+
+def out_of_memory(error: Exception) -> bool:
+    """On a GPU, or where a CPU's allocator is refused what it asks for."""
+    told = "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or told
+
+
+def release_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def choose(wanted: str, gains: Callable[[], bool]) -> str:

@@ -29,6 +29,7 @@ class Clock:
     seen: int = 0
     before: float = 0.0  # seconds of earlier sittings
     started: float | None = None
+    agreed: float | None = None  # seconds, where several processes go by the same
     remembered = ("seen", "elapsed")
 
     @classmethod
@@ -50,16 +51,21 @@ class Clock:
 
     def stop(self) -> None:
         """Training is over: `elapsed` stays as it is."""
-        self.before, self.started = self.elapsed, None
+        self.before, self.started, self.agreed = self.elapsed, None, None
 
     @property
     def elapsed(self) -> float:
         """Seconds of all sittings."""
-        return self.before + (time.monotonic() - self.started if self.started is not None else 0.0)
+        return self.own if self.agreed is None else self.agreed
 
     @elapsed.setter
     def elapsed(self, seconds: float) -> None:
-        self.before, self.started = seconds, None if self.started is None else time.monotonic()
+        self.before, self.started, self.agreed = seconds, None if self.started is None else time.monotonic(), None
+
+    @property
+    def own(self) -> float:
+        """The same by the clock of this process."""
+        return self.before + (time.monotonic() - self.started if self.started is not None else 0.0)
 
     @property
     def position(self) -> dict[str, float]:

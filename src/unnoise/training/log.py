@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from unnoise.checkpoint import replacing
+from unnoise.files import replacing, rows_of
 from unnoise.training.length import Clock
 
 
 class Log:
-    """Rows of metrics.jsonl, and the means since the last row."""
+    """Rows of metrics.jsonl, and the means since the last row; only one of several processes has a file."""
 
     remembered = ("kept", "last_time", "last_seen", "losses", "epoch_loss", "epoch_steps")
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None) -> None:
         self.path, self.rows, self.whole = path, list[dict[str, Any]](), True
         self.last_time, self.last_seen = 0.0, 0
         self.losses = list[float]()
@@ -34,13 +34,16 @@ class Log:
 
     @kept.setter
     def kept(self, count: int) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines()[:count] if self.path.exists() else []
-        self.rows = [json.loads(line) for line in lines]
-        self.rewrite()
+        if self.path is not None and not self.rows and self.path.exists():
+            self.rows = [*rows_of(self.path)]
+        self.rows = self.rows[:count]
+        self.whole = False  # it is written anew with the next row
 
     def add(self, row: Mapping[str, Any]) -> None:
         """To the end of the file; where that cannot be written, the rows wait here until it can."""
         self.rows.append(dict(row))
+        if self.path is None:
+            return
         try:
             if not self.whole:
                 self.rewrite()
@@ -51,6 +54,8 @@ class Log:
             self.whole = False
 
     def rewrite(self) -> None:
+        if self.path is None:
+            return
         with replacing(self.path) as temporary:
             temporary.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
         self.whole = True
@@ -113,14 +118,14 @@ class Log:
 class Progress:
     """A bar on a terminal; elsewhere a plain line now and then."""
 
-    def __init__(self) -> None:
-        self.live, self.told = sys.stderr.isatty(), 0.0
+    def __init__(self, *, silent: bool = False) -> None:
+        self.live, self.told, self.silent = sys.stderr.isatty() and not silent, 0.0, silent
         self.next_line = time.monotonic() + 10
         self.bar = tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar:24}| {desc}", disable=not self.live)
 
     def reading(self, phase: str, done: int, total: int | None) -> None:
         """Data being scanned or decoded."""
-        if not self.live and time.monotonic() > self.next_line:
+        if not self.live and not self.silent and time.monotonic() > self.next_line:
             self.next_line = time.monotonic() + 10
             print(f"{phase} {done:,}{f' of {total:,}' if total else ''}", flush=True)
         if self.live and total:
@@ -133,7 +138,7 @@ class Progress:
         if self.live:
             self.bar.n = clock.progress
             self.bar.set_description_str(text)
-        elif clock.progress >= self.told:
+        elif clock.progress >= self.told and not self.silent:
             self.told = clock.progress + 0.05
             print(f"{clock.progress:4.0%}  {text}", flush=True)
 
@@ -141,7 +146,7 @@ class Progress:
         """Print a line without breaking the bar."""
         if self.live:
             tqdm.write(text)
-        else:
+        elif not self.silent:
             print(text, flush=True)
 
     def close(self) -> None:

@@ -6,15 +6,17 @@ from pathlib import Path
 
 import torch
 
+from unnoise import processes
 from unnoise.checkpoint import Card, build
 from unnoise.config import Sampling, TrainConfig
 from unnoise.data.cache import Dataset, open_data
 from unnoise.data.split import split
 from unnoise.errors import InputError
 from unnoise.training import resume
-from unnoise.training.batches import noised, order, streams
+from unnoise.training.batches import noised, order
 from unnoise.training.init import load_into
 from unnoise.training.interrupt import Interrupted, Stop, stop_signals
+from unnoise.training.length import Clock
 from unnoise.training.log import Progress
 from unnoise.training.plan import planned
 from unnoise.training.preview import affordable, sample, save_grid
@@ -30,7 +32,7 @@ CAUTION = 1 / 8  # of the learning rate: the last try
 def train(config: TrainConfig) -> Path:
     """Train on `config.data`, or go on where the same command was stopped; returns the run folder."""
     validate(config)
-    progress = Progress()
+    progress = Progress(silent=not processes.first())
     try:
         return run_all(config, progress)
     finally:
@@ -39,15 +41,16 @@ def train(config: TrainConfig) -> Path:
 
 def run_all(config: TrainConfig, progress: Progress) -> Path:
     """Data, network, folder, loop, files, farewell."""
-    resume.refuse_taken(config)
-    everything = open_data(
-        config.data,
-        size=config.size,
-        channels=config.channels,
-        fit=config.fit,
-        limit=config.limit,
-        progress=progress.reading,
-    )
+    processes.of_first(lambda: resume.refuse_taken(config))
+    with processes.state().local_main_process_first():  # which fills the cache for the others
+        everything = open_data(
+            config.data,
+            size=config.size,
+            channels=config.channels,
+            fit=config.fit,
+            limit=config.limit,
+            progress=progress.reading,
+        )
     dataset, held = split(everything, config.held_out)
     if config.classes and not dataset.classes:
         raise InputError(f"--classes: {config.data} has none; put the images of each class in a sub-folder of its own")
@@ -56,13 +59,15 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
         ready = planned(replace(config, **as_before), dataset.shape, len(dataset))
         torch.manual_seed(config.seed)
         card = card_of(replace(config, backbone=ready.backbone), dataset, held)
+        if earlier:
+            card = replace(card, sampling=resume.sampling(earlier) or card.sampling)
         model = build(card)  # all that can be refused is refused before there is a folder
         kept = load_into(model.backbone, config.init) if config.init and not earlier else None
         with resume.place(config, dataset, earlier) as folder:
             run = Training(config, (dataset, held), (model, card), ready, folder)
-            introduce(run, progress)
             if earlier:
                 run.restore(earlier.state)
+            introduce(run, progress)
             for line in earlier.said if earlier else [f"start     {config.init}: {kept}"] if kept else []:
                 progress.say(line)
             return to_the_end(run, progress)
@@ -70,39 +75,53 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
 
 def to_the_end(run: Training, progress: Progress) -> Path:
     """The loop, and what comes after it."""
-    if not run.sound:
-        raise InputError(f"the weights to start from are not finite: --init {run.config.init}")
+    if trouble := run.unsound():
+        raise InputError(f"{trouble} before the first step; is the model of --init {run.config.init} damaged?")
+    run.finished = False
+    processes.wait()  # all have read the state that is now replaced
     with stop_signals() as stop:
-        run.save()
+        if processes.first():
+            run.save()
         loop(run, progress, stop)
         run.clock.stop()
         interrupted = stop.signal
-        if interrupted is None:
-            for warning in run.measure():
-                progress.say(f"warning: {warning}")
-            if run.quality.count:
-                run.score(progress, stop)
-        run.save()
-        run.log.plot(run.folder / "loss.png")
-        if interrupted is None:
-            final_grid(run, stop)
+        if processes.first():
+            finish(run, progress, stop)
     progress.close()
-    conclude(run, interrupted)
+    if processes.first():
+        conclude(run, interrupted)
+    processes.wait()
     if interrupted is not None:
         raise Interrupted(interrupted, run.folder)
     return run.folder
+
+
+def finish(run: Training, progress: Progress, stop: Stop) -> None:
+    """What is measured, saved and drawn at the end; after a signal it is only saved."""
+    interrupted = stop.signal
+    if interrupted is None:
+        for warning in run.measure():
+            progress.say(f"warning: {warning}")
+        if run.quality.count:
+            run.score(progress, stop)
+    run.save()
+    run.log.plot(run.folder / "loss.png")
+    if interrupted is None:
+        final_grid(run, stop)
+        run.finished = True
+        run.save()
 
 
 def loop(run: Training, progress: Progress, stop: Stop) -> None:
     """To the end or to a signal; where numbers stop being finite, from the last state on at a lower learning rate."""
     run.clock.start()
     while trouble := steps(run, progress, stop):
-        if run.caution <= CAUTION:
-            raise InputError(
-                f"training stopped: {trouble}. The last good state and weights are in {run.folder}, from "
-                f"{run.clock.seen:,} images; a lower --lr (now {run.config.lr:g}) or --precision fp32 may help"
-            )
         run.roll_back()
+        if run.caution < CAUTION:
+            raise InputError(
+                f"training stopped: {trouble}. The last good state and weights, of {run.clock.seen:,} images, are in "
+                f"{run.folder}: try --init {run.folder} with a lower --lr (now {run.config.lr:g}) or --precision fp32"
+            )
         progress.say(
             f"warning: {trouble}; back to the state of {run.clock.seen:,} images, at {run.caution:g} of the "
             f"learning rate"
@@ -110,51 +129,75 @@ def loop(run: Training, progress: Progress, stop: Stop) -> None:
 
 
 def steps(run: Training, progress: Progress, stop: Stop) -> str | None:
-    """Until the clock says so: noise a batch, take a step, log, preview, save. Returns what went wrong."""
-    config, clock, epoch = run.config, run.clock, len(run.dataset)
+    """Until the clock says so: noise a batch, take a step, log, measure, save. Returns what went wrong."""
+    config, clock = run.config, run.clock
     skipped, due = 0, clock.elapsed + SAVE_EVERY
     for indices in order(len(run.dataset), config.batch, config.seed, clock.seen):
+        if agreed(clock, stop, save=clock.own >= due):
+            if trouble := run.unsound():
+                return trouble
+            due = clock.own + max(SAVE_EVERY, keep(run, progress) / SAVE_SHARE)
         if clock.progress >= 1 or stop.signal is not None:
             break
-        rngs = streams(config.seed, 0, clock.seen, run.accelerator.device)
-        batch = noised(run.dataset, indices, run.times, rngs, config)
+        rows = processes.share(len(indices))
+        mine = rows if rows.start < rows.stop else slice(0, 1)  # fewer images than processes: one that does not count
+        batch = noised(run.dataset, indices, run.times, config, clock.seen, run.accelerator.device, mine)
         clock.seen += len(indices)
-        result = run.step(batch)
+        result = run.step(batch, len(indices), rows)
         skipped = 0 if result else skipped + 1
         if skipped >= PATIENCE:
-            return f"{skipped} steps in a row were not finite: {run.diagnosis(batch, indices)}"
-        if result and run.log.step(clock, *result, lr=run.optimizer.param_groups[0]["lr"]):
-            progress.update(clock, run.log)
-        if clock.seen % epoch == 0:
-            mean = run.log.epoch(clock.seen // epoch, clock.seen)
-            if config.epochs and mean is not None:
-                progress.say(f"epoch={clock.seen // epoch} avg_loss={mean:.6f}")
-        previewed = run.previews.due(clock, run.log.rate)
-        if previewed or clock.elapsed >= due:
-            if not run.sound:
-                break
-            due = clock.elapsed + max(SAVE_EVERY, keep(run, progress, plot=previewed) / SAVE_SHARE)
-        look(run, progress, stop, preview=previewed)
-    return None if run.sound else "the weights are no longer finite"
+            return f"{skipped} steps in a row were not finite: {run.diagnosis(batch, indices[mine])}"
+        tell(run, result, progress)
+        if processes.first():
+            look(run, progress, stop)
+    return run.unsound()
 
 
-def look(run: Training, progress: Progress, stop: Stop, *, preview: bool) -> None:
-    """What is measured and drawn on the way, when it is due."""
-    warnings = run.preview(stop) if preview else []
-    warnings += run.measure() if run.measuring.due(run.clock) else []
+def tell(run: Training, result: tuple[float, float] | None, progress: Progress) -> None:
+    """Log a step, and the epoch that ends with it."""
+    clock, epoch = run.clock, len(run.dataset)
+    if result and run.log.step(clock, *result, lr=run.optimizer.param_groups[0]["lr"]):
+        progress.update(clock, run.log)
+    if clock.seen % epoch == 0:
+        mean = run.log.epoch(clock.seen // epoch, clock.seen)
+        if run.config.epochs and mean is not None:
+            progress.say(f"epoch={clock.seen // epoch} avg_loss={mean:.6f}")
+    for note in run.notes:
+        progress.say(f"warning: {note}")
+    run.notes.clear()
+
+
+def agreed(clock: Clock, stop: Stop, *, save: bool) -> bool:
+    """Whether it is time to save; several processes go by the same clock, and stop together."""
+    if processes.count() == 1:
+        return save
+    clock.agreed, signal, save_now = processes.largest(clock.own, stop.signal or 0, save and processes.first())
+    stop.signal = int(signal) or None
+    return bool(save_now)
+
+
+def look(run: Training, progress: Progress, stop: Stop) -> None:
+    """What is measured and drawn on the way, when it is due; where it cannot be written it is told, and no more."""
+    warnings = list[str]()
+    try:
+        if run.previews.due(run.clock, run.log.rate):
+            warnings += run.preview(stop)
+        if run.measuring.due(run.clock):
+            warnings += run.measure()
+        if run.quality.due(run.clock) and run.clock.progress < 1:
+            run.score(progress, stop)
+    except (InputError, OSError) as error:
+        warnings.append(f"not written: {error}")
     for warning in warnings:
         progress.say(f"warning: {warning}")
-    if run.quality.due(run.clock) and run.clock.progress < 1:
-        run.score(progress, stop)
 
 
-def keep(run: Training, progress: Progress, *, plot: bool) -> float:
+def keep(run: Training, progress: Progress) -> float:
     """Save on the way; what cannot be written is no reason to stop, it may be later. Returns the seconds it took."""
     begun = time.monotonic()
     try:
-        run.save()
-        if plot:
-            run.log.plot(run.folder / "loss.png")
+        if processes.first():
+            run.save()
     except (InputError, OSError) as error:
         progress.say(f"warning: not saved, and tried again soon: {error}")
     return time.monotonic() - begun

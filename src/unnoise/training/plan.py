@@ -12,10 +12,10 @@ import psutil
 import torch
 from torch import nn
 
-from unnoise import registry
+from unnoise import processes, registry
 from unnoise.config import TrainConfig
 from unnoise.evaluate.sets import finished
-from unnoise.training.device import affordable, make_accelerator, precision_for
+from unnoise.training.device import affordable, make_accelerator, out_of_memory, precision_for, release_memory
 from unnoise.training.length import Clock
 from unnoise.training.log import duration, peak_memory
 from unnoise.training.optimizers import as_configured
@@ -26,18 +26,25 @@ ROOM = 60 * 2**20  # bytes that measuring takes beside a step
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256)  # channels of the U-Nets there are to choose from
 ENOUGH = 45_000  # images that teach the smallest; the others need them by the square of their width, as weights grow
+ALL = 2**31  # images at a time: all of a batch
 
 
 class Plan(NamedTuple):
-    images_per_second: float
-    peak_bytes: int  # 0 where it cannot be told
+    images_per_second: float  # of all processes
+    peak_bytes: int  # of one process; 0 where it cannot be told
+    at_once: int = ALL  # images that are taken at a time, where memory is short
 
     def told(self, clock: Clock, count: int, now: datetime) -> str:
         """In words: how far it will come, when it will be done, and what it takes."""
-        seconds = clock.seconds or (clock.images or 0) / self.images_per_second
-        images = clock.images or clock.seconds * self.images_per_second  # type: ignore[operator]
+        if clock.seconds:
+            seconds = clock.seconds - clock.elapsed
+            images = clock.seen + seconds * self.images_per_second
+        else:
+            images = clock.images or 0
+            seconds = (images - clock.seen) / self.images_per_second
         done = now + timedelta(seconds=seconds)
         memory = f"; memory up to about {self.peak_bytes / 2**20:,.0f} MB" if self.peak_bytes else ""
+        memory += f", {self.at_once} images at a time" if self.at_once < ALL else ""
         return (
             f"about {self.images_per_second:.0f} images/s: {images:,.0f} images, each {images / count:.1f} times, in "
             f"{duration(seconds)}, done at {done:%H:%M}{memory}"
@@ -73,24 +80,46 @@ def rehearse(
             seconds(size)  # the first of a size is much slower: kernels are made for it
             return seconds(size)
 
+        def most(size: int) -> tuple[int, float, float]:
+            """The size that memory is enough for, by halves, and what it takes."""
+            try:
+                return size, *min((seconds(size) for _ in range(3)), key=sum)
+            except (MemoryError, RuntimeError) as error:
+                if size == 1 or not out_of_memory(error):
+                    raise
+            release_memory()
+            return most(-(-size // 2))
+
         earlier = peak_memory()
         small = min(batch, affordable(settled(1)[0]))
         half = -(-small // 2)
         settled(half)
         before = peak_memory()
         part, rest = settled(small)
-        step, peak = part * batch / small + rest, peak_memory()
-        if 3 * step <= SECONDS:
-            step, peak = min(sum(seconds(batch)) for _ in range(3)), peak_memory()
+        peak = peak_memory()
+        slope = (peak - before) / (small - half) if small > half and before > earlier else 0.0  # bytes of an image
+        at_once, known = room_for(batch, small, slope, device), slope > 0 or (batch == 1 and peak > earlier)
+        if 3 * (part * batch / small + rest) <= SECONDS:
+            at_once, part, rest = most(at_once)
+            step, peak = part * batch / at_once + rest, peak_memory()
             known = peak > earlier  # else an earlier training took more
-        elif small > half:
-            peak += round((peak - before) / (small - half) * (batch - small))
-            known = before > earlier
         else:
-            known = batch == 1 and peak > earlier  # of one size no slope is
+            step = part * batch / small + rest
+            peak += round(slope * (at_once - small))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
-    return Plan((1 - OVERHEAD) * batch / step, peak + ROOM if known else 0)
+    pace = -processes.largest(-batch / step)[0]
+    peak = round(processes.largest(peak + ROOM if known else 0)[0])
+    at_once = -round(processes.largest(-at_once)[0]) if at_once < batch else ALL
+    return Plan((1 - OVERHEAD) * processes.count() * pace, peak, at_once)
+
+
+def room_for(batch: int, small: int, slope: float, device: torch.device) -> int:
+    """Images at a time for which a CPU's memory is enough; of a GPU it is tried, and no harm done."""
+    room = 0.9 * psutil.virtual_memory().available if device.type == "cpu" else float("inf")
+    while batch > small and slope * (batch - small) > room:
+        batch = max(small, -(-batch // 2))
+    return batch
 
 
 class Planned(NamedTuple):
@@ -112,23 +141,30 @@ def planned(config: TrainConfig, shape: tuple[int, int, int], count: int) -> Pla
         dearer = (wider / width) ** 2
         if seconds * found.plan.images_per_second / dearer < need(wider):
             break
-        if found.plan.peak_bytes * dearer > psutil.virtual_memory().available:
+        if found.plan.at_once < ALL or found.plan.peak_bytes * dearer > available():
             break
         try:
             tried = rehearsed(config, unet(wider), shape)
         except torch.OutOfMemoryError:
             break
-        if seconds * tried.plan.images_per_second < need(wider):
+        if tried.plan.at_once < ALL or seconds * tried.plan.images_per_second < need(wider):
             break
         found = tried
     return found
 
 
+def available() -> float:
+    """Bytes of memory, of the process that has the least."""
+    return -processes.largest(-psutil.virtual_memory().available)[0]
+
+
 def rehearsed(config: TrainConfig, backbone: str, shape: tuple[int, int, int]) -> Planned:
     network = registry.backbone.get(backbone)(shape[0])
-    accelerator = make_accelerator(precision := precision_for(network, config, shape))
+    precision = processes.of_first(lambda: precision_for(network, config, shape))
+    accelerator = make_accelerator(precision)
     network.to(accelerator.device, memory_format=torch.channels_last)
-    plan = rehearse(network, as_configured(config), shape, config.batch, accelerator.autocast)
+    batch = -(-config.batch // processes.count())
+    plan = rehearse(network, as_configured(config), shape, batch, accelerator.autocast)
     return Planned(backbone, precision, plan)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from unnoise.checkpoint import replacing
 from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
+from unnoise.files import replacing
 from unnoise.pictures import grid
 from unnoise.samplers.run import in_turn, run
 from unnoise.training.interrupt import Stop
@@ -73,6 +73,7 @@ def sample(
 
 
 def save_grid(images: Images, path: Path, mode: str) -> None:
+    path.parent.mkdir(exist_ok=True)
     with replacing(path) as temporary:
         grid(images, mode).save(temporary, format="PNG")
 

@@ -7,19 +7,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from unnoise.checkpoint import WEIGHTS, new_folder
-from unnoise.config import LENGTHS, TrainConfig
+from unnoise import checkpoint, processes
+from unnoise.config import LENGTHS, Sampling, TrainConfig
 from unnoise.data.cache import Dataset
 from unnoise.errors import InputError
+from unnoise.files import held, new_folder, sweep, vacant
 from unnoise.training import state
 from unnoise.training.length import Clock
 from unnoise.training.log import duration
 
 RUNS = Path("runs")
-LOCK = ".lock"
-FREE = (*LENGTHS, "out", "fresh")  # settings that may differ: how far to go, and where
+FREE = (*LENGTHS, "data", "out", "fresh")  # settings that may differ: how far to go, and where things are
 
 
 @dataclass
@@ -33,72 +31,71 @@ class Earlier:
 
 def refuse_taken(config: TrainConfig) -> None:
     """What --out names is not there, or empty, or a run: told before any data is read."""
-    if config.out is None or not (folder := Path(config.out).expanduser()).exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"--out {folder} is a file; name a new folder")
-    if not has_state(folder):
-        refuse_files(folder)
-
-
-def refuse_files(folder: Path) -> None:
-    """But for the lock, and for what was being written when a run was killed."""
-    if any(not path.name.startswith(".") for path in folder.iterdir()):
-        what = "a run without its state" if (folder / WEIGHTS).exists() else "files"
-        raise InputError(f"--out {folder} already holds {what}, which is never overwritten; name a new folder")
+    if config.out is not None and not has_state(Path(config.out).expanduser()):
+        vacant(config.out)
 
 
 @contextmanager
 def find(config: TrainConfig, dataset: Dataset) -> Iterator[Earlier | None]:
     """The run in --out, or the last one of the same settings and data that was stopped; held until the end."""
-    with ExitStack() as held:
-        if config.fresh:
+    with ExitStack() as to_the_end:
+        found = processes.of_first(lambda: search(config, dataset, to_the_end))
+        if found is None:
             yield None
-        elif config.out is None:
-            yield next((run for folder in stopped(dataset.name) if (run := same(folder, config, dataset, held))), None)
-        elif has_state(folder := Path(config.out).expanduser()):
-            held.enter_context(lock(folder))
-            yield checked(folder, config, dataset)
         else:
-            yield None
+            folder, said = found
+            earlier, _ = state.read(folder)
+            yield Earlier(folder, earlier, said + news(config, earlier))
+
+
+def search(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> tuple[Path, list[str]] | None:
+    """Its folder, and what is said of damaged states."""
+    if config.fresh:
+        return None
+    if config.out is None:
+        folder = next((path for path in stopped(dataset.name) if same(path, config, dataset, to_the_end)), None)
+    elif has_state(folder := Path(config.out).expanduser()):
+        to_the_end.enter_context(held(folder))
+        check(folder, config, dataset)
+    else:
+        folder = None
+    if folder is None:
+        return None
+    _, said = state.read(folder)
+    state.set_damaged_aside(folder)
+    sweep(folder)
+    return folder, said
 
 
 @contextmanager
 def place(config: TrainConfig, dataset: Dataset, earlier: Earlier | None) -> Iterator[Path]:
     """The folder to train in: that of the earlier run, or a new one; held until the end."""
-    if earlier:
-        yield earlier.folder
-        return
-    if config.out is None:
-        folder = new_folder(None, RUNS, dataset.name)
-    else:
-        folder = Path(config.out).expanduser()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"cannot write to {folder} ({error.strerror}); choose another folder with --out"
-            ) from error
-        if config.fresh and has_state(folder):
-            set_aside(folder)
-    with lock(folder):
-        refuse_files(folder)
-        yield folder
+    with ExitStack() as to_the_end:
+        yield earlier.folder if earlier else processes.of_first(lambda: new(config, dataset, to_the_end))
+
+
+def new(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Path:
+    if config.fresh and config.out is not None and has_state(Path(config.out).expanduser()):
+        set_aside(Path(config.out).expanduser())
+    folder = new_folder(config.out, RUNS, dataset.name)
+    to_the_end.enter_context(held(folder))
+    vacant(str(folder))  # still
+    sweep(folder)
+    return folder
 
 
 def set_aside(folder: Path) -> None:
     """The run that is there, for a fresh one."""
-    with lock(folder):
+    with held(folder):
         pass
     free = (folder.with_name(f"{folder.name}-before-{i}") for i in count(1))
     folder.rename(aside := next(path for path in free if not path.exists()))
-    folder.mkdir()
     print(f"the run that was in {folder} is now in {aside}")
 
 
-def checked(folder: Path, config: TrainConfig, dataset: Dataset) -> Earlier:
-    """The run in --out; refuses another one, and one that is over."""
-    earlier, said = state.read(folder)
+def check(folder: Path, config: TrainConfig, dataset: Dataset) -> None:
+    """Refuse what is not this run, and a run that is over."""
+    earlier, _ = state.read(folder)
     if changed := differences(config, earlier, dataset):
         raise InputError(
             f"--out {folder} holds a run of other settings: {'; '.join(changed)}. Give the same ones to go on with it, "
@@ -106,21 +103,26 @@ def checked(folder: Path, config: TrainConfig, dataset: Dataset) -> Earlier:
         )
     if over(config, earlier, dataset):
         raise InputError(
-            f"--out {folder}: this run is over ({so_far(earlier)}); give a longer --budget (or --images, --epochs) to "
-            f"go on, --fresh to start over (it is set aside), or a new folder"
+            f"--out {folder}: this run is over ({so_far(earlier)}); give it a longer --budget (or --images, --epochs) "
+            f"to go on, --fresh to start over (it is set aside), or a new folder"
         )
-    return Earlier(folder, earlier, said + news(config, earlier))
 
 
-def same(folder: Path, config: TrainConfig, dataset: Dataset, held: ExitStack) -> Earlier | None:
-    """The run in the folder, if it is this one and not over, and nobody trains it."""
-    with suppress(InputError), ExitStack() as trying:
-        trying.enter_context(lock(folder))
-        earlier, said = state.read(folder)
-        if not differences(config, earlier, dataset) and not over(config, earlier, dataset):
-            held.push(trying.pop_all())
-            return Earlier(folder, earlier, said + news(config, earlier))
-    return None
+def same(folder: Path, config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> bool:
+    """Whether it holds this very run, not over, and nobody trains it; held until the end if so."""
+    with suppress(InputError, OSError), ExitStack() as trying:
+        trying.enter_context(held(folder))
+        try:
+            earlier, _ = state.read(folder)
+        except InputError as error:
+            print(f"warning: {folder} is left alone: {error}")
+            return False
+        if any(earlier["config"].get(name) != getattr(config, name) for name in LENGTHS):
+            return False
+        check(folder, config, dataset)
+        to_the_end.push(trying.pop_all())
+        return True
+    return False
 
 
 def stopped(name: str) -> list[Path]:
@@ -130,20 +132,15 @@ def stopped(name: str) -> list[Path]:
     return [path for _, path in sorted(numbered, reverse=True)]
 
 
+def sampling(earlier: Earlier) -> Sampling | None:
+    """How the run is sampled, as its model file says it: that may have been tuned."""
+    with suppress(InputError):
+        return checkpoint.read(earlier.folder / checkpoint.WEIGHTS)[0].sampling
+    return None
+
+
 def has_state(folder: Path) -> bool:
     return any((folder / name).exists() for name in (state.STATE, state.BEFORE))
-
-
-@contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold the folder; refuses where another program does."""
-    try:
-        with FileLock(folder / LOCK, timeout=0):
-            for part in folder.glob(".*.part*"):  # of a run that was killed
-                part.unlink(missing_ok=True)
-            yield
-    except Timeout:
-        raise InputError(f"{folder} is being trained by another program; wait for it, or name a new folder") from None
 
 
 def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> list[str]:
@@ -161,9 +158,10 @@ def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Datase
 
 
 def over(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Whether it was trained to this length and measured."""
     clock = Clock.of(config, len(dataset))
     state.recall(clock, earlier["parts"]["clock"])
-    return clock.progress >= 1
+    return clock.progress >= 1 and earlier["parts"]["run"]["finished"]
 
 
 def so_far(earlier: Mapping[str, Any]) -> str:

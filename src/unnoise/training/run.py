@@ -1,6 +1,7 @@
 """What a training run is made of: one step, and what is measured, drawn and kept beside it."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -8,15 +9,18 @@ import numpy as np
 import torch
 import yaml
 
-from unnoise import registry
-from unnoise.checkpoint import WEIGHTS, Card, replacing, save
+from unnoise import processes, registry
+from unnoise.checkpoint import WEIGHTS, Card, save
 from unnoise.config import TrainConfig
 from unnoise.data.cache import Dataset
 from unnoise.data.transforms import to_float
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import Noised, Objective
 from unnoise.diffusion.times import Times
-from unnoise.training.device import make_accelerator
+from unnoise.errors import InputError
+from unnoise.files import replacing
+from unnoise.training.batches import ALL
+from unnoise.training.device import make_accelerator, out_of_memory, release_memory
 from unnoise.training.diagnosis import diagnosis, finite
 from unnoise.training.ema import EMA
 from unnoise.training.held_out import SHARE, HeldOut, few
@@ -28,8 +32,8 @@ from unnoise.training.optimizers import as_configured, with_state
 from unnoise.training.plan import Planned
 from unnoise.training.preview import Previews, sample, saturation
 from unnoise.training.quality import Quality
-from unnoise.training.state import Part, State, read, recall, remember, write
-from unnoise.types import Images
+from unnoise.training.state import FORMAT, Part, State, read, recall, remember, write
+from unnoise.types import Images, PerImage
 
 BEST = "best.safetensors"  # the weights of the lowest KID
 
@@ -37,7 +41,7 @@ BEST = "best.safetensors"  # the weights of the lowest KID
 class Training:
     """What a run is made of."""
 
-    remembered = ("caution",)
+    remembered = ("caution", "at_once", "finished")
 
     def __init__(
         self,
@@ -50,7 +54,6 @@ class Training:
         self.asked, self.config = asked, (config := replace(asked, backbone=ready.backbone))
         self.folder, (self.dataset, held) = folder, data
         self.model, self.card = new
-        (folder / "samples").mkdir(exist_ok=True)
         network = self.model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision, self.plan, self.accelerator = ready.precision, ready.plan, make_accelerator(ready.precision)
         network.to(self.accelerator.device)
@@ -61,33 +64,74 @@ class Training:
         self.model.backbone, self.optimizer = self.accelerator.prepare(network, as_configured(config)(network))
         self.objective: Objective = registry.objective.get(config.objective)
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
-        self.log = Log(folder / "metrics.jsonl")
+        self.log = Log(folder / "metrics.jsonl" if processes.first() else None)
         self.held_out, self.measuring = HeldOut(config, self.objective, few(self.dataset), few(held)), Occasions(SHARE)
         self.quality = Quality(self.dataset, self.card.sampling)
         some = torch.from_numpy(self.dataset.read(np.arange(min(64, len(self.dataset)))))
         self.previews = Previews(folder / "samples", self.dataset.mode, saturation(to_float(some)))
         self.clock = Clock.of(config, len(self.dataset))
+        self.at_once = ready.plan.at_once  # images in memory
+        self.notes = list[str]()  # to be told
+        self.finished = False  # to the end of its length, and measured
         self.caution = 1.0  # factor of the learning rate, which falls where training went wrong
 
-    def step(self, batch: Noised) -> tuple[float, float] | None:
-        """One step of the optimizer, (loss, gradient norm); None where one is not finite and nothing changed."""
+    def step(self, batch: Noised, n: int = 0, rows: slice = ALL) -> tuple[float, float] | None:
+        """One step of the optimizer, (loss, gradient norm); None where one is not finite and nothing changed.
+
+        `batch` are the `rows` of a batch of `n` images that are this process's to learn from.
+        """
+        n = n or len(batch.x0)
         rise = min(1.0, self.clock.seen / max(1, self.config.warmup))
         fall = 0.5 * (1 + math.cos(math.pi * self.clock.progress)) if self.config.decay == "cosine" else 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * self.caution * rise * fall
-        time, losses = batch.t.time, self.objective(self.model, batch)
-        loss = (self.times.weight(time).to(losses) * losses).mean()
+        found = torch.zeros(2, n, dtype=torch.float64)
+        if len(range(n)[rows]):
+            found[:, rows] = torch.stack([batch.t.time, self.taught(batch, 1 / n).double().cpu()])
+        else:
+            self.taught(batch, 0.0)  # fewer images than processes: it only keeps step
+        time, losses = processes.summed(found).cpu()
+        loss = float((self.times.weight(time) * losses).mean())
         self.times.update(time, losses)
-        self.accelerator.backward(loss)
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf)
-        finite = math.isfinite(loss.item()) and math.isfinite(float(norm))
-        if finite or self.accelerator.scaler is not None:  # fp16's loss scaler skips by itself, and must be told
+        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf))
+        good = math.isfinite(loss) and math.isfinite(norm)
+        if good or self.accelerator.scaler is not None:  # fp16's loss scaler skips by itself, and must be told
             self.optimizer.step()
         self.optimizer.zero_grad()
-        if not finite:
+        if not good:
             return None
-        self.ema.update(self.clock.seen, len(batch.x0))
-        return loss.item(), float(norm)
+        self.ema.update(self.clock.seen, n)
+        return loss, norm
+
+    def taught(self, batch: Noised, each: float) -> PerImage:
+        """The losses, and the gradient of their sum times `each`; of fewer images at a time where memory is short."""
+        while True:
+            try:
+                return self.in_parts(batch, each)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                if self.at_once == 1:
+                    raise InputError(
+                        "out of memory even for one image at a time; choose a smaller --size or --backbone"
+                    ) from error
+            self.optimizer.zero_grad()
+            self.at_once = -(-min(self.at_once, len(batch.x0)) // 2)
+            release_memory()
+            self.notes.append(f"out of memory; {self.at_once} images at a time from now on, the batch stays")
+
+    def in_parts(self, batch: Noised, each: float) -> PerImage:
+        """At most `at_once` images at a time; processes share their gradients at the last ones."""
+        found, n = list[PerImage](), len(batch.x0)
+        for begin in range(0, n, self.at_once):
+            part = batch.part(slice(begin, begin + self.at_once)) if n > self.at_once else batch
+            last = begin + self.at_once >= n
+            with nullcontext() if last else self.accelerator.no_sync(self.model.backbone):
+                losses = self.objective(self.model, part)
+                weight = self.times.weight(part.t.time).to(losses)
+                self.accelerator.backward((weight * losses).sum() * (each * processes.count()))  # which take the mean
+            found.append(losses.detach())
+        return torch.cat(found)
 
     @property
     def parts(self) -> dict[str, Part]:
@@ -109,6 +153,7 @@ class Training:
         """All that a run needs to go on as if it had never stopped."""
         scaler = self.accelerator.scaler
         return {
+            "format": FORMAT,
             "config": asdict(self.asked),
             "fingerprint": self.card.data["fingerprint"],
             "backbone": self.card.backbone,
@@ -120,11 +165,19 @@ class Training:
             "parts": {name: remember(part) for name, part in self.parts.items()},
         }
 
-    @property
-    def sound(self) -> bool:
-        """Whether all weights, averages and slots of the optimizer are finite."""
-        slots = (value for slot in self.optimizer.state_dict()["state"].values() for value in slot.values())
-        return all(map(finite, (*self.model.parameters(), *self.ema.network.parameters(), *slots)))
+    def unsound(self) -> str | None:
+        """What is not finite of weights, averages and the optimizer, in words."""
+        named = dict(self.accelerator.unwrap_model(self.model.backbone).named_parameters())
+        for name, p in named.items():
+            if not finite(p):
+                return f"the weights {name} are no longer finite"
+        if not all(map(finite, self.ema.network.parameters())):
+            return "the average of the weights is no longer finite"
+        for p, slots in self.optimizer.state.items():
+            if not all(map(finite, slots.values())):
+                name = next((name for name, mine in named.items() if mine is p), "")
+                return f"what the optimizer keeps of {name} is no longer finite"
+        return None
 
     def roll_back(self) -> None:
         """To the last state that was saved, at half the learning rate; the time is spent all the same."""
@@ -132,12 +185,22 @@ class Training:
         saved, _ = read(self.folder)
         self.restore(saved)
         self.caution, self.clock.elapsed = caution, elapsed
+        processes.wait()  # until all have read it
 
     def restore(self, saved: State) -> None:
+        """Refuses what is of another kind."""
+        try:
+            self.recall(saved)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise InputError(
+                f"the state in {self.folder} does not fit this run ({error!r:.200}); --fresh starts over"
+            ) from error
+
+    def recall(self, saved: State) -> None:
         self.accelerator.unwrap_model(self.model.backbone).load_state_dict(saved["network"])
         if self.config.ema_halflife:
             self.ema.network.load_state_dict(saved["average"])
-        with_state(self.optimizer, saved.get("optimizer", {}))
+        with_state(self.optimizer, saved["optimizer"])
         if self.accelerator.scaler and saved["scaler"]:
             self.accelerator.scaler.load_state_dict(saved["scaler"])
         for name, part in self.parts.items():
@@ -149,20 +212,26 @@ class Training:
         save(path, self.ema.network.state_dict(), replace(self.card, training=training))
 
     def save(self) -> None:
-        """Write the state, then the model, the settings and the last row of the log."""
+        """Write the last row of the log, the settings, the model, and then the state, which says that all is there."""
         self.log.write(self.clock)
-        write(self.folder, self.state)
-        self.save_model(self.folder / WEIGHTS)
         with replacing(self.folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(self.config), sort_keys=False), encoding="utf-8")
+        self.save_model(self.folder / WEIGHTS)
+        write(self.folder, self.state)
 
     def diagnosis(self, batch: Noised, indices: np.ndarray) -> str:
+        """Of a batch whose losses or gradients are not finite; images are numbered as in the data."""
+        network = self.accelerator.unwrap_model(self.model.backbone)
+        model = Diffusion(network, self.model.schedule, self.model.target, self.card.shape, self.card.classes)
         with self.accelerator.autocast():
-            return diagnosis(self.model, self.objective, batch, indices)
+            found = processes.gathered(diagnosis(model, self.objective, batch, self.dataset.numbers(indices)))
+        return next((text for text in found if "not" in text), found[0])
 
     def preview(self, stop: Stop) -> list[str]:
         with self.accelerator.autocast():
-            return self.previews.draw(self.averaged, self.clock, self.log.rate, stop)
+            warnings = self.previews.draw(self.averaged, self.clock, self.log.rate, stop)
+        self.log.plot(self.folder / "loss.png")
+        return warnings
 
     def score(self, progress: Progress, stop: Stop) -> None:
         """KID at the marks of the way; the best weights lie beside the last ones."""
@@ -182,6 +251,7 @@ class Training:
             progress.say(f"KID       {self.quality}")
         if self.quality.best:
             self.save_model(self.folder / BEST)
+            self.save()  # which knows of it
         if note:
             progress.say(note)
 

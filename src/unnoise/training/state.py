@@ -14,6 +14,7 @@ from unnoise.checkpoint import read_tensors, save_tensors
 from unnoise.errors import InputError
 
 STATE, BEFORE = "state.safetensors", "state-before.safetensors"
+FORMAT = 1
 
 State = dict[str, Any]
 
@@ -49,11 +50,32 @@ def read(folder: Path) -> tuple[State, list[str]]:
         if not (folder / name).exists():
             continue
         try:
-            text, tensors = read_tensors(folder / name)
-            return joined(tensors, json.loads(text)), said
+            return parsed(folder / name), said
         except InputError as error:
             said.append(f"passed over: {error}")
     raise InputError(f"no state of {folder} is whole ({'; '.join(said)}); --fresh starts over")
+
+
+def parsed(path: Path) -> State:
+    text, tensors = read_tensors(path)
+    try:
+        saved = joined(tensors, json.loads(text))
+        clock, known = saved["parts"]["clock"], isinstance(saved["config"], dict) and saved["format"] == FORMAT
+        whole = isinstance(clock["seen"], int) and isinstance(clock["elapsed"], int | float)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        known = whole = False
+    if not (known and whole):
+        raise InputError(f"{path} is no state that this version can go on from")
+    return saved
+
+
+def set_damaged_aside(folder: Path) -> None:
+    """So that the next state does not take the place of the one before, which is whole."""
+    try:
+        parsed(folder / STATE)
+    except InputError:
+        if (folder / STATE).exists():
+            (folder / STATE).replace(folder / "state-damaged.safetensors")
 
 
 def parted(state: Mapping[Any, Any]) -> tuple[dict[str, Tensor], State]:

@@ -46,4 +46,7 @@ def conclude(run: Training, interrupted: int | None) -> None:
         print(f"loss      {run.held_out}")
     if (run.folder / "samples" / "final.png").exists():
         print(f"grid      {run.folder / 'samples' / 'final.png'}")
-    print(f"run       {run.folder}    more pictures: unnoise sample {run.folder} -n 64")
+    disk = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
+    if interrupted:
+        print("to go on, give the same command again, without --fresh")
+    print(f"run       {run.folder} ({disk / 2**20:,.0f} MB)    more pictures: unnoise sample {run.folder} -n 64")

@@ -1,6 +1,5 @@
 """Refuse what cannot work before anything is read or written."""
 
-import os
 from dataclasses import fields
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -32,8 +31,6 @@ AT_LEAST = {
 
 
 def validate(config: TrainConfig) -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # each would make a folder and keep a clock of its own
-        raise InputError("unnoise trains in one process for now; start it without 'accelerate launch' or 'torchrun'")
     hints = get_type_hints(TrainConfig)
     for name in (f.name for f in fields(config)):
         value = getattr(config, name)

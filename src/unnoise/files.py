@@ -1,0 +1,120 @@
+"""Files that are whole or not there at all, and folders that are ours alone."""
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psutil
+from filelock import FileLock, Timeout
+
+from unnoise.errors import InputError
+
+LOCK = ".lock"
+
+
+@contextmanager
+def replacing(path: Path, before: Path | None = None, *, flush: bool = True) -> Iterator[Path]:
+    """Write to the temporary path given; it takes the place of `path` only once it is whole and on the disk.
+
+    What was at `path` is lost, or kept as `before`. Without `flush` a power cut may leave an empty file.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
+    try:
+        yield temporary
+        if flush:
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+        if before and path.exists():
+            path.replace(before)
+        temporary.replace(path)
+        if flush:
+            flush_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def flush_folder(folder: Path) -> None:
+    """So that a new name outlives a power cut, where folders can be flushed."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_json(path: Path, result: Any) -> None:
+    """Whole or not at all; what is not finite becomes null, which every reader of JSON knows."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(known(result), indent=1, allow_nan=False), encoding="utf-8")
+
+
+def known(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: known(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [known(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+    """Of a file of JSON lines, those that can be read; the last one may have been cut off."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            yield row
+
+
+def new_folder(wanted: str | None, parent: Path, stem: str) -> Path:
+    """Create `wanted`, or the first free parent/stem-N; never one that holds something."""
+    if wanted is None:
+        return next(path for i in count(1) if (path := parent / f"{stem}-{i}") and made(path))
+    made(folder := vacant(wanted))
+    return folder
+
+
+def vacant(wanted: str) -> Path:
+    """The folder named: it is not there, or empty but for what is hidden, as a lock is."""
+    folder = Path(wanted).expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--out {folder} is a file; name a new folder")
+    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise InputError(f"--out {folder} already holds files, which are never overwritten; name a new folder")
+    return folder
+
+
+def made(folder: Path) -> bool:
+    """Make the folder; False if it is there already, so that two programs never take the same."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise InputError(f"cannot write to {folder} ({error.strerror}); choose another folder with --out") from error
+    return True
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Nobody else writes here meanwhile; refuses where another program does. It ends with the process at the latest."""
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise InputError(f"{folder} is in use by another program; wait for it, or name a new folder") from None
+
+
+def sweep(folder: Path) -> None:
+    """Remove what programs that were killed left half written."""
+    for part in folder.rglob(".*.part*"):
+        number = part.name.partition(".part")[0].rpartition(".")[2]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            part.unlink(missing_ok=True)

@@ -1,0 +1,314 @@
+"""Everything that reads what strangers may have written, fed with damaged and hostile input.
+
+    python tests/fuzz.py [COUNT] [--seed 0] [--only NAME ...]
+
+Whole files of every format are mutated (bits, bytes, numbers, lengths, pieces of others) and read again. A reader may
+accept them, or refuse them as `InputError`; any other exception, a file outside its folder, or more than SLOW seconds
+is a finding, and its bytes are kept in findings/. `test_fuzz.py` is the short form.
+"""
+
+import argparse
+import io
+import json
+import random
+import struct
+import sys
+import tarfile
+import tempfile
+import time
+import traceback
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from unnoise import checkpoint, registry
+from unnoise.config import TrainConfig
+from unnoise.data import decode
+from unnoise.data.items import Unreadable
+from unnoise.data.sources import find
+from unnoise.errors import InputError
+from unnoise.recipe import train_config
+from unnoise.training import state
+
+SLOW = 20.0
+NUMBERS = [0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]
+WORDS = [
+    b"..",
+    b"/",
+    b"\x00",
+    b"-1",
+    b"nan",
+    b"inf",
+    b"1e999",
+    b"{}",
+    b"[]",
+    b"null",
+    b'"',
+    b"!!python/object:os.system",
+]
+WORDS += [b"9" * 30, b"\xff\xfe", b"&a [*a]", b":", b",", b"=", b"-", b"\n", b"\xf0\x9f\x98\x80", b"O", b"|O", b">f8"]
+
+
+class Target(NamedTuple):
+    seeds: list[bytes]
+    read: Callable[[Path], object]
+    name: str  # of the file that is read
+
+
+def mutated(rng: random.Random, seeds: list[bytes]) -> bytes:
+    """One of the seeds with one to six things changed."""
+    data = bytearray(rng.choice(seeds))
+    for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
+        at = rng.randrange(len(data) + 1) if rng.random() < 0.5 else rng.randrange(min(len(data), 400) + 1)
+        match rng.randrange(8):
+            case 0 if at < len(data):
+                data[at] ^= 1 << rng.randrange(8)
+            case 1 if at < len(data):
+                data[at] = rng.choice(NUMBERS) & 255
+            case 2:
+                size, order = rng.choice(((2, "H"), (4, "I"), (8, "Q"))), rng.choice("<>")
+                data[at : at + size[0]] = struct.pack(order + size[1], rng.choice(NUMBERS) & (2 ** (8 * size[0]) - 1))
+            case 3:
+                del data[at : at + rng.choice((1, 2, 8, 100, len(data)))]
+            case 4:
+                data[at:at] = rng.choice(WORDS)
+            case 5:
+                end = rng.randrange(at, min(len(data), at + 64) + 1)
+                data[at:at] = data[at:end] * rng.choice((1, 2, 50))
+            case 6:
+                other = rng.choice(seeds)
+                begin = rng.randrange(len(other) + 1)
+                data[at : at + rng.randrange(64)] = other[begin : begin + rng.randrange(256)]
+            case _:
+                word = rng.choice(WORDS)
+                data[at : at + len(word)] = word
+    return bytes(data)
+
+
+# what is read
+
+
+def read_pictures(path: Path) -> None:
+    """As training does: the header of each, then all of it, brought to a small size."""
+    plan = decode.Plan("RGB", (8, 8), "crop")
+    for item in islice(find(str(path)).items(), 20):
+        try:
+            decode.read_header(item.content, (8, 8))
+            decode.decode(item.content, plan)
+        except Unreadable:
+            continue
+
+
+def read_picture(path: Path) -> None:
+    plan = decode.Plan("RGBA", (8, 8), "pad")
+    try:
+        decode.read_header(path, (8, 8))
+        decode.decode(path, plan)
+    except Unreadable:
+        pass
+
+
+def read_spec(path: Path) -> None:
+    text = path.read_bytes().decode("utf-8", "replace")
+    for kind in (registry.schedule, registry.target, registry.sampler, registry.backbone, registry.dataset):
+        try:
+            made = kind.get(text)
+        except InputError:
+            continue
+        if kind in (registry.schedule, registry.target):
+            made() if kind is registry.schedule else None
+        if kind is registry.backbone:
+            with torch.device("meta"):
+                made(3)
+
+
+def read_config(path: Path) -> None:
+    train_config(str(path), {})
+
+
+def read_state(path: Path) -> None:
+    state.read(path.parent)
+
+
+# what is changed
+
+
+def image_bytes(kind: str, mode: str = "RGB") -> bytes:
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)).convert(mode)
+    image.save(out := io.BytesIO(), kind)
+    return out.getvalue()
+
+
+def zip_bytes(method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    with zipfile.ZipFile(out := io.BytesIO(), "w", method) as archive:
+        for name in ("a/1.png", "a/2.jpg", "b/3.png", "b/notes.txt"):
+            archive.writestr(name, image_bytes("PNG" if name.endswith("png") else "JPEG"))
+    return out.getvalue()
+
+
+def tar_bytes(mode: str) -> bytes:
+    with tarfile.open(fileobj=(out := io.BytesIO()), mode=mode) as archive:  # type: ignore[call-overload]
+        for name in ("a/1.png", "b/2.png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(data := image_bytes("PNG"))
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def npy_bytes(array: np.ndarray) -> bytes:
+    np.save(out := io.BytesIO(), array, allow_pickle=False)
+    return out.getvalue()
+
+
+def npz_bytes() -> bytes:
+    images = np.zeros((3, 6, 5), np.uint8)
+    np.savez_compressed(out := io.BytesIO(), images=images, labels=np.array(["a", "b", "a"]))
+    return out.getvalue()
+
+
+def idx_bytes() -> bytes:
+    return b"\0\0\x08\x03" + struct.pack(">III", 3, 6, 5) + bytes(90)
+
+
+def parquet_bytes() -> bytes:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = [{"bytes": image_bytes("PNG"), "path": None}] * 3
+    parquet.write_table(pa.table({"image": rows, "label": [0, 1, 0]}), out := io.BytesIO())
+    return out.getvalue()
+
+
+def file_bytes(write: Callable[[Path], object], name: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        write(path := Path(folder) / name)
+        return path.read_bytes()
+
+
+def card() -> checkpoint.Card:
+    given = {"images": 10, "config": {"data": "x"}, "loss": [(1, 0.5)]}
+    net = "unet:widths=8,layers=1,groups=4,patch=2"
+    return checkpoint.Card(net, "cosine", "x0", (1, 8, 8), "L", ("a", "b"), training=given)
+
+
+def model_bytes() -> bytes:
+    weights = checkpoint.build(card()).backbone.state_dict()
+    return file_bytes(lambda path: checkpoint.save(path, weights, card()), "model.safetensors")
+
+
+def resigned(rng: random.Random, data: bytes) -> bytes:
+    """A model file whose description is changed and whose checksum is right: of an attacker, not of a bad disk."""
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    about = json.loads(header["__metadata__"]["unnoise"])
+    harm: list[object] = [None, -1, 0, 1e308, 10**18, "", "x", [], {}, [10**9] * 3, True, "unet:widths=99999-99999"]
+    harm += ["dit:depth=100000000", "cosine:T=1000000000000", [1, 10**6, 10**6], "../../x", ["a"] * 1000, float("inf")]
+    place, key = about, rng.choice([*about, *about["sampling"]])
+    if key not in about:
+        place = about["sampling"]
+    place[key] = rng.choice(harm)
+    header["__metadata__"] = {"unnoise": json.dumps(about)}  # without a checksum, as older files are
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+def state_bytes() -> bytes:
+    saved = {
+        "format": state.FORMAT,
+        "config": {},
+        "parts": {"clock": {"seen": 1, "elapsed": 2.0}, "run": {"caution": 1}},
+    }
+    return file_bytes(lambda path: state.write(path.parent, saved | {"network": {"a": torch.ones(3)}}), state.STATE)
+
+
+def targets() -> dict[str, Target]:
+    gray, colour = np.zeros((3, 6, 5), np.uint8), np.zeros((3, 6, 5, 3), np.float32)
+    specs = [b"ddim:eta=0.5", b"cosine:T=100", b"unet:widths=8-16,layers=1,groups=4", b"v:std=0.1", b"faces:count=5"]
+    specs += [b"dit:width=16,depth=1,heads=2,patch=2", b"karras:rho=7", b"linear:T=10", b"lognormal:mean=-1.2,std=1.2"]
+    config = yaml.safe_dump({name: value for name, value in vars(TrainConfig()).items() if value is not None}).encode()
+    pictures = {
+        "zip": ([zip_bytes(), zip_bytes(zipfile.ZIP_STORED)], "x.zip"),
+        "tar": ([tar_bytes("w:")], "x.tar"),
+        "tar.gz": ([tar_bytes("w:gz"), tar_bytes("w:xz"), tar_bytes("w:bz2"), tar_bytes("w:")], "x.tar.gz"),
+        "npy": ([npy_bytes(gray), npy_bytes(colour), npy_bytes(gray.astype(">u2"))], "x.npy"),
+        "npz": ([npz_bytes()], "x.npz"),
+        "idx": ([idx_bytes()], "x-images-idx3-ubyte"),
+        "parquet": ([parquet_bytes()], "x.parquet"),
+    }
+    found = {name: Target(seeds, read_pictures, file) for name, (seeds, file) in pictures.items()}
+    kinds = [image_bytes(kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")]
+    kinds += [image_bytes("PNG", mode) for mode in ("L", "LA", "RGBA", "P", "1", "I;16")]
+    found["image"] = Target(kinds, read_picture, "x.png")
+    found["spec"] = Target(specs, read_spec, "spec.txt")
+    found["config"] = Target([config, b"data: x\nimages: 5\nlr: 1e-3\n"], read_config, "config.yaml")
+    found["model"] = Target([model_bytes()], lambda path: checkpoint.load(path, "cpu"), "model.safetensors")
+    found["card"] = Target([model_bytes()], lambda path: checkpoint.load(path, "cpu"), "model.safetensors")
+    found["state"] = Target([state_bytes()], read_state, state.STATE)
+    return found
+
+
+def tried(name: str, target: Target, data: bytes, folder: Path) -> str | None:
+    """What went wrong, if something did."""
+    (path := folder / target.name).write_bytes(data)
+    begun, before = time.monotonic(), {*folder.parent.iterdir()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            target.read(path)
+    except InputError:
+        pass
+    except Exception:  # noqa: BLE001  # that is the finding
+        return traceback.format_exc()
+    if (spent := time.monotonic() - begun) > SLOW:
+        return f"it took {spent:.0f} s"
+    if {*folder.parent.iterdir()} != before or [*folder.iterdir()] != [path]:
+        return "it wrote a file"
+    return None
+
+
+def fuzz(count: int, seed: int, only: list[str] | None = None) -> Iterator[tuple[str, bytes, str]]:
+    """So many inputs over all targets, the quick ones as often as the slow; yields what was found."""
+    every = {name: target for name, target in targets().items() if not only or name in only}
+    with tempfile.TemporaryDirectory() as place:
+        for i in range(count):
+            name = [*every][i % len(every)]
+            rng = random.Random(f"{seed} {i}")  # each input can be made again
+            (folder := Path(place) / name).mkdir(exist_ok=True)
+            seeds = every[name].seeds
+            data = resigned(rng, seeds[0]) if name == "card" else mutated(rng, seeds)
+            if wrong := tried(name, every[name], data, folder):
+                yield name, data, wrong
+
+
+def main(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    found, begun = set[str](), time.monotonic()
+    keep = Path("findings")
+    for name, data, wrong in fuzz(arguments.count, arguments.seed, arguments.only):
+        last = wrong.strip().splitlines()[-1]
+        where = [line.strip() for line in wrong.splitlines() if "unnoise" in line and "File" in line][-1:]
+        if (key := f"{name}: {where} {last[:80]}") not in found:
+            found.add(key)
+            keep.mkdir(exist_ok=True)
+            (keep / f"{name}-{len(found)}").write_bytes(data)
+            print(f"{key}\n{wrong}", flush=True)
+    spent = time.monotonic() - begun
+    print(f"{arguments.count:,} inputs in {spent:.0f} s, {len(found)} findings")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("count", nargs="?", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", nargs="+")
+    main(parser.parse_args())

@@ -1,0 +1,11 @@
+"""Damaged and hostile input is refused in one line, never a crash; the long form is fuzz.py."""
+
+import pytest
+
+from fuzz import fuzz, targets
+
+
+@pytest.mark.parametrize("name", [*targets()])
+def test_no_input_crashes_a_reader(name):
+    for _, data, wrong in fuzz(150, seed=1, only=[name]):
+        pytest.fail(f"{wrong}\n{data[:300]!r}")

@@ -1,0 +1,177 @@
+"""Several processes on one machine, by gloo: the same numbers as one process, whatever their number."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from unnoise.training import state
+
+NET = "unet:widths=8-16,layers=1,groups=4,head=8"
+TINY = ["--backbone", NET, "--batch", "8", "--steps", "2", "--precision", "fp32", "--held-out", "0"]
+TRAIN = [*TINY, "--images", "76", "--decay", "none"]
+KEPT = """
+import sys
+from safetensors.torch import save_file
+from unnoise import cli, processes
+from unnoise.training import loop
+
+loop.SAVE_EVERY, loop.SAVE_SHARE = 0.0, float("inf")
+end = loop.to_the_end
+
+def keep(run, progress):
+    try:
+        return end(run, progress)
+    finally:
+        save_file(run.ema.network.state_dict(), f"average-{processes.rank()}.safetensors")
+
+loop.to_the_end = keep
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A folder with 19 pictures: each epoch ends with a batch of three."""
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    images = np.random.default_rng(0).integers(0, 256, (19, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.array(["a", "b"] * 9 + ["a"]))
+    (tmp_path / "kept.py").write_text(KEPT)
+    return tmp_path
+
+
+def start(world, count, *argv):
+    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
+    line = [sys.executable, *launch, "kept.py", *argv]
+    return subprocess.Popen(line, cwd=world, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def done(world, count, *argv):
+    process = start(world, count, *argv)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return out
+
+
+def epochs(run):
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "epoch" in row]
+
+
+def assert_alike(one, two, tolerance=1e-4):
+    """The same curve within a ten-thousandth: sums are taken in another order."""
+    assert len(epochs(one)) == len(epochs(two)) > 0
+    torch.testing.assert_close(torch.tensor(epochs(one)), torch.tensor(epochs(two)), rtol=tolerance, atol=0)
+
+
+OPTIONS = {
+    "adamw": ["--optimizer", "adamw"],
+    "muon, flips and classes": ["--flip", "--classes", "--label-dropout", "0.5"],
+    "levels by importance": ["--times", "importance:history=1", "--schedule", "cosine:T=10"],
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_two_processes_learn_as_one(world, options):
+    said = done(world, 2, "train", "data.npz", *TRAIN, *options, "--out", "two")
+    assert said.count("trained 76 images") == 1  # one speaks
+    averages = [load_file(world / f"average-{rank}.safetensors") for rank in range(2)]
+    assert all(torch.equal(averages[0][name], averages[1][name]) for name in averages[0])
+    model = load_file(world / "two" / "model.safetensors")
+    assert all(torch.equal(averages[0][name], model[name]) for name in model)
+    done(world, 1, "train", "data.npz", *TRAIN, *options, "--out", "one")
+    assert_alike(world / "one", world / "two")
+
+
+@pytest.mark.slow
+def test_four_processes_learn_as_one(world):
+    """The last batch of an epoch has three images: one process has none."""
+    done(world, 4, "train", "data.npz", *TRAIN, "--out", "four")
+    done(world, 1, "train", "data.npz", *TRAIN, "--out", "one")
+    assert_alike(world / "one", world / "four")
+
+
+def test_a_run_goes_on_with_another_number_of_processes(world):
+    done(world, 2, "train", "data.npz", *TINY, "--images", "38", "--decay", "none", "--out", "run")
+    done(world, 1, "train", "data.npz", *TRAIN, "--out", "run")
+    done(world, 1, "train", "data.npz", *TRAIN, "--out", "one")
+    assert_alike(world / "one", world / "run")
+
+
+def seen(run):
+    try:
+        return state.read(run)[0]["parts"]["clock"]["seen"]
+    except Exception:  # noqa: BLE001  # not there yet
+        return 0
+
+
+def children(process):
+    found = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=False)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.05)
+
+
+def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(world):
+    more = [*TINY, "--images", "3800", "--decay", "none"]
+    process = start(world, 2, "train", "data.npz", *more, "--out", "run")
+    wait_for(lambda: seen(world / "run") > 100, process)
+    os.kill(children(process)[1], signal.SIGKILL)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Traceback" not in err.split("ChildFailedError")[0].split("torch/distributed")[0]
+    before = seen(world / "run")
+    assert before > 100
+    said = done(world, 2, "train", "data.npz", *more, "--out", "run")
+    assert f"goes on   from {before:,} images" in said
+    done(world, 1, "train", "data.npz", *more, "--out", "one")
+    torch.testing.assert_close(
+        torch.tensor(epochs(world / "one")[:10]), torch.tensor(epochs(world / "run")[:10]), rtol=1e-3, atol=0
+    )
+
+
+def test_a_preempted_job_saves_and_leaves(world):
+    """SIGTERM, as a scheduler sends it, to the launcher."""
+    process = start(world, 2, "train", "data.npz", *TINY, "--images", "100000", "--out", "run")
+    wait_for(lambda: seen(world / "run") > 50, process)
+    process.terminate()
+    out, _ = process.communicate(timeout=120)
+    assert "stopped by SIGTERM" in out
+    assert seen(world / "run") > 50
+
+
+def test_what_one_process_refuses_is_told_once(world):
+    process = start(world, 2, "train", "nowhere.npz", *TRAIN)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "nowhere.npz" in err
+    (world / "taken").mkdir()
+    (world / "taken" / "mine.txt").write_text("mine")
+    process = start(world, 2, "train", "data.npz", *TRAIN, "--out", "taken")
+    _, err = process.communicate(timeout=120)
+    assert err.count("already holds files") == 1
+
+
+def test_two_processes_draw_the_files_of_one(world):
+    done(world, 1, "train", "data.npz", *TRAIN, "--out", "run")
+    for count in (1, 2):
+        done(world, count, "sample", "run", "-n", "14", "--batch", "4", "--out", f"drawn-{count}")
+    names = [f"{i:06d}.png" for i in range(14)]
+    assert sorted(path.name for path in (world / "drawn-2").glob("*.png")) == names
+    for name in names:
+        assert (world / "drawn-1" / name).read_bytes() == (world / "drawn-2" / name).read_bytes()
+    assert (world / "drawn-1-grid.png").read_bytes() == (world / "drawn-2-grid.png").read_bytes()
