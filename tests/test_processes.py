@@ -19,18 +19,19 @@ TINY = ["--backbone", NET, "--batch", "8", "--steps", "2", "--precision", "fp32"
 TRAIN = [*TINY, "--images", "76", "--decay", "none"]
 KEPT = """
 import sys
-from safetensors.torch import save_file
+from pathlib import Path
 from unnoise import cli, processes
+from unnoise.checkpoint import save_tensors
 from unnoise.training import loop
 
-loop.SAVE_EVERY, loop.SAVE_SHARE = 0.0, float("inf")
+loop.SAVE_EVERY, loop.SAVE_SHARE = 0.3, float("inf")
 end = loop.to_the_end
 
 def keep(run, progress):
     try:
         return end(run, progress)
     finally:
-        save_file(run.ema.network.state_dict(), f"average-{processes.rank()}.safetensors")
+        save_tensors(Path(f"average-{processes.rank()}.safetensors"), run.ema.network.state_dict(), {})
 
 loop.to_the_end = keep
 sys.exit(cli.main(sys.argv[1:]))
@@ -99,6 +100,7 @@ def test_four_processes_learn_as_one(world):
     assert_alike(world / "one", world / "four")
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(world):
     done(world, 2, "train", "data.npz", *TINY, "--images", "38", "--decay", "none", "--out", "run")
     done(world, 1, "train", "data.npz", *TRAIN, "--out", "run")
@@ -126,6 +128,7 @@ def wait_for(condition, process, seconds=120):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(world):
     more = [*TINY, "--images", "3800", "--decay", "none"]
     process = start(world, 2, "train", "data.npz", *more, "--out", "run")
@@ -133,7 +136,7 @@ def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(world):
     os.kill(children(process)[1], signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "Traceback" not in err.split("ChildFailedError")[0].split("torch/distributed")[0]
+    assert "unnoise: another process of this training has ended; the state in run is whole" in err
     before = seen(world / "run")
     assert before > 100
     said = done(world, 2, "train", "data.npz", *more, "--out", "run")
@@ -144,6 +147,7 @@ def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(world):
     )
 
 
+@pytest.mark.slow
 def test_a_preempted_job_saves_and_leaves(world):
     """SIGTERM, as a scheduler sends it, to the launcher."""
     process = start(world, 2, "train", "data.npz", *TINY, "--images", "100000", "--out", "run")

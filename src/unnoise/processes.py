@@ -84,6 +84,11 @@ def gathered(value: T) -> list[T]:
     return found
 
 
+def lost(error: RuntimeError) -> bool:
+    """Whether it says that another process cannot be reached."""
+    return count() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
+
+
 def wait() -> None:
     """Until all are here."""
     state().wait_for_everyone()

@@ -82,7 +82,15 @@ def to_the_end(run: Training, progress: Progress) -> Path:
     with stop_signals() as stop:
         if processes.first():
             run.save()
-        loop(run, progress, stop)
+        try:
+            loop(run, progress, stop)
+        except RuntimeError as error:
+            if not processes.lost(error):
+                raise
+            raise InputError(
+                f"another process of this training has ended; the state in {run.folder} is whole, and the same command "
+                f"goes on with it"
+            ) from error
         run.clock.stop()
         interrupted = stop.signal
         if processes.first():
