@@ -32,6 +32,8 @@ DAMAGE = (
     EOFError,
     OSError,
     NotImplementedError,
+    IndexError,  # how zipfile says that a member has no name
+    ValueError,
     RuntimeError,  # how zipfile says that a password is missing
 )
 COMPRESSED = r"\.(tgz|gz|bz2|xz)$"

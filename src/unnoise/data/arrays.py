@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from tokenize import TokenError  # how NumPy says that a header is torn
 from typing import IO, Any, TypeAlias
 
 import numpy as np
@@ -21,7 +22,18 @@ Open: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]
 CHUNK = 4 * 2**20  # bytes read at a time
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 IDX_IMAGES = r"(?=.*(idx[34]|images)).*[-.](ubyte|idx)(\.gz)?$"
-DAMAGE = (OSError, EOFError, ValueError, KeyError, zlib.error, zipfile.BadZipFile, NotImplementedError)
+DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    zlib.error,
+    zipfile.BadZipFile,
+    NotImplementedError,
+    RuntimeError,  # how zipfile says that a password is missing
+    SyntaxError,
+    TokenError,
+)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from unnoise.errors import InputError
 ROWS = 64  # read at a time; encoded images are small
 IMAGE_NAMES = ("image", "img", "images")
 LABEL_NAMES = ("label", "labels", "class", "fine_label", "target", "y")
-DAMAGE = (ValueError, OSError, KeyError)  # what pyarrow's errors are underneath
+DAMAGE = (ValueError, OSError, KeyError, NotImplementedError)  # what pyarrow's errors are underneath
 
 
 class Columns(NamedTuple):
