@@ -309,6 +309,7 @@ def test_flips_and_levels_say_nothing_of_the_noise(gray):
         pairs.append((not torch.equal(batch.x0[0], straight.x0[0]), batch.eps[0, 0, 0].square().mean().item()))
     flipped = np.mean([power for mirrored, power in pairs if mirrored])
     kept = np.mean([power for mirrored, power in pairs if not mirrored])
+    assert 0.45 < np.mean([mirrored for mirrored, _ in pairs]) < 0.55
     assert abs(flipped - kept) < 0.1  # each is 1 within 0.016
 
 
