@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -57,6 +57,8 @@ def checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     for name, value in values.items():
         if name not in hints:
             raise unknown(f"setting in {where}", str(name), hints)
+        if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
+            raise unknown(f"value for {name}", str(value), get_args(hints[name]))
         allowed = tuple(arm for arm in (get_args(hints[name]) or (hints[name],)) if isinstance(arm, type)) or (str,)
         if float in allowed and type(value) in (int, str) and is_number(value):  # YAML reads 1e-3 as text
             result[name] = float(value)
