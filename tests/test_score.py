@@ -54,7 +54,7 @@ def world(tmp_path_factory):
             Image.fromarray(image.squeeze()).save(folder / name / f"{i:03d}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNNOISE_CACHE", str(folder / "cache"))
-        unnoise.train(folder / "train", images="80", out=str(folder / "run"), **TINY)
+        unnoise.train(folder / "train", images="800", out=str(folder / "run"), **TINY)
         yield folder
 
 

@@ -63,8 +63,8 @@ class Registry:
                 raise InputError(f"{self.kind} {spec!r}: write {key}=VALUE, for example {key}={show(allowed[key][1])}")
             given[key] = parse(text, allowed[key][0], f"{self.kind} {spec!r}: {key}", allowed[key][1])
             numbers = given[key] if isinstance(given[key], tuple) else (given[key],)
-            if any((type(number) is int and number > self.most) or number != number for number in numbers):  # noqa: PLR0124
-                raise InputError(f"{self.kind} {spec!r}: {key} is a number of at most {self.most}, got {text}")
+            if any(type(number) is int and number > self.most for number in numbers):
+                raise InputError(f"{self.kind} {spec!r}: {key} is at most {self.most}, got {text}")
         return partial(entry, **given)
 
     def settings(self, spec: str) -> dict[str, Any]:
