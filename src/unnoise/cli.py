@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from unnoise import __version__
 from unnoise.config import DataConfig, EvalConfig, ExportConfig, ReportConfig, SampleConfig, TrainConfig, TuneConfig
-from unnoise.errors import InputError, unknown
+from unnoise.errors import InputError, ToldElsewhereError, unknown
 
 LISTED = (
     "samplers",
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = make_parser().parse_args(argv)
         return commands[arguments.command](arguments)
     except InputError as error:
-        return 2 if type(error).__name__ == "ToldElsewhereError" else say(error, 2)
+        return 2 if isinstance(error, ToldElsewhereError) else say(error, 2)
     except KeyboardInterrupt:
         return say("stopped", 130)
     except BrokenPipeError:

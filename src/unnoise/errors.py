@@ -8,6 +8,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that names the fix."""
 
 
+class ToldElsewhereError(InputError):
+    """What the first of several processes has found and tells."""
+
+
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> InputError:
     """`unknown sampler 'ddin'; did you mean 'ddim'? Known: ddim, ddpm, dpmpp_2m`."""
     names = sorted(allowed)

@@ -10,13 +10,9 @@ import torch
 from accelerate import PartialState
 from torch import Tensor, distributed
 
-from unnoise.errors import InputError
+from unnoise.errors import InputError, ToldElsewhereError
 
 T = TypeVar("T")
-
-
-class ToldElsewhereError(InputError):
-    """What the first process has found and tells."""
 
 
 def state() -> Any:

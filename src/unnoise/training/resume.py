@@ -62,7 +62,8 @@ def search(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> tupl
     if folder is None:
         return None
     _, said = state.read(folder)
-    state.set_damaged_aside(folder)
+    if said:
+        state.set_damaged_aside(folder)
     sweep(folder)
     return folder, said
 

@@ -70,12 +70,8 @@ def parsed(path: Path) -> State:
 
 
 def set_damaged_aside(folder: Path) -> None:
-    """So that the next state does not take the place of the one before, which is whole."""
-    try:
-        parsed(folder / STATE)
-    except InputError:
-        if (folder / STATE).exists():
-            (folder / STATE).replace(folder / "state-damaged.safetensors")
+    """The last one, so that the next does not take the place of the one before, which is whole."""
+    (folder / STATE).replace(folder / "state-damaged.safetensors")
 
 
 def parted(state: Mapping[Any, Any]) -> tuple[dict[str, Tensor], State]:
