@@ -1,6 +1,6 @@
 """Kill a training at random moments, go on each time, and compare the end with that of a run that was never killed.
 
-    python benchmarks/kills.py OUT [--kills 100] [--seed 0]
+    python benchmarks/kills.py OUT [--kills 100] [--images 1000 for each] [--seed 0]
 
 SIGKILL, at any moment from the start of the process on, every second time while a file is being written. States are
 saved every fifth of a second here, not every minute. Says how many kills, how many of them while writing, and whether
@@ -70,28 +70,30 @@ def killed(process: subprocess.Popen, out: Path, after: float, *, writing: bool)
 def main(arguments: argparse.Namespace) -> None:
     folder, rng = Path(arguments.out), random.Random(arguments.seed)
     folder.mkdir(parents=True)
-    images = 400 * arguments.kills
+    images = arguments.images or 1000 * arguments.kills
     if start(folder / "whole", images).wait():
         raise SystemExit("it failed without being killed")
     done, writing, before, early = 0, 0, 0, 0
-    while True:
+    while done < arguments.kills:
         process, wish = start(folder / "killed", images), done % 2 == 1
         # some while it starts, the others once it trains
         if not killed(
             process, folder / "killed", rng.uniform(0, 4) if rng.random() < 0.2 else rng.uniform(4, 8), writing=wish
         ):
-            break
+            raise SystemExit(f"it ended after {done} kills: give it more --images")
         done, writing = done + 1, writing + bool(list((folder / "killed").glob(".*.part*")))
         now = seen(folder / "killed")
         if now < before:
             raise SystemExit(f"it went back, from {before} to {now} images")
         early, before = early + (now == before), now
         print(f"{done} kills, {writing} while writing, {now:,} of {images:,} images", flush=True)
+    if start(folder / "killed", images).wait():
+        raise SystemExit("it failed at the end")
     one, two = ends(folder / "whole"), ends(folder / "killed")
     same = one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
     same = same and epochs(folder / "whole") == epochs(folder / "killed")
     print(f"{done} kills, {writing} while a file was written, {early} before a new state; the same bit by bit: {same}")
-    if not same or done < arguments.kills:
+    if not same:
         raise SystemExit(1)
 
 
@@ -99,5 +101,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--images", type=int)
     parser.add_argument("--seed", type=int, default=0)
     main(parser.parse_args())

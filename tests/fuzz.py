@@ -10,7 +10,9 @@ is a finding, and its bytes are kept in findings/. `test_fuzz.py` is the short f
 import argparse
 import io
 import json
+import os
 import random
+import shutil
 import struct
 import sys
 import tarfile
@@ -20,6 +22,8 @@ import traceback
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -28,10 +32,11 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save
 
-from unnoise import checkpoint, registry
+from unnoise import checkpoint, pipeline, registry
 from unnoise.config import TrainConfig
-from unnoise.data import decode
+from unnoise.data import decode, open_data
 from unnoise.data.items import Unreadable
 from unnoise.data.sources import find
 from unnoise.errors import InputError
@@ -55,6 +60,12 @@ WORDS = [
     b"!!python/object:os.system",
 ]
 WORDS += [b"9" * 30, b"\xff\xfe", b"&a [*a]", b":", b",", b"=", b"-", b"\n", b"\xf0\x9f\x98\x80", b"O", b"|O", b">f8"]
+
+
+HARM: list[object] = [None, -1, 0, 1e308, 10**18, "", "x", [], {}, [10**9] * 3, True, "unet:widths=99999-99999"]
+HARM += ["dit:depth=100000000", "cosine:T=1000000000000", [1, 10**6, 10**6], "../../x", ["a"] * 1000, float("inf")]
+BETWEEN = b"\n--- next file ---\n"
+PIPELINE = (pipeline.INDEX, "unet/config.json", "scheduler/scheduler_config.json", pipeline.WEIGHTS)
 
 
 class Target(NamedTuple):
@@ -130,6 +141,24 @@ def read_spec(path: Path) -> None:
                 made(3)
 
 
+def read_stream(path: Path) -> None:
+    """The folder as shards or tables, read a group at a time."""
+    dataset = open_data(str(path.parent), size="8", stream=True)
+    rows = dataset.chosen(4, 0)
+    dataset.read(rows)
+    dataset.labels(rows)
+
+
+def read_pipeline(path: Path) -> None:
+    """A folder of diffusers, of which the three files are the parts of one."""
+    parts = path.read_bytes().split(BETWEEN)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, part in zip(PIPELINE, [b"{}", *parts], strict=False):
+            (place := Path(folder) / name).parent.mkdir(exist_ok=True)
+            place.write_bytes(part)
+        checkpoint.load(folder, "cpu")
+
+
 def read_config(path: Path) -> None:
     train_config(str(path), {})
 
@@ -200,6 +229,7 @@ def card() -> checkpoint.Card:
     return checkpoint.Card(net, "cosine", "x0", (1, 8, 8), "L", ("a", "b"), training=given)
 
 
+@cache
 def model_bytes() -> bytes:
     weights = checkpoint.build(card()).backbone.state_dict()
     return file_bytes(lambda path: checkpoint.save(path, weights, card()), "model.safetensors")
@@ -210,15 +240,37 @@ def resigned(rng: random.Random, data: bytes) -> bytes:
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     about = json.loads(header["__metadata__"]["unnoise"])
-    harm: list[object] = [None, -1, 0, 1e308, 10**18, "", "x", [], {}, [10**9] * 3, True, "unet:widths=99999-99999"]
-    harm += ["dit:depth=100000000", "cosine:T=1000000000000", [1, 10**6, 10**6], "../../x", ["a"] * 1000, float("inf")]
     place, key = about, rng.choice([*about, *about["sampling"]])
     if key not in about:
         place = about["sampling"]
-    place[key] = rng.choice(harm)
+    place[key] = rng.choice(HARM)
     header["__metadata__"] = {"unnoise": json.dumps(about)}  # without a checksum, as older files are
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
+def shard_bytes() -> bytes:
+    with tarfile.open(fileobj=(out := io.BytesIO()), mode="w:") as archive:
+        for name, data in (("1.png", image_bytes("PNG")), ("1.cls", b"3"), ("2.jpg", image_bytes("JPEG"))):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def pipeline_bytes(rng: random.Random | None = None) -> bytes:
+    """Whole, or with one of its settings changed."""
+    network = {"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 1, "out_channels": 1}
+    network |= {"layers_per_block": 1, "block_out_channels": [8], "norm_num_groups": 4, "attention_head_dim": 4}
+    network |= {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "num_class_embeds": None}
+    scheduler = {"_class_name": "DDPMScheduler", "num_train_timesteps": 100, "beta_schedule": "linear"}
+    scheduler |= {"clip_sample": True, "variance_type": "fixed_small", "prediction_type": "epsilon"}
+    scheduler |= {"trained_betas": None, "rescale_betas_zero_snr": False, "beta_start": 1e-4, "beta_end": 0.02}
+    if rng:
+        place = rng.choice((network, scheduler))
+        place[rng.choice([*place])] = rng.choice(HARM)
+    weights = save({"conv_in.weight": torch.zeros(8, 1, 3, 3)})
+    return BETWEEN.join((json.dumps(network).encode(), json.dumps(scheduler).encode(), weights))
 
 
 def state_bytes() -> bytes:
@@ -252,8 +304,19 @@ def targets() -> dict[str, Target]:
     found["config"] = Target([config, b"data: x\nimages: 5\nlr: 1e-3\n"], read_config, "config.yaml")
     found["model"] = Target([model_bytes()], lambda path: checkpoint.load(path, "cpu"), "model.safetensors")
     found["card"] = Target([model_bytes()], lambda path: checkpoint.load(path, "cpu"), "model.safetensors")
+    found["shards"] = Target([shard_bytes()], read_stream, "x.tar")
+    found["tables"] = Target([parquet_bytes()], read_stream, "x.parquet")
+    found["pipeline"] = Target([pipeline_bytes()], read_pipeline, "pipeline")
+    found["settings"] = Target([pipeline_bytes()], read_pipeline, "pipeline")
     found["state"] = Target([state_bytes()], read_state, state.STATE)
     return found
+
+
+SELDOM = ("pipeline", "spec")
+CHANGED: dict[str, Callable[[random.Random], bytes]] = {
+    "card": lambda rng: resigned(rng, model_bytes()),
+    "settings": pipeline_bytes,
+}
 
 
 def tried(name: str, target: Target, data: bytes, folder: Path) -> str | None:
@@ -275,16 +338,31 @@ def tried(name: str, target: Target, data: bytes, folder: Path) -> str | None:
     return None
 
 
+@contextmanager
+def cached_in(folder: str) -> Iterator[None]:
+    """What readers keep goes there, and away at the end."""
+    before = os.environ.get("UNNOISE_CACHE")
+    os.environ["UNNOISE_CACHE"] = folder
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.environ.pop("UNNOISE_CACHE")
+        if before is not None:
+            os.environ["UNNOISE_CACHE"] = before
+
+
 def fuzz(count: int, seed: int, only: list[str] | None = None) -> Iterator[tuple[str, bytes, str]]:
-    """So many inputs over all targets, the quick ones as often as the slow; yields what was found."""
+    """So many inputs over all targets, the slow ones less often; yields what was found."""
     every = {name: target for name, target in targets().items() if not only or name in only}
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, cached_in(f"{place}-cache"):
+        turns = [name for name in every for _ in range(1 if name in SELDOM else 5)]
         for i in range(count):
-            name = [*every][i % len(every)]
+            name = turns[i % len(turns)]
             rng = random.Random(f"{seed} {i}")  # each input can be made again
             (folder := Path(place) / name).mkdir(exist_ok=True)
             seeds = every[name].seeds
-            data = resigned(rng, seeds[0]) if name == "card" else mutated(rng, seeds)
+            data = CHANGED[name](rng) if name in CHANGED else mutated(rng, seeds)
             if wrong := tried(name, every[name], data, folder):
                 yield name, data, wrong
 

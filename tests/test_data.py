@@ -803,7 +803,7 @@ def test_second_open_decodes_nothing(root, load, monkeypatch):
 def test_options_do_not_share_a_cache(root, load):
     put(root, "a.png", noise(20, 30, 3))
     options = [{}, {"size": "16"}, {"size": "16", "fit": "pad"}, {"size": "16", "channels": 1}, {"limit": 1}]
-    assert len({load(root, **option).folder for option in options}) == len(options)
+    assert len({load(root, **option).store.folder for option in options}) == len(options)
 
 
 def test_fingerprint_is_of_pixels_and_labels(tmp_path, load):
@@ -819,7 +819,7 @@ def test_fingerprint_is_of_pixels_and_labels(tmp_path, load):
 def test_damaged_cache_is_built_again(root, load):
     put(root, "a.png", noise(8, 8))
     first = load(root)
-    (first.folder / "images.bin").write_bytes(b"short")
+    (first.store.folder / "images.bin").write_bytes(b"short")
     assert load(root) == first
     assert len(everything(first)) == 1
 
@@ -846,12 +846,12 @@ def test_the_faster_of_two_builders_is_kept(root, load, monkeypatch):
         if not results:
             results.append(None)
             results.append(load(root))  # another process finishes while we are at work
-            (results[1].folder / "mark").touch()
+            (results[1].store.folder / "mark").touch()
         return real(*values)
 
     monkeypatch.setattr(build, "number", race)
     assert load(root) == results[1]
-    assert (results[1].folder / "mark").exists()
+    assert (results[1].store.folder / "mark").exists()
 
 
 def test_unwritable_cache(root, tmp_path):
@@ -865,9 +865,9 @@ def test_cache_folder_from_the_environment(root, tmp_path, monkeypatch):
     put(root, "a.png", noise(8, 8))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.delenv("UNNOISE_CACHE", raising=False)
-    assert open_data(str(root)).folder.parent == tmp_path / "xdg" / "unnoise"
+    assert open_data(str(root)).store.folder.parent == tmp_path / "xdg" / "unnoise"
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "own"))
-    assert open_data(str(root)).folder.parent == tmp_path / "own"
+    assert open_data(str(root)).store.folder.parent == tmp_path / "own"
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux to see the maps of a process")
@@ -876,7 +876,7 @@ def test_read_does_not_hold_the_map(root, load):
     put(root, "b/1.png", noise(8, 8))
     data = load(root)
     pixels, labels = everything(data), data.labels(np.arange(2))
-    assert str(data.folder) not in Path("/proc/self/maps").read_text()
+    assert str(data.store.folder) not in Path("/proc/self/maps").read_text()
     pixels[:] = labels[:] = 0  # ours to write
     assert everything(data).any()
 

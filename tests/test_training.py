@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import unnoise
 from unnoise import registry
 from unnoise.checkpoint import Card, build, load, save
 from unnoise.config import Sampling, TrainConfig
-from unnoise.data.cache import open_data
+from unnoise.data.cache import Kept, open_data
+from unnoise.data.dataset import Dataset
 from unnoise.data.split import split
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.times import Uniform
@@ -24,7 +26,7 @@ from unnoise.evaluate.metrics import Score, kid
 from unnoise.recipe import names, train_config
 from unnoise.samplers.run import seeded_noise
 from unnoise.training import device, loop
-from unnoise.training.batches import noise, noised, order
+from unnoise.training.batches import noise, noised, order, read
 from unnoise.training.device import choose
 from unnoise.training.ema import EMA
 from unnoise.training.held_out import BANDS, HeldOut, few
@@ -106,13 +108,18 @@ def test_epochs_count_images():
     assert clock.progress == pytest.approx(0.5)
 
 
+def numbered(count):
+    return Dataset(Kept(Path(), count, (1, 8, 8)), "x", "L", (1, 8, 8), count, (), "", ())
+
+
 def test_each_epoch_is_a_permutation_and_any_position_can_be_returned_to():
-    batches = order(10, 4, seed=1)
+    dataset = numbered(10)
+    batches = order(dataset, 4, seed=1)
     first = [next(batches) for _ in range(6)]
     assert [len(batch) for batch in first] == [4, 4, 2, 4, 4, 2]
     assert sorted(np.concatenate(first[:3])) == sorted(np.concatenate(first[3:])) == list(range(10))
     assert list(np.concatenate(first[:3])) != list(np.concatenate(first[3:]))
-    np.testing.assert_array_equal(next(order(10, 4, seed=1, seen=14)), first[4])
+    np.testing.assert_array_equal(next(order(dataset, 4, seed=1, seen=14)), first[4])
 
 
 def test_noise_depends_on_seed_and_position_alone():
@@ -133,8 +140,8 @@ def test_a_share_of_a_batch_is_what_the_whole_batch_has_there(tmp_path, monkeypa
     dataset = open_data(str(tmp_path / "data.npz"))
     config = train_config(None, {"flip": True, "classes": True, "label_dropout": 0.5})
     times = Uniform(registry.schedule.get("linear")())
-    whole = noised(dataset, np.arange(20), times, config, 40)
-    part = noised(dataset, np.arange(20), times, config, 40, mine=slice(5, 13))
+    whole = noised(read(dataset, np.arange(20)), times, config, 40)
+    part = noised(read(dataset, np.arange(20), slice(5, 13)), times, config, 40)
     expected = whole.part(slice(5, 13))
     for name in ("x0", "eps", "x_t", "label"):
         assert torch.equal(getattr(part, name), getattr(expected, name))
@@ -159,7 +166,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(gray, tmp_path):
     (tmp_path / "run").mkdir()
     ready = loop.planned(config, dataset.shape, len(dataset))
     run = loop.Training(config, (dataset, held), (loop.build(card), card), ready, tmp_path / "run")
-    batch = noised(dataset, np.arange(8), Uniform(run.model.schedule), config, 0)
+    batch = noised(read(dataset, np.arange(8)), Uniform(run.model.schedule), config, 0)
     run.clock.seen = 8
     assert run.step(batch) is not None
     before = [p.clone() for p in (*run.model.parameters(), *run.ema.network.parameters())]
@@ -304,8 +311,8 @@ def test_flips_and_levels_say_nothing_of_the_noise(gray):
     dataset, schedule = open_data(str(gray)), registry.schedule.get("linear")()
     pairs = []
     for seen in range(2000):
-        batch = noised(dataset, np.arange(2), Uniform(schedule), config, seen)
-        straight = noised(dataset, np.arange(2), Uniform(schedule), train_config(None, TINY), seen)
+        batch = noised(read(dataset, np.arange(2)), Uniform(schedule), config, seen)
+        straight = noised(read(dataset, np.arange(2)), Uniform(schedule), train_config(None, TINY), seen)
         pairs.append((not torch.equal(batch.x0[0], straight.x0[0]), batch.eps[0, 0, 0].square().mean().item()))
     flipped = np.mean([power for mirrored, power in pairs if mirrored])
     kept = np.mean([power for mirrored, power in pairs if not mirrored])
@@ -439,11 +446,11 @@ def test_a_run_keeps_images_out_and_logs_the_loss_on_them(gray, tmp_path, capsys
 
 def test_held_out_images_are_never_trained_on(gray, tmp_path, monkeypatch):
     seen = set()
-    read = loop.noised
+    given = loop.noised
 
-    def noted(dataset, indices, *rest):
-        seen.update(image.tobytes() for image in dataset.read(indices))
-        return read(dataset, indices, *rest)
+    def noted(batch, *rest):
+        seen.update(image.tobytes() for image in batch.pixels)
+        return given(batch, *rest)
 
     monkeypatch.setattr(loop, "noised", noted)
     unnoise.train(gray, images="200", held_out=6, out=str(tmp_path / "run"), **TINY)

@@ -156,7 +156,7 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
     """Card and weights of a model file, or of a pipeline folder of diffusers by its index."""
     if path.name == pipeline.INDEX:
         about, weights = pipeline.read(path.parent)
-        return Card(**about), weights
+        return checked(Card(**about), path), weights
     text, weights = read_tensors(path)
     return parse_card(text, path), weights
 
@@ -177,13 +177,16 @@ def parse_card(text: str, path: Path) -> Card:
             )
         about["sampling"] = Sampling(**about["sampling"])
         about["shape"], about["classes"] = tuple(about["shape"]), tuple(about["classes"])
-        card = Card(**{name: value for name, value in about.items() if name in known})
-        if wrong := [name for name, fine in sane(card).items() if not fine]:
-            raise InputError(f"{path}: its description is damaged ({', '.join(wrong)})")
+        return checked(Card(**{name: value for name, value in about.items() if name in known}), path)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: its description is damaged ({error!r:.200})") from error
+
+
+def checked(card: Card, path: Path) -> Card:
+    if wrong := [name for name, fine in sane(card).items() if not fine]:
+        raise InputError(f"{path}: its description is damaged ({', '.join(wrong)})")
     return card
 
 

@@ -37,6 +37,7 @@ class TrainConfig:
     channels: int | None = option(None, "1 gray, 2 gray + alpha, 3 RGB, 4 RGBA (default: the data's own)")
     fit: Literal["crop", "pad", "stretch"] = option("crop", "how other proportions are fitted to the size")
     limit: int | None = option(None, "use the first so many images")
+    stream: bool = option(False, "read images where they lie, as they are needed: for data too large to keep decoded")
     held_out: int | None = option(
         None, "images kept out of the training to measure on (default: 2 %, 64 to 2,048, at most a tenth); 0 is none"
     )

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -17,6 +18,7 @@ WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}  # theirs: ours
 TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
 VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "learned_range": "learned"}
+MOST_CLASSES = 2**16
 USUAL: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 1e-4,
@@ -27,12 +29,25 @@ USUAL: dict[str, Any] = {
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The fields of the card, and the weights by the names of our backbone `unet2d`."""
+    try:
+        return card_and_weights(folder)
+    except InputError:
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{folder}: its settings are damaged ({error!r:.200})") from error
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{folder / WEIGHTS} is not a whole safetensors file ({error})") from error
+
+
+def card_and_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     network, scheduler = (settings(folder / part) for part in ("unet/config.json", "scheduler/scheduler_config.json"))
     if network.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise InputError(f"{folder}: its network is a {network['_class_name']}; unnoise opens UNet2DModel")
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{folder} has no {WEIGHTS}; save it with save_pretrained(..., safe_serialization=True)")
     channels, size = network["in_channels"], network["sample_size"]
+    if not 0 <= (classes := network.get("num_class_embeds") or 0) <= MOST_CLASSES:
+        raise InputError(f"{folder}: {classes} classes are more than {MOST_CLASSES}")
     height, width = (size, size) if isinstance(size, int) else size
     about = {
         "backbone": spec_of(network),
@@ -40,7 +55,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "target": one_of(TARGETS, scheduler.get("prediction_type", "epsilon"), "prediction_type"),
         "shape": (channels, height, width),
         "mode": MODES.get(channels, ""),
-        "classes": tuple(map(str, range(network.get("num_class_embeds") or 0))),
+        "classes": tuple(map(str, range(classes))),
         "learned_variance": network["out_channels"] == 2 * channels,
         "sampling": sampling_of(scheduler),
     }

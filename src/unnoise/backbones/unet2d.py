@@ -49,7 +49,7 @@ class UNet2D(nn.Module):
             self.net = UNet2DModel(
                 in_channels=channels, out_channels=outputs or channels, num_class_embeds=classes or None, **given
             )
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, AttributeError) as error:
             raise InputError(f"unet2d: diffusers refuses these options: {error}") from error
         self.multiple = 2 ** (len(block_out_channels) - 1)
         if classes:  # as theirs, but -1 is no class

@@ -16,8 +16,8 @@ from typing import IO, Any
 import numpy as np
 
 from unnoise.data.decode import Content, Decoded, Plan, decode
-from unnoise.data.items import Array, Item, Source, Unreadable
-from unnoise.data.survey import NAMED, Progress, suffixes
+from unnoise.data.items import Array, Item, Progress, Source, Unreadable, class_names
+from unnoise.data.survey import NAMED, suffixes
 from unnoise.errors import InputError
 
 PIXELS, LABELS, META = "images.bin", "labels.npy", "meta.json"
@@ -129,8 +129,7 @@ def number(tally: Tally, order: Sequence[str] | None) -> tuple[list[str], Array]
     labels = np.array(tally.labels, np.int64)
     if len(tally.seen) < 2 or labels.min() < 0:
         return [], np.full(tally.count, -1, np.int64)
-    whole = all(name.isascii() and name.isdigit() for name in tally.seen)
-    classes = list(order) if order else sorted(tally.seen, key=int if whole else None)
+    classes = list(order or class_names(tally.seen))
     place = {name: index for index, name in enumerate(classes)}
     return classes, np.array([place[name] for name in tally.seen], np.int64)[labels]
 

@@ -3,62 +3,66 @@
 import hashlib
 import json
 import math
-import os
 import shutil
 import tempfile
 import warnings
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from unnoise.data.build import LABELS, META, PIXELS, Result, write_images
+from unnoise.data.dataset import Dataset
+from unnoise.data.decode import Plan
 from unnoise.data.fit import check_fit, parse_size
-from unnoise.data.items import Array
+from unnoise.data.items import Array, Progress
 from unnoise.data.sources import Source, find
-from unnoise.data.survey import Progress, make_plan, survey
+from unnoise.data.stream import open_stream
+from unnoise.data.survey import make_plan, survey
 from unnoise.errors import InputError
+from unnoise.files import cache_folder
+from unnoise.types import MODES
 
 FORMAT = 1  # raise it whenever the files, or the pixels that the same images give, change
 
 
 @dataclass(frozen=True)
-class Dataset:
+class Kept:
     """Images decoded once into a memory-mapped file."""
 
     folder: Path
-    name: str
-    mode: str  # L, LA, RGB, RGBA, I;16, or "" for arrays that are no picture
+    count: int
     shape: tuple[int, int, int]  # c, h, w
-    count: int  # in the file
-    classes: tuple[str, ...]
-    fingerprint: str  # sha256 of the decoded pixels and labels: what the model really saw
-    notes: tuple[str, ...]  # what happened, for the user
-    rows: Array | None = field(default=None, compare=False)  # a part of them; None is all
+    groups = None
 
-    def __len__(self) -> int:
-        return self.count if self.rows is None else len(self.rows)
-
-    def part(self, rows: Array) -> "Dataset":
-        """Some of the images, which are numbered anew."""
-        return replace(self, rows=rows if self.rows is None else self.rows[rows])
-
-    def numbers(self, indices: Array) -> Array:
-        """Of these images in the whole of the data."""
-        return indices if self.rows is None else self.rows[indices]
-
-    def read(self, indices: Array) -> Array:
-        """Pixels [b, c, h, w]; the map is closed again so that touched pages do not pile up in our memory."""
-        indices = self.numbers(indices)
+    def pixels(self, rows: Array) -> Array:
+        """[b, c, h, w]; the map is closed again so that touched pages do not pile up in our memory."""
         path = self.folder / PIXELS
-        eight_bit = path.stat().st_size == self.count * math.prod(self.shape)
-        dtype = np.uint8 if eight_bit else np.uint16
-        return np.array(np.memmap(path, dtype, mode="r", shape=(self.count, *self.shape))[indices])
+        with self.there():
+            eight_bit = path.stat().st_size == self.count * math.prod(self.shape)
+            dtype = np.uint8 if eight_bit else np.uint16
+            return np.array(np.memmap(path, dtype, mode="r", shape=(self.count, *self.shape))[rows])
 
-    def labels(self, indices: Array) -> Array | None:
+    def labels(self, rows: Array) -> Array:
         """Indices into the classes [b], int64."""
-        indices = self.numbers(indices)
-        return np.array(np.load(self.folder / LABELS, mmap_mode="r")[indices]) if self.classes else None
+        with self.there():
+            return np.array(np.load(self.folder / LABELS, mmap_mode="r")[rows])
+
+    @contextmanager
+    def there(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"the decoded images in {self.folder} are gone or damaged ({error}); the same command "
+                f"decodes them again"
+            ) from error
+
+    def news(self) -> list[str]:
+        """Nothing: all was told when they were decoded."""
+        return []
 
 
 def open_data(
@@ -69,16 +73,19 @@ def open_data(
     fit: str = "crop",
     limit: int | None = None,
     cache: Path | None = None,
+    stream: bool = False,
     progress: Progress | None = None,
 ) -> Dataset:
-    """Find the images, and decode them unless that was done before."""
+    """Find the images, and decode them unless that was done before; or read them as needed where they lie, `stream`."""
     check_fit(fit)
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit}: give 1 or more, or leave it out for all images")
     asked = parse_size(size) if size else None
     source = find(data)
+    if stream:
+        return open_stream(source, (size, channels, fit), limit, progress or silent)
     key = ascii((source.key, asked, channels, fit, limit, FORMAT))
-    folder = (cache or default_cache()).absolute() / hashlib.sha256(key.encode()).hexdigest()[:32]
+    folder = (cache or cache_folder()).absolute() / hashlib.sha256(key.encode()).hexdigest()[:32]
     ready = load(folder, source.name)
     if ready:
         return ready
@@ -97,6 +104,7 @@ def build(
     """Decode into a folder of our own and rename it, so that no one ever sees half of it."""
     found = survey(source, limit, progress)
     plan = make_plan(found, *wishes)
+    refuse_larger_than_disk(found.examined, plan, folder.parent)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as scratch:
@@ -108,6 +116,18 @@ def build(
             "set UNNOISE_CACHE to a folder with room that you may write"
         ) from None
     return dataset_of(folder, source.name, result)
+
+
+def refuse_larger_than_disk(count: int, plan: Plan, cache: Path) -> None:
+    """Before hours are spent on decoding; arrays that are no picture are not known beforehand."""
+    bands = {mode: channels for channels, mode in MODES.items()} | {"I;16": 2}
+    needed = count * math.prod(plan.size) * bands.get(plan.mode, 0)
+    there = next(place for place in (cache, *cache.parents) if place.exists())
+    if needed > (free := shutil.disk_usage(there).free):
+        raise InputError(
+            f"{count:,} decoded images take {needed / 1e9:,.1f} GB, and {str(there)!r} has room for {free / 1e9:,.1f}: "
+            f"--stream reads them where they lie, or set UNNOISE_CACHE to a folder with more room"
+        )
 
 
 def publish(new: Path, folder: Path, name: str) -> None:
@@ -136,15 +156,7 @@ def dataset_of(folder: Path, name: str, result: Result) -> Dataset:
     del values["size"]
     c, h, w = result.shape
     values.update(shape=(c, h, w), classes=tuple(result.classes), notes=tuple(result.notes))
-    return Dataset(folder, name, **values)
-
-
-def default_cache() -> Path:
-    """`$UNNOISE_CACHE`, else `unnoise` in the user's cache folder."""
-    own = os.environ.get("UNNOISE_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "unnoise"
+    return Dataset(Kept(folder, result.count, (c, h, w)), name, **values)
 
 
 def silent(phase: str, done: int, total: int | None) -> None:

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from unnoise.data.cache import Dataset, open_data
+from unnoise.data.cache import open_data
+from unnoise.data.dataset import Dataset
 from unnoise.data.decode import read_header
-from unnoise.data.items import Source, Unreadable
+from unnoise.data.items import Progress, Source, Unreadable
 from unnoise.data.sources import find
 from unnoise.data.split import split
-from unnoise.data.survey import DRAWN, Progress
+from unnoise.data.survey import DRAWN
 
 SIDE = 16  # images are compared at this size
 NEAR = 0.06  # root mean square difference, in [-1, 1], below which two images are nearly the same: 8 of 256 steps

@@ -3,12 +3,15 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
-from unnoise.data.items import Item, Source, is_hidden, is_image, label_of, suffix_of
+from unnoise.data.items import Group, Groups, Item, Source, class_names, is_hidden, is_image, label_of, suffix_of
 from unnoise.errors import InputError
+
+TOGETHER = 64  # images of a group
 
 
 def read_folder(root: Path) -> Source:
@@ -22,14 +25,37 @@ def read_folder(root: Path) -> Source:
             continue
         count += 1
         digest.update(os.fsencode(path.relative_to(root)) + stamp(path))
-    return Source(root.resolve().name or "data", digest.hexdigest(), partial(stream, root), count, ignored)
+    return Source(
+        root.resolve().name or "data",
+        digest.hexdigest(),
+        lambda: stream(root, images(root)),
+        count,
+        ignored,
+        groups=lambda _: grouped(root),
+    )
 
 
-def stream(root: Path) -> Iterator[Item]:
-    for path in walk(root):
-        if is_image(path.name):
-            parts = [printable(part) for part in path.relative_to(root).parts]
-            yield Item("/".join(parts), path, label_of(parts))
+def images(root: Path) -> Iterator[Path]:
+    return (path for path in walk(root) if is_image(path.name))
+
+
+def stream(root: Path, paths: Iterable[Path]) -> Iterator[Item]:
+    for path in paths:
+        parts = [printable(part) for part in path.relative_to(root).parts]
+        yield Item("/".join(parts), path, label_of(parts))
+
+
+def grouped(root: Path) -> Groups:
+    """Neighbours by name; only their paths are kept."""
+    each, labels, paths = list[Group](), set[str | None](), images(root)
+    while some := [*islice(paths, TOGETHER)]:
+        labels |= {item.label for item in stream(root, some)}
+        digest = hashlib.sha256()
+        for path in some:
+            size = path.stat().st_size if path.exists() else None
+            digest.update(os.fsencode(path.relative_to(root)) + f"\0{size}\0".encode())
+        each.append(Group(len(some), partial(stream, root, some), digest.hexdigest()))
+    return Groups(each, class_names(labels))
 
 
 def walk(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
@@ -65,7 +91,13 @@ def printable(name: str) -> str:
 
 
 def images_below(folder: Path) -> bool:
-    return any(is_image(path.name) for path in walk(folder))
+    return any(True for _ in images(folder))
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """Tar files; where splits are named, the training split alone."""
+    shards = [path for path in walk(folder) if path.suffix.lower() == ".tar"]
+    return [path for path in shards if "train" in path.name] or shards
 
 
 def parquet_in(folder: Path) -> list[Path]:

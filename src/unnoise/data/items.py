@@ -1,7 +1,7 @@
 """What a data source is: named items streamed in a fixed order, and the rules that all readers share."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -10,9 +10,11 @@ from typing import Any, NamedTuple, TypeAlias
 from numpy.typing import NDArray
 from PIL import Image
 
+from unnoise.data.remote import Place, Remote
 from unnoise.errors import InputError
 
 Array: TypeAlias = NDArray[Any]
+Progress: TypeAlias = Callable[[str, int, int | None], object]  # what is done, how many of how many
 READS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 MOST_BYTES = 512 * 2**20  # of one file in an archive, or one row of an array; more is an accident or an attack
 
@@ -35,6 +37,22 @@ class Item(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Group:
+    """Images that lie together and are read one after another."""
+
+    count: int
+    items: Callable[[], Iterator[Item]]
+    mark: str  # changes when they do, and not where they are moved as a whole
+
+
+class Groups(NamedTuple):
+    """All of a source, and the classes of its labels."""
+
+    each: Sequence[Group]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Source:
     """A set of images that can be streamed any number of times."""
 
@@ -44,6 +62,7 @@ class Source:
     count: int | None = None  # where known
     ignored: Mapping[str, int] = field(default_factory=dict)  # files that are not images, by suffix
     classes: tuple[str, ...] | None = None  # in the format's own order; None: the sorted labels
+    groups: Callable[[Progress], Groups] | None = None  # where images can be read a group at a time
 
 
 def is_image(name: str) -> bool:
@@ -63,14 +82,28 @@ def label_of(parts: Sequence[str]) -> str | None:
     return parts[0] if len(parts) > 1 else None
 
 
-def file_key(*paths: Path) -> str:
+def class_names(labels: Collection[str | None]) -> tuple[str, ...]:
+    """Sorted, numbers by their value; none where a label is missing or all are the same."""
+    names = [name for name in labels if name is not None]
+    if len(names) < 2 or len(names) < len(labels):
+        return ()
+    whole = all(name.isascii() and name.isdigit() for name in names)
+    return tuple(sorted(names, key=int if whole else None))
+
+
+def file_key(*paths: Place) -> str:
     """Changes when one of the files is replaced, edited or moved."""
-    stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    return hashlib.sha256(ascii(stats).encode()).hexdigest()
+    return hashlib.sha256(ascii([*map(stamp, paths)]).encode()).hexdigest()
+
+
+def stamp(path: Place) -> tuple[Any, ...]:
+    if isinstance(path, Remote):
+        return path.stamp
+    return str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
 
 
 @contextmanager
-def told(path: Path, damage: tuple[type[Exception], ...], what: str = "file") -> Iterator[None]:
+def told(path: Place, damage: tuple[type[Exception], ...], what: str = "file") -> Iterator[None]:
     """Turn damage to a file as a whole into one line."""
     try:
         yield

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from unnoise.data.items import Broken, Item, Source, file_key, told
+from unnoise.data.items import Broken, Group, Groups, Item, Progress, Source, class_names, file_key, told
+from unnoise.data.remote import Place, Remote
 from unnoise.errors import InputError
 
 ROWS = 64  # read at a time; encoded images are small
@@ -24,23 +25,44 @@ class Columns(NamedTuple):
     classes: tuple[str, ...] | None
 
 
-def read_parquet(paths: Sequence[Path], name: str) -> Source:
+def read_parquet(paths: Sequence[Place], name: str) -> Source:
     """Look at the schema of the first file and the number of rows of all."""
     try:
-        import pyarrow.parquet as pq  # noqa: PLC0415 - an optional extra that takes its time to load
+        import pyarrow.parquet  # noqa: F401, PLC0415 - an optional extra that takes its time to load
     except ImportError:
         raise InputError("reading parquet needs pyarrow: pip install 'unnoise[parquet]'") from None
     count, columns = 0, None
     for path in paths:
-        with told(path, DAMAGE), pq.ParquetFile(path) as file:
+        with table(path) as file:
             count += file.metadata.num_rows
             columns = columns or choose(file.schema_arrow, path)
     if columns is None:
         raise InputError(f"no parquet files in {name!r}")
-    return Source(name, file_key(*paths), partial(stream, paths, columns), count, {}, columns.classes)
+    return Source(
+        name,
+        file_key(*paths),
+        partial(stream, paths, columns),
+        count,
+        {},
+        columns.classes,
+        partial(grouped, paths, columns),
+    )
 
 
-def choose(schema: Any, path: Path) -> Columns:
+@contextmanager
+def table(path: Place) -> Iterator[Any]:
+    """Open one file; what is wrong with it is told in one line."""
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
+    with (
+        told(path, DAMAGE),
+        path.open("rb") if isinstance(path, Remote) else nullcontext(path) as place,
+        pq.ParquetFile(place, pre_buffer=False) as file,
+    ):
+        yield file
+
+
+def choose(schema: Any, path: Place) -> Columns:
     """Pick the image and the label column; ClassLabel names come from the Hugging Face metadata."""
     features = features_of(schema)
     image = first(schema.names, IMAGE_NAMES, lambda name: holds_bytes(schema.field(name).type))
@@ -89,18 +111,40 @@ def is_label(schema: Any, name: str) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def stream(paths: Sequence[Path], columns: Columns) -> Iterator[Item]:
-    import pyarrow.parquet as pq  # noqa: PLC0415
-
-    wanted = [columns.image, columns.label] if columns.label else [columns.image]
+def stream(paths: Sequence[Place], columns: Columns) -> Iterator[Item]:
     for path in paths:
-        before = f"{path.name} " if len(paths) > 1 else ""
-        row = 0
-        with told(path, DAMAGE), pq.ParquetFile(path, pre_buffer=False) as file:
-            for batch in file.iter_batches(ROWS, columns=wanted, use_threads=False):
-                for record in batch.to_pylist():
-                    yield item_of(record, columns, f"{before}row {row}")
-                    row += 1
+        yield from rows(path, columns, None, 0, several=len(paths) > 1)
+
+
+def rows(path: Place, columns: Columns, group: int | None, first: int, *, several: bool) -> Iterator[Item]:
+    """Of one row group or of all, the first being number `first`."""
+    wanted = [columns.image, columns.label] if columns.label else [columns.image]
+    with table(path) as file:
+        groups = range(file.num_row_groups) if group is None else [group]
+        row = first
+        for batch in file.iter_batches(ROWS, row_groups=groups, columns=wanted, use_threads=False):
+            for record in batch.to_pylist():
+                yield item_of(record, columns, f"{path.name} row {row}" if several else f"row {row}")
+                row += 1
+
+
+def grouped(paths: Sequence[Place], columns: Columns, progress: Progress) -> Groups:
+    """Row groups; labels without names are looked up, which takes one column of all files."""
+    each, labels = list[Group](), set[str | None]()
+    for i, path in enumerate(paths):
+        progress("looking at tables", i, len(paths))
+        with table(path) as file:
+            first = 0
+            for group in range(file.num_row_groups):
+                about = file.metadata.row_group(group)
+                items = partial(rows, path, columns, group, first, several=len(paths) > 1)
+                each.append(Group(about.num_rows, items, f"{path.name} {first} {about.total_byte_size}"))
+                first += about.num_rows
+            if columns.label and not columns.classes:
+                for batch in file.iter_batches(columns=[columns.label]):
+                    labels |= {None if value is None else str(value) for value in batch.column(0).to_pylist()}
+    progress("looking at tables", len(paths), len(paths))
+    return Groups(each, columns.classes or class_names(labels))
 
 
 def item_of(record: dict[str, Any], columns: Columns, name: str) -> Item:

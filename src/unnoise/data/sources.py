@@ -8,9 +8,11 @@ from pathlib import Path
 
 from unnoise.data.archive import read_tar, read_zip
 from unnoise.data.arrays import idx_in, read_idx, read_npy, read_npz
-from unnoise.data.folder import images_below, parquet_in, read_folder
+from unnoise.data.folder import images_below, parquet_in, read_folder, shards_in
 from unnoise.data.items import Item, Source, is_image
 from unnoise.data.parquet import read_parquet
+from unnoise.data.remote import files_at, is_remote
+from unnoise.data.shards import read_shards
 from unnoise.errors import InputError
 from unnoise.registry import dataset
 
@@ -18,19 +20,22 @@ __all__ = ["Item", "Source", "find"]
 
 READERS: tuple[tuple[str, Callable[[Path], Source]], ...] = (
     (r"\.zip$", read_zip),
-    (r"\.(tar|tgz|tar\.(gz|bz2|xz))$", read_tar),
+    (r"\.tar$", lambda path: replace(read_tar(path), groups=read_shards([path], path.stem).groups)),
+    (r"\.(tgz|tar\.(gz|bz2|xz))$", read_tar),
     (r"\.npy$", read_npy),
     (r"\.npz$", read_npz),
     (r"[-.]ubyte(\.gz)?$|\.idx(\.gz)?$", read_idx),
     (r"\.(parquet|pq)$", lambda path: read_parquet([path], named(path))),
 )
-KINDS = "a folder of images, .zip, .tar, .tar.gz, .npy, .npz, IDX (-ubyte, -ubyte.gz) or .parquet"
+KINDS = "a folder of images or tar shards, .zip, .tar, .tar.gz, .npy, .npz, IDX (-ubyte, -ubyte.gz) or .parquet"
 
 
 def find(data: str) -> Source:
     """Open a path, or a built-in set by its spec such as `faces:count=5000`."""
     if not data.strip():
         raise InputError(f"no data given; give {KINDS}, or a built-in set: {', '.join(dataset.names())}")
+    if is_remote(data):
+        return find_remote(data)
     try:
         path = Path(data).expanduser()
     except RuntimeError:  # ~somebody who is not known here
@@ -55,9 +60,22 @@ def find_in_folder(folder: Path) -> Source:
     idx = idx_in(folder)
     if idx is not None:
         return replace(read_idx(idx), name=folder.resolve().name)
-    if not images_below(folder) and (tables := parquet_in(folder)):
-        return read_parquet(tables, folder.resolve().name)
+    if not images_below(folder):
+        if tables := parquet_in(folder):
+            return read_parquet(tables, folder.resolve().name)
+        if shards := shards_in(folder):
+            return read_shards(shards, folder.resolve().name)
     return read_folder(folder)
+
+
+def find_remote(url: str) -> Source:
+    """Parquet files or tar shards at an address."""
+    files, name = files_at(url), url.rstrip("/").rpartition("/")[2]
+    for suffix, reader in ((".parquet", read_parquet), (".tar", read_shards)):
+        if found := [file for file in files if file.name.endswith(suffix)]:
+            train = [file for file in found if "train" in file.name]
+            return reader(train or found, name)
+    raise InputError(f"no .parquet and no .tar files at {url}")
 
 
 def find_in_file(path: Path) -> Source:

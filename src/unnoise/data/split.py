@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from unnoise.data.cache import Dataset
+from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 
 SHARE, LEAST, MOST = 0.02, 64, 2_048
@@ -15,8 +15,8 @@ def split(dataset: Dataset, wanted: int | None = None) -> tuple[Dataset, Dataset
     held = usual(count) if wanted is None else wanted
     if not 0 <= held < count:
         raise InputError(f"--held-out takes 0 to {count - 1} of the {count:,} images, got {held}")
-    order = np.random.default_rng(0).permutation(count)
-    return dataset.part(np.sort(order[held:])), dataset.part(np.sort(order[:held]))
+    out = np.sort(dataset.chosen(held, 0))
+    return dataset.part(np.delete(np.arange(count), out)), dataset.part(out)
 
 
 def usual(count: int) -> int:

@@ -1,19 +1,16 @@
 """A first look at all images, from their headers, to decide what they all become."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 import numpy as np
 
 from unnoise.data.decode import Header, Plan, read_header
 from unnoise.data.fit import SMALLEST, parse_size
-from unnoise.data.items import READS, Source, Unreadable
+from unnoise.data.items import READS, Progress, Source, Unreadable
 from unnoise.errors import InputError
 from unnoise.types import MODES
 
-Progress: TypeAlias = Callable[[str, int, int | None], None]
 DRAWN = (32, 32)  # default size of images that can draw themselves at any
 DEFAULT = (64, 64)
 RANK = ("L", "I;16", "LA", "RGB", "RGBA", "")  # more channels win a tie

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unnoise.checkpoint import Run
 from unnoise.config import EvalConfig
-from unnoise.data.cache import Dataset
+from unnoise.data.dataset import Dataset
 from unnoise.data.transforms import to_float
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
 from unnoise.diffusion.model import clip_x0

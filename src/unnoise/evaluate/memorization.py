@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unnoise.checkpoint import Run
 from unnoise.config import EvalConfig
-from unnoise.data.cache import Dataset
+from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Eight, Extractor, read_pixels, resized
 from unnoise.evaluate.sets import Report, data_of, drawn, parts_of

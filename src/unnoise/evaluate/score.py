@@ -9,7 +9,8 @@ from typing import Any
 from unnoise import registry
 from unnoise.checkpoint import WEIGHTS, Run, load
 from unnoise.config import EvalConfig
-from unnoise.data.cache import Dataset, open_data
+from unnoise.data.cache import open_data
+from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError, unknown
 from unnoise.evaluate import metrics
 from unnoise.evaluate.bits import bits_per_dim

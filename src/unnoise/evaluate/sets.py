@@ -14,11 +14,13 @@ import torch
 from unnoise import registry
 from unnoise.checkpoint import WEIGHTS, Run, read_tensors, save_tensors, weights_of
 from unnoise.config import EvalConfig, SampleConfig, Sampling
-from unnoise.data.cache import Dataset, default_cache, open_data
+from unnoise.data.cache import open_data
+from unnoise.data.dataset import Dataset
 from unnoise.data.split import split
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels
 from unnoise.evaluate.statistics import Statistics
+from unnoise.files import cache_folder
 from unnoise.sampling import batches, resolve
 
 Report = Callable[[str, int, int], object]  # what is done, pictures just done, pictures in all
@@ -46,7 +48,8 @@ def data_of(config: EvalConfig, run: Run) -> Dataset:
         raise InputError(f"this run was trained on {source!r}, which is not here now; name pictures with --data")
     c, h, w = run.card.shape
     limit = None if named else trained.get("limit")
-    return open_data(source, size=f"{w}x{h}", channels=c, fit=trained.get("fit", "crop"), limit=limit)
+    stream = not named and trained.get("stream", False)
+    return open_data(source, size=f"{w}x{h}", channels=c, fit=trained.get("fit", "crop"), limit=limit, stream=stream)
 
 
 def parts_of(dataset: Dataset, run: Run) -> tuple[Dataset, Dataset]:
@@ -115,7 +118,7 @@ def stored(dataset: Dataset, n: int | None, seed: int, batch: int) -> Pictures:
     n = len(dataset) if n is None else n
     if n > len(dataset):
         raise InputError(f"{n} pictures were asked for, but {dataset.name} has {len(dataset):,}; ask for fewer")
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(dataset))[:n])
+    chosen = np.sort(dataset.chosen(n, seed))
 
     def stream() -> Iterator[Eight]:
         for start in range(0, n, batch):
@@ -164,7 +167,7 @@ def kept_at(pictures: Pictures, extractor: Extractor) -> Path | None:
     if pictures.key is None:
         return None
     key = ascii((pictures.key, sorted(extractor.about.items()), FORMAT))
-    return default_cache() / "statistics" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    return cache_folder() / "statistics" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
 
 def seconds(pictures: Pictures, extractor: Extractor) -> float:

@@ -1,6 +1,9 @@
 """The order of the data and the randomness of each step, both a function of (seed, images seen) alone."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -8,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from unnoise.config import TrainConfig
-from unnoise.data.cache import Dataset
+from unnoise.data.dataset import Dataset
 from unnoise.data.transforms import flip, to_float
 from unnoise.diffusion.objective import Noised, add_noise
 from unnoise.diffusion.times import Times
@@ -16,16 +19,65 @@ from unnoise.types import Images, Labels
 
 ALL = slice(None)
 CHUNK = 8  # images whose noise comes from one stream, so that a batch can be shared out in any way
+LANES, WINDOW = 16, 1024  # of data that is streamed: places of a batch that read side by side, images that are mixed
 
 
-def order(count: int, batch: int, seed: int, seen: int = 0) -> Iterator[np.ndarray]:
+def order(dataset: Dataset, batch: int, seed: int, seen: int = 0) -> Iterator[np.ndarray]:
     """Endless batches of indices from image number `seen` on; each epoch is a new permutation, its last batch short."""
+    count, groups = len(dataset), dataset.groups
     while True:
         epoch, start = divmod(seen, count)
-        permutation = np.random.default_rng([seed, epoch]).permutation(count)
+        rng = np.random.default_rng([seed, epoch])
+        permutation = rng.permutation(count) if groups is None else nearby(groups, batch, rng)
         for begin in range(start, count, batch):
             yield permutation[begin : begin + batch]
         seen = (epoch + 1) * count
+
+
+def nearby(groups: np.ndarray, batch: int, rng: np.random.Generator) -> np.ndarray:
+    """A permutation that is read group by group: few are needed at a time, and of a few places of the batch each.
+
+    Groups in random order are dealt to lanes, which are mixed within a window; a batch takes as many of each lane, side
+    by side, so that each of several processes reads the groups of its lanes alone.
+    """
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    runs = np.split(np.arange(len(groups)), starts[1:])
+    sequence = np.concatenate([runs[i] for i in rng.permutation(len(runs))])
+    lanes = next(n for n in range(max(1, min(LANES, batch // CHUNK)), 0, -1) if batch % n == 0)
+    whole = len(sequence) // batch * batch
+    dealt = sequence[:whole].reshape(lanes, -1)
+    for lane in dealt:
+        for begin in range(0, len(lane), WINDOW):
+            rng.shuffle(lane[begin : begin + WINDOW])
+    mixed = dealt.reshape(lanes, -1, batch // lanes).swapaxes(0, 1).reshape(-1)
+    return np.concatenate([mixed, rng.permutation(sequence[whole:])])
+
+
+class Batch(NamedTuple):
+    """Images as they are read: the `rows` of a batch of `n` that a process learns from, numbered `indices`."""
+
+    n: int
+    rows: slice
+    indices: np.ndarray
+    pixels: np.ndarray  # [b, c, h, w]
+    labels: np.ndarray | None  # [b]
+
+
+def read(dataset: Dataset, indices: np.ndarray, rows: slice = ALL) -> Batch:
+    mine = indices[rows]
+    return Batch(len(indices), rows, mine, dataset.read(mine), dataset.labels(mine))
+
+
+def ahead(wanted: Iterator[np.ndarray], read: Callable[[np.ndarray], Batch]) -> Iterator[tuple[Batch, float]]:
+    """Each batch, read while the one before it is learned from, and the seconds that were waited for it."""
+    with ThreadPoolExecutor(1) as reader:
+        next_one = reader.submit(read, next(wanted))
+        for indices in wanted:
+            begun = time.monotonic()
+            batch = next_one.result()
+            waited = time.monotonic() - begun
+            next_one = reader.submit(read, indices)
+            yield batch, waited
 
 
 def seeds(*position: int) -> tuple[int, int]:
@@ -34,31 +86,23 @@ def seeds(*position: int) -> tuple[int, int]:
     return int(one), int(two)
 
 
-def noised(
-    dataset: Dataset,
-    indices: np.ndarray,
-    times: Times,
-    config: TrainConfig,
-    seen: int,
-    device: torch.device | str = "cpu",
-    mine: slice = ALL,
-) -> Noised:
-    """Read the rows `mine` of a batch and noise them, `seen` images before it: each gets the same whoever reads it.
+def noised(batch: Batch, times: Times, config: TrainConfig, seen: int, device: torch.device | str = "cpu") -> Noised:
+    """Noise the images of a batch, `seen` images before it: each gets the same, whichever process reads it.
 
     Flips, classes and levels are drawn on the CPU for the whole batch, noise on the device in chunks of it.
     """
-    n = len(indices)
+    n, mine = batch.n, batch.rows
     seed, rest = seeds(config.seed, seen)
     rng, rows = Generator().manual_seed(seed), range(n)[mine]
     torch.manual_seed(rest + rows.start)  # for dropout, which draws from the global stream
     mirrored, known = (torch.rand(n, generator=rng)[mine] for _ in range(2))
     t, s = (level.part(mine) for level in times.levels(n, rng))
-    x0 = to_float(torch.from_numpy(dataset.read(indices[mine])).to(device))
+    x0 = to_float(torch.from_numpy(batch.pixels).to(device))
     if config.flip:
         x0 = flip(x0, mirrored < 0.5)
     label = None
     if config.classes:
-        label = drop(torch.from_numpy(dataset.labels(indices[mine])), known >= config.label_dropout).to(device)
+        label = drop(torch.from_numpy(batch.labels), known >= config.label_dropout).to(device)
     return add_noise(x0, noise(config.seed, seen, rows, x0), (t, s), label)
 
 

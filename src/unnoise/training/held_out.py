@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from unnoise.config import TrainConfig
-from unnoise.data.cache import Dataset
+from unnoise.data.dataset import Dataset
 from unnoise.data.transforms import to_float
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import Objective, add_noise
@@ -26,7 +26,7 @@ Losses = Float64[Tensor, "bands n"]
 
 def few(dataset: Dataset) -> Dataset:
     """At most MOST of the images, of all kinds: always the same, and not the first ones, which may be of one class."""
-    return dataset.part(np.random.default_rng(0).permutation(len(dataset))[:MOST])
+    return dataset.part(dataset.chosen(MOST, 0))
 
 
 @dataclass

@@ -13,18 +13,21 @@ from tqdm import tqdm
 from unnoise.files import replacing, rows_of
 from unnoise.training.length import Clock
 
+WAIT = 0.02  # share of the time, for data, from which on it is told
+
 
 class Log:
     """Rows of metrics.jsonl, and the means since the last row; only one of several processes has a file."""
 
-    remembered = ("kept", "last_time", "last_seen", "losses", "epoch_loss", "epoch_steps")
+    remembered = ("kept", "last_time", "last_seen", "losses", "waited", "epoch_loss", "epoch_steps")
 
     def __init__(self, path: Path | None) -> None:
         self.path, self.rows, self.whole = path, list[dict[str, Any]](), True
         self.last_time, self.last_seen = 0.0, 0
-        self.losses = list[float]()
+        self.losses, self.waited = list[float](), 0.0  # of the steps since the last row; seconds, for data
         self.epoch_loss, self.epoch_steps = 0.0, 0
         self.loss = self.rate = float("nan")
+        self.waiting = 0.0  # share of the time, for data
         self.latest: dict[str, float] = {}
 
     @property
@@ -77,9 +80,10 @@ class Log:
         now = clock.elapsed
         self.loss = sum(self.losses) / len(self.losses)
         self.rate = (clock.seen - self.last_seen) / max(now - self.last_time, 1e-9)
+        self.waiting = self.waited / max(now - self.last_time, 1e-9)
         row = {"images": clock.seen, "seconds": round(now, 2), "loss": self.loss, "images_per_second": self.rate}
-        self.add({**row, **self.latest})
-        self.losses, self.last_time, self.last_seen = [], now, clock.seen
+        self.add({**row, "data_wait": round(self.waiting, 4), **self.latest})
+        self.losses, self.waited, self.last_time, self.last_seen = [], 0.0, now, clock.seen
 
     def epoch(self, number: int, seen: int) -> float | None:
         """Close an epoch: the plain mean of its batches' losses, as the notebook prints; None if none was finite."""
@@ -134,7 +138,8 @@ class Progress:
 
     def update(self, clock: Clock, log: Log) -> None:
         """loss, images/s, time left."""
-        text = f"loss {log.loss:.4f}  {log.rate:.0f} images/s  {duration(clock.left)} left"
+        wait = f"  data wait {log.waiting:.0%}" if log.waiting >= WAIT else ""
+        text = f"loss {log.loss:.4f}  {log.rate:.0f} images/s{wait}  {duration(clock.left)} left"
         if self.live:
             self.bar.n = clock.progress
             self.bar.set_description_str(text)

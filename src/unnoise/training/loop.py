@@ -2,18 +2,21 @@
 
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from unnoise import processes
 from unnoise.checkpoint import Card, build
 from unnoise.config import Sampling, TrainConfig
-from unnoise.data.cache import Dataset, open_data
+from unnoise.data.cache import open_data
+from unnoise.data.dataset import Dataset
 from unnoise.data.split import split
 from unnoise.errors import InputError
 from unnoise.training import resume
-from unnoise.training.batches import noised, order
+from unnoise.training.batches import Batch, ahead, noised, order, read
 from unnoise.training.init import load_into
 from unnoise.training.interrupt import Interrupted, Stop, stop_signals
 from unnoise.training.length import Clock
@@ -49,6 +52,7 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
             channels=config.channels,
             fit=config.fit,
             limit=config.limit,
+            stream=config.stream,
             progress=progress.reading,
         )
     dataset, held = split(everything, config.held_out)
@@ -140,25 +144,31 @@ def steps(run: Training, progress: Progress, stop: Stop) -> str | None:
     """Until the clock says so: noise a batch, take a step, log, measure, save. Returns what went wrong."""
     config, clock = run.config, run.clock
     skipped, due = 0, clock.elapsed + SAVE_EVERY
-    for indices in order(len(run.dataset), config.batch, config.seed, clock.seen):
+    wanted = order(run.dataset, config.batch, config.seed, clock.seen)
+    for images, waited in ahead(wanted, partial(mine, run.dataset)):
         if agreed(clock, stop, save=clock.own >= due):
             if trouble := run.unsound():
                 return trouble
             due = clock.own + max(SAVE_EVERY, keep(run, progress) / SAVE_SHARE)
         if clock.progress >= 1 or stop.signal is not None:
             break
-        rows = processes.share(len(indices))
-        mine = rows if rows.start < rows.stop else slice(0, 1)  # fewer images than processes: one that does not count
-        batch = noised(run.dataset, indices, run.times, config, clock.seen, run.accelerator.device, mine)
-        clock.seen += len(indices)
-        result = run.step(batch, len(indices), rows)
+        batch = noised(images, run.times, config, clock.seen, run.accelerator.device)
+        clock.seen += images.n
+        result = run.step(batch, images.n, processes.share(images.n))
+        run.log.waited += waited
         skipped = 0 if result else skipped + 1
         if skipped >= PATIENCE:
-            return f"{skipped} steps in a row were not finite: {run.diagnosis(batch, indices[mine])}"
+            return f"{skipped} steps in a row were not finite: {run.diagnosis(batch, images.indices)}"
         tell(run, result, progress)
         if processes.first():
             look(run, progress, stop)
     return run.unsound()
+
+
+def mine(dataset: Dataset, indices: np.ndarray) -> Batch:
+    """What this process learns from; where there are fewer images than processes, one that does not count."""
+    rows = processes.share(len(indices))
+    return read(dataset, indices, rows if rows.start < rows.stop else slice(0, 1))
 
 
 def tell(run: Training, result: tuple[float, float] | None, progress: Progress) -> None:
@@ -170,7 +180,7 @@ def tell(run: Training, result: tuple[float, float] | None, progress: Progress) 
         mean = run.log.epoch(clock.seen // epoch, clock.seen)
         if run.config.epochs and mean is not None:
             progress.say(f"epoch={clock.seen // epoch} avg_loss={mean:.6f}")
-    for note in run.notes:
+    for note in [*run.notes, *run.dataset.store.news()]:
         progress.say(f"warning: {note}")
     run.notes.clear()
 

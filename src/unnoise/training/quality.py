@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from unnoise import registry
 from unnoise.config import Sampling
-from unnoise.data.cache import Dataset
+from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Extractor, eight_bit
 from unnoise.evaluate.metrics import Score, kid

@@ -9,7 +9,7 @@ from typing import Any
 
 from unnoise import checkpoint, processes
 from unnoise.config import LENGTHS, Sampling, TrainConfig
-from unnoise.data.cache import Dataset
+from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.files import held, new_folder, sweep, vacant
 from unnoise.training import state

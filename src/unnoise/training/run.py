@@ -12,7 +12,7 @@ import yaml
 from unnoise import processes, registry
 from unnoise.checkpoint import WEIGHTS, Card, save
 from unnoise.config import TrainConfig
-from unnoise.data.cache import Dataset
+from unnoise.data.dataset import Dataset
 from unnoise.data.transforms import to_float
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import Noised, Objective
@@ -67,7 +67,7 @@ class Training:
         self.log = Log(folder / "metrics.jsonl" if processes.first() else None)
         self.held_out, self.measuring = HeldOut(config, self.objective, few(self.dataset), few(held)), Occasions(SHARE)
         self.quality = Quality(self.dataset, self.card.sampling)
-        some = torch.from_numpy(self.dataset.read(np.arange(min(64, len(self.dataset)))))
+        some = torch.from_numpy(self.dataset.read(self.dataset.chosen(64, 0)))
         self.previews = Previews(folder / "samples", self.dataset.mode, saturation(to_float(some)))
         self.clock = Clock.of(config, len(self.dataset))
         self.at_once = ready.plan.at_once  # images in memory

@@ -1,0 +1,84 @@
+"""What training and measuring see of the data: numbered images, wherever they lie."""
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from unnoise.data.items import Array
+
+
+@runtime_checkable
+class Store(Protocol):
+    """Images by their number in the whole of the data."""
+
+    @property
+    def groups(self) -> Array | None:
+        """Which images lie together, so that reading them one after another is cheap: a number [n] that never falls.
+
+        None where any image is as near as any other.
+        """
+
+    def pixels(self, rows: Array) -> Array:
+        """[b, c, h, w], uint8 or uint16."""
+
+    def labels(self, rows: Array) -> Array:
+        """Indices into the classes [b], int64; -1 where there is none."""
+
+    def news(self) -> list[str]:
+        """What is to be told of images that were read since it was last asked."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images of one size and mode, all of a store or a part of it."""
+
+    store: Store = field(repr=False, compare=False)
+    name: str
+    mode: str  # L, LA, RGB, RGBA, I;16, or "" for arrays that are no picture
+    shape: tuple[int, int, int]  # c, h, w
+    count: int  # in the store
+    classes: tuple[str, ...]
+    fingerprint: str  # sha256 of what the model sees
+    notes: tuple[str, ...]  # what happened, for the user
+    rows: Array | None = field(default=None, compare=False)  # a part of them; None is all
+
+    def __len__(self) -> int:
+        return self.count if self.rows is None else len(self.rows)
+
+    def part(self, rows: Array) -> "Dataset":
+        """Some of the images, which are numbered anew."""
+        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+
+    def numbers(self, indices: Array) -> Array:
+        """Of these images in the whole of the data."""
+        return indices if self.rows is None else self.rows[indices]
+
+    def read(self, indices: Array) -> Array:
+        """Pixels [b, c, h, w]."""
+        return self.store.pixels(self.numbers(indices))
+
+    def labels(self, indices: Array) -> Array | None:
+        """Indices into the classes [b], int64; -1 where an image has none."""
+        return self.store.labels(self.numbers(indices)) if self.classes else None
+
+    @property
+    def groups(self) -> Array | None:
+        """Which of the images lie together, where that matters: a number [n]."""
+        groups = self.store.groups
+        return groups if groups is None or self.rows is None else groups[self.rows]
+
+    def chosen(self, n: int, seed: int) -> Array:
+        """So many images at random, of as few groups as hold them: always the same ones."""
+        rng, groups = np.random.default_rng(seed), self.groups
+        if groups is None:
+            return rng.permutation(len(self))[:n]
+        starts = np.flatnonzero(np.diff(groups, prepend=-1))
+        runs = np.split(np.arange(len(self)), starts[1:])
+        found, have = list[Array](), 0
+        for i in rng.permutation(len(runs)):
+            found.append(runs[i])
+            have += len(runs[i])
+            if have >= n:
+                break
+        return rng.permutation(np.concatenate(found))[:n]

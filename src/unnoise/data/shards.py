@@ -1,0 +1,127 @@
+"""Tar shards, as WebDataset writes them: KEY.jpg, and its class as text in KEY.cls; read in place.
+
+Where each image lies is found once, by the headers, and kept in the cache.
+"""
+
+import hashlib
+import tarfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
+from typing import NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+
+from unnoise.data.archive import DAMAGE, TOO_LARGE, tar_files
+from unnoise.data.items import (
+    MOST_BYTES,
+    Array,
+    Group,
+    Groups,
+    Item,
+    Progress,
+    Source,
+    class_names,
+    file_key,
+    is_image,
+    told,
+)
+from unnoise.data.remote import Place
+from unnoise.files import cache_folder, replacing
+
+TOGETHER = 256  # images of a group
+LONGEST = 256  # bytes of the name of a class
+FORMAT = 1  # of the index
+
+
+class Index(NamedTuple):
+    """Of all shards, one after another."""
+
+    counts: Array  # images of each shard
+    at: Array  # offset of the bytes of each image in its shard
+    size: Array
+    label: Array  # index into the classes, -1 where there is none
+    classes: Array  # their names
+
+
+def read_shards(paths: Sequence[Place], name: str) -> Source:
+    key = file_key(*paths)
+
+    def groups(progress: Progress) -> Groups:
+        return grouped(paths, index(paths, key, progress))
+
+    def items() -> Iterator[Item]:
+        return chain.from_iterable(group.items() for group in groups(lambda *_: None).each)
+
+    return Source(name, key, items, groups=groups)
+
+
+def grouped(paths: Sequence[Place], found: Index) -> Groups:
+    classes, each, first = tuple(found.classes.tolist()), list[Group](), 0
+    for path, count in zip(paths, found.counts.tolist(), strict=True):
+        for begin in range(first, first + count, TOGETHER):
+            rows = slice(begin, min(begin + TOGETHER, first + count))
+            at, size, label = (array[rows] for array in (found.at, found.size, found.label))
+            names = [None if i < 0 else classes[i] for i in label.tolist()]
+            mark = hashlib.sha256(at.tobytes() + size.tobytes() + label.tobytes()).hexdigest()
+            items = partial(members, path, at, size, names, begin - first)
+            each.append(Group(len(names), items, f"{path.name} {mark}"))
+        first += count
+    return Groups(each, classes)
+
+
+def members(path: Place, at: Array, size: Array, labels: Sequence[str | None], first: int) -> Iterator[Item]:
+    """Of a piece of a shard, in the order they lie in it."""
+    with told(path, DAMAGE, "archive"), path.open("rb") as file:
+        for i, (begin, length, label) in enumerate(zip(at.tolist(), size.tolist(), labels, strict=True)):
+            file.seek(begin)
+            content = TOO_LARGE if length > MOST_BYTES else file.read(length)
+            yield Item(f"{path.name} image {first + i}", content, label)
+
+
+def index(paths: Sequence[Place], key: str, progress: Progress) -> Index:
+    place = cache_folder() / "shards" / f"{hashlib.sha256(f'{key} {FORMAT}'.encode()).hexdigest()[:32]}.npz"
+    try:
+        with place.open("rb") as file, np.load(file, allow_pickle=False) as kept:
+            return Index(**{name: kept[name] for name in Index._fields})
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        pass  # not there, or damaged: found again
+    found = looked_up(paths, progress)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(place) as temporary:
+        np.savez(temporary, **found._asdict())
+    return found
+
+
+def looked_up(paths: Sequence[Place], progress: Progress) -> Index:
+    counts, at, size, labels = list[int](), list[Array](), list[Array](), list[str | None]()
+    for i, path in enumerate(paths):
+        progress("indexing shards", i, len(paths))
+        images, named = headers(path)
+        counts.append(len(images))
+        at.append(np.array([begin for begin, _ in images.values()], np.int64))
+        size.append(np.array([length for _, length in images.values()], np.int64))
+        labels += [named.get(key_of(name)) for name in images]
+    progress("indexing shards", len(paths), len(paths))
+    classes = class_names(set(labels))
+    known = {name: i for i, name in enumerate(classes)}
+    label = np.array([known.get(name or "", -1) for name in labels], np.int64)
+    return Index(np.array(counts, np.int64), np.concatenate(at), np.concatenate(size), label, np.array(classes, str))
+
+
+def headers(path: Place) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
+    """Of one shard: offset and size of each image by its name, and classes by what comes before the first dot."""
+    images, labels = dict[str, tuple[int, int]](), dict[str, str]()
+    with told(path, DAMAGE, "archive"), path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+        for parts, info in tar_files(archive):
+            if is_image(parts[-1]):
+                images["/".join(parts)] = (info.offset_data, info.size)
+            elif parts[-1].endswith(".cls") and info.size <= LONGEST and (text := archive.extractfile(info)):
+                labels[key_of("/".join(parts))] = text.read().decode("utf-8", "replace").strip()
+    return images, labels
+
+
+def key_of(name: str) -> str:
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]

@@ -1,0 +1,240 @@
+"""Data that is read where it lies, while it is needed."""
+
+import io
+import tarfile
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+import unnoise
+from unnoise.data import open_data
+from unnoise.data.dataset import Dataset
+from unnoise.data.split import split
+from unnoise.errors import InputError
+from unnoise.training.batches import ahead, nearby, order, read
+
+COUNT = 60
+TINY = {"backbone": "unet:widths=8,layers=1,groups=4,patch=2", "batch": 8, "steps": 2, "precision": "fp32"}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def png(i: int) -> bytes:
+    """One colour that tells the number."""
+    Image.new("RGB", (8, 8), (i, 2 * i, 100)).save(out := io.BytesIO(), "PNG")
+    return out.getvalue()
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+def as_shards(folder: Path, each: int = 20) -> Path:
+    folder.mkdir()
+    for shard in range(COUNT // each):
+        with tarfile.open(folder / f"part-{shard}.tar", "w") as archive:
+            for i in range(shard * each, (shard + 1) * each):
+                add(archive, f"{i:04d}.png", png(i))
+                add(archive, f"{i:04d}.cls", str(i % 12).encode())
+                add(archive, f"{i:04d}.json", b"{}")
+    return folder
+
+
+def as_parquet(folder: Path) -> Path:
+    folder.mkdir()
+    for part in range(2):
+        rows = [{"bytes": png(i), "path": None} for i in range(part * 30, part * 30 + 30)]
+        labels = [i % 12 for i in range(part * 30, part * 30 + 30)]
+        parquet.write_table(pa.table({"image": rows, "label": labels}), folder / f"{part}.parquet", row_group_size=7)
+    return folder
+
+
+def as_folder(folder: Path) -> Path:
+    for i in range(COUNT):
+        (folder / str(i % 12)).mkdir(parents=True, exist_ok=True)
+        (folder / str(i % 12) / f"{i:04d}.png").write_bytes(png(i))
+    return folder
+
+
+KINDS = {"shards": as_shards, "parquet": as_parquet, "folder": as_folder}
+
+
+@pytest.fixture(params=KINDS)
+def streamed(request, tmp_path, monkeypatch) -> Dataset:
+    monkeypatch.setattr("unnoise.data.shards.TOGETHER", 6)
+    monkeypatch.setattr("unnoise.data.folder.TOGETHER", 6)
+    return open_data(str(KINDS[request.param](tmp_path / "data")), stream=True)
+
+
+def numbers(dataset: Dataset, indices: np.ndarray) -> list[int]:
+    return dataset.read(indices)[:, 0, 0, 0].tolist()
+
+
+def test_images_and_labels_are_those_of_the_decoded_data(streamed, tmp_path):
+    decoded = open_data(str(tmp_path / "data"))
+    assert (streamed.mode, streamed.shape, len(streamed)) == (decoded.mode, decoded.shape, len(decoded))
+    assert streamed.classes == decoded.classes == tuple(map(str, range(12)))
+    rows = np.random.default_rng(0).permutation(COUNT)
+    np.testing.assert_array_equal(streamed.read(rows), decoded.read(rows))
+    np.testing.assert_array_equal(streamed.labels(rows), decoded.labels(rows))
+    assert sorted(numbers(streamed, rows)) == list(range(COUNT))
+
+
+def test_an_epoch_is_a_permutation_that_opens_each_group_once(streamed, monkeypatch):
+    opened = []
+    monkeypatch.setattr("unnoise.data.stream.ROOM", 2_500)  # about 33 images
+    monkeypatch.setattr("unnoise.training.batches.WINDOW", 12)
+    for i, group in enumerate(streamed.store.each):
+        given = group.items
+        streamed.store.each[i] = replace(group, items=lambda given=given, i=i: opened.append(i) or given())
+    batches = order(streamed, 8, seed=0)
+    seen = [numbers(streamed, next(batches)) for _ in range(8)]
+    assert sorted(chain(*seen)) == list(range(COUNT)) != list(chain(*seen))
+    assert len(opened) == len(set(opened)) >= len(streamed.store.each) - 1  # the first was looked at
+    again = order(streamed, 8, seed=0, seen=24)
+    assert numbers(streamed, next(again)) == seen[3]  # any position can be returned to
+    assert numbers(streamed, next(order(streamed, 8, seed=1))) != seen[0]
+
+
+def test_lanes_share_no_groups():
+    """Two processes, each with half of every batch, read different parts of the data."""
+    groups = np.repeat(np.arange(400), 10)
+    places = nearby(groups, 64, np.random.default_rng(0))
+    assert sorted(places) == list(range(4_000))
+    whole = groups[places[: 4_000 // 64 * 64]].reshape(-1, 64)
+    first, second = set(whole[:, :32].flat), set(whole[:, 32:].flat)
+    assert len(first & second) <= 1  # that in which the one ends and the other begins
+    spread = np.mean([len(set(batch)) for batch in whole])
+    assert spread > 40  # a batch mixes many groups
+    steps = whole[:16, :8]
+    assert len(set(steps.flat)) < 60  # while the places of a lane read few of them at a time
+
+
+def test_shards_at_an_address_are_read_as_files_are(tmp_path):
+    for kind in ("shards", "parquet"):
+        here = KINDS[kind](tmp_path / kind)
+        system = fsspec.filesystem("memory")
+        for path in here.iterdir():
+            system.pipe(f"/{kind}/{path.name}", path.read_bytes())
+        remote, local = (open_data(place, stream=True) for place in (f"memory://{kind}", str(here)))
+        assert remote.fingerprint == local.fingerprint
+        np.testing.assert_array_equal(remote.read(np.arange(COUNT)), local.read(np.arange(COUNT)))
+        np.testing.assert_array_equal(open_data(f"memory://{kind}").read(np.arange(9)), local.read(np.arange(9)))
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("memory://nothing", "nothing at memory://nothing"),
+        ("ftp://x/y", "unknown storage 'ftp'"),
+        ("memory://text", "no .parquet and no .tar files"),
+        ("s3://bucket/x", "s3fs"),
+    ],
+)
+def test_addresses_that_hold_no_data(url, words):
+    fsspec.filesystem("memory").pipe("/text/a.txt", b"x")
+    with pytest.raises(InputError, match=words):
+        open_data(url, stream=True)
+
+
+def test_what_cannot_be_streamed_is_refused(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 8, 8), np.uint8))
+    with pytest.raises(InputError, match="--stream takes a folder of images, tar shards or parquet"):
+        open_data("x.npy", stream=True)
+
+
+def test_a_neighbour_stands_in_for_an_image_that_cannot_be_read(tmp_path):
+    data = as_folder(tmp_path / "data")
+    (data / "3" / "0003.png").write_bytes(b"no image")
+    (data / "3" / "0015.png").write_bytes(png(15)[:40])
+    dataset = open_data("data", stream=True)
+    row = next(i for i, path in enumerate(sorted(data.rglob("*.png"))) if path.name == "0003.png")
+    rows = np.array([row, row + 1])
+    assert numbers(dataset, rows) == [27, 27]
+    assert dataset.labels(rows).tolist() == [3, 3]
+    said = dataset.store.news()
+    assert len(said) == 2
+    assert "3/0003.png cannot be read (not an image); 3/0027.png is taken instead" in said
+    assert dataset.store.news() == []
+
+
+def test_data_that_changes_meanwhile_is_told(tmp_path):
+    dataset = open_data(str(as_shards(tmp_path / "data")), stream=True)
+    (tmp_path / "data" / "part-1.tar").unlink()
+    with pytest.raises(InputError, match=r"part-1\.tar.*No such file"):
+        dataset.read(np.arange(COUNT))
+
+
+def test_held_out_images_lie_together_and_are_never_trained_on(streamed):
+    trained, held = split(streamed, 12)
+    assert len(set(held.groups)) <= 3
+    assert sorted(numbers(trained, np.arange(48)) + numbers(held, np.arange(12))) == list(range(COUNT))
+    assert numbers(split(streamed, 12)[1], np.arange(12)) == numbers(held, np.arange(12))
+
+
+def test_a_fingerprint_knows_the_data_and_not_its_place(tmp_path):
+    first = open_data(str(as_shards(tmp_path / "one")), stream=True).fingerprint
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert open_data("two", stream=True).fingerprint == first
+    assert open_data("two", stream=True, limit=30).fingerprint != first
+    with tarfile.open(tmp_path / "two" / "part-2.tar", "a") as archive:
+        add(archive, "more.png", png(60))
+    assert open_data("two", stream=True).fingerprint != first
+
+
+def test_a_damaged_index_is_made_again(tmp_path):
+    data = str(as_shards(tmp_path / "data"))
+    first = open_data(data, stream=True).read(np.arange(9))
+    (kept,) = (tmp_path / "cache" / "shards").glob("*.npz")
+    kept.write_bytes(kept.read_bytes()[:100])
+    np.testing.assert_array_equal(open_data(data, stream=True).read(np.arange(9)), first)
+
+
+def test_batches_are_read_ahead(tmp_path):
+    dataset = open_data(str(as_folder(tmp_path / "data")), stream=True)
+    asked = []
+
+    def reading(indices):
+        asked.append(indices)
+        return read(dataset, indices)
+
+    found = ahead(order(dataset, 8, seed=0), reading)
+    batch, waited = next(found)
+    np.testing.assert_array_equal(batch.pixels, dataset.read(batch.indices))
+    assert waited > 0
+    next(found)
+    assert len(asked) >= 2
+    found.close()
+
+
+def test_training_on_a_stream_goes_on_at_the_right_image(tmp_path):
+    as_shards(tmp_path / "data")
+    given = {"data": "data", "stream": True, "held_out": 4, "decay": "none", "classes": True, **TINY}
+    whole = unnoise.train(**given, images="160", out="whole")
+    unnoise.train(**given, images="72", out="parts")  # in the second epoch
+    parts = unnoise.train(**given, images="160", out="parts")
+    one, two = (unnoise.load(run).model.backbone.state_dict() for run in (whole, parts))
+    assert all((one[name] == two[name]).all() for name in one)
+    assert unnoise.load(parts).card.training["config"]["stream"] is True
+
+
+def test_data_that_no_disk_holds_decoded_is_told_of_streams(tmp_path, monkeypatch):
+    as_folder(tmp_path / "data")
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=60 * 8 * 8 * 3 - 1))
+    with pytest.raises(InputError, match=r"60 decoded images take 0\.0 GB.*--stream"):
+        open_data("data")
+    assert len(open_data("data", stream=True)) == 60
