@@ -146,7 +146,7 @@ def steps(run: Training, progress: Progress, stop: Stop) -> str | None:
     skipped, due = 0, clock.elapsed + SAVE_EVERY
     wanted = order(run.dataset, config.batch, config.seed, clock.seen)
     for images, waited in ahead(wanted, partial(mine, run.dataset)):
-        if agreed(clock, stop, save=clock.own >= due):
+        if agreed(clock, stop, save=clock.own >= due and not skipped):  # a state in the middle of trouble is not good
             if trouble := run.unsound():
                 return trouble
             due = clock.own + max(SAVE_EVERY, keep(run, progress) / SAVE_SHARE)

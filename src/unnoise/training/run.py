@@ -41,7 +41,7 @@ BEST = "best.safetensors"  # the weights of the lowest KID
 class Training:
     """What a run is made of."""
 
-    remembered = ("caution", "at_once", "finished")
+    remembered = ("caution", "at_once", "finished", "skipped")
 
     def __init__(
         self,
@@ -73,6 +73,7 @@ class Training:
         self.at_once = ready.plan.at_once  # images in memory
         self.notes = list[str]()  # to be told
         self.finished = False  # to the end of its length, and measured
+        self.skipped = 0  # steps whose loss or gradient was not finite
         self.caution = 1.0  # factor of the learning rate, which falls where training went wrong
 
     def step(self, batch: Noised, n: int = 0, rows: slice = ALL) -> tuple[float, float] | None:
@@ -99,6 +100,7 @@ class Training:
             self.optimizer.step()
         self.optimizer.zero_grad()
         if not good:
+            self.skipped += 1
             return None
         self.ema.update(self.clock.seen, n)
         return loss, norm

@@ -38,10 +38,13 @@ def conclude(run: Training, interrupted: int | None) -> None:
         "preview_seconds": run.previews.occasions.spent,
         "measuring_seconds": run.measuring.spent + run.quality.spent,
         "peak_bytes": memory,
+        "skipped_steps": run.skipped,
     }
     run.log.add(summary)
     pace = f"{duration(clock.elapsed)} ({rate:.0f} images/s)"
     print(f"{why} {clock.seen:,} images in {pace}, peak memory {memory / 2**20:,.0f} MB")
+    if run.skipped:
+        print(f"skipped   {run.skipped} steps whose loss or gradient was not finite; they changed nothing")
     if run.held_out.rows:
         print(f"loss      {run.held_out}")
     if (run.folder / "samples" / "final.png").exists():
