@@ -3,9 +3,9 @@
     python benchmarks/faults.py OUT [--only WORDS OF A FAULT]
 
 Each fault befalls a small training in a process of its own. Then it is mended where it can be, and the same command is
-given again. Writes OUT/faults.md, and looks whether the words on the screen are right, the exit status, the state and the
-model, and whether the end is bit by bit that of a run without fault. The faults of the
-disk take a small tmpfs, for which one has to be root.
+given again. Writes OUT/faults.md, and looks whether the words on the screen are right, the exit status, the state and
+the model, and whether the end is bit by bit that of a run without fault. The faults of the disk take a small tmpfs, for
+which one has to be root.
 """
 
 import argparse
@@ -58,11 +58,15 @@ Training.step = step
 sys.exit(cli.main(sys.argv[1:]))
 """
 POISON = """
-def fault(run, batch, taken):
+noised = loop.noised
+
+def poisoned(*given):
+    batch = noised(*given)
     if {when}:
-        x_t = batch.x_t.clone()
-        x_t[0, 0, 0, 0] = torch.nan
-        return batch._replace(x_t=x_t)
+        batch.x_t[0, 0, 0, 0] = torch.nan
+    return batch
+
+loop.noised = poisoned
 """
 GRADIENT = """
 def fault(run, batch, taken):

@@ -75,7 +75,7 @@ def assert_alike(one, two, tolerance=1e-4):
 
 OPTIONS = {
     "adamw": ["--optimizer", "adamw"],
-    "muon, flips and classes": ["--flip", "--classes", "--label-dropout", "0.5"],
+    "muon, flips, classes and blocks computed once more": ["--flip", "--classes", "--recompute"],
     "levels by importance": ["--times", "importance:history=1", "--schedule", "cosine:T=10"],
 }
 

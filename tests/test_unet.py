@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from unnoise import registry
-from unnoise.backbones.layers import Attention, TimeEmbedding, Up
+from unnoise.backbones.layers import Attention, TimeEmbedding, Up, recompute
 from unnoise.backbones.unet import Block
 from unnoise.errors import InputError
 
@@ -362,3 +362,30 @@ def test_contract(name):
         assert torch.equal(net(x, time, torch.tensor([-1, 2]))[1], out[1])
         assert make(1).eval()(x[:, :1], time).shape == (2, 1, 16, 24)
         assert make(2, 3, 5).eval()(x, time, label).shape == (2, 5, 16, 24)
+
+
+@pytest.mark.parametrize("spec", ["unet:widths=8-16,layers=1,groups=4,dropout=0.2", "dit:width=16,depth=2,heads=2"])
+def test_blocks_that_are_computed_once_more_give_the_same_gradients_and_keep_less(spec):
+    torch.manual_seed(0)
+    network = registry.backbone.get(spec)(3)
+    for p in network.parameters():
+        nn.init.normal_(p, std=0.1)
+    x, time = torch.randn(2, 3, 16, 16), torch.tensor([3.0, 900.0])
+
+    def gradients():
+        kept = [0]
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.nbytes) or t, lambda t: t):
+            torch.manual_seed(1)
+            loss = network(x, time).square().mean()
+        return torch.autograd.grad(loss, [*network.parameters()]), sum(kept)
+
+    plain, much = gradients()
+    recompute(network)
+    again, little = gradients()
+    assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
+    assert little < 0.6 * much
+
+
+def test_what_has_no_blocks_cannot_be_recomputed():
+    with pytest.raises(InputError, match="--recompute: linear has no blocks"):
+        recompute(nn.Linear(1, 1))

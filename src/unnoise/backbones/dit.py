@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unnoise.backbones.layers import Features, TimeEmbedding, pad
+from unnoise.backbones.layers import Features, Recomputed, TimeEmbedding, pad
 from unnoise.errors import InputError
 from unnoise.registry import backbone
 from unnoise.types import Images, Labels, Output, PerImage
@@ -44,7 +44,7 @@ class Attention(nn.Module):
         return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
-class Block(nn.Module):
+class Block(Recomputed):
     """adaLN-zero: attention, then a two-layer network; the embedding shifts and scales what each reads and gates it."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -54,7 +54,7 @@ class Block(nn.Module):
         self.norm2 = layer_norm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
 
-    def forward(self, x: Tokens, emb: Features) -> Tokens:
+    def compute(self, x: Tokens, emb: Features) -> Tokens:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(emb)[:, None].chunk(6, dim=2)
         x = x + gate1 * self.attention(self.norm1(x) * (1 + scale1) + shift1)
         return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)  # type: ignore[no-any-return]

@@ -1,17 +1,46 @@
 """Building blocks: time embedding, residual block, attention, down and up."""
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
+from unnoise.errors import InputError
 from unnoise.types import Images, Labels, PerImage
 
 Features = Float[Tensor, "b k"]
 Maps = Float[Tensor, "b _ _ _"]  # channels and size change from layer to layer
+
+
+class Recomputed(nn.Module):
+    """A block `compute(x, emb)` that may be computed once more on the way back, so that nothing inside it is kept.
+
+    Chen et al. 2016 (arXiv:1604.06174).
+    """
+
+    recompute = False
+
+    def forward(self, x: Tensor, emb: Features) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self.compute, x, emb, use_reentrant=False)  # type: ignore[no-any-return]
+        out: Tensor = self.compute(x, emb)
+        return out
+
+    def compute(self, x: Any, emb: Any) -> Any:
+        raise NotImplementedError
+
+
+def recompute(network: nn.Module) -> None:
+    """Let all blocks of a network be computed once more: for about a third more time, less memory."""
+    blocks = [module for module in network.modules() if isinstance(module, Recomputed)]
+    if not blocks:
+        raise InputError(f"--recompute: {type(network).__name__.lower()} has no blocks that can be computed once more")
+    for block in blocks:
+        block.recompute = True
 
 
 class TimeEmbedding(nn.Module):

@@ -11,6 +11,7 @@ from unnoise.backbones.layers import (
     Features,
     LabelEmbedding,
     Maps,
+    Recomputed,
     ResBlock,
     TimeEmbedding,
     Up,
@@ -22,14 +23,14 @@ from unnoise.registry import backbone
 from unnoise.types import Images, Labels, Output, PerImage
 
 
-class Block(nn.Module):
+class Block(Recomputed):
     """A residual block, and attention where the level has it."""
 
     def __init__(self, res: ResBlock, attention: Attention | None) -> None:
         super().__init__()
         self.res, self.attention = res, attention
 
-    def forward(self, x: Maps, emb: Features) -> Maps:
+    def compute(self, x: Maps, emb: Features) -> Maps:
         x = self.res(x, emb)
         return x if self.attention is None else self.attention(x)
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from unnoise import processes
+from unnoise.backbones.layers import recompute
 from unnoise.checkpoint import Card, build
 from unnoise.config import Sampling, TrainConfig
 from unnoise.data.cache import open_data
@@ -66,6 +67,8 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
         if earlier:
             card = replace(card, sampling=resume.sampling(earlier) or card.sampling)
         model = build(card)  # all that can be refused is refused before there is a folder
+        if config.recompute:
+            recompute(model.backbone)
         kept = load_into(model.backbone, config.init) if config.init and not earlier else None
         with resume.place(config, dataset, earlier) as folder:
             run = Training(config, (dataset, held), (model, card), ready, folder)

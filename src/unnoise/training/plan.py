@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from unnoise import processes, registry
+from unnoise.backbones.layers import recompute
 from unnoise.config import TrainConfig
 from unnoise.evaluate.sets import finished
 from unnoise.training.device import affordable, make_accelerator, out_of_memory, precision_for, release_memory
@@ -160,6 +161,8 @@ def available() -> float:
 
 def rehearsed(config: TrainConfig, backbone: str, shape: tuple[int, int, int]) -> Planned:
     network = registry.backbone.get(backbone)(shape[0])
+    if config.recompute:
+        recompute(network)
     precision = processes.of_first(lambda: precision_for(network, config, shape))
     accelerator = make_accelerator(precision)
     network.to(accelerator.device, memory_format=torch.channels_last)

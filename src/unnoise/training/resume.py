@@ -17,7 +17,7 @@ from unnoise.training.length import Clock
 from unnoise.training.log import duration
 
 RUNS = Path("runs")
-FREE = (*LENGTHS, "data", "out", "fresh")  # settings that may differ: how far to go, and where things are
+FREE = (*LENGTHS, "data", "out", "fresh", "recompute")  # settings that may differ: they change no number
 
 
 @dataclass
