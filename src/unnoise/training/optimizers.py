@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from unnoise import registry
+from unnoise import processes, registry
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.registry import optimizer
@@ -119,12 +119,26 @@ class Muon(torch.optim.AdamW):
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
         torch._foreach_mul_(given, 1 - group["lr"] * group["weight_decay"])
+        turns, moves = count(), dict[Tensor, Tensor]()  # each process makes every so many of the steps
         for shape, same in grouped(zip(given, ahead, strict=True)):
-            parameters, directions = zip(*same, strict=True)
-            stacked = torch.stack([direction.reshape(shape) for direction in directions])
-            steps = orthogonalised(stacked, group["iterations"]) * (-0.2 * group["lr"] * max(shape) ** 0.5)
-            for p, step in zip(parameters, steps, strict=True):
-                p.add_(step.reshape(p.shape))
+            mine = [pair for pair in same if next(turns) % processes.count() == processes.rank()]
+            made = dict[Tensor, Tensor]()
+            if mine:
+                stacked = torch.stack([direction.reshape(shape) for _, direction in mine])
+                steps = orthogonalised(stacked, group["iterations"]) * (-0.2 * group["lr"] * max(shape) ** 0.5)
+                made = {p: step.reshape(p.shape) for (p, _), step in zip(mine, steps, strict=True)}
+            moves |= {p: made[p] if p in made else torch.zeros_like(p) for p, _ in same}
+        for p, move in zip(moves, together(list(moves.values())), strict=True):
+            p.add_(move)
+
+
+def together(moves: list[Tensor]) -> list[Tensor]:
+    """The sums over all processes, in one message."""
+    if processes.count() == 1:
+        return moves
+    flat = processes.summed(torch.cat([move.flatten() for move in moves]))
+    sizes = [move.numel() for move in moves]
+    return [part.view(move.shape) for part, move in zip(torch.split(flat, sizes), moves, strict=True)]
 
 
 def grouped(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[tuple[int, int], list[tuple[Tensor, Tensor]]]]:
