@@ -228,7 +228,7 @@ FAULTS = [
         "NaN in every batch from one on",
         "training stopped: 50 steps in a row were not finite",
         2,
-        POISON.format(when="taken > 50"),
+        POISON.format(when="taken > 40"),
         exact=False,
     ),
     Fault("NaN in a gradient", "1 steps whose loss or gradient", code=GRADIENT, exact=False),

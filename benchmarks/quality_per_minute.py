@@ -30,7 +30,7 @@ from peers import CONTENDERS, Draw, Pictures, to_float
 
 from unnoise import registry
 from unnoise.evaluate import metrics
-from unnoise.evaluate.sets import gathered
+from unnoise.evaluate.collect import gathered
 from unnoise.files import write_json
 from unnoise.pictures import grid
 

@@ -28,7 +28,7 @@ from torch import nn
 
 from unnoise import registry
 from unnoise.evaluate import metrics
-from unnoise.evaluate.sets import gathered
+from unnoise.evaluate.collect import gathered
 from unnoise.files import write_json
 from unnoise.pictures import grid
 

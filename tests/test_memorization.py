@@ -43,7 +43,9 @@ def seen(run):
 def audited(run, monkeypatch, images):
     """What the audit says where these are the pictures drawn."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    monkeypatch.setattr(memorization, "drawn", lambda *_: Pictures(iter(pixels.split(50)), len(pixels), 3, {}))
+    monkeypatch.setattr(
+        memorization, "drawn", lambda *_: Pictures(lambda _: iter(pixels.split(50)), len(pixels), 3, {}, 50)
+    )
     extractor = registry.features.get("efficientnet:size=32")()
     return audit(EvalConfig(str(run.path)), run, extractor, len(pixels), lambda *_: None)
 

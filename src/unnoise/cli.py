@@ -178,11 +178,14 @@ def data(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
+    from unnoise import processes
     from unnoise.evaluate import bits, memorization, score
 
     config = EvalConfig(**given(arguments))
-    with closing(Phases()) as phases:
+    with closing(Phases(silent=not processes.first())) as phases:
         found = score.evaluate(config, phases.advance, phases.say)
+    if not processes.first():
+        return 0
     to_json(config.json, found)
     for part, table in (("bpd", bits.table), ("scores", score.table), ("memorization", memorization.table)):
         if part in found:

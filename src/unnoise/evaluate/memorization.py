@@ -15,7 +15,7 @@ from unnoise.config import EvalConfig
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Eight, Extractor, read_pixels, resized
-from unnoise.evaluate.sets import Report, data_of, drawn, parts_of
+from unnoise.evaluate.sets import Report, data_of, drawn, every, parts_of
 from unnoise.files import replacing
 from unnoise.pictures import grid
 
@@ -68,7 +68,7 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
     pictures = drawn(config, run, n)
     made, vectors = [], []
     with torch.inference_mode():
-        for pixels in pictures.stream:
+        for pixels in pictures.stream(every):
             made.append(pixels.cpu())
             vectors.append(seen(pixels, extractor))
             report("drawing", len(pixels), n)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unnoise import registry
+from unnoise import processes, registry
 from unnoise.checkpoint import WEIGHTS, Run, load
 from unnoise.config import EvalConfig
 from unnoise.data.cache import open_data
@@ -14,10 +14,11 @@ from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError, unknown
 from unnoise.evaluate import metrics
 from unnoise.evaluate.bits import bits_per_dim
+from unnoise.evaluate.collect import seconds, statistics
 from unnoise.evaluate.memorization import audit
 from unnoise.evaluate.metrics import Colour, Score
 from unnoise.evaluate.record import keep
-from unnoise.evaluate.sets import Pictures, Report, data_of, drawn, seconds, statistics, stored
+from unnoise.evaluate.sets import Pictures, Report, data_of, drawn, stored
 from unnoise.evaluate.statistics import Statistics
 from unnoise.pipeline import INDEX
 
@@ -76,7 +77,7 @@ def evaluate(
         result["memorization"] = audit(config, run, extractor, config.n or DRAWN, report)
     if compared := [name for name in wanted if name not in ALONE]:
         result["scores"] = compare(config, run, compared, report, say)
-    if run:
+    if run and processes.first():
         keep(run, result)
     return result
 
@@ -107,13 +108,14 @@ def compare(
     extractor = registry.features.get(config.features)()
     if "inception_score" in wanted and not extractor.classes:
         raise InputError(f"metric inception_score needs a network that tells classes; {config.features} does not")
-    mine, theirs = both(config, run)
+    with processes.state().local_main_process_first():  # which fills the cache for the others
+        mine, theirs = both(config, run)
     for pictures in (mine, theirs):
         if pictures.n < FEWEST:
             raise InputError(f"scores need {FEWEST} pictures or more; {pictures.about['name']} has {pictures.n}")
     say(f"this takes about {seconds(mine, extractor) + seconds(theirs, extractor):.0f} s")
-    b = statistics(theirs, extractor, "reading", report)
-    a = statistics(mine, extractor, "drawing" if run else "reading", report)
+    b = statistics(theirs, extractor, "reading", report, shared=True)
+    a = statistics(mine, extractor, "drawing" if run else "reading", report, shared=True)
     scores: dict[str, Any] = {}
     for name in wanted:
         if name == "colour":

@@ -2,8 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,28 +11,33 @@ import numpy as np
 import torch
 
 from unnoise import registry
-from unnoise.checkpoint import WEIGHTS, Run, read_tensors, save_tensors, weights_of
+from unnoise.checkpoint import WEIGHTS, Run, weights_of
 from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.data.split import split
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels
-from unnoise.evaluate.statistics import Statistics
-from unnoise.files import cache_folder
 from unnoise.sampling import batches, resolve
 
 Report = Callable[[str, int, int], object]  # what is done, pictures just done, pictures in all
-FORMAT = 2  # of the kept statistics: raise it whenever they change
+
+
+Chosen = Callable[[int], bool]  # which batches, by their number
+
+
+def every(_: int) -> bool:
+    return True
 
 
 class Pictures(NamedTuple):
-    """A set that can be streamed once, and what must be told beside any score of it."""
+    """A set that can be streamed, and what must be told beside any score of it."""
 
-    stream: Iterator[Eight]
+    stream: Callable[[Chosen], Iterator[Eight]]  # its batches of those numbers
     n: int
     channels: int
     about: dict[str, Any]
+    batch: int  # pictures
     key: str | None = None  # under which its statistics are kept, where they may be
     each: float = 0.0  # seconds that making a picture takes, about
 
@@ -75,8 +79,14 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
         "seed": config.seed,
         **asdict(how),
     }
-    stream = (eight_bit(images) for _, images in batches(asked, run, how))
-    return Pictures(stream, n, run.card.shape[0], about, each=calls(how) * call(run))
+
+    def stream(chosen: Chosen) -> Iterator[Eight]:
+        def another(seeds: Sequence[int]) -> bool:
+            return not chosen((seeds[0] - asked.seed) // asked.batch)
+
+        return (eight_bit(images) for _, images in batches(asked, run, how, there=another))
+
+    return Pictures(stream, n, run.card.shape[0], about, config.batch, each=calls(how) * call(run))
 
 
 def calls(how: Sampling) -> int:
@@ -118,11 +128,12 @@ def stored(dataset: Dataset, n: int | None, seed: int, batch: int) -> Pictures:
     n = len(dataset) if n is None else n
     if n > len(dataset):
         raise InputError(f"{n} pictures were asked for, but {dataset.name} has {len(dataset):,}; ask for fewer")
-    chosen = np.sort(dataset.chosen(n, seed))
+    rows = np.sort(dataset.chosen(n, seed))
 
-    def stream() -> Iterator[Eight]:
-        for start in range(0, n, batch):
-            yield read_pixels(torch.from_numpy(dataset.read(chosen[start : start + batch])))
+    def stream(chosen: Chosen) -> Iterator[Eight]:
+        for i, start in enumerate(range(0, n, batch)):
+            if chosen(i):
+                yield read_pixels(torch.from_numpy(dataset.read(rows[start : start + batch])))
 
     _, height, width = dataset.shape
     about = {
@@ -134,45 +145,4 @@ def stored(dataset: Dataset, n: int | None, seed: int, batch: int) -> Pictures:
     }
     part = None if dataset.rows is None else hashlib.sha256(dataset.rows.tobytes()).hexdigest()
     key = ascii((dataset.fingerprint, part, n, seed if n < len(dataset) else None))
-    return Pictures(stream(), n, dataset.shape[0], about, key)
-
-
-def statistics(pictures: Pictures, extractor: Extractor, doing: str, report: Report) -> Statistics:
-    """What is kept of the set; of data it is computed once, and lies in the cache from then on."""
-    place = kept_at(pictures, extractor)
-    if place and place.exists():
-        with suppress(InputError):  # damaged: computed again
-            return Statistics(**read_tensors(place)[1])
-    result = Statistics.empty(extractor.features, extractor.classes, pictures.channels)
-    with torch.inference_mode():
-        for pixels in pictures.stream:
-            result.add(*extractor(pixels), pixels)
-            report(doing, len(pixels), pictures.n)
-    if place:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        save_tensors(place, vars(result), {**pictures.about, **extractor.about})
-    return result
-
-
-def gathered(pixels: Eight, extractor: Extractor) -> Statistics:
-    """What is kept of pictures that are in memory."""
-    result = Statistics.empty(extractor.features, extractor.classes, pixels.shape[1])
-    with torch.inference_mode():
-        for part in torch.split(pixels, 64):
-            result.add(*extractor(part), part)
-    return result
-
-
-def kept_at(pictures: Pictures, extractor: Extractor) -> Path | None:
-    if pictures.key is None:
-        return None
-    key = ascii((pictures.key, sorted(extractor.about.items()), FORMAT))
-    return cache_folder() / "statistics" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
-
-
-def seconds(pictures: Pictures, extractor: Extractor) -> float:
-    """About how long making and reading the set will take; 0 where its statistics are kept."""
-    place = kept_at(pictures, extractor)
-    if place and place.exists():
-        return 0.0
-    return (pictures.each + seeing(extractor)) * pictures.n
+    return Pictures(stream, n, dataset.shape[0], about, batch, key)

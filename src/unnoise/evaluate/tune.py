@@ -14,9 +14,10 @@ from unnoise import pipeline, registry
 from unnoise.checkpoint import Run, load, read, save
 from unnoise.config import EvalConfig, Sampling, TuneConfig
 from unnoise.errors import InputError
+from unnoise.evaluate.collect import seconds, statistics
 from unnoise.evaluate.features import Extractor
 from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import Report, call, calls, data_of, drawn, seconds, seeing, statistics, stored
+from unnoise.evaluate.sets import Report, call, calls, data_of, drawn, seeing, stored
 from unnoise.evaluate.statistics import Statistics
 from unnoise.files import held
 from unnoise.samplers.run import check

@@ -9,9 +9,10 @@ from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
+from unnoise.evaluate.collect import gathered, statistics
 from unnoise.evaluate.features import Extractor, eight_bit
 from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import calls, gathered, seeing, statistics, stored
+from unnoise.evaluate.sets import calls, seeing, stored
 from unnoise.evaluate.statistics import Statistics
 from unnoise.training.length import Clock
 from unnoise.training.log import duration

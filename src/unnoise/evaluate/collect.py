@@ -1,0 +1,119 @@
+"""From a set of pictures to what is kept of it: by one process or by several, from where it was stopped."""
+
+import hashlib
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from unnoise import processes
+from unnoise.checkpoint import read_tensors, save_tensors
+from unnoise.errors import InputError
+from unnoise.evaluate.features import Eight, Extractor
+from unnoise.evaluate.sets import Pictures, Report, seeing
+from unnoise.evaluate.statistics import KEEP, Statistics
+from unnoise.files import cache_folder
+
+FORMAT = 2  # of the kept statistics: raise it whenever they change
+SAVE_EVERY = 60.0  # seconds
+
+
+def statistics(
+    pictures: Pictures, extractor: Extractor, doing: str, report: Report, *, shared: bool = False
+) -> Statistics:
+    """What is kept of the set; of data it is computed once, and lies in the cache from then on.
+
+    `shared`: all processes are here, and each takes its batches; what they were stopped at is in the cache too.
+    """
+    place = kept_at(pictures, extractor)
+    known = place is not None and place.exists()
+    if shared:
+        known = processes.largest(not known) == [0]  # of all
+    if place and known:
+        with suppress(InputError):  # damaged: computed again
+            return Statistics(**read_tensors(place)[1])
+    partial = partial_at(pictures, extractor) if shared else None
+    result = taken_in(pictures, extractor, doing, report, partial)
+    if shared:
+        result = merged(result)
+    if place and (not shared or processes.first()):
+        save_tensors(place, vars(result), {**pictures.about, **extractor.about})
+    if partial:
+        partial.unlink(missing_ok=True)
+    return result
+
+
+def taken_in(
+    pictures: Pictures, extractor: Extractor, doing: str, report: Report, partial: Path | None = None
+) -> Statistics:
+    """Of this process's batches, all where there is no `partial`, or of those that are not in it yet."""
+    result, taken, saved = (
+        Statistics.empty(extractor.features, extractor.classes, pictures.channels),
+        0,
+        time.monotonic(),
+    )
+    if partial and partial.exists():
+        with suppress(InputError):
+            found = read_tensors(partial)[1]
+            taken, result = int(found.pop("taken")), Statistics(**found)
+            report(doing, result.n, pictures.n)
+
+    def mine(i: int) -> bool:
+        turn, owner = divmod(i, processes.count())
+        return partial is None or (owner == processes.rank() and turn >= taken)
+
+    with torch.inference_mode():
+        for pixels in pictures.stream(mine):
+            result.add(*extractor(pixels), pixels)
+            taken += 1
+            report(doing, len(pixels), pictures.n)
+            if partial and time.monotonic() - saved > SAVE_EVERY:
+                save_tensors(partial, {**vars(result), "taken": torch.tensor(taken)}, {})
+                saved = time.monotonic()
+    return result
+
+
+def merged(mine: Statistics) -> Statistics:
+    """That of all processes: sums are added, and the features kept are those with the smallest keys of all."""
+    if processes.count() == 1:
+        return mine
+    sums = {name: processes.summed(value).cpu() for name, value in vars(mine).items() if name not in ("kept", "keys")}
+    last = torch.cat(processes.gathered(mine.keys)).sort().values[:KEEP][-1:]
+    few = mine.keys <= last
+    kept, keys = (torch.cat(parts) for parts in zip(*processes.gathered((mine.kept[few], mine.keys[few])), strict=True))
+    order = keys.argsort(stable=True)[:KEEP]
+    return Statistics(**sums, kept=kept[order], keys=keys[order])
+
+
+def gathered(pixels: Eight, extractor: Extractor) -> Statistics:
+    """What is kept of pictures that are in memory."""
+    result = Statistics.empty(extractor.features, extractor.classes, pixels.shape[1])
+    with torch.inference_mode():
+        for part in torch.split(pixels, 64):
+            result.add(*extractor(part), part)
+    return result
+
+
+def kept_at(pictures: Pictures, extractor: Extractor) -> Path | None:
+    return None if pictures.key is None else place("", pictures.key, extractor)
+
+
+def partial_at(pictures: Pictures, extractor: Extractor) -> Path:
+    """What a process has of a set that is not finished."""
+    part = (pictures.about, pictures.key, pictures.batch, processes.rank(), processes.count())
+    return place("partial-", part, extractor)
+
+
+def place(kind: str, of: object, extractor: Extractor) -> Path:
+    key = ascii((of, sorted(extractor.about.items()), FORMAT))
+    (folder := cache_folder() / "statistics").mkdir(parents=True, exist_ok=True)
+    return folder / f"{kind}{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+
+
+def seconds(pictures: Pictures, extractor: Extractor) -> float:
+    """About how long making and reading the set will take; 0 where its statistics are kept."""
+    place = kept_at(pictures, extractor)
+    if place and place.exists():
+        return 0.0
+    return (pictures.each + seeing(extractor)) * pictures.n
