@@ -1,5 +1,6 @@
 """One frozen dataclass per command, of plain values. Each field is a flag of the command line and a key in YAML."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,6 +10,15 @@ LENGTHS = ("budget", "images", "epochs")  # of a training: one of them
 def option(default: Any, text: str) -> Any:
     """A field with the help text of its flag."""
     return field(default=default, metadata={"help": text})
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
+    """What is not as it was, in words, but for what is free to change."""
+    return [
+        f"{name} was {before.get(name)!r}, now {value!r}"
+        for name, value in now.items()
+        if name not in free and before.get(name) != value
+    ]
 
 
 @dataclass(frozen=True)

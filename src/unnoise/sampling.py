@@ -11,7 +11,7 @@ import torch
 
 from unnoise import processes
 from unnoise.checkpoint import Run, load, weights_of
-from unnoise.config import SampleConfig, Sampling
+from unnoise.config import SampleConfig, Sampling, changes
 from unnoise.errors import InputError, unknown
 from unnoise.files import held, new_folder, replacing, sweep, write_json
 from unnoise.pictures import grid, is_whole, read_image, save_image
@@ -125,12 +125,7 @@ def begun(config: SampleConfig, run: Run, record: Mapping[str, Any], to_the_end:
         before = recorded(folder)
         if before is None or not folder.is_dir():
             return None
-        changed = [
-            f"{name} was {before.get(name)!r}, now {value!r}"
-            for name, value in record.items()
-            if name not in FREE and before.get(name) != value
-        ]
-        if changed:
+        if changed := changes(before, record, FREE):
             raise InputError(f"--out {folder} holds other pictures: {'; '.join(changed)}; name a new folder")
         to_the_end.enter_context(held(folder))
         return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoise import checkpoint, processes
-from unnoise.config import LENGTHS, Sampling, TrainConfig
+from unnoise.config import LENGTHS, Sampling, TrainConfig, changes
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.files import held, new_folder, sweep, vacant
@@ -39,33 +39,36 @@ def refuse_taken(config: TrainConfig) -> None:
 def find(config: TrainConfig, dataset: Dataset) -> Iterator[Earlier | None]:
     """The run in --out, or the last one of the same settings and data that was stopped; held until the end."""
     with ExitStack() as to_the_end:
-        found = processes.of_first(lambda: search(config, dataset, to_the_end))
-        if found is None:
-            yield None
-        else:
-            folder, said = found
-            earlier, _ = state.read(folder)
-            yield Earlier(folder, earlier, said + news(config, earlier))
+        found = list[Earlier]()
+
+        def first() -> tuple[Path, list[str]] | None:
+            found.extend(filter(None, [search(config, dataset, to_the_end)]))
+            return (found[0].folder, found[0].said) if found else None
+
+        told = processes.of_first(first)
+        if told and not found:  # another process found it
+            found.append(Earlier(told[0], state.read(told[0])[0], told[1]))
+        yield found[0] if found else None
 
 
-def search(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> tuple[Path, list[str]] | None:
-    """Its folder, and what is said of damaged states."""
+def search(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earlier | None:
     if config.fresh:
         return None
     if config.out is None:
-        folder = next((path for path in stopped(dataset.name) if same(path, config, dataset, to_the_end)), None)
+        tried = (same(path, config, dataset, to_the_end) for path in stopped(dataset.name))
+        earlier = next(filter(None, tried), None)
     elif has_state(folder := Path(config.out).expanduser()):
         to_the_end.enter_context(held(folder))
-        check(folder, config, dataset)
+        earlier = check(Earlier(folder, *state.read(folder)), config, dataset)
     else:
-        folder = None
-    if folder is None:
+        earlier = None
+    if earlier is None:
         return None
-    _, said = state.read(folder)
-    if said:
-        state.set_damaged_aside(folder)
-    sweep(folder)
-    return folder, said
+    if earlier.said:
+        state.set_damaged_aside(earlier.folder)
+    sweep(earlier.folder)
+    earlier.said += news(config, earlier.state)
+    return earlier
 
 
 @contextmanager
@@ -94,36 +97,37 @@ def set_aside(folder: Path) -> None:
     print(f"the run that was in {folder} is now in {aside}")
 
 
-def check(folder: Path, config: TrainConfig, dataset: Dataset) -> None:
+def check(earlier: Earlier, config: TrainConfig, dataset: Dataset) -> Earlier:
     """Refuse what is not this run, and a run that is over."""
-    earlier, _ = state.read(folder)
-    if changed := differences(config, earlier, dataset):
+    named = f"--out {earlier.folder}"
+    if changed := differences(config, earlier.state, dataset):
         raise InputError(
-            f"--out {folder} holds a run of other settings: {'; '.join(changed)}. Give the same ones to go on with it, "
+            f"{named} holds a run of other settings: {'; '.join(changed)}. Give the same ones to go on with it, "
             f"--fresh to start over (it is set aside), or a new folder"
         )
-    if over(config, earlier, dataset):
+    if over(config, earlier.state, dataset):
         raise InputError(
-            f"--out {folder}: this run is over ({so_far(earlier)}); give it a longer --budget (or --images, --epochs) "
+            f"{named}: this run is over ({so_far(earlier.state)}); give it a longer --budget (or --images, --epochs) "
             f"to go on, --fresh to start over (it is set aside), or a new folder"
         )
+    return earlier
 
 
-def same(folder: Path, config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> bool:
-    """Whether it holds this very run, not over, and nobody trains it; held until the end if so."""
+def same(folder: Path, config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earlier | None:
+    """This very run, not over, that nobody trains; held until the end."""
     with suppress(InputError, OSError), ExitStack() as trying:
         trying.enter_context(held(folder))
         try:
-            earlier, _ = state.read(folder)
+            found = Earlier(folder, *state.read(folder))
         except InputError as error:
             print(f"warning: {folder} is left alone: {error}")
-            return False
-        if any(earlier["config"].get(name) != getattr(config, name) for name in LENGTHS):
-            return False
-        check(folder, config, dataset)
+            return None
+        if any(found.state["config"].get(name) != getattr(config, name) for name in LENGTHS):
+            return None
+        check(found, config, dataset)
         to_the_end.push(trying.pop_all())
-        return True
-    return False
+        return found
+    return None
 
 
 def stopped(name: str) -> list[Path]:
@@ -146,13 +150,7 @@ def has_state(folder: Path) -> bool:
 
 def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> list[str]:
     """What is not as it was, in words."""
-    before, now = earlier["config"], asdict(config)
-    default = asdict(TrainConfig())
-    said = [
-        f"{name} was {was!r}, now {value!r}"
-        for name, value in now.items()
-        if name not in FREE and (was := before.get(name, default[name])) != value
-    ]
+    said = changes(asdict(TrainConfig()) | earlier["config"], asdict(config), FREE)
     if earlier["fingerprint"] != dataset.fingerprint:
         said.append("the pictures are not the same")
     return said
