@@ -3,12 +3,13 @@
     python benchmarks/faults.py OUT [--only WORDS OF A FAULT]
 
 Each fault befalls a small training in a process of its own. Then it is mended where it can be, and the same command is
-given again. Writes OUT/faults.md, and looks whether the words on the screen are right, the exit status, the state and
+given again. Writes OUT/faults.md (what is there already is not done again), and looks whether the words on the screen are right, the exit status, the state and
 the model, and whether the end is bit by bit that of a run without fault. The faults of the disk take a small tmpfs, for
 which one has to be root.
 """
 
 import argparse
+import json
 import os
 import shutil
 import signal
@@ -28,6 +29,7 @@ from safetensors.torch import load_file
 
 from unnoise.checkpoint import load
 from unnoise.errors import InputError
+from unnoise.files import write_json
 from unnoise.training import state
 
 IMAGES = 800
@@ -298,7 +300,7 @@ def befallen(place: Path, fault: Fault) -> tuple[int, str]:
     if fault.during:
         until(process, place)
         fault.during(process, place)
-    out, _ = process.communicate(timeout=300)
+    out, _ = process.communicate(timeout=900)
     return process.returncode, out
 
 
@@ -334,7 +336,7 @@ def tried(place: Path, fault: Fault, wanted: dict[str, torch.Tensor]) -> list[st
         ]
         fault.mend(place)
         if fault.goes_on and not wrong:
-            out, _ = (again := start(place, fault)).communicate(timeout=300)
+            out, _ = (again := start(place, fault)).communicate(timeout=900)
             over = "this run is over" in out
             if again.returncode and not over:
                 wrong.append("it does not go on")
@@ -363,15 +365,19 @@ def main(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out).absolute()
     wanted = dict[str, dict[str, torch.Tensor]]()
     for data, options in (("data.npy", ()), ("pictures", ("--stream",))):
-        (place := out / f"whole-{data}").mkdir(parents=True)
-        written(place)
-        start(place, Fault("none", data=data, options=options)).communicate()
+        if not (place := out / f"whole-{data}").exists():
+            place.mkdir(parents=True)
+            written(place)
+            start(place, Fault("none", data=data, options=options)).communicate()
         wanted[data] = weights(place)
     rows = [["fault", "what is said", "exit status", "what survives", "end of the same command, given again"]]
     rows += [["---", "---", "---:", "---", "---"]]
     for i, fault in enumerate(FAULTS):
         if arguments.only in fault.name:
-            rows.append(tried(out / f"{i:02d}", fault, wanted[fault.data]))
+            if not (kept := out / f"{i:02d}.json").exists():
+                shutil.rmtree(out / f"{i:02d}", ignore_errors=True)
+                write_json(kept, tried(out / f"{i:02d}", fault, wanted[fault.data]))
+            rows.append(json.loads(kept.read_text()))
             print(" | ".join(rows[-1]), flush=True)
     (out / "faults.md").write_text("".join(f"| {' | '.join(row)} |\n" for row in rows))
 

@@ -8,6 +8,10 @@ class InputError(ValueError):
     """Something the user gave cannot be used; the message is one line that names the fix."""
 
 
+class UnreadError(InputError):
+    """Data that was there before cannot be read any more."""
+
+
 class ToldElsewhereError(InputError):
     """What the first of several processes has found and tells."""
 

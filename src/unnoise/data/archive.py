@@ -137,7 +137,9 @@ def stream_plain(path: Path, ignored: Counter[str]) -> Iterator[Item]:
     with told(path, DAMAGE, "archive"), path.open("rb") as file:
         for member in members:
             file.seek(member.at)  # type: ignore[arg-type]
-            yield item_of(member.parts, TOO_LARGE if member.size > MOST_BYTES else file.read(member.size), depth)
+            yield item_of(
+                member.parts, TOO_LARGE if not 0 <= member.size <= MOST_BYTES else file.read(member.size), depth
+            )
 
 
 def stream_compressed(path: Path, ignored: Counter[str]) -> Iterator[Item]:

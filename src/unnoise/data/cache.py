@@ -35,9 +35,9 @@ class Kept:
     folder: Path
     count: int
     shape: tuple[int, int, int]  # c, h, w
-    groups = None
+    groups, room = None, 0
 
-    def pixels(self, rows: Array) -> Array:
+    def pixels(self, rows: Array, among: Array | None = None) -> Array:  # noqa: ARG002  # all can be read
         """[b, c, h, w]; the map is closed again so that touched pages do not pile up in our memory."""
         path = self.folder / PIXELS
         with self.there():

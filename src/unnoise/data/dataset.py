@@ -7,6 +7,8 @@ import numpy as np
 
 from unnoise.data.items import Array
 
+SPREAD = 32  # groups from which images are chosen, at least
+
 
 @runtime_checkable
 class Store(Protocol):
@@ -19,8 +21,12 @@ class Store(Protocol):
         None where any image is as near as any other.
         """
 
-    def pixels(self, rows: Array) -> Array:
-        """[b, c, h, w], uint8 or uint16."""
+    @property
+    def room(self) -> int:
+        """How many images of groups that are read may be in memory."""
+
+    def pixels(self, rows: Array, among: Array | None = None) -> Array:
+        """[b, c, h, w], uint8 or uint16; where one has to stand in for another it is `among` these (None: all)."""
 
     def labels(self, rows: Array) -> Array:
         """Indices into the classes [b], int64; -1 where there is none."""
@@ -56,7 +62,7 @@ class Dataset:
 
     def read(self, indices: Array) -> Array:
         """Pixels [b, c, h, w]."""
-        return self.store.pixels(self.numbers(indices))
+        return self.store.pixels(self.numbers(indices), self.rows)
 
     def labels(self, indices: Array) -> Array | None:
         """Indices into the classes [b], int64; -1 where an image has none."""
@@ -69,16 +75,18 @@ class Dataset:
         return groups if groups is None or self.rows is None else groups[self.rows]
 
     def chosen(self, n: int, seed: int) -> Array:
-        """So many images at random, of as few groups as hold them: always the same ones."""
+        """So many images at random, always the same ones; where reading groups costs time, of few of them."""
         rng, groups = np.random.default_rng(seed), self.groups
         if groups is None:
             return rng.permutation(len(self))[:n]
         starts = np.flatnonzero(np.diff(groups, prepend=-1))
         runs = np.split(np.arange(len(self)), starts[1:])
-        found, have = list[Array](), 0
+        each, found, have = -(-n // SPREAD), list[Array](), 0
         for i in rng.permutation(len(runs)):
-            found.append(runs[i])
-            have += len(runs[i])
+            found.append(rng.permutation(runs[i])[:each])
+            have += len(found[-1])
             if have >= n:
                 break
+        if have < n:  # fewer groups than that: of these any
+            found = [np.arange(len(self))]
         return rng.permutation(np.concatenate(found))[:n]

@@ -2,15 +2,18 @@
 
 import hashlib
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
-from unnoise.data.items import Group, Groups, Item, Source, class_names, is_hidden, is_image, label_of, suffix_of
+from unnoise.data.items import ITEM, Group, Groups, Item, Source, class_names, is_hidden, is_image, label_of, suffix_of
 from unnoise.errors import InputError
 
+T = TypeVar("T")
 TOGETHER = 64  # images of a group
 
 
@@ -54,7 +57,7 @@ def grouped(root: Path) -> Groups:
         for path in some:
             size = path.stat().st_size if path.exists() else None
             digest.update(os.fsencode(path.relative_to(root)) + f"\0{size}\0".encode())
-        each.append(Group(len(some), partial(stream, root, some), digest.hexdigest()))
+        each.append(Group(len(some), partial(stream, root, some), digest.hexdigest(), ITEM * len(some)))
     return Groups(each, class_names(labels))
 
 
@@ -97,10 +100,17 @@ def images_below(folder: Path) -> bool:
 def shards_in(folder: Path) -> list[Path]:
     """Tar files; where splits are named, the training split alone."""
     shards = [path for path in walk(folder) if path.suffix.lower() == ".tar"]
-    return [path for path in shards if "train" in path.name] or shards
+    return training([(str(path.relative_to(folder)), path) for path in shards])
+
+
+def training(named: Sequence[tuple[str, T]]) -> list[T]:
+    """Those with the word train in a folder's or their own name; all where none has it."""
+    return [place for name, place in named if re.search(r"(^|[^a-z])train([^a-z]|$)", name.lower())] or [
+        place for _, place in named
+    ]
 
 
 def parquet_in(folder: Path) -> list[Path]:
     """Parquet files of a data set; where splits are named, the training split alone."""
     tables = [path for path in walk(folder) if path.suffix.lower() == ".parquet"]
-    return [path for path in tables if path.name.startswith("train")] or tables
+    return training([(str(path.relative_to(folder)), path) for path in tables])

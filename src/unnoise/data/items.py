@@ -16,6 +16,7 @@ from unnoise.errors import InputError
 Array: TypeAlias = NDArray[Any]
 Progress: TypeAlias = Callable[[str, int, int | None], object]  # what is done, how many of how many
 READS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+ITEM = 500  # bytes of an image in memory beside its own
 MOST_BYTES = 512 * 2**20  # of one file in an archive, or one row of an array; more is an accident or an attack
 
 
@@ -43,6 +44,7 @@ class Group:
     count: int
     items: Callable[[], Iterator[Item]]
     mark: str  # changes when they do, and not where they are moved as a whole
+    size: int  # bytes in memory once it is read, about
 
 
 class Groups(NamedTuple):
@@ -98,7 +100,8 @@ def file_key(*paths: Place) -> str:
 
 def stamp(path: Place) -> tuple[Any, ...]:
     if isinstance(path, Remote):
-        return path.stamp
+        with told(path, ()):
+            return path.stamp
     return str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
 
 
@@ -109,6 +112,8 @@ def told(path: Place, damage: tuple[type[Exception], ...], what: str = "file") -
         yield
     except InputError:
         raise
-    except damage as error:
+    except Exception as error:
+        if not (isinstance(error, damage) or isinstance(path, Remote)):  # clients of storage raise anything
+            raise
         first = (str(error).splitlines() or ["damaged"])[0].rstrip(".")
         raise InputError(f"cannot read {str(path)!r}: {first}; is the {what} complete?") from None

@@ -1,12 +1,13 @@
 """Parquet files in the Hugging Face layout: a column of encoded images, and perhaps one of labels."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
-from unnoise.data.items import Broken, Group, Groups, Item, Progress, Source, class_names, file_key, told
+from unnoise.data.items import ITEM, Broken, Group, Groups, Item, Progress, Source, class_names, file_key, told
 from unnoise.data.remote import Place, Remote
 from unnoise.errors import InputError
 
@@ -129,7 +130,7 @@ def rows(path: Place, columns: Columns, group: int | None, first: int, *, severa
 
 
 def grouped(paths: Sequence[Place], columns: Columns, progress: Progress) -> Groups:
-    """Row groups; labels without names are looked up, which takes one column of all files."""
+    """Row groups; of all files the column of labels is read."""
     each, labels = list[Group](), set[str | None]()
     for i, path in enumerate(paths):
         progress("looking at tables", i, len(paths))
@@ -138,13 +139,24 @@ def grouped(paths: Sequence[Place], columns: Columns, progress: Progress) -> Gro
             for group in range(file.num_row_groups):
                 about = file.metadata.row_group(group)
                 items = partial(rows, path, columns, group, first, several=len(paths) > 1)
-                each.append(Group(about.num_rows, items, f"{path.name} {first} {about.total_byte_size}"))
+                named = labels_of(file, columns, group)
+                labels |= {*named}
+                mark = hashlib.sha256(ascii((path.name, about.num_rows, about.total_byte_size, named)).encode())
+                size = about.total_byte_size + ITEM * about.num_rows
+                each.append(Group(about.num_rows, items, mark.hexdigest(), size))
                 first += about.num_rows
-            if columns.label and not columns.classes:
-                for batch in file.iter_batches(columns=[columns.label]):
-                    labels |= {None if value is None else str(value) for value in batch.column(0).to_pylist()}
     progress("looking at tables", len(paths), len(paths))
     return Groups(each, columns.classes or class_names(labels))
+
+
+def labels_of(file: Any, columns: Columns, group: int) -> list[str | None]:
+    """Of a row group; its images are not read."""
+    if not columns.label:
+        return []
+    if columns.label not in file.schema_arrow.names:
+        raise ValueError(f"no column {columns.label} in it")
+    values = file.read_row_group(group, columns=[columns.label], use_threads=False).column(0).to_pylist()
+    return [None if value is None else str(value) for value in values]
 
 
 def item_of(record: dict[str, Any], columns: Columns, name: str) -> Item:

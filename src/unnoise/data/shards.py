@@ -1,4 +1,4 @@
-"""Tar shards, as WebDataset writes them: KEY.jpg, and its class as text in KEY.cls; read in place.
+"""Tar shards, as WebDataset writes them: KEY.jpg, and its class as text in KEY.cls, or its folder; read in place.
 
 Where each image lies is found once, by the headers, and kept in the cache.
 """
@@ -15,6 +15,7 @@ import numpy as np
 
 from unnoise.data.archive import DAMAGE, TOO_LARGE, tar_files
 from unnoise.data.items import (
+    ITEM,
     MOST_BYTES,
     Array,
     Group,
@@ -25,12 +26,13 @@ from unnoise.data.items import (
     class_names,
     file_key,
     is_image,
+    label_of,
     told,
 )
 from unnoise.data.remote import Place
 from unnoise.files import cache_folder, replacing
 
-TOGETHER = 256  # images of a group
+TOGETHER, BYTES = 256, 2**24  # images of a group, and of all of them
 LONGEST = 256  # bytes of the name of a class
 FORMAT = 1  # of the index
 
@@ -60,15 +62,25 @@ def read_shards(paths: Sequence[Place], name: str) -> Source:
 def grouped(paths: Sequence[Place], found: Index) -> Groups:
     classes, each, first = tuple(found.classes.tolist()), list[Group](), 0
     for path, count in zip(paths, found.counts.tolist(), strict=True):
-        for begin in range(first, first + count, TOGETHER):
-            rows = slice(begin, min(begin + TOGETHER, first + count))
+        for begin, end in pieces(found.size[first : first + count]):
+            rows = slice(first + begin, first + end)
             at, size, label = (array[rows] for array in (found.at, found.size, found.label))
             names = [None if i < 0 else classes[i] for i in label.tolist()]
             mark = hashlib.sha256(at.tobytes() + size.tobytes() + label.tobytes()).hexdigest()
-            items = partial(members, path, at, size, names, begin - first)
-            each.append(Group(len(names), items, f"{path.name} {mark}"))
+            items = partial(members, path, at, size, names, begin)
+            each.append(Group(len(names), items, f"{path.name} {mark}", int(size.sum()) + ITEM * len(names)))
         first += count
     return Groups(each, classes)
+
+
+def pieces(sizes: Array) -> Iterator[tuple[int, int]]:
+    """Ranges of neighbours, of TOGETHER images or BYTES bytes at most, or of one larger image."""
+    ends, begin = sizes.cumsum(), 0
+    while begin < len(sizes):
+        before = ends[begin] - sizes[begin]
+        end = min(begin + TOGETHER, max(begin + 1, int(np.searchsorted(ends, before + BYTES, "right"))))
+        yield begin, end
+        begin = end
 
 
 def members(path: Place, at: Array, size: Array, labels: Sequence[str | None], first: int) -> Iterator[Item]:
@@ -76,7 +88,7 @@ def members(path: Place, at: Array, size: Array, labels: Sequence[str | None], f
     with told(path, DAMAGE, "archive"), path.open("rb") as file:
         for i, (begin, length, label) in enumerate(zip(at.tolist(), size.tolist(), labels, strict=True)):
             file.seek(begin)
-            content = TOO_LARGE if length > MOST_BYTES else file.read(length)
+            content = TOO_LARGE if not 0 <= length <= MOST_BYTES else file.read(length)
             yield Item(f"{path.name} image {first + i}", content, label)
 
 
@@ -102,7 +114,7 @@ def looked_up(paths: Sequence[Place], progress: Progress) -> Index:
         counts.append(len(images))
         at.append(np.array([begin for begin, _ in images.values()], np.int64))
         size.append(np.array([length for _, length in images.values()], np.int64))
-        labels += [named.get(key_of(name)) for name in images]
+        labels += [named.get(key_of(name)) or label_of(name.split("/")) for name in images]
     progress("indexing shards", len(paths), len(paths))
     classes = class_names(set(labels))
     known = {name: i for i, name in enumerate(classes)}

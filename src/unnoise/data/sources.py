@@ -8,7 +8,7 @@ from pathlib import Path
 
 from unnoise.data.archive import read_tar, read_zip
 from unnoise.data.arrays import idx_in, read_idx, read_npy, read_npz
-from unnoise.data.folder import images_below, parquet_in, read_folder, shards_in
+from unnoise.data.folder import images_below, parquet_in, read_folder, shards_in, training
 from unnoise.data.items import Item, Source, is_image
 from unnoise.data.parquet import read_parquet
 from unnoise.data.remote import files_at, is_remote
@@ -73,8 +73,7 @@ def find_remote(url: str) -> Source:
     files, name = files_at(url), url.rstrip("/").rpartition("/")[2]
     for suffix, reader in ((".parquet", read_parquet), (".tar", read_shards)):
         if found := [file for file in files if file.name.endswith(suffix)]:
-            train = [file for file in found if "train" in file.name]
-            return reader(train or found, name)
+            return reader(training([(str(file).removeprefix(url), file) for file in found]), name)
     raise InputError(f"no .parquet and no .tar files at {url}")
 
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -19,8 +21,10 @@ from unnoise.data.survey import make_plan, survey
 from unnoise.errors import InputError
 
 ROOM = 2**30  # bytes of encoded images that may be in memory
-LOOKED_AT = 16, 64  # groups, and images of each, that decide what all become
+LOOKED_AT = 16, 16  # groups, and images of each, that decide what all become
+TRIED = 1_000  # images that may stand in for one that cannot be read
 TOLD = 5  # images that cannot be read, by name
+UNKNOWN = -2  # label of an image that was not read yet
 REFUSED = "--stream takes a folder of images, tar shards or parquet files; {} can only be decoded first: leave it out"
 
 
@@ -31,21 +35,33 @@ class Stream:
         self.each, self.plan, self.place = groups, plan, {name: i for i, name in enumerate(classes)}
         self.starts = np.cumsum([0, *(group.count for group in groups)])
         self.groups = np.repeat(np.arange(len(groups), dtype=np.int32), [group.count for group in groups])
+        self.known = np.full(len(self.groups), UNKNOWN, np.int32)  # labels, of stand-ins where there are
         self.open: OrderedDict[int, list[Item]] = OrderedDict()
-        self.instead: dict[int, int] = {}  # for images that cannot be read: a neighbour
+        self.held = 0  # bytes of the groups that are open
         self.lock, self.told, self.fresh = Lock(), 0, list[str]()
         self.pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
-    def pixels(self, rows: Array) -> Array:
-        return np.stack([*self.pool.map(self.image, self.items(rows), rows.tolist())])
+    @property
+    def room(self) -> int:
+        """Images that may be open at a time."""
+        return int(ROOM / (sum(group.size for group in self.each) / len(self.groups)))
+
+    def pixels(self, rows: Array, among: Array | None = None) -> Array:
+        """[b, c, h, w]; for an image that cannot be read stands the next that can, of those it is `among`."""
+        images = self.pool.map(partial(self.image, among=among), self.items(rows), rows.tolist())
+        return np.stack([*images])
 
     def labels(self, rows: Array) -> Array:
-        stand_in = np.array([self.instead.get(row, row) for row in rows.tolist()], np.int64)
-        return np.array([self.place.get(item.label or "", -1) for item in self.items(stand_in)], np.int64)
+        unknown = rows[self.known[rows] == UNKNOWN]
+        for item, row in zip(self.items(unknown), unknown.tolist(), strict=True):
+            self.known[row] = self.label(item)
+        return self.known[rows].astype(np.int64)
+
+    def label(self, item: Item) -> int:
+        return self.place.get(item.label or "", -1)
 
     def news(self) -> list[str]:
-        with self.lock:
-            said, self.fresh = self.fresh, []
+        said, self.fresh = self.fresh, []
         return said
 
     def items(self, rows: Array) -> list[Item]:
@@ -70,37 +86,35 @@ class Stream:
                     f"the same command looks at it anew"
                 )
             self.open[i] = items
-            while len(self.open) > 1 and sum(map(size_of, self.open.values())) > ROOM:
-                self.open.popitem(last=False)
+            self.held += self.each[i].size
+            while len(self.open) > 1 and self.held > ROOM:
+                closed, _ = self.open.popitem(last=False)
+                self.held -= self.each[closed].size
             return items
 
-    def image(self, item: Item, row: int) -> Array:
-        """Decoded; of one that cannot be read the next in its group that can."""
+    def image(self, item: Item, row: int, among: Array | None) -> Array:
+        """Decoded; and its label is known from now on."""
         try:
-            return decode(item.content, self.plan).pixels
+            pixels = decode(item.content, self.plan).pixels
         except Unreadable as error:
-            why = error
-        start, items = int(self.starts[self.groups[row]]), self.group(int(self.groups[row]))
-        for step in range(1, len(items)):
-            at = (row - start + step) % len(items)
-            try:
-                pixels = decode(items[at].content, self.plan).pixels
-            except Unreadable:
-                continue
-            self.stands_in(start + at, row, f"{item.name} cannot be read ({why}); {items[at].name} is taken instead")
-            return pixels
-        raise InputError(f"none of {len(items)} images can be read: {item.name} ({why})")
+            return self.stand_in(item, row, among, error)
+        self.known[row] = self.label(item)
+        return pixels
 
-    def stands_in(self, other: int, row: int, text: str) -> None:
-        with self.lock:
-            if row not in self.instead and self.told < TOLD:
-                self.told += 1
-                self.fresh.append(text + ("; no more of these are told" if self.told == TOLD else ""))
-            self.instead[row] = other
-
-
-def size_of(items: Sequence[Item]) -> int:
-    return sum(len(item.content) if isinstance(item.content, bytes) else 0 for item in items)
+    def stand_in(self, item: Item, row: int, among: Array | None, why: Unreadable) -> Array:
+        """The pixels of the next image that can be read, and its label."""
+        following = (row + 1 + np.arange(min(TRIED, len(self.groups) - 1))) % len(self.groups)
+        for other in following[np.isin(following, among)] if among is not None else following:
+            (instead,) = self.items(other[None])
+            with suppress(Unreadable):
+                pixels = decode(instead.content, self.plan).pixels
+                self.known[row] = self.label(instead)
+                if self.told < TOLD:
+                    self.told += 1
+                    more = "; no more of these are told" if self.told == TOLD else ""
+                    self.fresh.append(f"{item.name} cannot be read ({why}); {instead.name} is taken instead{more}")
+                return pixels
+        raise InputError(f"neither {item.name} can be read ({why}) nor any of {TRIED} images after it")
 
 
 def open_stream(
@@ -115,17 +129,34 @@ def open_stream(
     if not count:
         raise InputError(f"no images in {source.name!r}")
     picked = [groups[i] for i in np.unique(np.linspace(0, len(groups) - 1, LOOKED_AT[0]).round().astype(int))]
-    found = survey(replace(source, items=partial(some, picked), count=None), None, progress)
-    plan = make_plan(found, *wishes)
+    looked_at = replace(source, items=partial(some, picked), count=None)
+    plan = make_plan(survey(looked_at, None, progress), *wishes)
     store = Stream(groups, plan, parts.classes)
-    first = store.pixels(np.zeros(1, np.int64))[0]
-    about = (plan, parts.classes, [(group.count, group.mark) for group in groups], limit)
+    c, h, w = store.pixels(np.zeros(1, np.int64))[0].shape
+    contents = hashlib.sha256(b"".join(map(content_of, looked_at.items()))).hexdigest()
+    about = (plan, parts.classes, [(group.count, group.mark) for group in groups], contents, limit)
     fingerprint = hashlib.sha256(ascii(about).encode()).hexdigest()
-    notes = (f"read where they lie, in {len(groups):,} parts",)
-    c, h, w = first.shape
+    notes = (f"read where they lie, in {len(groups):,} parts", *done_to(looked_at, plan))
     dataset = Dataset(store, source.name, plan.mode, (c, h, w), count, parts.classes, fingerprint, notes)
     return dataset if limit is None or limit >= count else dataset.part(np.arange(limit))
 
 
 def some(groups: Sequence[Group]) -> Iterator[Item]:
     return chain.from_iterable(islice(group.items(), LOOKED_AT[1]) for group in groups)
+
+
+def content_of(item: Item) -> bytes:
+    """A hash of the encoded image; of one that is gone, nothing."""
+    with suppress(OSError):
+        content = item.content.read_bytes() if isinstance(item.content, Path) else item.content
+        return hashlib.sha256(content if isinstance(content, bytes) else b"").digest()
+    return b""
+
+
+def done_to(looked_at: Source, plan: Plan) -> list[str]:
+    """What is done to the images beyond decoding them, of those that were looked at."""
+    done, items = Counter[str](), [*looked_at.items()]
+    for item in items:
+        with suppress(Unreadable):
+            done.update(decode(item.content, plan).done)
+    return [f"of {len(items)} images looked at: {what.format(n=n)}" for what, n in sorted(done.items())]

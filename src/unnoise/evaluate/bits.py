@@ -76,9 +76,10 @@ def batches(
     labelled = bool(run.card.classes) and dataset.classes == run.card.classes
     for start in range(0, len(chosen), size):
         indices = chosen[start : start + size]
+        images = dataset.read(indices)
         labels = dataset.labels(indices) if labelled else None
         yield (
-            to_float(torch.from_numpy(dataset.read(indices)).to(run.model.device)),
+            to_float(torch.from_numpy(images).to(run.model.device)),
             None if labels is None else torch.from_numpy(labels),
             indices.tolist(),
         )

@@ -16,7 +16,7 @@ from unnoise.evaluate.statistics import KEEP, Statistics
 from unnoise.files import cache_folder
 
 FORMAT = 2  # of the kept statistics: raise it whenever they change
-SAVE_EVERY = 60.0  # seconds
+SAVE_EVERY, FORGOTTEN = 60.0, 7 * 86_400.0  # seconds: between saves, and after which what was begun is removed
 
 
 def statistics(
@@ -69,7 +69,8 @@ def taken_in(
             taken += 1
             report(doing, len(pixels), pictures.n)
             if partial and time.monotonic() - saved > SAVE_EVERY:
-                save_tensors(partial, {**vars(result), "taken": torch.tensor(taken)}, {})
+                with suppress(InputError, OSError):  # a full disk ends no score
+                    save_tensors(partial, {**vars(result), "taken": torch.tensor(taken)}, {})
                 saved = time.monotonic()
     return result
 
@@ -108,6 +109,9 @@ def partial_at(pictures: Pictures, extractor: Extractor) -> Path:
 def place(kind: str, of: object, extractor: Extractor) -> Path:
     key = ascii((of, sorted(extractor.about.items()), FORMAT))
     (folder := cache_folder() / "statistics").mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("partial-*"):
+        if time.time() - old.stat().st_mtime > FORGOTTEN:
+            old.unlink(missing_ok=True)
     return folder / f"{kind}{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
 

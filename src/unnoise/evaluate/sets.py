@@ -15,6 +15,7 @@ from unnoise.checkpoint import WEIGHTS, Run, weights_of
 from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
+from unnoise.data.sources import find
 from unnoise.data.split import split
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels
@@ -49,10 +50,10 @@ def data_of(config: EvalConfig, run: Run) -> Dataset:
     if source is None:
         raise InputError("this model does not say what it was trained on; name pictures with --data")
     if not named and not here(source):
-        raise InputError(f"this run was trained on {source!r}, which is not here now; name pictures with --data")
+        raise InputError(f"this run was trained on {source!r}, which is not on this machine; name pictures with --data")
     c, h, w = run.card.shape
     limit = None if named else trained.get("limit")
-    stream = not named and trained.get("stream", False)
+    stream = trained.get("stream", False) and find(source).groups is not None
     return open_data(source, size=f"{w}x{h}", channels=c, fit=trained.get("fit", "crop"), limit=limit, stream=stream)
 
 

@@ -1,6 +1,5 @@
 """The order of the data and the randomness of each step, both a function of (seed, images seen) alone."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -28,27 +27,31 @@ def order(dataset: Dataset, batch: int, seed: int, seen: int = 0) -> Iterator[np
     while True:
         epoch, start = divmod(seen, count)
         rng = np.random.default_rng([seed, epoch])
-        permutation = rng.permutation(count) if groups is None else nearby(groups, batch, rng)
+        permutation = rng.permutation(count) if groups is None else nearby(groups, batch, rng, dataset.store.room)
         for begin in range(start, count, batch):
             yield permutation[begin : begin + batch]
         seen = (epoch + 1) * count
 
 
-def nearby(groups: np.ndarray, batch: int, rng: np.random.Generator) -> np.ndarray:
-    """A permutation that is read group by group: few are needed at a time, and of a few places of the batch each.
+def nearby(groups: np.ndarray, batch: int, rng: np.random.Generator, room: int) -> np.ndarray:
+    """A permutation that is read group by group: few at a time, and each for a few places of the batch.
 
     Groups in random order are dealt to lanes, which are mixed within a window; a batch takes as many of each lane, side
-    by side, so that each of several processes reads the groups of its lanes alone.
+    by side, so that each of several processes reads the groups of its lanes alone. What is open at a time has `room`,
+    in images, unless four groups are too many.
     """
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     runs = np.split(np.arange(len(groups)), starts[1:])
     sequence = np.concatenate([runs[i] for i in rng.permutation(len(runs))])
-    lanes = next(n for n in range(max(1, min(LANES, batch // CHUNK)), 0, -1) if batch % n == 0)
+    largest = max(map(len, runs))
+    most = max(1, min(LANES, batch // CHUNK, room // (4 * largest)))
+    lanes = next(n for n in range(most, 0, -1) if batch % n == 0)
+    window = max(largest, min(WINDOW, room // lanes - 3 * largest))
     whole = len(sequence) // batch * batch
     dealt = sequence[:whole].reshape(lanes, -1)
     for lane in dealt:
-        for begin in range(0, len(lane), WINDOW):
-            rng.shuffle(lane[begin : begin + WINDOW])
+        for begin in range(0, len(lane), window):
+            rng.shuffle(lane[begin : begin + window])
     mixed = dealt.reshape(lanes, -1, batch // lanes).swapaxes(0, 1).reshape(-1)
     return np.concatenate([mixed, rng.permutation(sequence[whole:])])
 
@@ -68,16 +71,13 @@ def read(dataset: Dataset, indices: np.ndarray, rows: slice = ALL) -> Batch:
     return Batch(len(indices), rows, mine, dataset.read(mine), dataset.labels(mine))
 
 
-def ahead(wanted: Iterator[np.ndarray], read: Callable[[np.ndarray], Batch]) -> Iterator[tuple[Batch, float]]:
-    """Each batch, read while the one before it is learned from, and the seconds that were waited for it."""
+def ahead(wanted: Iterator[np.ndarray], read: Callable[[np.ndarray], Batch]) -> Iterator[Callable[[], Batch]]:
+    """Each batch, once it is called for; it is read while the one before it is learned from."""
     with ThreadPoolExecutor(1) as reader:
-        next_one = reader.submit(read, next(wanted))
+        coming = reader.submit(read, next(wanted))
         for indices in wanted:
-            begun = time.monotonic()
-            batch = next_one.result()
-            waited = time.monotonic() - begun
-            next_one = reader.submit(read, indices)
-            yield batch, waited
+            this, coming = coming, reader.submit(read, indices)
+            yield this.result
 
 
 def seeds(*position: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from unnoise.config import Sampling, TrainConfig
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.data.split import split
-from unnoise.errors import InputError
+from unnoise.errors import InputError, UnreadError
 from unnoise.training import resume
 from unnoise.training.batches import Batch, ahead, noised, order, read
 from unnoise.training.init import load_into
@@ -56,6 +56,8 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
             stream=config.stream,
             progress=progress.reading,
         )
+    if len({*processes.gathered(everything.fingerprint)}) > 1:
+        raise InputError(f"the processes do not see the same pictures in {config.data}; is it the same everywhere?")
     dataset, held = split(everything, config.held_out)
     if config.classes and not dataset.classes:
         raise InputError(f"--classes: {config.data} has none; put the images of each class in a sub-folder of its own")
@@ -91,6 +93,10 @@ def to_the_end(run: Training, progress: Progress) -> Path:
             run.save()
         try:
             loop(run, progress, stop)
+        except UnreadError:
+            if processes.first() and not run.unsound():
+                run.save()
+            raise
         except RuntimeError as error:
             if not processes.lost(error):
                 raise
@@ -148,17 +154,19 @@ def steps(run: Training, progress: Progress, stop: Stop) -> str | None:
     config, clock = run.config, run.clock
     skipped, due = 0, clock.elapsed + SAVE_EVERY
     wanted = order(run.dataset, config.batch, config.seed, clock.seen)
-    for images, waited in ahead(wanted, partial(mine, run.dataset)):
+    for coming in ahead(wanted, partial(mine, run.dataset)):
         if agreed(clock, stop, save=clock.own >= due and not skipped):  # a state in the middle of trouble is not good
             if trouble := run.unsound():
                 return trouble
             due = clock.own + max(SAVE_EVERY, keep(run, progress) / SAVE_SHARE)
         if clock.progress >= 1 or stop.signal is not None:
             break
+        begun = time.monotonic()
+        images = coming()
+        run.log.waited += time.monotonic() - begun
         batch = noised(images, run.times, config, clock.seen, run.accelerator.device)
         clock.seen += images.n
         result = run.step(batch, images.n, processes.share(images.n))
-        run.log.waited += waited
         skipped = 0 if result else skipped + 1
         if skipped >= PATIENCE:
             return f"{skipped} steps in a row were not finite: {run.diagnosis(batch, images.indices)}"
@@ -171,7 +179,10 @@ def steps(run: Training, progress: Progress, stop: Stop) -> str | None:
 def mine(dataset: Dataset, indices: np.ndarray) -> Batch:
     """What this process learns from; where there are fewer images than processes, one that does not count."""
     rows = processes.share(len(indices))
-    return read(dataset, indices, rows if rows.start < rows.stop else slice(0, 1))
+    try:
+        return read(dataset, indices, rows if rows.start < rows.stop else slice(0, 1))
+    except InputError as error:
+        raise UnreadError(str(error)) from error
 
 
 def tell(run: Training, result: tuple[float, float] | None, progress: Progress) -> None:

@@ -77,7 +77,12 @@ def shares(name: str, **options: float) -> None:
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW for its own parameters, and orthogonal steps for `matrices`."""
+    """AdamW for its own parameters, and orthogonal steps for `matrices`.
+
+    `shared`: all processes step together, and each makes its part of the steps.
+    """
+
+    shared = False
 
     def __init__(
         self,
@@ -119,23 +124,21 @@ class Muon(torch.optim.AdamW):
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
         torch._foreach_mul_(given, 1 - group["lr"] * group["weight_decay"])
-        turns, moves = count(), dict[Tensor, Tensor]()  # each process makes every so many of the steps
+        turns, moves, others = count(), dict[Tensor, Tensor](), processes.count() if self.shared else 1
         for shape, same in grouped(zip(given, ahead, strict=True)):
-            mine = [pair for pair in same if next(turns) % processes.count() == processes.rank()]
+            mine = [pair for pair in same if next(turns) % others == processes.rank() % others]
             made = dict[Tensor, Tensor]()
             if mine:
                 stacked = torch.stack([direction.reshape(shape) for _, direction in mine])
                 steps = orthogonalised(stacked, group["iterations"]) * (-0.2 * group["lr"] * max(shape) ** 0.5)
                 made = {p: step.reshape(p.shape) for (p, _), step in zip(mine, steps, strict=True)}
             moves |= {p: made[p] if p in made else torch.zeros_like(p) for p, _ in same}
-        for p, move in zip(moves, together(list(moves.values())), strict=True):
+        for p, move in zip(moves, together(list(moves.values())) if others > 1 else moves.values(), strict=True):
             p.add_(move)
 
 
 def together(moves: list[Tensor]) -> list[Tensor]:
     """The sums over all processes, in one message."""
-    if processes.count() == 1:
-        return moves
     flat = processes.summed(torch.cat([move.flatten() for move in moves]))
     sizes = [move.numel() for move in moves]
     return [part.view(move.shape) for part, move in zip(torch.split(flat, sizes), moves, strict=True)]

@@ -61,7 +61,9 @@ class Training:
         self.averaged = Diffusion(
             self.ema.network, self.model.schedule, self.model.target, self.card.shape, self.card.classes
         )
-        self.model.backbone, self.optimizer = self.accelerator.prepare(network, as_configured(config)(network))
+        optimizer = as_configured(config)(network)
+        optimizer.shared = True  # type: ignore[attr-defined]  # over processes, where it can be
+        self.model.backbone, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.objective: Objective = registry.objective.get(config.objective)
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
         self.log = Log(folder / "metrics.jsonl" if processes.first() else None)
@@ -183,10 +185,10 @@ class Training:
 
     def roll_back(self) -> None:
         """To the last state that was saved, at half the learning rate; the time is spent all the same."""
-        caution, elapsed = self.caution / 2, self.clock.elapsed
+        caution, elapsed, skipped = self.caution / 2, self.clock.elapsed, self.skipped
         saved, _ = read(self.folder)
         self.restore(saved)
-        self.caution, self.clock.elapsed = caution, elapsed
+        self.caution, self.clock.elapsed, self.skipped = caution, elapsed, skipped
         processes.wait()  # until all have read it
 
     def restore(self, saved: State) -> None:

@@ -33,7 +33,8 @@ def remember(part: Part) -> State:
 
 
 def recall(part: Part, state: Mapping[str, Any]) -> None:
-    for name in part.remembered:
+    """What an older version did not remember stays as it is."""
+    for name in filter(state.__contains__, part.remembered):
         setattr(part, name, state[name])
 
 
