@@ -3,9 +3,9 @@
     python benchmarks/faults.py OUT [--only WORDS OF A FAULT]
 
 Each fault befalls a small training in a process of its own. Then it is mended where it can be, and the same command is
-given again. Writes OUT/faults.md (what is there already is not done again), and looks whether the words on the screen are right, the exit status, the state and
-the model, and whether the end is bit by bit that of a run without fault. The faults of the disk take a small tmpfs, for
-which one has to be root.
+given again. Writes OUT/faults.md, and looks whether the words on the screen are right, the exit status, the state and
+the model, and whether the end is bit by bit that of a run without fault; what lies in OUT is not done again. The faults
+of the disk take a small tmpfs, for which one has to be root.
 """
 
 import argparse
