@@ -223,10 +223,10 @@ def project(_: argparse.Namespace) -> None:
     heads += ("seconds of a step: network, Muon, messages, data", "a billion images", "first bottleneck")
     print(f"| {' | '.join(heads)} |")
     print("|---|" + "---:|" * 7 + "---|")
-    for name, (backbone, size, batch, encoded) in NETWORKS.items():
+    for name, (backbone, size, usual, encoded) in NETWORKS.items():
         cost = cost_of(backbone, (3, size, size))
         for count in (1, 8, 64, 1024):
-            speed = gpu.operations * gpu.reached
+            speed, batch = gpu.operations * gpu.reached, max(usual, count)
             parts = {
                 "network": 3 * cost.forward * batch / count / speed,
                 "Muon": cost.orthogonal / count / (speed / 2),
