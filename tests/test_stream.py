@@ -301,8 +301,21 @@ def test_a_tar_of_folders_has_the_same_classes_either_way(tmp_path):
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         for i in range(8):
             add(archive, f"{'cat' if i % 2 else 'dog'}/{i}.png", png(i))
-    decoded, streamed = (open_data("x.tar", stream=stream) for stream in (False, True))
-    assert decoded.classes == streamed.classes == ("cat", "dog")
+    with tarfile.open(tmp_path / "y.tar.gz", "w:gz") as archive:
+        for i in range(8):
+            add(archive, f"{i}.png", png(i))
+            add(archive, f"{i}.cls", b"cat" if i % 2 else b"dog")
+    with tarfile.open(tmp_path / "z.tar", "w") as archive:
+        for i in range(8):
+            add(archive, f"{i}.seg.png", png(i))
+            add(archive, f"{i}.cls", b"cat" if i % 2 else b"dog")
+    found = [open_data("x.tar"), open_data("x.tar", stream=True), open_data("y.tar.gz")]
+    found += [open_data("z.tar"), open_data("z.tar", stream=True)]
+    for dataset in found:
+        assert dataset.classes == ("cat", "dog")
+        assert {*zip(numbers(dataset, np.arange(8)), dataset.labels(np.arange(8)))} == {
+            (i, 1 - i % 2) for i in range(8)
+        }
 
 
 def test_data_that_no_disk_holds_decoded_is_told_of_streams(tmp_path, monkeypatch):

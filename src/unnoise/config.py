@@ -37,7 +37,9 @@ class Sampling:
 class TrainConfig:
     """`unnoise train`."""
 
-    data: str = option("faces", "folder, zip, tar, npy, npz, IDX or parquet of images, or the name of a built-in set")
+    data: str = option(
+        "faces", "folder, zip, tar, npy, npz, IDX or parquet of images, tar shards, an address, or a built-in set"
+    )
     out: str | None = option(None, "run folder: a new one, or one to go on with (default: runs/NAME-N)")
     init: str | None = option(None, "start from the weights (and network) of a run, or of a diffusers pipeline folder")
     budget: str | None = option(None, "wall time of the training, e.g. 90s, 10m, 2h (default 10m)")

@@ -6,7 +6,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from unnoise.data.items import (
     suffix_of,
     told,
 )
+from unnoise.data.remote import Place
 
 TOO_LARGE = Broken(f"larger than {MOST_BYTES >> 20} MiB".encode())
 DAMAGE = (
@@ -36,6 +37,7 @@ DAMAGE = (
     ValueError,
     RuntimeError,  # how zipfile says that a password is missing
 )
+LONGEST = 256  # bytes of the name of a class
 COMPRESSED = r"\.(tgz|gz|bz2|xz)$"
 
 
@@ -61,8 +63,15 @@ def root_depth(members: Iterable[Member]) -> int:
     return int(len(tops) == 1 and None not in tops)
 
 
-def item_of(parts: tuple[str, ...], content: bytes, depth: int) -> Item:
-    return Item("/".join(parts), content, label_of(parts[depth:]))
+def item_of(parts: tuple[str, ...], content: bytes, depth: int, labels: Mapping[str, str] | None = None) -> Item:
+    name = "/".join(parts)
+    return Item(name, content, (labels or {}).get(key_of(name)) or label_of(parts[depth:]))
+
+
+def key_of(name: str) -> str:
+    """What comes before the first dot of a file's name: the files of one WebDataset sample share it."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + file.partition(".")[0]
 
 
 def read_zip(path: Path) -> Source:
@@ -121,31 +130,39 @@ def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfi
         archive.members = []  # type: ignore[attr-defined]  # the library would keep every header it has seen
 
 
-def survey_tar(path: Path, mode: str, ignored: Counter[str]) -> Iterator[Member]:
+def survey_tar(path: Place, mode: str, ignored: Counter[str], labels: dict[str, str]) -> Iterator[Member]:
+    """Its images; `labels` are the classes that lie beside them, as text in KEY.cls."""
     ignored.clear()
-    with told(path, DAMAGE, "archive"), tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+    with (
+        told(path, DAMAGE, "archive"),
+        path.open("rb") as file,
+        tarfile.open(fileobj=file, mode=mode) as archive,  # type: ignore[call-overload]
+    ):
         for parts, info in tar_files(archive):
             if is_image(parts[-1]):
                 yield Member(parts, info.size, info.offset_data)
+            elif parts[-1].endswith(".cls") and info.size <= LONGEST and (text := archive.extractfile(info)):
+                labels[key_of("/".join(parts))] = text.read().decode("utf-8", "replace").strip()
             else:
                 ignored[suffix_of(parts[-1])] += 1
 
 
 def stream_plain(path: Path, ignored: Counter[str]) -> Iterator[Item]:
-    members = sorted(survey_tar(path, "r:", ignored), key=lambda member: member.parts)
+    labels: dict[str, str] = {}
+    members = sorted(survey_tar(path, "r:", ignored, labels), key=lambda member: member.parts)
     depth = root_depth(members)
     with told(path, DAMAGE, "archive"), path.open("rb") as file:
         for member in members:
             file.seek(member.at)  # type: ignore[arg-type]
-            yield item_of(
-                member.parts, TOO_LARGE if not 0 <= member.size <= MOST_BYTES else file.read(member.size), depth
-            )
+            content = file.read(member.size) if 0 <= member.size <= MOST_BYTES else TOO_LARGE
+            yield item_of(member.parts, content, depth, labels)
 
 
 def stream_compressed(path: Path, ignored: Counter[str]) -> Iterator[Item]:
-    depth = root_depth(survey_tar(path, "r|*", ignored))
+    labels: dict[str, str] = {}
+    depth = root_depth(survey_tar(path, "r|*", ignored, labels))
     with told(path, DAMAGE, "archive"), tarfile.open(path, "r|*") as archive:
         for parts, info in tar_files(archive):
             if is_image(parts[-1]):
                 file = archive.extractfile(info)
-                yield item_of(parts, TOO_LARGE if info.size > MOST_BYTES or not file else file.read(), depth)
+                yield item_of(parts, TOO_LARGE if info.size > MOST_BYTES or not file else file.read(), depth, labels)

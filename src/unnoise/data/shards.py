@@ -4,7 +4,7 @@ Where each image lies is found once, by the headers, and kept in the cache.
 """
 
 import hashlib
-import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from unnoise.data.archive import DAMAGE, TOO_LARGE, tar_files
+from unnoise.data.archive import DAMAGE, TOO_LARGE, key_of, survey_tar
 from unnoise.data.items import (
     ITEM,
     MOST_BYTES,
@@ -25,7 +25,6 @@ from unnoise.data.items import (
     Source,
     class_names,
     file_key,
-    is_image,
     label_of,
     told,
 )
@@ -33,7 +32,6 @@ from unnoise.data.remote import Place
 from unnoise.files import cache_folder, replacing
 
 TOGETHER, BYTES = 256, 2**24  # images of a group, and of all of them
-LONGEST = 256  # bytes of the name of a class
 FORMAT = 1  # of the index
 
 
@@ -110,30 +108,14 @@ def looked_up(paths: Sequence[Place], progress: Progress) -> Index:
     counts, at, size, labels = list[int](), list[Array](), list[Array](), list[str | None]()
     for i, path in enumerate(paths):
         progress("indexing shards", i, len(paths))
-        images, named = headers(path)
+        named: dict[str, str] = {}
+        images = [*survey_tar(path, "r:", Counter(), named)]
         counts.append(len(images))
-        at.append(np.array([begin for begin, _ in images.values()], np.int64))
-        size.append(np.array([length for _, length in images.values()], np.int64))
-        labels += [named.get(key_of(name)) or label_of(name.split("/")) for name in images]
+        at.append(np.array([image.at for image in images], np.int64))
+        size.append(np.array([image.size for image in images], np.int64))
+        labels += [named.get(key_of("/".join(image.parts))) or label_of(image.parts) for image in images]
     progress("indexing shards", len(paths), len(paths))
     classes = class_names(set(labels))
     known = {name: i for i, name in enumerate(classes)}
     label = np.array([known.get(name or "", -1) for name in labels], np.int64)
     return Index(np.array(counts, np.int64), np.concatenate(at), np.concatenate(size), label, np.array(classes, str))
-
-
-def headers(path: Place) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
-    """Of one shard: offset and size of each image by its name, and classes by what comes before the first dot."""
-    images, labels = dict[str, tuple[int, int]](), dict[str, str]()
-    with told(path, DAMAGE, "archive"), path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
-        for parts, info in tar_files(archive):
-            if is_image(parts[-1]):
-                images["/".join(parts)] = (info.offset_data, info.size)
-            elif parts[-1].endswith(".cls") and info.size <= LONGEST and (text := archive.extractfile(info)):
-                labels[key_of("/".join(parts))] = text.read().decode("utf-8", "replace").strip()
-    return images, labels
-
-
-def key_of(name: str) -> str:
-    folder, slash, file = name.rpartition("/")
-    return folder + slash + file.partition(".")[0]
