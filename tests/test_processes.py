@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from unnoise.training import state
@@ -200,3 +201,16 @@ def test_two_processes_score_as_one(world):
         assert one[name]["value"] == pytest.approx(two[name]["value"], rel=1e-7)
         assert one[name]["standard_error"] == pytest.approx(two[name]["standard_error"], rel=1e-6)
     assert len([*(world / "run" / "evaluations").glob("*.json")]) == 2
+
+
+@pytest.mark.slow
+def test_two_processes_learn_as_one_from_a_stream(world):
+    """Each reads its own part of every batch; one image cannot be read, and its stand-in is the same."""
+    images = np.load(world / "data.npz")["images"]
+    (world / "pictures").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(world / "pictures" / f"{i:02d}.png")
+    (world / "pictures" / "07.png").write_bytes(b"no image")
+    for count, out in ((2, "two"), (1, "one")):
+        done(world, count, "train", "pictures", *TRAIN, "--stream", "--out", out)
+    assert_alike(world / "one", world / "two")
