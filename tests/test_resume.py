@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import unnoise
 from unnoise.checkpoint import save_tensors
 from unnoise.config import SampleConfig
+from unnoise.data.cache import Kept
 from unnoise.errors import InputError
 from unnoise.files import LOCK, sweep
 from unnoise.pictures import save_image
@@ -410,6 +411,35 @@ def test_a_disk_that_is_full_for_a_while_stops_nothing(gray, tmp_path, monkeypat
     assert "warning: not saved, and tried again soon: [Errno 28]" in capsys.readouterr().out
     monkeypatch.setattr("unnoise.training.run.write", write)
     assert_same(unnoise.train(gray, **TINY, images="80", out="whole"), run)
+
+
+def test_data_that_cannot_be_read_any_more_ends_a_run_that_goes_on(gray, tmp_path, monkeypatch):
+    """What was learned until then is saved, though no state was due."""
+    pixels, asked = Kept.pixels, []
+
+    def vanishing(self, rows, among=None):
+        if len(rows) == 8:  # a batch
+            asked.append(1)
+            if len(asked) == 6:
+                raise InputError("the decoded images are gone")
+        return pixels(self, rows, among)
+
+    monkeypatch.setattr(Kept, "pixels", vanishing)
+    settings = {**TINY, "images": "80", "held_out": 0}
+    with pytest.raises(InputError, match="images are gone"):
+        unnoise.train(gray, **settings, out="run")
+    assert 16 < state.read(tmp_path / "run")[0]["parts"]["clock"]["seen"] < 60
+    whole = unnoise.train(gray, **settings, out="whole")
+    assert_same(whole, unnoise.train(gray, **settings, out="run"))
+
+
+def test_no_state_is_saved_in_the_middle_of_trouble(gray, tmp_path, monkeypatch, often):
+    """Steps that are skipped are no progress to go on from."""
+    step = Training.step
+    monkeypatch.setattr(Training, "step", lambda run, *batch: step(run, *batch) if run.clock.seen <= 40 else None)
+    with pytest.raises(InputError, match="training stopped"):
+        unnoise.train(gray, **TINY, images="2000", out="run")
+    assert state.read(tmp_path / "run")[0]["parts"]["clock"]["seen"] <= 48
 
 
 OFTEN = """
