@@ -95,7 +95,7 @@ def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
                     f"{path} holds weights but not what network they belong to; unnoise opens its own {WEIGHTS}"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError) as error:  # the last: "unable to open"
         if isinstance(error, SafetensorError) and is_pickle(path):
             raise InputError(
                 f"{path} is a Python pickle (a .pt or .ckpt file), which can run code when opened; unnoise reads only "
