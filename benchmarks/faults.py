@@ -215,6 +215,16 @@ def filled(_: Process, place: Path) -> None:
     (place / "run/filler").unlink()
 
 
+def sealed(_: Process, place: Path) -> None:
+    """Read-only for all that is opened from now on."""
+    for how in (["--bind"], ["-o", "remount,bind,ro"]):
+        subprocess.run(["mount", *how, str(place / "run"), str(place / "run")], check=True)
+
+
+def unsealed(place: Path) -> None:
+    subprocess.run(["umount", str(place / "run")], check=True)
+
+
 def remounted(how: str, place: Path) -> None:
     subprocess.run(["mount", "-o", f"remount,{how}", str(place / "run")], check=True)
 
@@ -261,14 +271,7 @@ FAULTS = [
     Fault(
         "folder read-only from the start", "cannot write to run/here", 2, disk="8m,ro", mend=partial(remounted, "rw")
     ),
-    Fault(
-        "folder read-only meanwhile",
-        "Read-only file system",
-        2,
-        during=lambda _, place: remounted("ro", place),
-        disk="8m",
-        mend=partial(remounted, "rw"),
-    ),
+    Fault("folder read-only meanwhile", "Read-only file system", 2, during=sealed, mend=unsealed, disk="8m"),
     Fault("data file removed", "trained", during=lambda _, place: (place / "data.npy").unlink(), mend=written),
     Fault("decoded images removed", "are gone or damaged", 2, during=lambda _, place: shutil.rmtree(place / "cache")),
     Fault(
@@ -352,6 +355,7 @@ def tried(place: Path, fault: Fault, wanted: dict[str, torch.Tensor]) -> list[st
             subprocess.run(["umount", str(place / "run")], check=True)
     survived = f"state of {images:,} images" if images else "nothing was there yet"
     end = "exact" if same else "another, as it must be" if fault.goes_on else "refused until it is decided"
+    end = "; ".join(wrong) or end
     return [
         fault.name,
         line.strip().removeprefix("unnoise: "),

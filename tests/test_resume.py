@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 import unnoise
+from unnoise import files
 from unnoise.checkpoint import save_tensors
 from unnoise.config import SampleConfig
 from unnoise.data.cache import Kept
@@ -431,6 +433,25 @@ def test_data_that_cannot_be_read_any_more_ends_a_run_that_goes_on(gray, tmp_pat
     assert 16 < state.read(tmp_path / "run")[0]["parts"]["clock"]["seen"] < 60
     whole = unnoise.train(gray, **settings, out="whole")
     assert_same(whole, unnoise.train(gray, **settings, out="run"))
+
+
+@pytest.mark.parametrize("full", ["state", "config.yaml", "model"])
+def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_start_in(gray, tmp_path, monkeypatch, full):
+    def never(path, *_given, **_named):
+        if Path(path).name.startswith(full):
+            raise OSError(28, "No space left on device")
+        return given(path, *_given, **_named)
+
+    given = files.replacing
+    for module in ("unnoise.checkpoint", "unnoise.training.run"):
+        monkeypatch.setattr(f"{module}.replacing", never)
+    with pytest.raises(OSError, match="No space"):
+        unnoise.train(gray, **TINY, images="16", out="run")
+    monkeypatch.undo()
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    whole = unnoise.train(gray, **TINY, images="16", out="whole")
+    assert_same(whole, unnoise.train(gray, **TINY, images="16", out="run"))
 
 
 def test_no_state_is_saved_in_the_middle_of_trouble(gray, tmp_path, monkeypatch, often):

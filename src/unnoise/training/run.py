@@ -32,7 +32,7 @@ from unnoise.training.optimizers import as_configured, with_state
 from unnoise.training.plan import Planned
 from unnoise.training.preview import Previews, sample, saturation
 from unnoise.training.quality import Quality
-from unnoise.training.state import FORMAT, Part, State, read, recall, remember, write
+from unnoise.training.state import FORMAT, STATE, Part, State, read, recall, remember, write
 from unnoise.types import Images, PerImage
 
 BEST = "best.safetensors"  # the weights of the lowest KID
@@ -216,7 +216,12 @@ class Training:
         save(path, self.ema.network.state_dict(), replace(self.card, training=training))
 
     def save(self) -> None:
-        """Write the last row of the log, the settings, the model, and then the state, which says that all is there."""
+        """Write the last row of the log, the settings, the model, and then the state, which says that all is there.
+
+        The first state comes first: from then on the folder is that of a run to go on with, whatever happens.
+        """
+        if not (self.folder / STATE).exists():
+            write(self.folder, self.state)
         self.log.write(self.clock)
         with replacing(self.folder / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(asdict(self.config), sort_keys=False), encoding="utf-8")
