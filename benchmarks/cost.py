@@ -234,7 +234,7 @@ def project(_: argparse.Namespace) -> None:
                 "data": max(batch * encoded / gpu.disk, batch / gpu.decode * (size / 128) ** 2) / max(1, count / 8),
             }
             seconds = max(parts["data"], parts["network"] + parts["Muon"] + parts["messages"])
-            worst = max(parts, key=parts.__getitem__)
+            worst = "data" if seconds == parts["data"] else max(("network", "Muon", "messages"), key=parts.__getitem__)
             cells = [
                 f"{cost.parameters / 1e6:.0f}",
                 f"{3 * cost.forward / 1e9:.0f}",

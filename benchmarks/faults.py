@@ -271,7 +271,7 @@ FAULTS = [
     Fault(
         "folder read-only from the start", "cannot write to run/here", 2, disk="8m,ro", mend=partial(remounted, "rw")
     ),
-    Fault("folder read-only meanwhile", "Read-only file system", 2, during=sealed, mend=unsealed, disk="8m"),
+    Fault("folder read-only meanwhile", "Read-only file system", 1, during=sealed, mend=unsealed, disk="8m"),
     Fault("data file removed", "trained", during=lambda _, place: (place / "data.npy").unlink(), mend=written),
     Fault("decoded images removed", "are gone or damaged", 2, during=lambda _, place: shutil.rmtree(place / "cache")),
     Fault(
@@ -369,10 +369,16 @@ def main(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out).absolute()
     wanted = dict[str, dict[str, torch.Tensor]]()
     for data, options in (("data.npy", ()), ("pictures", ("--stream",))):
-        if not (place := out / f"whole-{data}").exists():
-            place.mkdir(parents=True)
-            written(place)
-            start(place, Fault("none", data=data, options=options)).communicate()
+        if not (place := out / f"whole-{data}" / "done").exists():
+            shutil.rmtree(place.parent, ignore_errors=True)
+            place.parent.mkdir(parents=True)
+            written(place.parent)
+            process = start(place.parent, Fault("none", data=data, options=options))
+            process.communicate()
+            if process.returncode:
+                raise SystemExit("a run without fault failed")
+            place.touch()
+        place = place.parent
         wanted[data] = weights(place)
     rows = [["fault", "what is said", "exit status", "what survives", "end of the same command, given again"]]
     rows += [["---", "---", "---:", "---", "---"]]

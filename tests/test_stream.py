@@ -20,6 +20,7 @@ import unnoise
 from unnoise.config import EvalConfig
 from unnoise.data import open_data
 from unnoise.data.dataset import Dataset
+from unnoise.data.folder import training
 from unnoise.data.split import split
 from unnoise.errors import InputError
 from unnoise.evaluate.score import evaluate
@@ -183,11 +184,17 @@ def test_a_neighbour_stands_in_for_an_image_that_cannot_be_read(tmp_path):
 def test_a_part_of_the_data_without_a_readable_image_stops_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("unnoise.data.folder.TOGETHER", 5)
     data = as_folder(tmp_path / "data")
+    (data / "7" / "0031.png").write_bytes(b"no image")
     for path in (data / "0").iterdir():
         path.write_bytes(b"no image")
     dataset = open_data("data", stream=True)
     assert numbers(dataset, np.arange(5)) == [1] * 5
     assert dataset.labels(np.arange(5)).tolist() == [1] * 5
+    order = [*dataset.read(np.arange(COUNT))[:, 0, 0, 0]]
+    last = 5 * 9 + 2  # 0031.png, after 0 1 10 11 2 3 4 5 6
+    assert order[last] == 43
+    few = dataset.part(np.array([last, 20, 40]))  # the next of these that can be read, far away
+    assert numbers(few, np.array([0])) == [order[20]]
 
 
 def test_data_that_changes_meanwhile_is_told(tmp_path):
@@ -197,7 +204,7 @@ def test_data_that_changes_meanwhile_is_told(tmp_path):
         dataset.read(np.arange(COUNT))
 
 
-def test_held_out_images_lie_together_and_are_never_trained_on(streamed):
+def test_held_out_images_are_never_trained_on(streamed):
     trained, held = split(streamed, 12)
     assert len(held) == 12
     assert sorted(numbers(trained, np.arange(48)) + numbers(held, np.arange(12))) == list(range(COUNT))
@@ -255,7 +262,7 @@ def test_a_batch_that_is_read_ahead_and_not_wanted_stops_nothing():
         next(found)()
 
 
-@pytest.mark.parametrize(("each", "room"), [(256, 5_000), (1_000, 4_000), (64, 3_000), (10_000, 40_000)])
+@pytest.mark.parametrize(("each", "room"), [(256, 5_000), (1_000, 4_000), (64, 3_000), (10_000, 40_000), (10_000, 9)])
 def test_no_more_is_open_at_a_time_than_there_is_room_for(each, room):
     """Groups are read once, with room in memory for so many images."""
     groups = np.repeat(np.arange(100_000 // each), each)
@@ -264,7 +271,7 @@ def test_no_more_is_open_at_a_time_than_there_is_room_for(each, room):
         if i not in open_:
             opened += 1
             open_[i] = None
-            if len(open_) * each > room:
+            if len(open_) * each > max(room, each):
                 open_.popitem(last=False)
         open_.move_to_end(i)
     assert opened < 1.3 * (100_000 // each) + 32
@@ -295,6 +302,11 @@ def test_splits_of_a_folder_are_not_mixed(tmp_path):
     as_shards(tmp_path / "other" / "strains")
     assert len(open_data("data", stream=True)) == len(open_data("data")) == COUNT
     assert len(open_data("other", stream=True)) == COUNT
+    system = fsspec.filesystem("memory")
+    for path in (tmp_path / "data").rglob("*.tar"):
+        system.pipe(f"/train-sets/a/{path.relative_to(tmp_path / 'data')}", path.read_bytes())
+    assert len(open_data("memory://train-sets/a", stream=True)) == COUNT
+    assert training([("training-0.tar", 1), ("validation-0.tar", 2), ("strain/0.tar", 3)]) == [1]
 
 
 def test_a_tar_of_folders_has_the_same_classes_either_way(tmp_path):
@@ -309,7 +321,11 @@ def test_a_tar_of_folders_has_the_same_classes_either_way(tmp_path):
         for i in range(8):
             add(archive, f"{i}.seg.png", png(i))
             add(archive, f"{i}.cls", b"cat" if i % 2 else b"dog")
-    found = [open_data("x.tar"), open_data("x.tar", stream=True), open_data("y.tar.gz")]
+    with tarfile.open(tmp_path / "p.tar", "w") as archive:  # packed whole
+        for i in range(8):
+            add(archive, f"pets/{'cat' if i % 2 else 'dog'}/{i}.png", png(i))
+    found = [open_data("p.tar"), open_data("p.tar", stream=True)]
+    found += [open_data("x.tar"), open_data("x.tar", stream=True), open_data("y.tar.gz")]
     found += [open_data("z.tar"), open_data("z.tar", stream=True)]
     for dataset in found:
         assert dataset.classes == ("cat", "dog")

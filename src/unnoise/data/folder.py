@@ -105,7 +105,7 @@ def shards_in(folder: Path) -> list[Path]:
 
 def training(named: Sequence[tuple[str, T]]) -> list[T]:
     """Those with the word train in a folder's or their own name; all where none has it."""
-    return [place for name, place in named if re.search(r"(^|[^a-z])train([^a-z]|$)", name.lower())] or [
+    return [place for name, place in named if re.search(r"(^|[^a-z])train(ing|set)?([^a-z]|$)", name.lower())] or [
         place for _, place in named
     ]
 

@@ -90,7 +90,7 @@ def class_names(labels: Collection[str | None]) -> tuple[str, ...]:
     if len(names) < 2 or len(names) < len(labels):
         return ()
     whole = all(name.isascii() and name.isdigit() for name in names)
-    return tuple(sorted(names, key=int if whole else None))
+    return tuple(sorted(names, key=lambda name: (int(name), name) if whole else (0, name)))
 
 
 def file_key(*paths: Place) -> str:

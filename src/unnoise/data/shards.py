@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from unnoise.data.archive import DAMAGE, TOO_LARGE, key_of, survey_tar
+from unnoise.data.archive import DAMAGE, TOO_LARGE, key_of, root_depth, survey_tar
 from unnoise.data.items import (
     ITEM,
     MOST_BYTES,
@@ -32,7 +32,7 @@ from unnoise.data.remote import Place
 from unnoise.files import cache_folder, replacing
 
 TOGETHER, BYTES = 256, 2**24  # images of a group, and of all of them
-FORMAT = 1  # of the index
+FORMAT = 2  # of the index
 
 
 class Index(NamedTuple):
@@ -113,7 +113,8 @@ def looked_up(paths: Sequence[Place], progress: Progress) -> Index:
         counts.append(len(images))
         at.append(np.array([image.at for image in images], np.int64))
         size.append(np.array([image.size for image in images], np.int64))
-        labels += [named.get(key_of("/".join(image.parts))) or label_of(image.parts) for image in images]
+        depth = root_depth(images)
+        labels += [named.get(key_of("/".join(image.parts))) or label_of(image.parts[depth:]) for image in images]
     progress("indexing shards", len(paths), len(paths))
     classes = class_names(set(labels))
     known = {name: i for i, name in enumerate(classes)}

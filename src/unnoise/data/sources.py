@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
+from os.path import commonpath
 from pathlib import Path
 
 from unnoise.data.archive import read_tar, read_zip
@@ -73,7 +74,8 @@ def find_remote(url: str) -> Source:
     files, name = files_at(url), url.rstrip("/").rpartition("/")[2]
     for suffix, reader in ((".parquet", read_parquet), (".tar", read_shards)):
         if found := [file for file in files if file.name.endswith(suffix)]:
-            return reader(training([(str(file).removeprefix(url), file) for file in found]), name)
+            top = len(commonpath([file.path for file in found]))
+            return reader(training([(file.path[top:], file) for file in found]), name)
     raise InputError(f"no .parquet and no .tar files at {url}")
 
 

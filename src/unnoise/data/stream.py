@@ -37,6 +37,7 @@ class Stream:
         self.groups = np.repeat(np.arange(len(groups), dtype=np.int32), [group.count for group in groups])
         self.known = np.full(len(self.groups), UNKNOWN, np.int32)  # labels, of stand-ins where there are
         self.open: OrderedDict[int, list[Item]] = OrderedDict()
+        self.among: tuple[Array | None, Array] = (None, self.starts)  # of the last one asked for, and sorted
         self.held = 0  # bytes of the groups that are open
         self.lock, self.told, self.fresh = Lock(), 0, list[str]()
         self.pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
@@ -103,8 +104,7 @@ class Stream:
 
     def stand_in(self, item: Item, row: int, among: Array | None, why: Unreadable) -> Array:
         """The pixels of the next image that can be read, and its label."""
-        following = (row + 1 + np.arange(min(TRIED, len(self.groups) - 1))) % len(self.groups)
-        for other in following[np.isin(following, among)] if among is not None else following:
+        for other in self.following(row, among):
             (instead,) = self.items(other[None])
             with suppress(Unreadable):
                 pixels = decode(instead.content, self.plan).pixels
@@ -114,7 +114,18 @@ class Stream:
                     more = "; no more of these are told" if self.told == TOLD else ""
                     self.fresh.append(f"{item.name} cannot be read ({why}); {instead.name} is taken instead{more}")
                 return pixels
-        raise InputError(f"neither {item.name} can be read ({why}) nor any of {TRIED} images after it")
+        raise InputError(f"neither {item.name} can be read ({why}) nor any of the images after it")
+
+    def following(self, row: int, among: Array | None) -> Array:
+        """The next TRIED of those it is among."""
+        if among is None:
+            return (row + 1 + np.arange(min(TRIED, len(self.groups) - 1))) % len(self.groups)
+        if self.among[0] is not among:
+            self.among = among, np.sort(among)
+        members = self.among[1]
+        next_one = np.searchsorted(members, row, "right")
+        following: Array = members[(next_one + np.arange(min(TRIED, len(members) - 1))) % len(members)]
+        return following
 
 
 def open_stream(
@@ -147,9 +158,12 @@ def some(groups: Sequence[Group]) -> Iterator[Item]:
 
 def content_of(item: Item) -> bytes:
     """A hash of the encoded image; of one that is gone, nothing."""
+    if isinstance(item.content, bytes):
+        return hashlib.sha256(item.content).digest()
     with suppress(OSError):
-        content = item.content.read_bytes() if isinstance(item.content, Path) else item.content
-        return hashlib.sha256(content if isinstance(content, bytes) else b"").digest()
+        if isinstance(item.content, Path) and item.content.is_file():
+            with item.content.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
     return b""
 
 

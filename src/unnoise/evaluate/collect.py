@@ -38,7 +38,8 @@ def statistics(
     if shared:
         result = merged(result)
     if place and (not shared or processes.first()):
-        save_tensors(place, vars(result), {**pictures.about, **extractor.about})
+        with suppress(InputError, OSError):  # a full disk ends no score
+            save_tensors(place, vars(result), {**pictures.about, **extractor.about})
     if partial:
         partial.unlink(missing_ok=True)
     return result
@@ -69,7 +70,7 @@ def taken_in(
             taken += 1
             report(doing, len(pixels), pictures.n)
             if partial and time.monotonic() - saved > SAVE_EVERY:
-                with suppress(InputError, OSError):  # a full disk ends no score
+                with suppress(InputError, OSError):  # likewise
                     save_tensors(partial, {**vars(result), "taken": torch.tensor(taken)}, {})
                 saved = time.monotonic()
     return result
@@ -110,8 +111,9 @@ def place(kind: str, of: object, extractor: Extractor) -> Path:
     key = ascii((of, sorted(extractor.about.items()), FORMAT))
     (folder := cache_folder() / "statistics").mkdir(parents=True, exist_ok=True)
     for old in folder.glob("partial-*"):
-        if time.time() - old.stat().st_mtime > FORGOTTEN:
-            old.unlink(missing_ok=True)
+        with suppress(OSError):  # of somebody else, or gone
+            if time.time() - old.stat().st_mtime > FORGOTTEN:
+                old.unlink()
     return folder / f"{kind}{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
 

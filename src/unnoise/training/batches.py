@@ -38,12 +38,14 @@ def nearby(groups: np.ndarray, batch: int, rng: np.random.Generator, room: int) 
 
     Groups in random order are dealt to lanes, which are mixed within a window; a batch takes as many of each lane, side
     by side, so that each of several processes reads the groups of its lanes alone. What is open at a time has `room`,
-    in images, unless four groups are too many.
+    in images; where that is not enough for a few groups, one is read after the other, and each is mixed by itself.
     """
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     runs = np.split(np.arange(len(groups)), starts[1:])
-    sequence = np.concatenate([runs[i] for i in rng.permutation(len(runs))])
-    largest = max(map(len, runs))
+    largest, in_order = max(map(len, runs)), rng.permutation(len(runs))
+    if room < 4 * largest:
+        return np.concatenate([rng.permutation(runs[i]) for i in in_order])
+    sequence = np.concatenate([runs[i] for i in in_order])
     most = max(1, min(LANES, batch // CHUNK, room // (4 * largest)))
     lanes = next(n for n in range(most, 0, -1) if batch % n == 0)
     window = max(largest, min(WINDOW, room // lanes - 3 * largest))

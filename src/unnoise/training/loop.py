@@ -1,6 +1,7 @@
 """Training, from top to bottom."""
 
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -94,8 +95,9 @@ def to_the_end(run: Training, progress: Progress) -> Path:
         try:
             loop(run, progress, stop)
         except UnreadError:
-            if processes.first() and not run.unsound():
-                run.save()
+            if processes.first() and not run.failing and not run.unsound():
+                with suppress(InputError, OSError):
+                    run.save()
             raise
         except RuntimeError as error:
             if not processes.lost(error):
@@ -120,12 +122,16 @@ def to_the_end(run: Training, progress: Progress) -> Path:
 def finish(run: Training, progress: Progress, stop: Stop) -> None:
     """What is measured, saved and drawn at the end; after a signal it is only saved."""
     interrupted = stop.signal
-    if interrupted is None:
-        for warning in run.measure():
-            progress.say(f"warning: {warning}")
-        if run.quality.count:
-            run.score(progress, stop)
     run.save()
+    if interrupted is None:
+        try:
+            warnings = run.measure()
+            if run.quality.count:
+                run.score(progress, stop)
+        except InputError as error:  # of data that cannot be read any more, say
+            warnings = [f"not measured: {error}"]
+        for warning in warnings:
+            progress.say(f"warning: {warning}")
     run.log.plot(run.folder / "loss.png")
     if interrupted is None:
         final_grid(run, stop)
@@ -152,10 +158,12 @@ def loop(run: Training, progress: Progress, stop: Stop) -> None:
 def steps(run: Training, progress: Progress, stop: Stop) -> str | None:
     """Until the clock says so: noise a batch, take a step, log, measure, save. Returns what went wrong."""
     config, clock = run.config, run.clock
-    skipped, due = 0, clock.elapsed + SAVE_EVERY
+    due, run.failing = clock.elapsed + SAVE_EVERY, 0
     wanted = order(run.dataset, config.batch, config.seed, clock.seen)
     for coming in ahead(wanted, partial(mine, run.dataset)):
-        if agreed(clock, stop, save=clock.own >= due and not skipped):  # a state in the middle of trouble is not good
+        if agreed(
+            clock, stop, save=clock.own >= due and not run.failing
+        ):  # a state in the middle of trouble is not good
             if trouble := run.unsound():
                 return trouble
             due = clock.own + max(SAVE_EVERY, keep(run, progress) / SAVE_SHARE)
@@ -167,9 +175,9 @@ def steps(run: Training, progress: Progress, stop: Stop) -> str | None:
         batch = noised(images, run.times, config, clock.seen, run.accelerator.device)
         clock.seen += images.n
         result = run.step(batch, images.n, processes.share(images.n))
-        skipped = 0 if result else skipped + 1
-        if skipped >= PATIENCE:
-            return f"{skipped} steps in a row were not finite: {run.diagnosis(batch, images.indices)}"
+        run.failing = 0 if result else run.failing + 1
+        if run.failing >= PATIENCE:
+            return f"{run.failing} steps in a row were not finite: {run.diagnosis(batch, images.indices)}"
         tell(run, result, progress)
         if processes.first():
             look(run, progress, stop)

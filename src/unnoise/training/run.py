@@ -75,6 +75,7 @@ class Training:
         self.at_once = ready.plan.at_once  # images in memory
         self.notes = list[str]()  # to be told
         self.finished = False  # to the end of its length, and measured
+        self.failing = 0  # steps in a row, the last ones, that were skipped
         self.skipped = 0  # steps whose loss or gradient was not finite
         self.caution = 1.0  # factor of the learning rate, which falls where training went wrong
 
