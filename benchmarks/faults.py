@@ -232,7 +232,7 @@ def remounted(how: str, place: Path) -> None:
 FAULTS = [
     Fault(
         "NaN in one image of a batch",
-        "1 steps whose loss or gradient",
+        "1 of the steps: their loss or gradient",
         code=POISON.format(when="taken == 50"),
         exact=False,
     ),
@@ -243,7 +243,7 @@ FAULTS = [
         POISON.format(when="taken > 40"),
         exact=False,
     ),
-    Fault("NaN in a gradient", "1 steps whose loss or gradient", code=GRADIENT, exact=False),
+    Fault("NaN in a gradient", "1 of the steps: their loss or gradient", code=GRADIENT, exact=False),
     Fault("NaN in the optimizer", "back to the state of", code=OPTIMIZER, exact=False),
     Fault("infinity in a weight", "back to the state of", code=WEIGHT, exact=False),
     Fault("memory for four images only", "4 images at a time from now on", code=MEMORY.format(most=4), exact=False),

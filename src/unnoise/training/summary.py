@@ -44,7 +44,7 @@ def conclude(run: Training, interrupted: int | None) -> None:
     pace = f"{duration(clock.elapsed)} ({rate:.0f} images/s)"
     print(f"{why} {clock.seen:,} images in {pace}, peak memory {memory / 2**20:,.0f} MB")
     if run.skipped:
-        print(f"skipped   {run.skipped} steps whose loss or gradient was not finite; they changed nothing")
+        print(f"skipped   {run.skipped} of the steps: their loss or gradient was not finite, and changed nothing")
     if run.held_out.rows:
         print(f"loss      {run.held_out}")
     if (run.folder / "samples" / "final.png").exists():
