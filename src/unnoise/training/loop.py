@@ -161,9 +161,8 @@ def steps(run: Training, progress: Progress, stop: Stop) -> str | None:
     due, run.failing = clock.elapsed + SAVE_EVERY, 0
     wanted = order(run.dataset, config.batch, config.seed, clock.seen)
     for coming in ahead(wanted, partial(mine, run.dataset)):
-        if agreed(
-            clock, stop, save=clock.own >= due and not run.failing
-        ):  # a state in the middle of trouble is not good
+        save = clock.own >= due and not run.failing  # no state in the middle of trouble
+        if agreed(clock, stop, save=save):
             if trouble := run.unsound():
                 return trouble
             due = clock.own + max(SAVE_EVERY, keep(run, progress) / SAVE_SHARE)
