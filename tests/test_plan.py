@@ -11,6 +11,7 @@ from torch import nn
 
 from unnoise import registry
 from unnoise.config import TrainConfig
+from unnoise.errors import InputError
 from unnoise.training.device import gains, make_accelerator
 from unnoise.training.length import Clock
 from unnoise.training.plan import ENOUGH, OVERHEAD, ROOM, Plan, planned, rehearse, unet
@@ -165,3 +166,10 @@ def test_a_plan_in_words(clock, words):
     assert "about 50 images/s" in text
     assert "memory up to about 700 MB" in text
     assert "memory" not in Plan(50.0, 0).told(clock, 10_000, datetime(2026, 1, 1, 12, 0))  # noqa: DTZ001
+
+
+def test_engines_that_shard_the_weights_are_refused(monkeypatch):
+    """As `accelerate launch --use_fsdp` asks for: training would go wrong in silence."""
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(InputError, match="start them without FSDP"):
+        make_accelerator("fp32")

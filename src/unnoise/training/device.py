@@ -1,6 +1,7 @@
 """The accelerator, and the precision that pays on it."""
 
 import gc
+import os
 import time
 from collections.abc import Callable
 
@@ -10,7 +11,9 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from unnoise.config import TrainConfig
+from unnoise.errors import InputError
 
+ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate, that this does not know
 TRIED, TRY = 16, 0.5  # images in a step that is tried, and seconds it may take
 
 
@@ -20,6 +23,9 @@ def precision_for(network: nn.Module, config: TrainConfig, shape: tuple[int, int
 
 def make_accelerator(precision: str) -> Accelerator:
     """One at a time: all of a process share the precision of the last."""
+    for engine in ENGINES:
+        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
+            raise InputError(f"several processes train by DDP, every one with all weights; start them without {engine}")
     AcceleratorState._reset_state()  # else it could not choose another one
     cpu = not torch.accelerator.is_available()
     return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
