@@ -246,7 +246,7 @@ def test_a_signal_saves_and_leaves_cleanly(tmp_path, number):
 
 
 def test_a_full_disk_is_told_and_leaves_nothing_half_written(trained, tmp_path):
-    """Files may not grow past 60 kB: the model file does not fit."""
+    """Files may not grow past 60 kB: the first state does not fit, and the folder can be started in again."""
     pytest.importorskip("resource", reason="no file size limits on this system")
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); "
@@ -258,5 +258,5 @@ def test_a_full_disk_is_told_and_leaves_nothing_half_written(trained, tmp_path):
     assert done.returncode in (1, 2)
     assert done.stderr.startswith("unnoise: ")
     assert len(done.stderr.strip().splitlines()) == 1
-    assert "model.safetensors" in done.stderr
-    assert {path.name for path in out.iterdir()} == {".lock", "config.yaml"}
+    assert "state.safetensors" in done.stderr
+    assert {path.name for path in out.iterdir()} == {".lock"}
