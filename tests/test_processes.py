@@ -137,7 +137,7 @@ def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(world):
     os.kill(children(process)[1], signal.SIGKILL)
     _, err = process.communicate(timeout=120)
     assert process.returncode != 0
-    assert "unnoise: another process of this training has ended; the state in run is whole" in err
+    assert "unnoise: another process of this training has ended; the state in run is whole" in err, err
     before = seen(world / "run")
     assert before > 100
     said = done(world, 2, "train", "data.npz", *more, "--out", "run")

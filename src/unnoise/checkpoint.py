@@ -156,7 +156,7 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
     """Card and weights of a model file, or of a pipeline folder of diffusers by its index."""
     if path.name == pipeline.INDEX:
         about, weights = pipeline.read(path.parent)
-        return checked(Card(**about), path), weights
+        return card_of(about, path), weights
     text, weights = read_tensors(path)
     return parse_card(text, path), weights
 
@@ -177,15 +177,21 @@ def parse_card(text: str, path: Path) -> Card:
             )
         about["sampling"] = Sampling(**about["sampling"])
         about["shape"], about["classes"] = tuple(about["shape"]), tuple(about["classes"])
-        return checked(Card(**{name: value for name, value in about.items() if name in known}), path)
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: its description is damaged ({error!r:.200})") from error
+    return card_of({name: value for name, value in about.items() if name in known}, path)
 
 
-def checked(card: Card, path: Path) -> Card:
-    if wrong := [name for name, fine in sane(card).items() if not fine]:
+def card_of(about: Mapping[str, Any], path: Path) -> Card:
+    """Refuses what is not as a card says it of itself."""
+    try:
+        card = Card(**about)
+        wrong = [name for name, fine in sane(card).items() if not fine]
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: its description is damaged ({error!r:.200})") from error
+    if wrong:
         raise InputError(f"{path}: its description is damaged ({', '.join(wrong)})")
     return card
 

@@ -161,11 +161,11 @@ def steps(run: Training, progress: Progress, stop: Stop) -> str | None:
     due, run.failing = clock.elapsed + SAVE_EVERY, 0
     wanted = order(run.dataset, config.batch, config.seed, clock.seen)
     for coming in ahead(wanted, partial(mine, run.dataset)):
-        save = clock.own >= due and not run.failing  # no state in the middle of trouble
-        if agreed(clock, stop, save=save):
+        if agreed(clock, stop, save=clock.own >= due):
             if trouble := run.unsound():
                 return trouble
-            due = clock.own + max(SAVE_EVERY, keep(run, progress) / SAVE_SHARE)
+            if not run.failing:  # else it would be no good state
+                due = clock.own + max(SAVE_EVERY, keep(run, progress) / SAVE_SHARE)
         if clock.progress >= 1 or stop.signal is not None:
             break
         begun = time.monotonic()
