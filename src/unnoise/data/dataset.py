@@ -79,8 +79,7 @@ class Dataset:
         rng, groups = np.random.default_rng(seed), self.groups
         if groups is None:
             return rng.permutation(len(self))[:n]
-        starts = np.flatnonzero(np.diff(groups, prepend=-1))
-        runs = np.split(np.arange(len(self)), starts[1:])
+        runs = runs_of(groups)
         each, found, have = -(-n // SPREAD), list[Array](), 0
         for i in rng.permutation(len(runs)):
             found.append(rng.permutation(runs[i])[:each])
@@ -90,3 +89,9 @@ class Dataset:
         if have < n:  # fewer groups than that: of these any
             found = [np.arange(len(self))]
         return rng.permutation(np.concatenate(found))[:n]
+
+
+def runs_of(groups: Array) -> list[Array]:
+    """The places of each group, one after another."""
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    return np.split(np.arange(len(groups)), starts[1:])

@@ -102,7 +102,11 @@ def kept_at(pictures: Pictures, extractor: Extractor) -> Path | None:
 
 
 def partial_at(pictures: Pictures, extractor: Extractor) -> Path:
-    """What a process has of a set that is not finished."""
+    """What a process has of a set that is not finished; what was begun long ago goes."""
+    for old in (cache_folder() / "statistics").glob("partial-*"):
+        with suppress(OSError):  # of somebody else, or gone
+            if time.time() - old.stat().st_mtime > FORGOTTEN:
+                old.unlink()
     part = (pictures.about, pictures.key, pictures.batch, processes.rank(), processes.count())
     return place("partial-", part, extractor)
 
@@ -110,10 +114,6 @@ def partial_at(pictures: Pictures, extractor: Extractor) -> Path:
 def place(kind: str, of: object, extractor: Extractor) -> Path:
     key = ascii((of, sorted(extractor.about.items()), FORMAT))
     (folder := cache_folder() / "statistics").mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("partial-*"):
-        with suppress(OSError):  # of somebody else, or gone
-            if time.time() - old.stat().st_mtime > FORGOTTEN:
-                old.unlink()
     return folder / f"{kind}{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
 from unnoise.config import TrainConfig
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Dataset, runs_of
 from unnoise.data.transforms import flip, to_float
 from unnoise.diffusion.objective import Noised, add_noise
 from unnoise.diffusion.times import Times
@@ -40,8 +40,7 @@ def nearby(groups: np.ndarray, batch: int, rng: np.random.Generator, room: int) 
     by side, so that each of several processes reads the groups of its lanes alone. What is open at a time has `room`,
     in images; where that is not enough for a few groups, one is read after the other, and each is mixed by itself.
     """
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
-    runs = np.split(np.arange(len(groups)), starts[1:])
+    runs = runs_of(groups)
     largest, in_order = max(map(len, runs)), rng.permutation(len(runs))
     if room < 4 * largest:
         return np.concatenate([rng.permutation(runs[i]) for i in in_order])
