@@ -49,11 +49,8 @@ def taken_in(
     pictures: Pictures, extractor: Extractor, doing: str, report: Report, partial: Path | None = None
 ) -> Statistics:
     """Of this process's batches, all where there is no `partial`, or of those that are not in it yet."""
-    result, taken, saved = (
-        Statistics.empty(extractor.features, extractor.classes, pictures.channels),
-        0,
-        time.monotonic(),
-    )
+    result = Statistics.empty(extractor.features, extractor.classes, pictures.channels)
+    taken, saved = 0, time.monotonic()
     if partial and partial.exists():
         with suppress(InputError):
             found = read_tensors(partial)[1]
@@ -98,7 +95,7 @@ def gathered(pixels: Eight, extractor: Extractor) -> Statistics:
 
 
 def kept_at(pictures: Pictures, extractor: Extractor) -> Path | None:
-    return None if pictures.key is None else place("", pictures.key, extractor)
+    return None if pictures.key is None else file_of("", pictures.key, extractor)
 
 
 def partial_at(pictures: Pictures, extractor: Extractor) -> Path:
@@ -108,10 +105,10 @@ def partial_at(pictures: Pictures, extractor: Extractor) -> Path:
             if time.time() - old.stat().st_mtime > FORGOTTEN:
                 old.unlink()
     part = (pictures.about, pictures.key, pictures.batch, processes.rank(), processes.count())
-    return place("partial-", part, extractor)
+    return file_of("partial-", part, extractor)
 
 
-def place(kind: str, of: object, extractor: Extractor) -> Path:
+def file_of(kind: str, of: object, extractor: Extractor) -> Path:
     key = ascii((of, sorted(extractor.about.items()), FORMAT))
     (folder := cache_folder() / "statistics").mkdir(parents=True, exist_ok=True)
     return folder / f"{kind}{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
