@@ -8,7 +8,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from unnoise.data.items import (
     MOST_BYTES,
@@ -153,9 +153,16 @@ def stream_plain(path: Path, ignored: Counter[str]) -> Iterator[Item]:
     depth = root_depth(members)
     with told(path, DAMAGE, "archive"), path.open("rb") as file:
         for member in members:
-            file.seek(member.at)  # type: ignore[arg-type]
-            content = file.read(member.size) if 0 <= member.size <= MOST_BYTES else TOO_LARGE
+            content = bytes_at(file, member.at, member.size)  # type: ignore[arg-type]
             yield item_of(member.parts, content, depth, labels)
+
+
+def bytes_at(file: Any, at: int, size: int) -> bytes:
+    """Of one member; its size is what a header says."""
+    if not 0 <= size <= MOST_BYTES:
+        return TOO_LARGE
+    file.seek(at)
+    return file.read(size)  # type: ignore[no-any-return]
 
 
 def stream_compressed(path: Path, ignored: Counter[str]) -> Iterator[Item]:

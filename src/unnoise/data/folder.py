@@ -97,10 +97,10 @@ def images_below(folder: Path) -> bool:
     return any(True for _ in images(folder))
 
 
-def shards_in(folder: Path) -> list[Path]:
-    """Tar files; where splits are named, the training split alone."""
-    shards = [path for path in walk(folder) if path.suffix.lower() == ".tar"]
-    return training([(str(path.relative_to(folder)), path) for path in shards])
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """Of a data set in another format; where splits are named, the training split alone."""
+    found = [path for path in walk(folder) if path.suffix.lower() == suffix]
+    return training([(str(path.relative_to(folder)), path) for path in found])
 
 
 def training(named: Sequence[tuple[str, T]]) -> list[T]:
@@ -108,9 +108,3 @@ def training(named: Sequence[tuple[str, T]]) -> list[T]:
     return [place for name, place in named if re.search(r"(^|[^a-z])train(ing|set)?([^a-z]|$)", name.lower())] or [
         place for _, place in named
     ]
-
-
-def parquet_in(folder: Path) -> list[Path]:
-    """Parquet files of a data set; where splits are named, the training split alone."""
-    tables = [path for path in walk(folder) if path.suffix.lower() == ".parquet"]
-    return training([(str(path.relative_to(folder)), path) for path in tables])

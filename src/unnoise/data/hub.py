@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from unnoise.data.folder import parquet_in
+from unnoise.data.folder import files_in
 from unnoise.data.items import Source
 from unnoise.data.parquet import read_parquet
 from unnoise.errors import InputError
@@ -43,4 +43,4 @@ def download(name: str, repo: str) -> Source:
     except Exception as error:  # noqa: BLE001 - which errors the client raises differs between its versions
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name} needs an internet connection for its first use ({reason}); {by_hand}") from None
-    return read_parquet(parquet_in(Path(folder)), name)
+    return read_parquet(files_in(Path(folder), ".parquet"), name)

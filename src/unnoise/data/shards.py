@@ -13,10 +13,9 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from unnoise.data.archive import DAMAGE, TOO_LARGE, key_of, root_depth, survey_tar
+from unnoise.data.archive import DAMAGE, bytes_at, key_of, root_depth, survey_tar
 from unnoise.data.items import (
     ITEM,
-    MOST_BYTES,
     Array,
     Group,
     Groups,
@@ -85,9 +84,7 @@ def members(path: Place, at: Array, size: Array, labels: Sequence[str | None], f
     """Of a piece of a shard, in the order they lie in it."""
     with told(path, DAMAGE, "archive"), path.open("rb") as file:
         for i, (begin, length, label) in enumerate(zip(at.tolist(), size.tolist(), labels, strict=True)):
-            file.seek(begin)
-            content = TOO_LARGE if not 0 <= length <= MOST_BYTES else file.read(length)
-            yield Item(f"{path.name} image {first + i}", content, label)
+            yield Item(f"{path.name} image {first + i}", bytes_at(file, begin, length), label)
 
 
 def index(paths: Sequence[Place], key: str, progress: Progress) -> Index:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unnoise.data.archive import read_tar, read_zip
 from unnoise.data.arrays import idx_in, read_idx, read_npy, read_npz
-from unnoise.data.folder import images_below, parquet_in, read_folder, shards_in, training
+from unnoise.data.folder import files_in, images_below, read_folder, training
 from unnoise.data.items import Item, Source, is_image
 from unnoise.data.parquet import read_parquet
 from unnoise.data.remote import files_at, is_remote
@@ -62,9 +62,9 @@ def find_in_folder(folder: Path) -> Source:
     if idx is not None:
         return replace(read_idx(idx), name=folder.resolve().name)
     if not images_below(folder):
-        if tables := parquet_in(folder):
+        if tables := files_in(folder, ".parquet"):
             return read_parquet(tables, folder.resolve().name)
-        if shards := shards_in(folder):
+        if shards := files_in(folder, ".tar"):
             return read_shards(shards, folder.resolve().name)
     return read_folder(folder)
 
