@@ -38,6 +38,21 @@ class Gaussian:
 
 
 @dataclass(frozen=True, eq=False)
+class Correlated:
+    """N(mean, covariance) of all pixels, [c, h, w] and [c h w, c h w]. Itself the exact `Denoiser`."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    def __call__(self, x_t: Tensor, level: Level) -> Prediction:
+        """E[x0 | x_t] and E[eps | x_t]: linear regression on x_t."""
+        noisy = level.alpha.square() * self.covariance + level.sigma.square() * torch.eye(len(self.covariance))
+        surprise = torch.linalg.solve(noisy, (x_t - level.alpha * self.mean).flatten(1).T).T
+        x0 = self.mean + (level.alpha * surprise @ self.covariance).view_as(x_t)
+        return Prediction(x0, level.sigma * surprise.view_as(x_t), torch.zeros_like(x_t))
+
+
+@dataclass(frozen=True, eq=False)
 class Points:
     """One of a finite set of images, each as likely; `points` is [n, c, h, w]. Itself the exact `Denoiser`."""
 

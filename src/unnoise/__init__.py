@@ -16,6 +16,7 @@ from unnoise.errors import InputError
 if TYPE_CHECKING:
     from unnoise.checkpoint import Run, load
     from unnoise.data.cache import open_data
+    from unnoise.editing.edit import edit
     from unnoise.pictures import show
     from unnoise.sampling import sample
 
@@ -25,10 +26,11 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Run", "SampleConfig", "TrainConfig", "load", "open_data", "sample", "show", "train"]
+__all__ = ["InputError", "Run", "SampleConfig", "TrainConfig", "edit", "load", "open_data", "sample", "show", "train"]
 
 LAZY = {  # loaded on first use, so that importing unnoise does not import torch
     "Run": "unnoise.checkpoint",
+    "edit": "unnoise.editing.edit",
     "load": "unnoise.checkpoint",
     "open_data": "unnoise.data.cache",
     "sample": "unnoise.sampling",

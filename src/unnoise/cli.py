@@ -12,11 +12,22 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from unnoise import __version__
-from unnoise.config import DataConfig, EvalConfig, ExportConfig, ReportConfig, SampleConfig, TrainConfig, TuneConfig
+from unnoise.config import (
+    DataConfig,
+    EditConfig,
+    EvalConfig,
+    ExportConfig,
+    ReportConfig,
+    SampleConfig,
+    TrainConfig,
+    TuneConfig,
+)
 from unnoise.errors import InputError, ToldElsewhereError, unknown
 
 LISTED = (
     "samplers",
+    "edits",
+    "posteriors",
     "schedules",
     "spacings",
     "targets",
@@ -31,6 +42,7 @@ LISTED = (
 SUMMARY = {
     "train": "train on a folder of images, or on the built-in faces",
     "sample": "draw pictures from a run",
+    "edit": "vary, fill in, colour, enlarge or sharpen a picture, or go from one to another",
     "data": "look through a set of images: what is in it, what is broken, what is there twice",
     "eval": "measure a run, or any pictures against others",
     "tune": "find the way of sampling that suits a run and the time one has, and keep it",
@@ -64,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "train": train,
         "sample": sample,
+        "edit": edit,
         "data": data,
         "eval": evaluate,
         "tune": tune,
@@ -104,8 +117,9 @@ def make_parser() -> Parser:
     one["train"].add_argument("--recipe", default=None, help="a named recipe or a run's config.yaml; flags change it")
     add_flags(one["train"], TrainConfig, positional="data", optional=True)
     add_flags(one["sample"], SampleConfig, positional="run", optional=False)
+    add_flags(one["edit"], EditConfig, positional="run", optional=False, then=("picture", "other"))
     add_flags(one["data"], DataConfig, positional="data", optional=False)
-    add_flags(one["eval"], EvalConfig, positional="set", optional=False, then="against")
+    add_flags(one["eval"], EvalConfig, positional="set", optional=False, then=("against",))
     add_flags(one["tune"], TuneConfig, positional="run", optional=False)
     add_flags(one["report"], ReportConfig, positional="run", optional=False)
     add_flags(one["export"], ExportConfig, positional="run", optional=False)
@@ -115,15 +129,15 @@ def make_parser() -> Parser:
     return parser
 
 
-def add_flags(parser: Parser, config: type, *, positional: str, optional: bool, then: str = "") -> None:
+def add_flags(parser: Parser, config: type, *, positional: str, optional: bool, then: Sequence[str] = ()) -> None:
     """One flag for each field; only what was given appears in the result."""
     hints = get_type_hints(config)
     for f in fields(config):
         text, default = f.metadata.get("help", ""), f.default if f.default is not MISSING else None
         shown = text if default in (None, "") or "default" in text else f"{text} (default: {default})"
         shared: dict[str, Any] = {"help": shown.replace("%", "%%"), "default": argparse.SUPPRESS}
-        if f.name in (positional, then):
-            nargs = "?" if optional or f.name == then else None
+        if f.name in (positional, *then):
+            nargs = "?" if optional or f.name in then else None
             parser.add_argument(f.name, nargs=nargs, metavar=f.name.upper(), **shared)
             continue
         flag = f"-{f.name}" if len(f.name) == 1 else f"--{f.name.replace('_', '-')}"
@@ -163,6 +177,15 @@ def sample(arguments: argparse.Namespace) -> int:
         folder = sample_to_folder(config, partial(phases.advance, "sampling"), phases.say)
     if processes.first():
         print(f"{config.n} pictures in {folder}, together in {grid_of(folder)}")
+    return 0
+
+
+def edit(arguments: argparse.Namespace) -> int:
+    from unnoise.editing.edit import edit_to_folder
+
+    config = EditConfig(**given(arguments))
+    folder, together = edit_to_folder(config)
+    print(f"{config.n} pictures in {folder}, together in {together}")
     return 0
 
 

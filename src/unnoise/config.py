@@ -164,3 +164,26 @@ class SampleConfig:
     guidance_interval: str | None = option(None, "guide only at these noise-to-signal ratios, LOW-HIGH, e.g. 0.3-5")
     guide_with: str | None = option(None, "a weaker run to be guided away from, instead of the run without its class")
     batch: int = option(64, "images computed at a time; does not change them")
+
+
+@dataclass(frozen=True)
+class EditConfig:
+    """`unnoise edit`."""
+
+    run: str = option("", "run folder or its model.safetensors")
+    picture: str | None = option(None, "the picture that is edited")
+    other: str | None = option(None, "the one it becomes, for morph")
+    task: str = option("vary", "vary, inpaint, colorize, enlarge, deblur, interpolate or morph, as NAME:OPTION=VALUE")
+    by: str = option("repaint", "how what is known is kept: replace, repaint or pigdm, as NAME:OPTION=VALUE")
+    mask: str | None = option(None, "picture that is white where inpaint fills in (default: where it is transparent)")
+    n: int = option(8, "number of pictures: of variants, or on the way from one to the other")
+    out: str | None = option(None, "new folder for the pictures (default: a new one in the run)")
+    fit: Literal["crop", "pad", "stretch"] = option("crop", "how other proportions are fitted to those of the run")
+    sampler: str | None = option(None, "e.g. ddim:eta=0.5 (default: the run's own)")
+    steps: int | None = option(None, "steps of the sampler (default: the run's own)")
+    spacing: str | None = option(None, "which noise levels are visited (default: the run's own)")
+    clip: bool | None = option(None, "keep predicted images in range (default: the run's own)")
+    seed: int = option(0, "seed of the first variant; variant i has seed + i")
+    label: str | None = option(None, "class by name (default: none)")
+    guidance: float | None = option(None, "how strongly the class is followed: 1 is off (default: the run's own)")
+    guidance_interval: str | None = option(None, "guide only at these noise-to-signal ratios, LOW-HIGH, e.g. 0.3-5")

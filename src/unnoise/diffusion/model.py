@@ -71,7 +71,11 @@ def clip_x0(denoise: Denoiser) -> Denoiser:
 
     def clipped(x_t: Images, level: Level) -> Prediction:
         predicted = denoise(x_t, level)
-        x0 = predicted.x0.clamp(-1, 1)
-        return predicted._replace(x0=x0, eps=(x_t - level.alpha.to(x_t) * x0) / level.sigma.to(x_t))
+        return with_x0(predicted, predicted.x0.clamp(-1, 1), x_t, level)
 
     return clipped
+
+
+def with_x0(predicted: Prediction, x0: Images, x_t: Images, level: Level) -> Prediction:
+    """The same with another image, and the noise consistent with it."""
+    return predicted._replace(x0=x0, eps=(x_t - level.alpha.to(x_t) * x0) / level.sigma.to(x_t))

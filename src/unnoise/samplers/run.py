@@ -83,10 +83,19 @@ def run(
 ) -> Iterator[Step]:
     """Yield each step from pure noise to images, [len(seeds), *model.shape]."""
     levels = model.schedule.grid(how.steps, how.spacing)
-    algorithm, randn_like = sampler.get(how.sampler), seeded_noise(seeds)
+    randn_like, start = noise(model, seeds)
     denoise = denoiser(model, how, labels, weaker)
-    start: Images = randn_like(torch.empty(len(seeds), *model.shape, device=model.device))
-    steps: Iterator[Step] = algorithm(denoise, start, levels, randn_like=randn_like)
+    return untracked(sampler.get(how.sampler)(denoise, start, levels, randn_like=randn_like))
+
+
+def noise(model: Diffusion, seeds: Sequence[int]) -> tuple[RandnLike, Images]:
+    """The source of each image's noise, and what is drawn first: pure noise, [len(seeds), *model.shape]."""
+    randn_like = seeded_noise(seeds)
+    return randn_like, randn_like(torch.empty(len(seeds), *model.shape, device=model.device))
+
+
+def untracked(steps: Iterator[Step]) -> Iterator[Step]:
+    """The same without a record for gradients."""
     while True:
         with torch.inference_mode():  # never held across a yield
             step = next(steps, None)

@@ -1,7 +1,7 @@
 """What a sampler is: a generator over decreasing noise levels."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser
@@ -17,6 +17,7 @@ class Step(NamedTuple):
     level: Level
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """From x at levels[0] to x at levels[-1]; its options are keyword-only parameters of plain type.
 

@@ -1,0 +1,144 @@
+"""Do edits come near the truth? Pictures that were not trained on, of which a part is known, against plain baselines.
+
+    python benchmarks/restoration.py RUN DATA OUT [--skip 20000] [-n 256] [--steps 20] [--seed 0]
+
+takes the n pictures of DATA after the first `skip`, hides, shrinks, blurs or grays them, restores each once by every
+posterior sampler, and writes OUT/restoration.md and .json, and a grid for each task: what is known, the truth, then a
+row for each way. PSNR is over all pixels and all pictures; KID is against the truth, whose own parts have 0 on average.
+Baselines: smooth filling in (harmonic), bicubic, the pseudo-inverse, gray.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from machine import machine
+from torch.nn import functional as F
+
+import unnoise
+from unnoise import registry
+from unnoise.data.transforms import to_float
+from unnoise.editing.edits import clipping
+from unnoise.editing.measurements import Blurred, Gray, Measurement, Pixels, Shrunk
+from unnoise.editing.posterior import Known
+from unnoise.evaluate import metrics
+from unnoise.evaluate.collect import gathered
+from unnoise.files import write_json
+from unnoise.pictures import grid
+from unnoise.samplers.run import noise, untracked
+from unnoise.types import Images
+
+WAYS = ("replace", "repaint", "pigdm")
+BATCH, SHOWN = 64, 8
+
+
+class Task(NamedTuple):
+    """What is known, how it is seen, and the restoration without a model."""
+
+    measure: Measurement
+    plain: Callable[[Images], Images]
+    named: str
+
+
+def tasks(shape: tuple[int, int, int]) -> dict[str, Task]:
+    channels, height, width = shape
+    known = torch.ones(1, 1, height, width, dtype=torch.bool)
+    known[..., height // 4 : -height // 4, width // 4 : -width // 4] = False
+    half = torch.ones_like(known)
+    half[..., width // 2 :] = False
+    found = {
+        "a quarter filled in": Task(Pixels(known), lambda y: harmonic(y, known), "harmonic"),
+        "half filled in": Task(Pixels(half), lambda y: harmonic(y, half), "harmonic"),
+        "enlarged by 2": Task(Shrunk(2), lambda y: bicubic(y, 2), "bicubic"),
+        "enlarged by 4": Task(Shrunk(4), lambda y: bicubic(y, 4), "bicubic"),
+        "sharpened, sigma 1.5": Task(Blurred(1.5), Blurred(1.5).inverse, "pseudo-inverse"),
+    }
+    if channels == 3:
+        found["coloured"] = Task(Gray(), lambda y: y.expand(-1, 3, -1, -1), "gray")
+    return found
+
+
+def harmonic(y: Images, known: torch.Tensor) -> Images:
+    """The smoothest filling in: every unknown pixel is the mean of its neighbours."""
+    x = torch.where(known, y, 0)
+    for _ in range(2000):
+        edge = F.pad(x, (1, 1, 1, 1), mode="replicate")
+        mean = (edge[..., :-2, 1:-1] + edge[..., 2:, 1:-1] + edge[..., 1:-1, :-2] + edge[..., 1:-1, 2:]) / 4
+        x = torch.where(known, y, mean)
+    return x
+
+
+def bicubic(y: Images, factor: int) -> Images:
+    return F.interpolate(y, scale_factor=factor, mode="bicubic")
+
+
+def eight(x: Images) -> torch.Tensor:
+    return ((x + 1) * 127.5).round().clamp(0, 255).byte()
+
+
+def psnr(x: Images, truth: Images) -> float:
+    return -10 * math.log10(float(((eight(x).float() - eight(truth).float()) / 255).square().mean()))
+
+
+def restored(run: unnoise.Run, task: Task, y: Images, way: str, how: argparse.Namespace) -> Images:
+    """One picture for each y."""
+    parts = []
+    sampling = run.card.sampling
+    for begin in range(0, len(y), BATCH):
+        part = y[begin : begin + BATCH]
+        sampler = registry.sampler.get(sampling.sampler)
+        method = registry.posterior.get(way)(clipping(sampler) if sampling.clip else sampler, Known(task.measure, part))
+        randn_like, start = noise(run.model, range(how.seed + begin, how.seed + begin + len(part)))
+        levels = run.model.schedule.grid(how.steps, sampling.spacing)
+        *_, last = untracked(method(run.model, start, levels, randn_like=randn_like))
+        parts.append(last.x)
+    return torch.cat(parts)
+
+
+def main(how: argparse.Namespace) -> None:
+    run, folder, rows = unnoise.load(how.run, "cpu"), Path(how.out), []
+    folder.mkdir(parents=True, exist_ok=True)
+    _, height, width = run.card.shape
+    data = unnoise.open_data(how.data, size=f"{width}x{height}", channels=run.card.shape[0])
+    truth = to_float(torch.from_numpy(data.read(np.arange(how.skip, how.skip + how.n))))
+    extractor = registry.features.get("efficientnet")()
+    real = gathered(eight(truth), extractor)
+    for name, task in tasks(run.card.shape).items():
+        y = task.measure(truth)
+        seen = task.plain(y) if isinstance(task.measure, Gray) else y if y.shape == truth.shape else None
+        shown = [task.measure.inverse(y) if seen is None else seen, truth]
+        for way in (task.named, *WAYS):
+            begun = time.monotonic()
+            made = restored(run, task, y, way, how) if way in WAYS else task.plain(y)
+            seconds, shown = time.monotonic() - begun, [*shown, made]
+            kid = metrics.kid(gathered(eight(made), extractor).kept, real.kept)
+            row = {"task": name, "by": way, "psnr": psnr(made, truth), "kid": kid.value, "error": kid.standard_error}
+            rows.append({**row, "seconds_per_picture": seconds / len(y)})
+            print(told(rows[-1]), flush=True)
+        sheet = torch.cat([images[:SHOWN] for images in shown])
+        grid(sheet, run.card.mode, columns=SHOWN).save(folder / f"{name.replace(' ', '-').replace(',', '')}.png")
+    about = {"steps": how.steps, "n": how.n, "sampling": vars(run.card.sampling), "machine": machine("unnoise")}
+    write_json(folder / "restoration.json", {**about, "rows": rows})
+    head = "| task | by | PSNR, dB | KID x 1000 | ms a picture |\n|---|---|---:|---:|---:|\n"
+    (folder / "restoration.md").write_text(head + "\n".join(map(told, rows)) + "\n")
+
+
+def told(row: dict[str, float]) -> str:
+    kid = f"{1000 * row['kid']:.0f} ± {1960 * row['error']:.0f}"
+    return f"| {row['task']} | {row['by']} | {row['psnr']:.1f} | {kid} | {1000 * row['seconds_per_picture']:.0f} |"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("run", "data", "out"):
+        parser.add_argument(name)
+    parser.add_argument("--skip", type=int, default=0)
+    parser.add_argument("-n", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    main(parser.parse_args())
