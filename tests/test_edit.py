@@ -254,7 +254,7 @@ def test_a_morph_is_a_film(run, picture, tmp_path):
 
 
 def test_a_film_goes_there_and_back(tmp_path):
-    film(torch.linspace(-1, 1, 5).view(5, 1, 1, 1).expand(5, 3, 8, 8), tmp_path / "film.gif")
+    film([*torch.linspace(-1, 1, 5).view(5, 1, 1, 1, 1).expand(5, 1, 3, 8, 8)], tmp_path / "film.gif")
     with Image.open(tmp_path / "film.gif") as made:
         shades = [made.seek(i) or made.convert("L").getpixel((40, 40)) for i in range(made.n_frames)]
     assert len(shades) == 8

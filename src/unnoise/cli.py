@@ -13,6 +13,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from unnoise import __version__
 from unnoise.config import (
+    AppConfig,
     DataConfig,
     EditConfig,
     EvalConfig,
@@ -48,6 +49,7 @@ SUMMARY = {
     "tune": "find the way of sampling that suits a run and the time one has, and keep it",
     "report": "write one page that holds everything about a run",
     "compare": "set runs side by side, as far as they can be",
+    "app": "play with a run in the browser, or watch it train",
     "export": "write a run for another library",
     "info": "tell what a run is and how it was made",
     "list": "list " + ", ".join(LISTED),
@@ -82,6 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "tune": tune,
         "report": report,
         "compare": compare,
+        "app": app,
         "export": export,
         "info": info,
         "list": list_,
@@ -122,6 +125,7 @@ def make_parser() -> Parser:
     add_flags(one["eval"], EvalConfig, positional="set", optional=False, then=("against",))
     add_flags(one["tune"], TuneConfig, positional="run", optional=False)
     add_flags(one["report"], ReportConfig, positional="run", optional=False)
+    add_flags(one["app"], AppConfig, positional="run", optional=False)
     add_flags(one["export"], ExportConfig, positional="run", optional=False)
     one["compare"].add_argument("runs", nargs="+", metavar="RUN", help="run folders")
     one["info"].add_argument("run", metavar="RUN", help="run folder or its model.safetensors")
@@ -277,6 +281,13 @@ def compare(arguments: argparse.Namespace) -> int:
     from unnoise.evaluate.compare import compare as beside
 
     print("\n".join(beside(arguments.runs)))
+    return 0
+
+
+def app(arguments: argparse.Namespace) -> int:
+    from unnoise.app.serve import serve
+
+    serve(AppConfig(**given(arguments)))
     return 0
 
 

@@ -187,3 +187,12 @@ class EditConfig:
     label: str | None = option(None, "class by name (default: none)")
     guidance: float | None = option(None, "how strongly the class is followed: 1 is off (default: the run's own)")
     guidance_interval: str | None = option(None, "guide only at these noise-to-signal ratios, LOW-HIGH, e.g. 0.3-5")
+
+
+@dataclass(frozen=True)
+class AppConfig:
+    """`unnoise app`."""
+
+    run: str = option("", "run folder or its model.safetensors")
+    port: int | None = option(None, "of this machine (default: the first free one from 7860 on)")
+    browser: bool = option(True, "open it in the browser")

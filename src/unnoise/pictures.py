@@ -44,11 +44,10 @@ def grid(images: Images, mode: str = "", columns: int | None = None) -> Image.Im
     return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
 
 
-def film(images: Images, path: Path, mode: str = "", seconds: float = 0.1) -> None:
-    """A GIF that goes through the images and back, `seconds` each, without end."""
-    there = [grid(image[None], mode).convert("RGB") for image in images]
-    frames = there + there[-2:0:-1]
-    frames[0].save(path, save_all=True, append_images=frames[1:], duration=int(1000 * seconds), loop=0)
+def film(frames: Sequence[Images], path: Path, seconds: float = 0.1) -> None:
+    """A GIF that goes through the frames and back, `seconds` each, without end; a frame is images side by side."""
+    there = [grid(images, columns=len(images)).convert("RGB") for images in frames]
+    there[0].save(path, save_all=True, append_images=there[1:] + there[-2:0:-1], duration=int(1000 * seconds), loop=0)
 
 
 def save_image(x: Float[Tensor, "c h w"], path: Path, mode: str) -> Path:

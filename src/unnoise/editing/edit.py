@@ -74,7 +74,7 @@ def edit_to_folder(config: EditConfig) -> tuple[Path, Path]:
     beside = folder.with_name(f"{folder.name}{'.gif' if way else '-grid.png'}")  # not inside, among the pictures
     with replacing(beside) as temporary:
         if way:
-            film(images, temporary, run.card.mode)
+            film([*images[:, None]], temporary)
         else:
             grid(torch.cat([made.given.cpu(), images]), run.card.mode).save(temporary)
     return folder, beside

@@ -14,10 +14,11 @@ from unnoise.checkpoint import Run
 from unnoise.config import EvalConfig
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
-from unnoise.evaluate.features import Eight, Extractor, read_pixels, resized
+from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels, resized
 from unnoise.evaluate.sets import Report, data_of, drawn, every, parts_of
 from unnoise.files import replacing
 from unnoise.pictures import grid
+from unnoise.types import Images
 
 ALARM = 0.01  # share of new pictures that is flagged by mistake, where there are enough to set the threshold
 CALIBRATION = 2_000  # new images that set the threshold, at most
@@ -103,8 +104,13 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
 
 def seen(pixels: Eight, extractor: Extractor) -> tuple[Vectors, Vectors]:
     """Of pictures, both kinds of vectors that are compared."""
-    small = resized(pixels, SIDE) if min(pixels.shape[-2:]) > SIDE else pixels.float() / 127.5 - 1
-    return extractor(pixels)[0].cpu(), small.flatten(1).cpu()
+    return extractor(pixels)[0].cpu(), small(pixels)
+
+
+def small(pixels: Eight) -> Vectors:
+    """The pixels themselves, at SIDE where they are larger."""
+    shrunk = resized(pixels, SIDE) if min(pixels.shape[-2:]) > SIDE else pixels.float() / 127.5 - 1
+    return shrunk.flatten(1).cpu()
 
 
 def batched(dataset: Dataset, indices: np.ndarray, size: int = 256) -> Iterator[Eight]:
@@ -136,6 +142,18 @@ def search(
             place += len(pixels)
             report("searching", len(pixels), len(dataset))
     return found
+
+
+def nearest(images: Images, dataset: Dataset) -> Images:
+    """Of each image, the one of the data that is nearest in its pixels, at SIDE or less."""
+    samples, place = small(eight_bit(images)), 0
+    found = start(len(samples), 1)
+    with torch.inference_mode():
+        for pixels in batched(dataset, np.arange(len(dataset))):
+            indices = torch.arange(place, place + len(pixels))
+            found, place = nearer(found, samples, small(pixels), indices, None), place + len(pixels)
+    twins = dataset.read(found.first.numpy())
+    return read_pixels(torch.from_numpy(twins)).float() / 127.5 - 1
 
 
 def start(count: int, k: int) -> Nearest:

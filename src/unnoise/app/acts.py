@@ -1,0 +1,109 @@
+"""What the app does, step by step; nothing here knows of the page."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from unnoise.checkpoint import Run
+from unnoise.config import EditConfig, EvalConfig, SampleConfig
+from unnoise.data.dataset import Dataset
+from unnoise.diffusion.process import q_sample
+from unnoise.editing.edit import begin
+from unnoise.editing.edits import Edit, Picture, read
+from unnoise.errors import InputError
+from unnoise.evaluate.memorization import nearest
+from unnoise.evaluate.sets import data_of, parts_of
+from unnoise.samplers.run import in_turn, noise
+from unnoise.samplers.run import run as run_sampler
+from unnoise.sampling import resolve
+from unnoise.types import Images
+
+MOST = 64  # pictures at once
+WORK = 20_000  # network evaluations of one picture that may be asked for at once
+
+
+class Frame(NamedTuple):
+    """The images after so many of all steps: as they are, and as they are believed to become."""
+
+    x: Images
+    x0: Images
+    done: int
+    steps: int
+
+
+def affordable(n: int, steps: int) -> None:
+    """Refuse what would keep the others waiting."""
+    if not 1 <= n <= MOST:
+        raise InputError(f"1 to {MOST} pictures at once, not {n}")
+    if n * steps > WORK:
+        raise InputError(f"{n} pictures of {steps} steps are {n * steps:,} evaluations; at most {WORK:,} at once")
+
+
+def sampled(run: Run, settings: dict[str, Any]) -> Iterator[Frame]:
+    """As `unnoise sample` draws them; settings are fields of SampleConfig."""
+    config = SampleConfig(str(run.path), **settings)
+    affordable(config.n, config.steps or run.card.sampling.steps)
+    how = resolve(config, run)
+    seeds = range(config.seed, config.seed + config.n)
+    labels = in_turn(run.card.classes, seeds)
+    if config.label is not None:
+        labels = torch.full((config.n,), run.card.classes.index(config.label))
+    for done, step in enumerate(run_sampler(run.model, seeds, how, labels), 1):
+        yield Frame(step.x, step.x0, done, how.steps)
+
+
+class Compared(NamedTuple):
+    """What a sampler makes of the same noise, and the seconds it takes."""
+
+    sampler: str
+    images: Images
+    seconds: float
+
+
+def compared(run: Run, samplers: Sequence[str], settings: dict[str, Any]) -> Iterator[Compared]:
+    """One sampler after another."""
+    if not samplers:
+        raise InputError("choose at least one sampler")
+    steps = settings.get("steps") or run.card.sampling.steps
+    affordable(settings["n"], steps * len(samplers))
+    for name in samplers:
+        begun = time.monotonic()
+        *_, last = sampled(run, {**settings, "sampler": name})
+        yield Compared(name, last.x, time.monotonic() - begun)
+
+
+def edited(
+    run: Run, settings: dict[str, Any], pictures: tuple[Picture, ...] = (), mask: Picture | None = None
+) -> tuple[Images, Iterator[Frame]]:
+    """What was given as it is seen, and the steps; settings are fields of EditConfig."""
+    config = EditConfig(str(run.path), **settings)
+    affordable(config.n, config.steps or run.card.sampling.steps)
+    made = begin(config, run, pictures, mask)
+    return made.given, framed(made, config.steps or run.card.sampling.steps)
+
+
+def framed(made: Edit, steps: int) -> Iterator[Frame]:
+    """Resampling makes more steps than are visited: then the count is of what is done."""
+    for done, step in enumerate(made.steps, 1):
+        yield Frame(step.x, step.x0, done, max(done, steps))
+
+
+def noised(run: Run, picture: Picture, count: int, seed: int = 0) -> tuple[Images, list[int]]:
+    """The forward process, as the notebook shows it: a picture at evenly spaced levels, under one noise."""
+    x0 = read(picture, run.card.shape, run.card.mode).to(run.model.device)
+    _, eps = noise(run.model, [seed])
+    times = torch.linspace(0, run.model.schedule.T - 1, count).round().long().tolist()
+    return torch.cat([q_sample(x0, eps, run.model.schedule.level(time)) for time in times]), times
+
+
+def training_images(run: Run) -> Dataset:
+    """Those the run saw, where its data is on this machine."""
+    dataset, _ = parts_of(data_of(EvalConfig(str(run.path)), run), run)
+    return dataset
+
+
+def beside_nearest(run: Run, images: Images) -> Images:
+    """Each image, and under it the training image that is nearest in its pixels."""
+    return torch.cat([images.cpu(), nearest(images, training_images(run))])

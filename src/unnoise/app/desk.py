@@ -1,0 +1,107 @@
+"""What the app works at: the run as it lies on the disk now, and a folder for the files that are handed out."""
+
+import secrets
+import shutil
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from unnoise.app.acts import Frame
+from unnoise.checkpoint import Run, find, load
+from unnoise.editing.edits import read
+from unnoise.pictures import film, grid, save_image, to_image
+from unnoise.types import Images
+
+WIDE = 640  # pixels of a sheet on the page, about
+PACE = 0.25  # seconds between two pictures of one piece of work
+KEPT = 3600.0  # seconds that handed out files are kept
+
+
+def enlarged(picture: Image.Image, factor: int) -> Image.Image:
+    """Pixels stay squares."""
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+class Desk:
+    """A run, opened again where training has replaced its file, and where its files go."""
+
+    def __init__(self, path: str, out: Path) -> None:
+        self.path, self.out, self.last = find(Path(path)), out, 0.0
+        self.opened, self.written = load(self.path), self.path.stat().st_mtime_ns
+
+    @property
+    def run(self) -> Run:
+        written = self.path.stat().st_mtime_ns
+        if written != self.written:
+            self.opened, self.written = load(self.path), written
+        return self.opened
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    def facts(self) -> str:
+        card = self.run.card
+        c, h, w = card.shape
+        trained = card.training.get("images", 0)
+        return f"{w} x {h}, {card.mode or f'{c} channels'}; {card.backbone}; trained on {trained:,} images"
+
+    def due(self, *, last: bool) -> bool:
+        """Whether it is time to show something again."""
+        if not last and time.monotonic() - self.last < PACE:
+            return False
+        self.last = time.monotonic()
+        return True
+
+    def paced(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Some of them, the last one always."""
+        for frame in frames:
+            if self.due(last=False):
+                yield frame
+        yield frame
+
+    def shown(self, images: Images, columns: int | None = None) -> Image.Image:
+        """A sheet as a browser can show it, whatever the mode of the files."""
+        sheet = grid(images, "", columns)
+        shown = sheet if sheet.mode in ("RGB", "RGBA") else sheet.convert("RGBA" if sheet.mode == "LA" else "RGB")
+        return enlarged(shown, max(1, WIDE // shown.width))
+
+    def fitted(self, picture: Image.Image) -> Image.Image:
+        """An uploaded picture as the run takes it, its pixels large enough to paint on."""
+        seen = read(picture, self.run.card.shape, self.run.card.mode)[0]
+        return enlarged(to_image(seen, self.run.card.mode), max(1, WIDE // max(seen.shape[1:])))
+
+    def own(self, painted: Image.Image) -> Image.Image:
+        """What `fitted` made, pixel for pixel as it was."""
+        return painted.reduce(max(1, painted.width // self.run.card.shape[2]))
+
+    def place(self) -> Path:
+        """A folder that nobody can guess; those of an hour ago are gone."""
+        for old in self.out.iterdir():
+            if time.time() - old.stat().st_mtime > KEPT:
+                shutil.rmtree(old, ignore_errors=True)
+        (place := self.out / secrets.token_hex(16)).mkdir()
+        return place
+
+    def files(self, images: Images, names: Sequence[str]) -> list[str]:
+        """All together, and a zip of one file an image."""
+        place, mode = self.place(), self.opened.card.mode
+        grid(images, mode).save(together := place / "pictures.png")
+        with zipfile.ZipFile(packed := place / "pictures.zip", "w") as archive:
+            for image, name in zip(images, names, strict=True):
+                archive.write(path := save_image(image, place / name, mode), path.name)
+                path.unlink()
+        return [str(together), str(packed)]
+
+    def film(self, frames: Sequence[Images]) -> list[str]:
+        """One frame after another."""
+        place = self.place()
+        film(frames, path := place / "film.gif")
+        return [str(path)]
