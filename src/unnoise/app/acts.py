@@ -104,6 +104,6 @@ def training_images(run: Run) -> Dataset:
     return dataset
 
 
-def beside_nearest(run: Run, images: Images) -> Images:
-    """Each image, and under it the training image that is nearest in its pixels."""
-    return torch.cat([images.cpu(), nearest(images, training_images(run))])
+def nearest_seen(run: Run, images: Images) -> Images:
+    """Of each image, the training image that is nearest in its pixels."""
+    return nearest(images, training_images(run))

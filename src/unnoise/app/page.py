@@ -136,8 +136,7 @@ def draw_tab(desk: Desk) -> None:
         if images is None:
             raise InputError("draw some pictures first")
         images = images[: acts.MOST // 4]
-        pairs = acts.beside_nearest(desk.run, images)
-        yield desk.shown(pairs, columns=len(images))
+        yield desk.shown(torch.cat([images, acts.nearest_seen(desk.run, images)]), columns=len(images))
 
     compare.click(told(look), [drawn], [twins], concurrency_id="model", concurrency_limit=1, api_visibility="private")
 
@@ -223,6 +222,7 @@ def edit_tab(desk: Desk) -> None:
                 label="Your picture; paint what is to be filled in",
                 type="pil",
                 sources=["upload", "clipboard"],
+                format="png",  # every pixel as it is
                 layers=False,
                 transforms=(),
                 brush=gr.Brush(default_size=48, colors=["#ffffff"], color_mode="fixed"),
