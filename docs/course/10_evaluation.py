@@ -1,0 +1,60 @@
+# %% [markdown]
+# # 10. How good is it?
+#
+# A loss says how well noise is found, not how good pictures are. So one compares sets of pictures: those the model draws,
+# and real ones it has not seen, by what a network for images sees in them. The **kernel distance** (KID; Binkowski et al.
+# 2018, [arXiv:1801.01401](https://arxiv.org/abs/1801.01401)) of two sets is on average 0 exactly if they come from the same
+# distribution, whatever their size ([`kid`](unnoise.evaluate.metrics.kid)). The **Frechet distance** (FID) is not: of few
+# pictures it is too large. unnoise prints both with an interval, and what real pictures get against real pictures.
+#
+# To see what a number means, spoil real pictures in a known way and look at what the number does.
+
+# %%
+import torch
+
+import unnoise
+from unnoise import registry
+from unnoise.data.transforms import to_float
+from unnoise.diffusion.process import q_sample
+from unnoise.evaluate import metrics
+from unnoise.evaluate.collect import gathered
+from unnoise.evaluate.features import eight_bit
+
+torch.manual_seed(0)
+data = unnoise.open_data("faces:count=600", size="32")
+faces = to_float(torch.from_numpy(data.read(range(600))))
+extractor = registry.features.get("efficientnet")()
+real = gathered(eight_bit(faces[:300]), extractor)
+schedule = registry.schedule.get("cosine")()
+
+others = faces[300:]
+for name, spoiled in {
+    "others, as they are": others,
+    "a little noise": q_sample(others, torch.randn_like(others), schedule.level(30)),
+    "more noise": q_sample(others, torch.randn_like(others), schedule.level(100)),
+    "half of them copies of one": torch.cat([others[:150], others[:1].expand(150, -1, -1, -1)]),
+}.items():
+    made = gathered(eight_bit(spoiled), extractor)
+    value, error = metrics.kid(made.kept, real.kept)
+    print(f"{name:27} KID x 1000: {1000 * value:6.0f} +- {1960 * error:.0f}")
+
+# %% [markdown]
+# What scores say and what they do not, with figures for each kind of fault, is in
+# [what a score says](../concepts/evaluation.md). For a run it is `unnoise eval RUN`.
+#
+# The other question is whether pictures are new. `unnoise eval RUN --metrics memorization` looks for the nearest training
+# picture of each, and tells how many are nearer than new pictures are.
+#
+# ## Exercises
+#
+# 1. How does the interval shrink with the number of pictures? Score 75 and 300 of `others`.
+# 2. Mirror all pictures. Should the score change? Does it?
+#
+# ### Solutions
+
+# %%
+for count in (75, 300):
+    value, error = metrics.kid(gathered(eight_bit(others[:count]), extractor).kept, real.kept)
+    print(f"1. {count}: {1000 * value:.0f} +- {1960 * error:.0f}")
+value, error = metrics.kid(gathered(eight_bit(others.flip(-1)), extractor).kept, real.kept)
+print(f"2. mirrored: {1000 * value:.0f} +- {1960 * error:.0f}: no difference that 300 pictures would show")
