@@ -160,6 +160,11 @@ def picture(tmp_path):
     return path
 
 
+def pixels(path):
+    with Image.open(path) as image:
+        return np.array(image)
+
+
 def tensor_of(image):
     return torch.from_numpy(np.atleast_3d(np.array(image))).permute(2, 0, 1) / 127.5 - 1
 
@@ -168,24 +173,24 @@ def test_known_pixels_are_identical_in_the_files(run, picture, tmp_path):
     mask = np.zeros((16, 16), np.uint8)
     mask[4:9, 6:12] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    given = np.asarray(Image.open(picture))
+    given = pixels(picture)
     for by in registry.posterior.names():
         out = tmp_path / by
         assert unnoise_cli("edit", run, picture, "--task", "inpaint", "--mask", tmp_path / "mask.png", "--by", by,
                            "-n", 2, "--out", out) == 0  # fmt: skip
         for name in ("000000.png", "000001.png"):
-            made = np.asarray(Image.open(out / name))
+            made = pixels(out / name)
             assert (made[mask == 0] == given[mask == 0]).all()
             assert (made[mask > 0] != given[mask > 0]).any()
-        assert Image.open(tmp_path / f"{by}-grid.png").width > 16
+        assert pixels(tmp_path / f"{by}-grid.png").shape[1] > 16
 
 
 def test_what_is_transparent_is_filled_in(run, picture, tmp_path):
-    image = Image.open(picture).convert("RGBA")
+    image = Image.fromarray(pixels(picture)).convert("RGBA")
     image.putalpha(Image.fromarray(np.where(np.arange(16) < 8, 255, 0).astype(np.uint8)[None].repeat(16, 0)))
     image.save(tmp_path / "half.png")
     made = unnoise.edit(run, tmp_path / "half.png", task="inpaint", n=1)
-    original = tensor_of(Image.open(picture))
+    original = tensor_of(pixels(picture))
     assert_close(made[0, ..., :8], original[..., :8], atol=1e-5, rtol=0)
     assert (made[0, ..., 8:] - original[..., 8:]).abs().mean() > 0.05
 
@@ -195,7 +200,7 @@ def test_measured_parts_stay(run, picture, task):
     """What is measured of the result is what was given, for in-range values as exactly as floats allow."""
     measure = {"colorize": Gray(), "enlarge:factor=2": Shrunk(2), "deblur:sigma=1": Blurred(1)}[task]
     made = unnoise.edit(run, picture, task=task, n=2, by="replace")
-    image = Image.open(picture)
+    image = Image.fromarray(pixels(picture))
     if task.startswith("colorize"):
         image = image.convert("L")
     elif task.startswith("enlarge"):
@@ -217,7 +222,7 @@ class Echo(nn.Module):
 
 def test_a_little_noise_leaves_the_picture_and_all_of_it_makes_a_new_one(picture):
     model = Diffusion(Echo(), SCHEDULE, registry.target.get("x0"), (3, 16, 16))
-    work, given = Work(model, Sampling(), "RGB", range(4), pictures=(picture,)), tensor_of(Image.open(picture))
+    work, given = Work(model, Sampling(), "RGB", range(4), pictures=(picture,)), tensor_of(pixels(picture))
     with torch.no_grad():
         near, far = (
             ([*registry.edit.get(f"vary:strength={strength}")(work).steps][-1].x - given).abs().mean()
@@ -245,7 +250,7 @@ def test_morphs_end_in_the_pictures_in_a_gaussian_world(float64):
 
 
 def test_a_morph_is_a_film(run, picture, tmp_path):
-    Image.open(picture).rotate(90).save(tmp_path / "other.png")
+    Image.fromarray(pixels(picture)).rotate(90).save(tmp_path / "other.png")
     assert unnoise_cli("edit", run, picture, tmp_path / "other.png", "--task", "morph", "-n", 5,
                        "--out", tmp_path / "way") == 0  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "way").iterdir()) == [f"{i:06d}.png" for i in range(5)]

@@ -174,7 +174,9 @@ class EditConfig:
     picture: str | None = option(None, "the picture that is edited")
     other: str | None = option(None, "the one it becomes, for morph")
     task: str = option("vary", "vary, inpaint, colorize, enlarge, deblur, interpolate or morph, as NAME:OPTION=VALUE")
-    by: str = option("repaint", "how what is known is kept: replace, repaint or pigdm, as NAME:OPTION=VALUE")
+    by: str | None = option(
+        None, "how what is known is kept: replace, repaint or pigdm (default: repaint for inpaint, replace for others)"
+    )
     mask: str | None = option(None, "picture that is white where inpaint fills in (default: where it is transparent)")
     n: int = option(8, "number of pictures: of variants, or on the way from one to the other")
     out: str | None = option(None, "new folder for the pictures (default: a new one in the run)")

@@ -16,7 +16,7 @@ from unnoise.errors import InputError
 from unnoise.types import Images
 
 STYLE = ".pixels img, img.pixels { image-rendering: pixelated } img.pixels { width: min(100%, 32rem) }"
-EACH = "each in turn"
+EACH, USUAL = "each in turn", "as is usual for it"
 TASKS = {
     "vary it": "vary:strength={strength:g}",
     "fill in what is painted": "inpaint",
@@ -232,7 +232,7 @@ def edit_tab(desk: Desk) -> None:
             strength = gr.Slider(0.05, 1, 0.5, step=0.05, label="How far from it")
             factor = gr.Slider(2, 8, 4, step=2, label="How many times larger", visible=False)
             sigma = gr.Slider(0.5, 4, 1.5, step=0.5, label="How blurred it is: deviation, pixels", visible=False)
-            by = gr.Dropdown(methods, value="repaint", label="How what is known is kept", visible=False)
+            by = gr.Dropdown([USUAL, *methods], value=USUAL, label="How what is known is kept", visible=False)
             n, seed = gr.Slider(1, 16, 4, step=1, label="Pictures"), seed_box()
             ask = gr.Column()
         with gr.Column(scale=2, min_width=320):
@@ -244,7 +244,7 @@ def edit_tab(desk: Desk) -> None:
         painted = next((layer for layer in given["layers"] or [] if layer is not None), None)
         mask = None if painted is None else desk.own(painted.getchannel("A").point(lambda alpha: 255 * (alpha > 0)))
         task = TASKS[what].format(strength=amounts[0], factor=int(amounts[1]), sigma=amounts[2])
-        settings = {"task": task, "by": by, "n": n, "seed": int(seed)}
+        settings = {"task": task, "by": None if by == USUAL else by, "n": n, "seed": int(seed)}
         known, steps = acts.edited(desk.run, settings, (desk.own(given["background"]),), mask)
         for frame in desk.paced(steps):
             yield desk.shown(torch.cat([known.cpu(), frame.x0.cpu()])), gr.skip()

@@ -46,7 +46,8 @@ def begin(config: EditConfig, run: Run, pictures: tuple[Picture, ...] = (), mask
     seeds = range(config.seed, config.seed + config.n)
     label = -1 if config.label is None else run.card.classes.index(config.label)
     work = Work(run.model, how, run.card.mode, seeds, label, config.by, pictures, mask, config.fit)
-    registry.posterior.get(config.by)
+    if config.by is not None:
+        registry.posterior.get(config.by)
     made: Edit = registry.edit.get(config.task)(work)
     return made._replace(steps=untracked(made.steps))
 

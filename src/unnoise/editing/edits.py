@@ -46,7 +46,7 @@ class Work:
     mode: str
     seeds: Sequence[int]
     label: int = -1
-    by: str = "repaint"
+    by: str | None = None
     pictures: tuple[Picture, ...] = ()
     mask: Picture | None = None
     fit: str = "crop"
@@ -110,7 +110,7 @@ def inpaint(work: Work) -> Edit:
     if not hidden.any():
         raise InputError("nothing is to be filled in; paint it white in --mask, or make it transparent")
     known = Pixels(~hidden)(picture)
-    return Edit(known, restored(work, Pixels(~hidden), known))
+    return Edit(known, restored(work, Pixels(~hidden), known, "repaint"))
 
 
 @edit
@@ -141,9 +141,9 @@ def deblur(work: Work, *, sigma: float = 1.5) -> Edit:
     return Edit(blurred, restored(work, Blurred(sigma), blurred))
 
 
-def restored(work: Work, measure: Measurement, y: Measured) -> Iterator[Step]:
-    """Pictures of which y is known, by the posterior sampler asked for."""
-    method = registry.posterior.get(work.by)(work.sampler, Known(measure, y))
+def restored(work: Work, measure: Measurement, y: Measured, by: str = "replace") -> Iterator[Step]:
+    """Pictures of which y is known, by the posterior sampler asked for, or the one named here."""
+    method = registry.posterior.get(work.by or by)(work.sampler, Known(measure, y))
     randn_like, start = noise(work.model, work.seeds)
     steps: Iterator[Step] = method(work.denoise(), start, work.levels, randn_like=randn_like)
     return steps

@@ -1,0 +1,126 @@
+"""The documentation does what it says: pages run, links lead somewhere, commands are commands."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unnoise import cli, registry
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TINY = "--images 64 --size 16 --batch 8 --steps 2 --backbone unet:widths=8-16,layers=1,groups=4,head=8"
+BLOCKING = ("app",)
+
+
+def build():
+    spec = spec_from_file_location("build_docs", ROOT / "docs" / "build.py")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def commands(path, kind="sh"):
+    """Lines of shell, without what follows a sign of comment."""
+    for block in re.findall(rf"^```{kind}\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        for line in block.splitlines():
+            yield from (part.strip() for part in line.partition(" #")[0].split("&&"))
+
+
+def inline(path):
+    """Commands within the text."""
+    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return [f"unnoise {found}" for found in re.findall(r"`unnoise ([^`]*)`", text.replace("\n", " "))]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_commands_are_commands(path):
+    said = [line for line in [*commands(path), *inline(path)] if line.startswith("unnoise ") and "..." not in line]
+    for line in said:
+        words = shlex.split(re.sub(r"\[.*?\]", "", line))[1:]
+        given = cli.make_parser().parse_args(words) if len(words) > 1 else None
+        for name in ("sampler", "spacing", "backbone", "optimizer", "task", "by"):
+            if given and getattr(given, name, None):
+                kind = {"task": "edit", "by": "posterior"}.get(name, name)
+                getattr(registry, kind).get(getattr(given, name))
+
+
+def test_links_lead_to_lines_of_the_source():
+    module, linked = build(), set()
+    for path in [*PAGES, *(ROOT / "docs" / "course").glob("*.py")]:
+        for name in module.NAMED.findall(path.read_text("utf-8")):
+            file, _, line = module.place(name, linked).removeprefix("source/").partition(".md#__codelineno-0-")
+            source = (module.SOURCE / file).read_text("utf-8").splitlines()
+            assert name.rpartition(".")[2] in "\n".join(source[int(line) - 2 : int(line) + 2]), name
+    assert len(linked) > 10
+
+
+def test_every_function_of_the_notebook_has_its_line():
+    table = (ROOT / "docs" / "course" / "index.md").read_text("utf-8")
+    for name in ("forward_step", "get_betas", "SimpleImageFolder", "show", "forward_sample", "conv_transpose2d",
+                 "TimeEmbedding", "UNet2DModel", "sample_ddpm", "GradScaler", "mse_loss"):  # fmt: skip
+        assert f"`{name}" in table or f"{name}(" in table or f"{name}`" in table, name
+
+
+def test_formulas_become_mathml_and_code_stays():
+    made = build().with_mathematics("Let $x_0$ be\n\n$$ a = \\frac{1}{2} $$\n\n```python\nprint('$x$')\n```\nand `$y$`")
+    assert made.count("<math") == 2
+    assert 'display="block"' in made
+    assert "print('$x$')" in made
+    assert "`$y$`" in made
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path):
+    """All pages of the course run on the way."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "build.py", tmp_path],
+        env={**os.environ, "COURSE_STEPS": "30", "COURSE_IMAGES": "64"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "No issues found" in done.stdout + done.stderr
+    for script in (ROOT / "docs" / "course").glob("*.py"):
+        html = (tmp_path / "site" / "course" / f"{script.stem}.html").read_text("utf-8")
+        assert "<math" in html or "10_evaluation" in script.stem
+        assert "$$" not in html
+    assert len([*(tmp_path / "site" / "course").glob("*.png")]) > 15
+    assert "dpmpp_2m_sde" in (tmp_path / "site" / "reference" / "registries.html").read_text("utf-8")
+
+
+def tiny(line):
+    """The same command in seconds."""
+    line = re.sub(r"--budget \w+|--recipe \S+", TINY, line)
+    line = re.sub(r" -n \d+", "", line).replace("train faces ", "train faces:count=200 ").replace("100ms", "4ms")
+    count = {"eval": 50, "tune": 200, "sample": 4}.get(line.split()[1] if " " in line else "")
+    return f"{line} -n {count}" if count else line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in PAGES if path.parent.name == "guides"], ids=lambda path: path.name)
+def test_guides_run_from_top_to_bottom(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chance = np.random.default_rng(0)
+    Path("photos").mkdir()
+    for name in [*(f"photos/{i}.png" for i in range(200)), "me.png", "you.png", "small.png", "blurred.png"]:
+        Image.fromarray(chance.integers(0, 256, (16, 16, 3), np.uint8)).save(name)
+    Image.open("me.png").convert("L").save("gray.png")
+    Image.new("L", (16, 16)).save("mask.png")
+    mask = Image.new("L", (16, 16))
+    mask.paste(255, (4, 4, 9, 9))
+    mask.save("mask.png")
+    assert cli.main(shlex.split(tiny("train faces --budget 1m"))) == 0
+    for line in commands(path):
+        words = shlex.split(tiny(line))
+        if words[:1] != ["unnoise"] or words[1] in BLOCKING:
+            continue
+        assert cli.main(words[1:]) == 0, line
