@@ -215,6 +215,21 @@ def test_same_seed_same_weights_other_seed_other_weights(gray, tmp_path):
     assert not torch.equal(a, c)
 
 
+def test_a_tracker_is_told_what_the_log_is(gray, tmp_path):
+    run = unnoise.train(gray, images="24", out=str(tmp_path / "run"), tracker="tensorboard", **TINY)
+    events = b"".join(path.read_bytes() for path in run.rglob("*tfevents*"))
+    for name in (b"loss", b"images_per_second", b"grad_norm", b"training_seconds"):
+        assert name in events
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("tensorbord", "did you mean 'tensorboard'"), ("wandb", "pip install wandb")]
+)
+def test_trackers_that_are_not_there_are_refused(name, said):
+    with pytest.raises(InputError, match=said):
+        unnoise.train("faces", tracker=name)
+
+
 def test_a_run_tells_how_it_was_made_and_its_config_is_a_recipe(gray, tmp_path):
     run = unnoise.train(gray, images="64", lr=0.002, out=str(tmp_path / "run"), **TINY)
     card = load(run).card

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ class Log:
 
     remembered = ("kept", "last_time", "last_seen", "losses", "waited", "epoch_loss", "epoch_steps")
 
-    def __init__(self, path: Path | None) -> None:
-        self.path, self.rows, self.whole = path, list[dict[str, Any]](), True
+    def __init__(self, path: Path | None, trackers: Sequence[Any] = ()) -> None:
+        self.path, self.rows, self.whole, self.trackers = path, list[dict[str, Any]](), True, trackers
         self.last_time, self.last_seen = 0.0, 0
         self.losses, self.waited = list[float](), 0.0  # of the steps since the last row; seconds, for data
         self.epoch_loss, self.epoch_steps = 0.0, 0
@@ -47,6 +47,9 @@ class Log:
         self.rows.append(dict(row))
         if self.path is None:
             return
+        for tracker in self.trackers:  # those of Accelerate
+            numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
+            tracker.log(numbers, step=int(row["images"]))
         try:
             if not self.whole:
                 self.rewrite()

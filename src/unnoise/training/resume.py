@@ -17,7 +17,7 @@ from unnoise.training.length import Clock
 from unnoise.training.log import duration
 
 RUNS = Path("runs")
-FREE = (*LENGTHS, "data", "out", "fresh", "recompute")  # settings that may differ: they change no number
+FREE = (*LENGTHS, "data", "out", "fresh", "recompute", "tracker")  # settings that may differ: they change no number
 
 
 @dataclass
