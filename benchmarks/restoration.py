@@ -1,10 +1,11 @@
 """Do edits come near the truth? Pictures that were not trained on, of which a part is known, against plain baselines.
 
-    python benchmarks/restoration.py RUN DATA OUT [--skip 20000] [-n 256] [--steps 20] [--seed 0]
+    python benchmarks/restoration.py RUN DATA OUT --skip 20000 [-n 256] [--steps 20] [--seed 0]
 
-takes the n pictures of DATA after the first `skip`, hides, shrinks, blurs or grays them, restores each once by every
-posterior sampler, and writes OUT/restoration.md and .json, and a grid for each task: what is known, the truth, then a
-row for each way. PSNR is over all pixels and all pictures; KID is against the truth, whose own parts have 0 on average.
+takes the n pictures of DATA after the first `skip`, which were not trained on, hides, shrinks, blurs or grays them,
+restores each once by every posterior sampler, and writes OUT/restoration.md and .json, and a grid for each task: what
+is known, the truth, then a row for each way. PSNR is over all pixels and all pictures; KID is against the n pictures
+after those, since a restoration is not independent of its original: of the originals themselves it is 0 on average.
 Baselines: smooth filling in (harmonic), bicubic, the pseudo-inverse, gray.
 """
 
@@ -13,7 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ from unnoise.editing.measurements import Blurred, Gray, Measurement, Pixels, Shr
 from unnoise.editing.posterior import Known
 from unnoise.evaluate import metrics
 from unnoise.evaluate.collect import gathered
+from unnoise.evaluate.features import Extractor, eight_bit
+from unnoise.evaluate.statistics import Statistics
 from unnoise.files import write_json
 from unnoise.pictures import grid
 from unnoise.samplers.run import noise, untracked
@@ -77,12 +80,15 @@ def bicubic(y: Images, factor: int) -> Images:
     return F.interpolate(y, scale_factor=factor, mode="bicubic")
 
 
-def eight(x: Images) -> torch.Tensor:
-    return ((x + 1) * 127.5).round().clamp(0, 255).byte()
-
-
-def psnr(x: Images, truth: Images) -> float:
-    return -10 * math.log10(float(((eight(x).float() - eight(truth).float()) / 255).square().mean()))
+def row(  # what a row is made of
+    task: str, way: str, made: Images, truth: Images, real: Statistics, extractor: Extractor, seconds: float
+) -> dict[str, Any]:
+    off = ((eight_bit(made).float() - eight_bit(truth).float()) / 255).square().mean()
+    kid = metrics.kid(gathered(eight_bit(made), extractor).kept, real.kept)
+    scores = {"psnr": -10 * math.log10(max(float(off), 1e-10)), "kid": kid.value, "error": kid.standard_error}
+    result = {"task": task, "by": way, **scores, "seconds_per_picture": seconds / len(truth)}
+    print(told(result), flush=True)
+    return result
 
 
 def restored(run: unnoise.Run, task: Task, y: Images, way: str, how: argparse.Namespace) -> Images:
@@ -105,9 +111,10 @@ def main(how: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     _, height, width = run.card.shape
     data = unnoise.open_data(how.data, size=f"{width}x{height}", channels=run.card.shape[0])
-    truth = to_float(torch.from_numpy(data.read(np.arange(how.skip, how.skip + how.n))))
+    truth, others = to_float(torch.from_numpy(data.read(np.arange(how.skip, how.skip + 2 * how.n)))).split(how.n)
     extractor = registry.features.get("efficientnet")()
-    real = gathered(eight(truth), extractor)
+    real = gathered(eight_bit(others), extractor)
+    rows.append(row("nothing done", "original", truth, truth, real, extractor, 0.0))
     for name, task in tasks(run.card.shape).items():
         y = task.measure(truth)
         seen = task.plain(y) if isinstance(task.measure, Gray) else y if y.shape == truth.shape else None
@@ -116,10 +123,7 @@ def main(how: argparse.Namespace) -> None:
             begun = time.monotonic()
             made = restored(run, task, y, way, how) if way in WAYS else task.plain(y)
             seconds, shown = time.monotonic() - begun, [*shown, made]
-            kid = metrics.kid(gathered(eight(made), extractor).kept, real.kept)
-            row = {"task": name, "by": way, "psnr": psnr(made, truth), "kid": kid.value, "error": kid.standard_error}
-            rows.append({**row, "seconds_per_picture": seconds / len(y)})
-            print(told(rows[-1]), flush=True)
+            rows.append(row(name, way, made, truth, real, extractor, seconds))
         sheet = torch.cat([images[:SHOWN] for images in shown])
         grid(sheet, run.card.mode, columns=SHOWN).save(folder / f"{name.replace(' ', '-').replace(',', '')}.png")
     about = {"steps": how.steps, "n": how.n, "sampling": vars(run.card.sampling), "machine": machine("unnoise")}
@@ -128,7 +132,7 @@ def main(how: argparse.Namespace) -> None:
     (folder / "restoration.md").write_text(head + "\n".join(map(told, rows)) + "\n")
 
 
-def told(row: dict[str, float]) -> str:
+def told(row: dict[str, Any]) -> str:
     kid = f"{1000 * row['kid']:.0f} ± {1960 * row['error']:.0f}"
     return f"| {row['task']} | {row['by']} | {row['psnr']:.1f} | {kid} | {1000 * row['seconds_per_picture']:.0f} |"
 
@@ -137,7 +141,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("run", "data", "out"):
         parser.add_argument(name)
-    parser.add_argument("--skip", type=int, default=0)
+    parser.add_argument("--skip", type=int, required=True)
     parser.add_argument("-n", type=int, default=256)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)

@@ -33,7 +33,10 @@ import unnoise
 from unnoise import registry
 
 DOCS, SOURCE = Path(__file__).parent, Path(unnoise.__file__).parent
-KINDS = ("sampler", "schedule", "spacing", "target", "objective", "times", "optimizer", "backbone", "edit", "posterior")
+KINDS = (
+    *("sampler", "edit", "posterior", "schedule", "spacing", "target", "objective", "times"),
+    *("optimizer", "backbone", "features", "dataset"),
+)
 NAMED = re.compile(r"\]\((unnoise(?:\.\w+)+)\)")
 SHOWN = list[Any]()  # figures of the cell that runs
 GIVEN = {"COURSE_STEPS": "600", "COURSE_IMAGES": "12000"}  # enough for a picture in a book, where nobody asked for less
@@ -45,10 +48,10 @@ def main(out: Path) -> None:
     shutil.rmtree(pages, ignore_errors=True)
     shutil.copytree(DOCS, pages, ignore=shutil.ignore_patterns("*.py", "__pycache__", "*.toml"))
     linked = set[str]()
+    write(pages / "reference" / "registries.md", "\n".join(reference()))  # before pages register what is theirs
     for script in sorted((DOCS / "course").glob("*.py")):
         print(f"running {script.name}", flush=True)
         write(pages / "course" / f"{script.stem}.md", "\n".join(page(script, pages / "course")))
-    write(pages / "reference" / "registries.md", "\n".join(reference()))
     for path in sorted(pages.rglob("*.md")):
         up = "../" * len(path.relative_to(pages).parent.parts)
         text = NAMED.sub(lambda found, up=up: f"]({up}{place(found[1], linked)})", path.read_text("utf-8"))

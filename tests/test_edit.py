@@ -1,6 +1,8 @@
 """Edits, against closed-form posteriors and by what must stay as it is."""
 
+import io
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -233,7 +235,7 @@ def test_a_little_noise_leaves_the_picture_and_all_of_it_makes_a_new_one(picture
 
 
 def test_interpolation_ends_in_the_pictures_of_the_two_seeds(run):
-    way = unnoise.edit(run, task="interpolate:first=3,last=7", n=5)
+    way = unnoise.edit(run, seed=3, task="interpolate:to=7", n=5)
     assert_close(way[:1], unnoise.sample(run, 1, seed=3), atol=1e-4, rtol=0)
     assert_close(way[-1:], unnoise.sample(run, 1, seed=7), atol=1e-4, rtol=0)
     apart = [(a - b).square().mean() for a, b in itertools.pairwise(way)]
@@ -249,13 +251,98 @@ def test_morphs_end_in_the_pictures_in_a_gaussian_world(float64):
     assert_close(back.x, x, atol=1e-6, rtol=0)
 
 
+def test_a_morph_ends_in_the_two_pictures(picture):
+    """With a network that finds what a Gaussian world has, so that the way back is known."""
+    world, pictures = Gaussian(torch.zeros(3, 16, 16), torch.full((3, 16, 16), 0.5)), torch.rand(2, 3, 16, 16) - 0.5
+    model = Diffusion(Echo(), SCHEDULE, registry.target.get("x0"), (3, 16, 16))
+    how = Sampling(steps=100)
+    work = Work(model, how, "RGB", range(5), pictures=tuple(pictures))
+    object.__setattr__(work, "denoise", lambda count=0: world)
+    *_, last = registry.edit.get("morph:iterations=20")(work).steps
+    assert_close(last.x[[0, -1]], pictures, atol=1e-2, rtol=0)
+    assert (last.x[2] - pictures).abs().mean(dim=(1, 2, 3)).min() > 0.05  # another one
+
+
 def test_a_morph_is_a_film(run, picture, tmp_path):
     Image.fromarray(pixels(picture)).rotate(90).save(tmp_path / "other.png")
-    assert unnoise_cli("edit", run, picture, tmp_path / "other.png", "--task", "morph", "-n", 5,
-                       "--out", tmp_path / "way") == 0  # fmt: skip
+    given = ("edit", run, picture, tmp_path / "other.png", "--task", "morph", "-n", 5, "--out", tmp_path / "way")
+    assert unnoise_cli(*given) == 0
     assert sorted(path.name for path in (tmp_path / "way").iterdir()) == [f"{i:06d}.png" for i in range(5)]
     with Image.open(tmp_path / "way.gif") as film:
         assert film.size == (80, 80)
+    before = (tmp_path / "way.gif").read_bytes()
+    shutil.rmtree(tmp_path / "way")
+    assert unnoise_cli(*given) == 2  # what lies there is not written over
+    assert (tmp_path / "way.gif").read_bytes() == before
+
+
+def test_the_way_between_equal_noises_is_that_noise():
+    for seed in range(50):
+        noise = seeded_noise([seed])(torch.empty(1, 3, 16, 16))
+        assert_close(slerp(noise, noise, torch.tensor([0.0, 0.5, 1.0])), noise.expand(3, -1, -1, -1), atol=1e-3, rtol=0)
+
+
+def test_where_nothing_is_left_of_the_picture_what_is_known_is_kept():
+    """A schedule that ends in pure noise: no division by zero, whatever the way."""
+    world, known = Gaussian(torch.zeros(3, 8, 8), torch.ones(3, 8, 8)), Known(Gray(), torch.zeros(1, 1, 8, 8))
+    levels = registry.schedule.get("flow")().grid(20, "trailing")
+    assert levels[0].alpha == 0
+    for method in (replace, repaint, pigdm):
+        *_, last = method(registry.sampler.get("dpmpp_2m"), known)(
+            world, torch.randn(8, 3, 8, 8), levels, randn_like=torch.randn_like
+        )
+        assert last.x.isfinite().all()
+        assert_close(Gray()(last.x), torch.zeros(8, 1, 8, 8), atol=1e-5, rtol=0)
+
+
+def test_a_mask_may_be_transparent_where_nothing_is_hidden(run, picture, tmp_path):
+    mask = np.zeros((16, 16, 4), np.uint8)
+    mask[4:9, 6:12] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    made = unnoise.edit(run, picture, mask=tmp_path / "mask.png", task="inpaint", n=1)
+    changed = (made[0] - tensor_of(pixels(picture))).abs().amax(dim=0) > 1e-4
+    assert 25 <= changed.sum() <= 30
+    assert not changed[:4].any()
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory):
+    return unnoise.train("faces:count=64", size="16", images="64", batch=8, steps=4, classes=True, precision="fp32",
+                         backbone="unet:widths=8-16,layers=1,groups=4,head=8",
+                         out=str(tmp_path_factory.mktemp("edit") / "classes"))  # fmt: skip
+
+
+def test_edits_follow_a_class_where_one_is_named(of_classes, picture):
+    free = unnoise.edit(of_classes, picture, n=1)
+    crown = unnoise.edit(of_classes, picture, n=1, label="crown")
+    more = unnoise.edit(of_classes, picture, n=1, label="crown", guidance=4.0)
+    assert (free - crown).abs().max() > 0
+    assert (more - crown).abs().max() > 0
+    with pytest.raises(InputError, match="name it by --label"):
+        unnoise.edit(of_classes, picture, guidance=4.0)
+    with pytest.raises(InputError, match="a class; name it"):
+        unnoise.edit(of_classes, task="interpolate:to=4")
+    way = unnoise.edit(of_classes, task="interpolate:to=4", label="cap", n=3)
+    assert_close(way[-1:], unnoise.sample(of_classes, 1, seed=4, label="cap"), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "I;16"])
+def test_pictures_of_other_kinds_are_edited(mode, tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    chance = np.random.default_rng(0)
+    for i in range(20):
+        deep = chance.integers(0, 65536, (12, 20), np.uint16)
+        image = Image.fromarray(deep) if mode == "I;16" else Image.fromarray((deep >> 8).astype(np.uint8)).convert(mode)
+        image.save(tmp_path / "data" / f"{i}.png")
+    run = unnoise.train(tmp_path / "data", images="16", batch=8, steps=3, precision="fp32", out=str(tmp_path / "run"),
+                        backbone="unet:widths=8-16,layers=1,groups=4,head=8")  # fmt: skip
+    for task, by in (("vary", None), ("deblur:sigma=1", "pigdm"), ("enlarge:factor=2", "repaint")):
+        made = unnoise.edit(run, tmp_path / "data" / "3.png", task=task, by=by, n=2)
+        assert made.shape[2:] == (12, 20)
+        assert made.isfinite().all()
+    assert unnoise_cli("edit", run, tmp_path / "data" / "3.png", "--out", tmp_path / "out", "-n", 1) == 0
+    with Image.open(tmp_path / "out" / "000000.png") as image:
+        assert image.mode == mode
 
 
 def test_a_film_goes_there_and_back(tmp_path):
@@ -276,11 +363,17 @@ def test_a_film_goes_there_and_back(tmp_path):
         ({"task": "inpaint"}, "nothing is to be filled in"),
         ({"task": "vary:strength=0"}, "strength is above 0"),
         ({"task": "deblur:sigma=-1"}, "sigma is above 0"),
-        ({"task": "morph"}, "it needs two"),
-        ({"n": 0}, "n takes 1 to 256"),
+        ({"task": "morph"}, "takes 2 pictures, got 1"),
+        ({"task": "interpolate"}, "takes no pictures, got 1"),
+        ({"task": "vary", "by": "pigdm"}, "vary is none"),
+        ({"task": "vary", "mask": torch.zeros(1, 16, 16)}, "--mask is for inpaint"),
+        ({"label": "crown"}, "unknown label"),
+        ({"out": "x"}, "unknown setting"),
+        ({"n": 0}, "n takes 1 to 64"),
         ({"stepps": 3}, "did you mean 'steps'"),
         ({"by": "repaint:jump=0", "task": "deblur"}, "jump takes 1 or more"),
         ({"by": "pigdm:std=0", "task": "deblur"}, "std is above 0"),
+        ({"by": "pigdm:std=inf", "task": "deblur"}, "and finite"),
     ],
 )
 def test_what_cannot_be_is_refused(run, picture, settings, said):
@@ -294,8 +387,13 @@ def test_bad_pictures_are_refused(run, tmp_path, picture):
         unnoise.edit(run, tmp_path / "bad.png")
     with pytest.raises(InputError, match="cannot be read: missing"):
         unnoise.edit(run, tmp_path / "none.png")
-    with pytest.raises(InputError, match="name it after the run"):
+    with pytest.raises(InputError, match="takes 1 picture, got 0"):
         unnoise.edit(run)
+    with pytest.raises(InputError, match="another seed than 4"):
+        unnoise.edit(run, seed=4, task="interpolate:to=4")
+    cut = Image.open(io.BytesIO(picture.read_bytes()[:-300]))
+    with pytest.raises(InputError, match="cannot be read"):
+        unnoise.edit(run, cut)
     with pytest.raises(InputError, match=r"this takes \(3, 16, 16\)"):
         unnoise.edit(run, torch.zeros(3, 8, 8))
 

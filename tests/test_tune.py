@@ -15,8 +15,8 @@ from unnoise.config import EvalConfig, TuneConfig
 from unnoise.errors import InputError
 from unnoise.evaluate.metrics import Score
 from unnoise.evaluate.score import evaluate
-from unnoise.evaluate.sets import calls
 from unnoise.evaluate.tune import KEEP, ROUNDS, Judge, Tried, tune
+from unnoise.sampling import calls
 
 TINY = {"backbone": "unet:widths=8-16,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 

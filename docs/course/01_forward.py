@@ -88,7 +88,7 @@ unnoise.show(torch.cat(row), [f"$x_{i}$" for i in range(5)])
 
 # %%
 left = (1 - schedule.betas).sqrt().cumprod(0)
-print("1. after step", int((left < 0.5).nonzero()[0]))
+print("1. after step", 1 + int((left < 0.5).nonzero()[0]))
 
 x = torch.full((100_000,), 0.8)
 for beta in schedule.betas[:300].float():

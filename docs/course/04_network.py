@@ -37,13 +37,14 @@ print("as PyTorch's:", torch.equal(conv_transpose2d(square, square, stride=1), e
 # ## Time
 #
 # A network adds and multiplies numbers of about the same size; 731 is no good input. So the time becomes a vector of
-# sines and cosines of many frequencies (Vaswani et al. 2017, section 3.5),
+# sines and cosines of many frequencies (after Vaswani et al. 2017, section 3.5), here as the notebook has it:
 #
 # $$ \mathrm{emb}(t) = [\sin(t\omega_0), \ldots, \sin(t\omega_{d/2-1}), \cos(t\omega_0), \ldots, \cos(t\omega_{d/2-1})],
-# \qquad \omega_i = 10000^{-i/(d/2-1)}, $$
+# \qquad \omega_i = 10000^{-i/(d/2-1)}. $$
 #
-# which two linear layers with a SiLU between them turn into what the blocks are told
-# ([`TimeEmbedding`](unnoise.backbones.layers.TimeEmbedding)).
+# Two linear layers with a SiLU between them turn it into what the blocks are told
+# ([`TimeEmbedding`](unnoise.backbones.layers.TimeEmbedding), which has the cosines first and divides by $d/2$, as the
+# `UNet2DModel` of diffusers does).
 
 # %%
 import matplotlib.pyplot as plt

@@ -15,7 +15,7 @@
 #  + \sum_{t>1}\underbrace{D_{\mathrm{KL}}(q(x_{t-1}\mid x_t,x_0)\,\|\,p_\theta(x_{t-1}\mid x_t))}_{L_{t-1}}
 #  \underbrace{-\log p_\theta(x_0\mid x_1)}_{L_0}\Big]. $$
 #
-# All are between Gaussians, so all can be computed: [`bound`](unnoise.diffusion.likelihood.bound), whose
+# All but the last are between Gaussians, and the last is a Gaussian's share of one of 256 values, so all can be computed: [`bound`](unnoise.diffusion.likelihood.bound), whose
 # [`term`](unnoise.diffusion.likelihood.term) is one $L_{t-1}$, in bits per dimension. Here for the perfect guess of
 # chapter 3, on faces of the 200 it knows. To say which of 200 equally likely pictures one means takes $\log_2 200$ bits.
 

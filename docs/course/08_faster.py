@@ -69,6 +69,8 @@ for name in ("ddim", "dpmpp_2m", "dpmpp_3m", "unipc"):
     axis.loglog(calls, errors, "o-", label=name)
     print(f"{name:9}", " ".join(f"{error:.1e}" for error in errors))
 axis.set(xlabel="network calls", ylabel="error, root mean square")
+axis.set_xticks(counts, counts, minor=False)
+axis.minorticks_off()
 axis.legend()
 plt.show()
 
@@ -76,7 +78,7 @@ plt.show()
 # Twice the steps halve the error of `ddim`, a method of order 1. Solvers of order 2 and 3 use what they saw before:
 # [`dpmpp_2m`](unnoise.samplers.dpm_solver.dpmpp_2m) (Lu et al. 2022, [arXiv:2211.01095](https://arxiv.org/abs/2211.01095))
 # looks at the last two believed pictures and goes on along the line through them, for one call a step. What is left at
-# the end, a thousandth, is lost in the very first step, out of pure noise, and no order helps against that.
+# the end, a thousandth, is lost in the very last step, which takes the picture it believes in as it is.
 #
 # Which levels are visited matters as much: `schedule.grid(count, "karras")` and others are
 # [spacings](unnoise.diffusion.spacing.log_snr). What is best for a trained network is measured, not proved: `unnoise tune
@@ -112,4 +114,4 @@ def there_and_back(denoise, x, levels, *, randn_like=torch.randn_like):
 print(f"1. {(last.x - truth).square().mean().sqrt():.1e}, as ddim: x0 and eps are the same, whatever lies between")
 for count in (5, 80):
     *_, last = registry.sampler.get("ddim:eta=1")(exact, start, schedule.grid(count, "log_snr"))
-    print(f"2. {count} steps: {(last.x - truth).square().mean().sqrt():.2f} from the noise-free end: others, and no worse")
+    print(f"2. {count} steps: {(last.x - truth).square().mean().sqrt():.2f} from the noise-free end: other pictures")

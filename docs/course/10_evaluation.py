@@ -3,9 +3,10 @@
 #
 # A loss says how well noise is found, not how good pictures are. So one compares sets of pictures: those the model draws,
 # and real ones it has not seen, by what a network for images sees in them. The **kernel distance** (KID; Binkowski et al.
-# 2018, [arXiv:1801.01401](https://arxiv.org/abs/1801.01401)) of two sets is on average 0 exactly if they come from the same
-# distribution, whatever their size ([`kid`](unnoise.evaluate.metrics.kid)). The **Frechet distance** (FID) is not: of few
-# pictures it is too large. unnoise prints both with an interval, and what real pictures get against real pictures.
+# 2018, [arXiv:1801.01401](https://arxiv.org/abs/1801.01401)) compares the means, the spreads and the skews of what it sees:
+# for two sets from the same distribution it is 0 on average, whatever their size ([`kid`](unnoise.evaluate.metrics.kid)). The
+# **Frechet distance** (FID) is not: of few pictures it is too large. unnoise prints both with an interval, and what real
+# pictures get against real pictures.
 #
 # To see what a number means, spoil real pictures in a known way and look at what the number does.
 

@@ -99,8 +99,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing to tell it
         return 1
-    except MemoryError:
-        return say("out of memory; choose a smaller --batch or --size", 1)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "out of memory" not in str(error):
+            raise
+        return say("out of memory; choose a smaller -n, --batch or --size", 1)
     except OSError as error:
         return say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
 
@@ -174,6 +176,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 def sample(arguments: argparse.Namespace) -> int:
     from unnoise import processes
+    from unnoise.phases import Phases
     from unnoise.sampling import grid_of, sample_to_folder
 
     config = SampleConfig(**given(arguments))
@@ -186,15 +189,18 @@ def sample(arguments: argparse.Namespace) -> int:
 
 def edit(arguments: argparse.Namespace) -> int:
     from unnoise.editing.edit import edit_to_folder
+    from unnoise.phases import Phases
 
     config = EditConfig(**given(arguments))
-    folder, together = edit_to_folder(config)
+    with closing(Phases(" steps")) as phases:
+        folder, together = edit_to_folder(config, lambda _, done: phases.reached("editing", done, None))
     print(f"{config.n} pictures in {folder}, together in {together}")
     return 0
 
 
 def data(arguments: argparse.Namespace) -> int:
     from unnoise.data.census import census, table
+    from unnoise.phases import Phases
 
     config = DataConfig(**given(arguments))
     with closing(Phases()) as phases:
@@ -207,6 +213,7 @@ def data(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     from unnoise import processes
     from unnoise.evaluate import bits, memorization, score
+    from unnoise.phases import Phases
 
     config = EvalConfig(**given(arguments))
     with closing(Phases(silent=not processes.first())) as phases:
@@ -222,6 +229,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def tune(arguments: argparse.Namespace) -> int:
     from unnoise.evaluate import tune as trials
+    from unnoise.phases import Phases
 
     config = TuneConfig(**given(arguments))
     with closing(Phases()) as phases:
@@ -237,36 +245,6 @@ def to_json(path: str | None, found: dict[str, Any]) -> None:
 
     if path:
         write_json(Path(path), found)
-
-
-class Phases:
-    """A bar on a terminal for one thing after another."""
-
-    def __init__(self, unit: str = " images", *, silent: bool = False) -> None:
-        from tqdm import tqdm
-
-        self.bar, self.doing, self.silent = tqdm(unit=unit, disable=silent or not sys.stderr.isatty()), "", silent
-        self.close = self.bar.close
-
-    def begin(self, doing: str, total: int | None) -> None:
-        if doing != self.doing:
-            self.doing = doing
-            self.bar.set_description(doing)
-            self.bar.reset(total)
-
-    def advance(self, doing: str, done: int, total: int) -> None:
-        """So many more."""
-        self.begin(doing, total)
-        self.bar.update(done)
-
-    def reached(self, doing: str, done: int, total: int | None) -> None:
-        """So many in all."""
-        self.begin(doing, total)
-        self.bar.update(done - self.bar.n)
-
-    def say(self, text: str) -> None:
-        if not self.silent:
-            self.bar.write(text, file=sys.stderr)
 
 
 def report(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from unnoise import processes
+from unnoise import processes, registry
 from unnoise.checkpoint import Run, load, weights_of
 from unnoise.config import SampleConfig, Sampling, changes
 from unnoise.errors import InputError, unknown
@@ -170,6 +170,11 @@ def resolve(config: SampleConfig, run: Run, weaker: Run | None = None) -> Sampli
     elif weaker:
         raise InputError("--guide-with does nothing at guidance 1; add --guidance 2, for example")
     return how
+
+
+def calls(how: Sampling) -> int:
+    """Of the network for a picture, about: samplers that take as many as they like count as two a step."""
+    return how.steps * registry.sampler.declared(how.sampler).get("evaluations", 2) * (1 + (how.guidance != 1))
 
 
 def check_guidance(run: Run, weaker: Run | None) -> None:

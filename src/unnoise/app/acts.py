@@ -1,6 +1,5 @@
 """What the app does, step by step; nothing here knows of the page."""
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -10,18 +9,19 @@ from unnoise.checkpoint import Run
 from unnoise.config import EditConfig, EvalConfig, SampleConfig
 from unnoise.data.dataset import Dataset
 from unnoise.diffusion.process import q_sample
-from unnoise.editing.edit import begin
+from unnoise.editing.edit import begin, resolved
+from unnoise.editing.edit import calls as edit_calls
 from unnoise.editing.edits import Edit, Picture, read
 from unnoise.errors import InputError
 from unnoise.evaluate.memorization import nearest
-from unnoise.evaluate.sets import data_of, parts_of
+from unnoise.evaluate.sets import call, data_of, finished, parts_of
 from unnoise.samplers.run import in_turn, noise
 from unnoise.samplers.run import run as run_sampler
-from unnoise.sampling import resolve
+from unnoise.sampling import calls, resolve
 from unnoise.types import Images
 
 MOST = 64  # pictures at once
-WORK = 20_000  # network evaluations of one picture that may be asked for at once
+WORK = 20_000  # network calls, of one picture each, that may be asked for at once
 
 
 class Frame(NamedTuple):
@@ -33,19 +33,19 @@ class Frame(NamedTuple):
     steps: int
 
 
-def affordable(n: int, steps: int) -> None:
-    """Refuse what would keep the others waiting."""
+def affordable(n: int, calls: int) -> None:
+    """Refuse what would keep the others waiting; `calls` of the network for each picture."""
     if not 1 <= n <= MOST:
         raise InputError(f"1 to {MOST} pictures at once, not {n}")
-    if n * steps > WORK:
-        raise InputError(f"{n} pictures of {steps} steps are {n * steps:,} evaluations; at most {WORK:,} at once")
+    if n * calls > WORK:
+        raise InputError(f"{n} pictures of {calls} network calls are {n * calls:,}; at most {WORK:,} at once")
 
 
 def sampled(run: Run, settings: dict[str, Any]) -> Iterator[Frame]:
     """As `unnoise sample` draws them; settings are fields of SampleConfig."""
     config = SampleConfig(str(run.path), **settings)
-    affordable(config.n, config.steps or run.card.sampling.steps)
     how = resolve(config, run)
+    affordable(config.n, calls(how))
     seeds = range(config.seed, config.seed + config.n)
     labels = in_turn(run.card.classes, seeds)
     if config.label is not None:
@@ -55,23 +55,28 @@ def sampled(run: Run, settings: dict[str, Any]) -> Iterator[Frame]:
 
 
 class Compared(NamedTuple):
-    """What a sampler makes of the same noise, and the seconds it takes."""
+    """What a sampler makes of the same noise so far, and the seconds it took; `done` at the end."""
 
     sampler: str
     images: Images
     seconds: float
+    done: bool
 
 
 def compared(run: Run, samplers: Sequence[str], settings: dict[str, Any]) -> Iterator[Compared]:
-    """One sampler after another."""
+    """One sampler after another, the network warmed up before."""
     if not samplers:
         raise InputError("choose at least one sampler")
-    steps = settings.get("steps") or run.card.sampling.steps
-    affordable(settings["n"], steps * len(samplers))
-    for name in samplers:
-        begun = time.monotonic()
-        *_, last = sampled(run, {**settings, "sampler": name})
-        yield Compared(name, last.x, time.monotonic() - begun)
+    ways = [{**settings, "sampler": name} for name in samplers]
+    affordable(settings["n"], sum(calls(resolve(SampleConfig(str(run.path), **way), run)) for way in ways))
+    call(run, settings["n"])
+    for name, way in zip(samplers, ways, strict=True):
+        spent, begun = 0.0, finished()
+        for frame in sampled(run, way):
+            spent += finished() - begun
+            yield Compared(name, frame.x0, spent, done=False)
+            begun = finished()
+        yield Compared(name, frame.x, spent, done=True)
 
 
 def edited(
@@ -79,7 +84,8 @@ def edited(
 ) -> tuple[Images, Iterator[Frame]]:
     """What was given as it is seen, and the steps; settings are fields of EditConfig."""
     config = EditConfig(str(run.path), **settings)
-    affordable(config.n, config.steps or run.card.sampling.steps)
+    how, _ = resolved(config, run)
+    affordable(config.n, edit_calls(config, how))
     made = begin(config, run, pictures, mask)
     return made.given, framed(made, config.steps or run.card.sampling.steps)
 
@@ -100,8 +106,10 @@ def noised(run: Run, picture: Picture, count: int, seed: int = 0) -> tuple[Image
 
 def training_images(run: Run) -> Dataset:
     """Those the run saw, where its data is on this machine."""
-    dataset, _ = parts_of(data_of(EvalConfig(str(run.path)), run), run)
-    return dataset
+    everything = data_of(EvalConfig(str(run.path)), run)
+    if everything.fingerprint != run.card.data.get("fingerprint"):
+        raise InputError(f"{everything.name} is no longer what this run was trained on")
+    return parts_of(everything, run)[0]
 
 
 def nearest_seen(run: Run, images: Images) -> Images:

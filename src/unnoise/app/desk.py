@@ -6,6 +6,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from threading import Lock
 
 from PIL import Image
 
@@ -30,14 +31,16 @@ class Desk:
 
     def __init__(self, path: str, out: Path) -> None:
         self.path, self.out, self.last = find(Path(path)), out, 0.0
-        self.opened, self.written = load(self.path), self.path.stat().st_mtime_ns
+        self.written, self.lock = self.path.stat().st_mtime_ns, Lock()
+        self.opened = load(self.path)
 
     @property
     def run(self) -> Run:
-        written = self.path.stat().st_mtime_ns
-        if written != self.written:
-            self.opened, self.written = load(self.path), written
-        return self.opened
+        with self.lock:
+            written = self.path.stat().st_mtime_ns
+            if written != self.written:  # what is written while it is read is read again the next time
+                self.opened, self.written = load(self.path), written
+            return self.opened
 
     @property
     def folder(self) -> Path:
@@ -73,14 +76,21 @@ class Desk:
         shown = sheet if sheet.mode in ("RGB", "RGBA") else sheet.convert("RGBA" if sheet.mode == "LA" else "RGB")
         return enlarged(shown, max(1, WIDE // shown.width))
 
-    def fitted(self, picture: Image.Image) -> Image.Image:
-        """An uploaded picture as the run takes it, its pixels large enough to paint on."""
-        seen = read(picture, self.run.card.shape, self.run.card.mode)[0]
-        return enlarged(to_image(seen, self.run.card.mode), max(1, WIDE // max(seen.shape[1:])))
+    def fitted(self, picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+        """An upload as the run takes it, its pixels large enough to paint on; and as it was, if it is smaller."""
+        seen, card = read(picture, self.run.card.shape, self.run.card.mode)[0], self.run.card
+        small = picture if picture.width < card.shape[2] and picture.height < card.shape[1] else None
+        return enlarged(to_image(seen, card.mode), max(1, WIDE // max(card.shape[1:]))), small
 
     def own(self, painted: Image.Image) -> Image.Image:
         """What `fitted` made, pixel for pixel as it was."""
         return painted.reduce(max(1, painted.width // self.run.card.shape[2]))
+
+    def painted(self, layers: Sequence[Image.Image | None]) -> Image.Image | None:
+        """White where anything was painted, in pixels of the run."""
+        for layer in filter(None, layers or []):
+            return self.own(layer.getchannel("A").point(lambda alpha: 255 * (alpha > 0))).point(lambda v: 255 * (v > 0))
+        return None
 
     def place(self) -> Path:
         """A folder that nobody can guess; those of an hour ago are gone."""

@@ -7,16 +7,20 @@ from typing import Any
 import gradio as gr
 import torch
 from PIL import Image
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from unnoise import registry
 from unnoise.app import acts
 from unnoise.app.desk import Desk
 from unnoise.app.watch import watched
+from unnoise.data.transforms import to_float
 from unnoise.errors import InputError
+from unnoise.evaluate.features import Eight, eight_bit
 from unnoise.types import Images
 
 STYLE = ".pixels img, img.pixels { image-rendering: pixelated } img.pixels { width: min(100%, 32rem) }"
-EACH, USUAL = "each in turn", "as is usual for it"
+EACH, NONE, CHOOSE, USUAL = "each in turn", "none", "choose one", "as is usual for it"
 TASKS = {
     "vary it": "vary:strength={strength:g}",
     "fill in what is painted": "inpaint",
@@ -32,9 +36,14 @@ def theme() -> Any:
     return gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
+def own_hosts() -> Middleware:
+    """Answer under the names of this machine alone: a page from elsewhere cannot pass its own name off as ours."""
+    return Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+
+
 def page(desk: Desk) -> Any:
     """One tab for each thing one can do."""
-    with gr.Blocks(title=f"unnoise: {desk.name}", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
+    with gr.Blocks(title=f"unnoise: {desk.name}", analytics_enabled=False, delete_cache=(60, 900)) as blocks:
         gr.Markdown(f"## {desk.name}\n{desk.facts()}")
         for title, tab in (
             ("Draw", draw_tab),
@@ -90,23 +99,40 @@ def seed_box(value: int = 0, label: str = "Seed") -> gr.Number:
     return gr.Number(value, label=label, precision=0, minimum=0, maximum=2**53)
 
 
+def whole(seed: float | None) -> int:
+    if seed is None:
+        raise InputError("give a seed: a whole number, 0 or more")
+    return int(seed)
+
+
+def named(label: str) -> str | None:
+    return None if label in (EACH, NONE, CHOOSE) else label
+
+
+def class_box(desk: Desk, first: str) -> list[Any]:
+    """Where the run knows classes, one of them, or what `first` says."""
+    classes = desk.run.card.classes
+    return [gr.Dropdown([first, *classes], value=first, label="Class")] if classes else []
+
+
 def controls(desk: Desk, *, sampler: bool = True) -> tuple[list[Any], Callable[..., dict[str, Any]]]:
     """How it is sampled, and from the values of these the settings they say."""
     how, card = desk.run.card.sampling, desk.run.card
     boxes: dict[str, Any] = {}
-    if card.classes:
-        boxes["label"] = gr.Dropdown([EACH, *card.classes], value=EACH, label="Class")
+    if box := class_box(desk, EACH):
+        boxes["label"] = box[0]
     with gr.Accordion("Sampler", open=False):
         if sampler:
             choices = sorted({*registry.sampler.names(), how.sampler})
             boxes["sampler"] = gr.Dropdown(choices, value=how.sampler, label="Sampler")
-        boxes["steps"] = gr.Slider(1, min(250, desk.run.model.schedule.T), how.steps, step=1, label="Steps")
+        most = max(how.steps, min(250, desk.run.model.schedule.T))
+        boxes["steps"] = gr.Slider(1, most, how.steps, step=1, precision=0, label="Steps")
         if card.classes:
-            boxes["guidance"] = gr.Slider(0, 8, how.guidance, step=0.1, label="Guidance: 1 is off")
+            boxes["guidance"] = gr.Slider(0, max(8, how.guidance), how.guidance, step=0.1, label="Guidance: 1 is off")
 
     def settings(*values: Any) -> dict[str, Any]:
         said = dict(zip(boxes, values, strict=True))
-        return {name: None if value == EACH else value for name, value in said.items()}
+        return {name: named(value) if name == "label" else value for name, value in said.items()}
 
     return [*boxes.values()], settings
 
@@ -121,12 +147,12 @@ def draw_tab(desk: Desk) -> None:
             shown, note, files = picture("Pictures"), gr.Markdown(), gr.Files(label="Files", visible=False)
             twins = picture("Above, what was drawn; below, the nearest training image")
             compare = gr.Button("Beside the nearest training images")
-    drawn = gr.State(None)
+    drawn = gr.State(None, time_to_live=3600)
 
     def draw(n: int, seed: int, *values: Any) -> Iterator[tuple[Any, ...]]:
-        for frame in desk.paced(acts.sampled(desk.run, {"n": n, "seed": int(seed), **settings(*values)})):
+        for frame in desk.paced(acts.sampled(desk.run, {"n": n, "seed": whole(seed), **settings(*values)})):
             yield desk.shown(frame.x0), f"step {frame.done} of {frame.steps}", gr.skip(), gr.skip()
-        names = [f"{int(seed) + i:06d}" for i in range(n)]
+        names = [f"{whole(seed) + i:06d}" for i in range(n)]
         yield desk.shown(frame.x), "", gr.Files(desk.files(frame.x, names), visible=True), frame.x.cpu()
 
     with ask:
@@ -151,22 +177,25 @@ def film_tab(desk: Desk) -> None:
             place = gr.Slider(0, 1, 0, step=1, label="Step", interactive=True)
             shown = picture("Left, the noisy image x_t; right, the image that is believed in")
             files = gr.Files(label="Files", visible=False)
-    frames = gr.State(None)
+    frames = gr.State(None, time_to_live=3600)
 
     def roll(seed: int, *values: Any) -> Iterator[tuple[Any, ...]]:
-        seen = list[Images]()
-        for frame in acts.sampled(desk.run, {"n": 1, "seed": int(seed), **settings(*values)}):
-            seen.append(torch.cat([frame.x, frame.x0]).cpu())
+        seen = list[Eight]()
+        for frame in acts.sampled(desk.run, {"n": 1, "seed": whole(seed), **settings(*values)}):
+            seen.append(eight_bit(torch.cat([frame.x, frame.x0])).cpu())
             if desk.due(last=frame.done == frame.steps):
-                yield desk.shown(seen[-1], columns=2), gr.skip(), gr.skip(), gr.skip()
+                yield desk.shown(to_float(seen[-1]), columns=2), gr.skip(), gr.skip(), gr.skip()
         slider = gr.Slider(1, len(seen), len(seen), step=1)
-        yield desk.shown(seen[-1], columns=2), slider, gr.Files(desk.film([*seen]), visible=True), seen
+        made = gr.Files(desk.film([*map(to_float, seen)]), visible=True)
+        yield desk.shown(to_float(seen[-1]), columns=2), slider, made, seen
 
     with ask:
         working(roll, [seed, *boxes], [shown, place, files, frames])
 
-    def at(step: int, seen: list[Images] | None) -> Any:
-        return desk.shown(seen[min(int(step), len(seen)) - 1], columns=2) if seen and step >= 1 else gr.skip()
+    def at(step: int, seen: list[Eight] | None) -> Any:
+        if not seen or not step:
+            return gr.skip()
+        return desk.shown(to_float(seen[min(int(step), len(seen)) - 1]), columns=2)
 
     instantly(place.change, at, [place, frames], shown)
 
@@ -184,11 +213,11 @@ def samplers_tab(desk: Desk) -> None:
             shown, note = picture("The same noise, one row a sampler"), gr.Markdown()
 
     def compare(chosen: list[str], n: int, seed: int, *values: Any) -> Iterator[tuple[Image.Image, str]]:
-        rows, said = list[Images](), list[str]()
-        for found in acts.compared(desk.run, chosen, {"n": n, "seed": int(seed), **settings(*values)}):
-            rows.append(found.images.cpu())
-            said.append(f"{found.sampler}, {found.seconds:.1f} s")
-            yield desk.shown(torch.cat(rows), columns=n), f"From above: {'; '.join(said)}"
+        rows, said = dict[str, Images](), dict[str, str]()
+        for found in acts.compared(desk.run, chosen, {"n": n, "seed": whole(seed), **settings(*values)}):
+            rows[found.sampler], said[found.sampler] = found.images.cpu(), f"{found.sampler}, {found.seconds:.1f} s"
+            if desk.due(last=found.done):
+                yield desk.shown(torch.cat([*rows.values()]), columns=n), f"From above: {'; '.join(said.values())}"
 
     with ask:
         working(compare, [chosen, n, seed, *boxes], [shown, note], "Compare")
@@ -197,25 +226,25 @@ def samplers_tab(desk: Desk) -> None:
 def between_tab(desk: Desk) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
-            first, last = seed_box(0, "First seed"), seed_box(1, "Last seed")
+            first, last, box = seed_box(0, "First seed"), seed_box(1, "Last seed"), class_box(desk, CHOOSE)
             n = gr.Slider(2, acts.MOST, 12, step=1, label="Pictures on the way")
             ask = gr.Column()
         with gr.Column(scale=2, min_width=320):
             shown, files = picture("From one to the other"), gr.Files(label="Files", visible=False)
 
-    def go(first: int, last: int, n: int) -> Iterator[tuple[Any, ...]]:
-        task = f"interpolate:first={int(first)},last={int(last)}"
-        _, steps = acts.edited(desk.run, {"n": n, "task": task})
+    def go(first: int, last: int, n: int, label: str = NONE) -> Iterator[tuple[Any, ...]]:
+        settings = {"n": n, "seed": whole(first), "task": f"interpolate:to={whole(last)}", "label": named(label)}
+        _, steps = acts.edited(desk.run, settings)
         for frame in desk.paced(steps):
             yield desk.shown(frame.x0), gr.skip()
         yield desk.shown(frame.x), gr.Files(desk.film([*frame.x[:, None].cpu()]), visible=True)
 
     with ask:
-        working(go, [first, last, n], [shown, files])
+        working(go, [first, last, n, *box], [shown, files])
 
 
 def edit_tab(desk: Desk) -> None:
-    methods = registry.posterior.names()
+    methods, small = registry.posterior.names(), gr.State(None, time_to_live=3600)  # the upload, if it is small
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
             given = gr.ImageEditor(
@@ -228,32 +257,38 @@ def edit_tab(desk: Desk) -> None:
                 brush=gr.Brush(default_size=48, colors=["#ffffff"], color_mode="fixed"),
                 elem_id="editor",
             )
+            given.accept_blobs = None  # hands what it holds over by upload, which is bounded, and by nothing else
             task = gr.Radio([*TASKS], value="vary it", label="What")
             strength = gr.Slider(0.05, 1, 0.5, step=0.05, label="How far from it")
             factor = gr.Slider(2, 8, 4, step=2, label="How many times larger", visible=False)
             sigma = gr.Slider(0.5, 4, 1.5, step=0.5, label="How blurred it is: deviation, pixels", visible=False)
             by = gr.Dropdown([USUAL, *methods], value=USUAL, label="How what is known is kept", visible=False)
+            box = class_box(desk, NONE)
             n, seed = gr.Slider(1, 16, 4, step=1, label="Pictures"), seed_box()
             ask = gr.Column()
         with gr.Column(scale=2, min_width=320):
             shown, files = picture("What is known, then what is made of it"), gr.Files(label="Files", visible=False)
 
-    def edit(given: dict[str, Any] | None, what: str, by: str, n: int, seed: int, *amounts: float) -> Iterator[Any]:
+    def edit(
+        given: dict[str, Any] | None, small: Image.Image | None, what: str, by: str, n: int, seed: int, *rest: Any
+    ) -> Iterator[Any]:
         if not given or given["background"] is None:
             raise InputError("upload a picture first")
-        painted = next((layer for layer in given["layers"] or [] if layer is not None), None)
-        mask = None if painted is None else desk.own(painted.getchannel("A").point(lambda alpha: 255 * (alpha > 0)))
-        task = TASKS[what].format(strength=amounts[0], factor=int(amounts[1]), sigma=amounts[2])
-        settings = {"task": task, "by": None if by == USUAL else by, "n": n, "seed": int(seed)}
-        known, steps = acts.edited(desk.run, settings, (desk.own(given["background"]),), mask)
+        strength, factor, sigma, *label = rest
+        task = TASKS[what].format(strength=strength, factor=int(factor), sigma=sigma)
+        settings = {"task": task, "n": n, "seed": whole(seed), "label": named(*label) if label else None}
+        settings["by"] = None if by == USUAL or "vary" in task else by
+        source = small if small is not None and "enlarge" in task else desk.own(given["background"])
+        mask = desk.painted(given["layers"]) if task == "inpaint" else None
+        known, steps = acts.edited(desk.run, settings, (source,), mask)
         for frame in desk.paced(steps):
             yield desk.shown(torch.cat([known.cpu(), frame.x0.cpu()])), gr.skip()
-        names = [f"{int(seed) + i:06d}" for i in range(n)]
+        names = [f"{whole(seed) + i:06d}" for i in range(n)]
         final = desk.shown(torch.cat([known.cpu(), frame.x.cpu()]))
         yield final, gr.Files(desk.files(frame.x, names), visible=True)
 
     with ask:
-        working(edit, [given, task, by, n, seed, strength, factor, sigma], [shown, files], "Edit")
+        working(edit, [given, small, task, by, n, seed, strength, factor, sigma, *box], [shown, files], "Edit")
 
     def asked(what: str) -> list[Any]:
         amounts = [gr.Slider(visible=f"{{{name}" in TASKS[what]) for name in ("strength", "factor", "sigma")]
@@ -261,11 +296,11 @@ def edit_tab(desk: Desk) -> None:
 
     instantly(task.change, asked, [task], [strength, factor, sigma, by])
 
-    def fit(given: dict[str, Any] | None) -> Iterator[Image.Image]:
+    def fit(given: dict[str, Any] | None) -> Iterator[tuple[Image.Image, Image.Image | None]]:
         if given and given["background"] is not None:
             yield desk.fitted(given["background"])
 
-    given.upload(told(fit), [given], [given], queue=False, show_progress="hidden", api_visibility="private")
+    given.upload(told(fit), [given], [given, small], queue=False, show_progress="hidden", api_visibility="private")
 
 
 def noise_tab(desk: Desk) -> None:
@@ -281,7 +316,7 @@ def noise_tab(desk: Desk) -> None:
     def noised(given: Image.Image | None, count: int, seed: int) -> Iterator[list[tuple[Image.Image, str]]]:
         if given is None:
             raise InputError("upload a picture first")
-        images, times = acts.noised(desk.run, given, count, int(seed))
+        images, times = acts.noised(desk.run, given, count, whole(seed))
         yield [(desk.shown(image[None]), f"t = {time}") for image, time in zip(images, times, strict=True)]
 
     with ask:

@@ -1,6 +1,7 @@
 """The app on this machine, for whoever sits at it."""
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -17,7 +18,10 @@ PIXELS = 20_000_000  # of an uploaded picture
 
 def serve(config: AppConfig) -> None:
     """Until it is interrupted; on loopback only, and nothing is sent elsewhere."""
+    if config.port is not None and not 0 < config.port < 2**16:
+        raise InputError(f"--port is 1 to 65535, got {config.port}")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the temporary folder ends with it
     with tempfile.TemporaryDirectory(prefix="unnoise-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder
         try:
@@ -42,6 +46,7 @@ def serve(config: AppConfig) -> None:
                 footer_links=[],
                 max_file_size=LARGEST,
                 state_session_capacity=WAITING,
+                app_kwargs={"middleware": [page.own_hosts()]},
                 ssr_mode=False,
                 enable_monitoring=False,
                 prevent_thread_lock=True,
@@ -49,7 +54,9 @@ def serve(config: AppConfig) -> None:
                 css=page.STYLE,
             )
         except OSError as error:
-            raise InputError(f"port {config.port} is taken; name another with --port") from error
+            if config.port is None:
+                raise
+            raise InputError(f"port {config.port} cannot be had; name another with --port") from error
         print(f"{desk.name} is at {blocks.local_url}  (Ctrl-C ends it)", flush=True)
         blocks.block_thread()
 

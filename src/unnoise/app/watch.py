@@ -14,8 +14,11 @@ from unnoise.training.log import duration
 
 def watched(folder: Path, card: Card) -> str:
     """A piece of HTML: where it is, the last preview, the curves."""
-    rows = read(folder / "metrics.jsonl") if (folder / "metrics.jsonl").is_file() else None
-    if rows is None or not rows.steps:
+    try:
+        rows = read(folder / "metrics.jsonl")
+    except OSError:
+        return "<p>There is no log of a training here.</p>"
+    if not rows.steps:
         return "<p>There is no log of a training here.</p>"
     parts = [f"<p>{escape(progress(folder, card, rows.steps[-1]))}</p>"]
     if previews := sorted(folder.glob("samples/[0-9]*.png")):

@@ -10,7 +10,7 @@ from unnoise.types import RandnLike
 
 
 def interpolated(first: RandnLike, last: RandnLike, count: int) -> RandnLike:
-    """So many noises, from that of the first to that of the last: cos(a) e1 + sin(a) e2, each of them normal.
+    """So many noises, from the first to the last, which is another: cos(a) e1 + sin(a) e2, each of them normal.
 
     Whatever the sampler draws on its way is turned with the noise it starts from, so the ends are the very pictures of
     the two, and all between them change smoothly.
@@ -27,7 +27,7 @@ def slerp(
     first: Float[Tensor, "1 c h w"], last: Float[Tensor, "1 c h w"], weight: Float[Tensor, " b"]
 ) -> Float[Tensor, "b c h w"]:
     """Shoemake 1985: along the great circle, at an even pace; the length goes from one's to the other's."""
-    angle = torch.arccos((first * last).sum() / (first.norm() * last.norm()))
+    angle = torch.arccos(((first * last).sum() / (first.norm() * last.norm())).clamp(-1, 1))
     w = weight.view(-1, 1, 1, 1)
     if angle.sin().abs() < 1e-4:  # one line: no circle is the shortest
         return torch.lerp(first, last, w)

@@ -1,7 +1,7 @@
 """Pictures edited by a trained run: as tensors, or as files."""
 
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,15 @@ from unnoise.checkpoint import Run, load
 from unnoise.config import EditConfig, SampleConfig, Sampling
 from unnoise.editing.edits import Edit, Picture, Work
 from unnoise.errors import InputError, unknown
-from unnoise.files import new_folder, replacing
+from unnoise.files import new_folder, replacing, vacant
 from unnoise.pictures import film, grid, save_image
 from unnoise.samplers.run import untracked
 from unnoise.samplers.step import Step
-from unnoise.sampling import resolve
+from unnoise.sampling import Report, resolve
+from unnoise.sampling import calls as calls_of
 from unnoise.types import Images
 
-MOST = 256  # pictures at once
+MOST = 64  # pictures at once
 WAYS = ("interpolate", "morph")  # from one picture to another: theirs are the frames of a film
 
 
@@ -30,7 +31,7 @@ def edit(run: Run | str | Path, *pictures: Picture, mask: Picture | None = None,
     where `inpaint` fills in. settings are the fields of EditConfig, e.g. `task="enlarge:factor=4"`, `n=4`.
     """
     opened = run if isinstance(run, Run) else load(run)
-    known = [f.name for f in fields(EditConfig)]
+    known = [f.name for f in fields(EditConfig) if f.name not in ("run", "picture", "other", "mask", "out")]
     for name in settings:
         if name not in known:
             raise unknown("setting of edit", name, known)
@@ -41,41 +42,83 @@ def begin(config: EditConfig, run: Run, pictures: tuple[Picture, ...] = (), mask
     """What is given and the steps to be made; refuses what can't be before any of them."""
     if not 1 <= config.n <= MOST:
         raise InputError(f"n takes 1 to {MOST} pictures, got {config.n}")
-    shared = ("run", "n", "seed", "label", *(f.name for f in fields(Sampling)))
-    how = resolve(SampleConfig(**{name: getattr(config, name) for name in shared}), run)
+    check(config, len(pictures), mask)
+    how, label = resolved(config, run)
     seeds = range(config.seed, config.seed + config.n)
-    label = -1 if config.label is None else run.card.classes.index(config.label)
     work = Work(run.model, how, run.card.mode, seeds, label, config.by, pictures, mask, config.fit)
-    if config.by is not None:
-        registry.posterior.get(config.by)
     made: Edit = registry.edit.get(config.task)(work)
     return made._replace(steps=untracked(made.steps))
 
 
-def last(steps: Iterator[Step]) -> Images:
-    for step in steps:
+def check(config: EditConfig, pictures: int, mask: Picture | None) -> None:
+    """Refuse what an edit would not look at."""
+    task, takes = config.task.partition(":")[0].strip(), registry.edit.declared(config.task)
+    if pictures != takes["pictures"]:
+        raise InputError(
+            f"{task} takes {takes['pictures'] or 'no'} picture{'s' * (takes['pictures'] != 1)}, got {pictures}"
+        )
+    if mask is not None and not takes.get("mask"):
+        raise InputError(f"--mask is for inpaint; {task} looks at none")
+    if config.by is not None:
+        registry.posterior.get(config.by)
+        if not takes.get("by"):
+            raise InputError(f"--by is for edits that keep what is known; {task} is none")
+    if config.sampler is not None and not takes.get("sampler", True):
+        raise InputError(f"{task} goes there and back by ddim; leave out --sampler")
+
+
+def resolved(config: EditConfig, run: Run) -> tuple[Sampling, int]:
+    """How it is sampled, and the class, -1 for none: a run that never saw pictures without one needs to be told."""
+    shared = ("run", "n", "seed", "label", *(f.name for f in fields(Sampling)))
+    how = resolve(SampleConfig(**{name: getattr(config, name) for name in shared}), run)
+    if config.label is not None or not run.card.classes:
+        return how, -1 if config.label is None else run.card.classes.index(config.label)
+    if config.guidance not in (None, 1):
+        raise InputError("--guidance follows a class; name it by --label")
+    if config.task.startswith("interpolate") or not run.card.training.get("config", {}).get("label_dropout"):
+        raise InputError(f"this run draws pictures of a class; name it by --label: {', '.join(run.card.classes)}")
+    return replace(how, guidance=1.0), -1
+
+
+def calls(config: EditConfig, how: Sampling) -> int:
+    """Of the network for a picture, about."""
+    times = registry.posterior.settings(config.by).get("resamplings", 1) if config.by else 1
+    if config.by is None and config.task.startswith("inpaint"):
+        times = registry.posterior.settings("repaint")["resamplings"]
+    return calls_of(how) * int(times)
+
+
+def last(steps: Iterator[Step], report: Report = lambda *_: None) -> Images:
+    for done, step in enumerate(steps, 1):
         images = step.x
+        report(1, done)
     return images
 
 
-def edit_to_folder(config: EditConfig) -> tuple[Path, Path]:
+def edit_to_folder(config: EditConfig, report: Report = lambda *_: None) -> tuple[Path, Path]:
     """Write one picture a variant, and beside the folder a grid that begins with what was given, or a film.
 
     Returns the folder, and what lies beside it.
     """
     run = load(config.run)
     pictures = tuple(picture for picture in (config.picture, config.other) if picture is not None)
-    made = begin(config, run, pictures, config.mask)
-    images, way = last(made.steps).cpu(), config.task.partition(":")[0] in WAYS
+    made, is_film = begin(config, run, pictures, config.mask), config.task.partition(":")[0] in WAYS
+    if config.out is not None and (there := beside(vacant(config.out), is_film=is_film)).exists():
+        raise InputError(f"{there} is there already; name another folder by --out")
+    images = last(made.steps, report).cpu()
     folder = new_folder(config.out, run.path.parent, "edited")
     for i, image in enumerate(images):
-        name = f"{i if way else config.seed + i:06d}{'.png' if run.card.mode else '.npy'}"
+        name = f"{i if is_film else config.seed + i:06d}{'.png' if run.card.mode else '.npy'}"
         with replacing(folder / name, flush=False) as temporary:
             save_image(image, temporary, run.card.mode)
-    beside = folder.with_name(f"{folder.name}{'.gif' if way else '-grid.png'}")  # not inside, among the pictures
-    with replacing(beside) as temporary:
-        if way:
+    with replacing(together := beside(folder, is_film=is_film)) as temporary:
+        if is_film:
             film([*images[:, None]], temporary)
         else:
             grid(torch.cat([made.given.cpu(), images]), run.card.mode).save(temporary)
-    return folder, beside
+    return folder, together
+
+
+def beside(folder: Path, *, is_film: bool) -> Path:
+    """Not inside, among the pictures."""
+    return folder.with_name(f"{folder.name}{'.gif' if is_film else '-grid.png'}")

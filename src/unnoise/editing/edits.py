@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unnoise import registry
 from unnoise.config import Sampling
-from unnoise.data.decode import Plan, decode
+from unnoise.data.decode import Plan, decode, upright
 from unnoise.data.items import Unreadable
 from unnoise.data.transforms import to_float
 from unnoise.diffusion.model import Denoiser, Diffusion, clip_x0
@@ -68,8 +68,6 @@ class Work:
 
     def picture(self, which: int = 0, *, shrunk: int = 1, mode: str = "") -> Images:
         """One that was given, [1, c, h, w], as those of the run are, or smaller, or gray."""
-        if len(self.pictures) <= which:
-            raise InputError("this edit needs a picture: name it after the run" if not which else "it needs two")
         channels, height, width = self.model.shape
         shape = (1 if mode else channels, height // shrunk, width // shrunk)
         return read(self.pictures[which], shape, mode or self.mode, self.fit).to(self.model.device)
@@ -93,9 +91,9 @@ def read(picture: Picture, shape: tuple[int, int, int], mode: str, fit: str = "c
     if not mode:
         raise InputError("this run is of arrays, not pictures; from Python, give tensors [c, h, w] in [-1, 1]")
     try:
-        content = (lambda _: picture) if isinstance(picture, Image.Image) else Path(picture).expanduser()
+        content = (lambda _: upright(picture)) if isinstance(picture, Image.Image) else Path(picture).expanduser()
         pixels = decode(content, Plan(mode, (shape[2], shape[1]), fit)).pixels
-    except Unreadable as error:
+    except (Unreadable, OSError) as error:  # the latter of an image that is opened, and cut off
         raise InputError(f"{picture} cannot be read: {error}") from error
     return to_float(torch.tensor(pixels)[None])
 
@@ -103,7 +101,7 @@ def read(picture: Picture, shape: tuple[int, int, int], mode: str, fit: str = "c
 # What is known of a picture, and the rest made up
 
 
-@edit
+@edit.declare(pictures=1, mask=True, by=True)
 def inpaint(work: Work) -> Edit:
     """Fill in what is white in the mask, or transparent in the picture; all else stays as it is."""
     picture, hidden = work.picture(), unknown_pixels(work)
@@ -113,7 +111,7 @@ def inpaint(work: Work) -> Edit:
     return Edit(known, restored(work, Pixels(~hidden), known, "repaint"))
 
 
-@edit
+@edit.declare(pictures=1, by=True)
 def colorize(work: Work) -> Edit:
     """Colours for a gray picture: its luma stays as it is."""
     if work.model.shape[0] != 3:
@@ -122,7 +120,7 @@ def colorize(work: Work) -> Edit:
     return Edit(gray.expand(1, 3, -1, -1), restored(work, Gray(), gray))
 
 
-@edit
+@edit.declare(pictures=1, by=True)
 def enlarge(work: Work, *, factor: int = 4) -> Edit:
     """Make a small picture as large as those of the run; the means of squares stay as they are."""
     _, height, width = work.model.shape
@@ -132,7 +130,7 @@ def enlarge(work: Work, *, factor: int = 4) -> Edit:
     return Edit(measure.inverse(small), restored(work, measure, small))
 
 
-@edit
+@edit.declare(pictures=1, by=True)
 def deblur(work: Work, *, sigma: float = 1.5) -> Edit:
     """Sharpen a picture that was blurred by a Gaussian of this deviation, in pixels of the run."""
     if not 0 < sigma <= min(work.model.shape[1:]):
@@ -152,8 +150,10 @@ def restored(work: Work, measure: Measurement, y: Measured, by: str = "replace")
 def unknown_pixels(work: Work) -> Tensor:
     """[1, 1, h, w], true where the picture is to be filled in."""
     shape = (1, *work.model.shape[1:])
+    if isinstance(work.mask, Tensor):
+        return read(work.mask, shape, "L").to(work.model.device) > 0
     if work.mask is not None:
-        return read(work.mask, shape, "L", work.fit).to(work.model.device) > 0
+        return (read(work.mask, (2, *shape[1:]), "LA", work.fit).to(work.model.device) > 0).all(dim=1, keepdim=True)
     given = work.pictures[0]
     if isinstance(given, Tensor):
         raise InputError("inpaint needs a mask, white where the picture is to be filled in")
@@ -163,7 +163,7 @@ def unknown_pixels(work: Work) -> Tensor:
 # From one picture to others
 
 
-@edit
+@edit.declare(pictures=1)
 def vary(work: Work, *, strength: float = 0.5) -> Edit:
     """Meng et al. 2022 (arXiv:2108.01073), SDEdit: noise the picture so far, and denoise it again.
 
@@ -180,18 +180,17 @@ def vary(work: Work, *, strength: float = 0.5) -> Edit:
     return Edit(picture, work.sampler(work.denoise(), start, way, randn_like=randn_like))
 
 
-@edit
-def interpolate(work: Work, *, first: int = 0, last: int = 1) -> Edit:
-    """From the picture of one seed to that of another: all noise is turned from that of the first to the last's."""
-    for seed in (first, last):
-        if not 0 <= seed < 2**63:
-            raise InputError(f"interpolate: seeds are 0 or more, below 2^63, got {seed}")
-    randn_like = interpolated(seeded_noise([first]), seeded_noise([last]), len(work.seeds))
+@edit.declare(pictures=0)
+def interpolate(work: Work, *, to: int = 1) -> Edit:
+    """From the picture of one seed to that of another: all noise is turned from that of `--seed` to that of `to`."""
+    if not 0 <= to < 2**63 or to == work.seeds[0]:
+        raise InputError(f"interpolate: to is another seed than {work.seeds[0]}, 0 or more and below 2^63, got {to}")
+    randn_like = interpolated(seeded_noise([work.seeds[0]]), seeded_noise([to]), len(work.seeds))
     start = randn_like(torch.empty(len(work.seeds), *work.model.shape, device=work.model.device))
     return Edit(start[:0], work.sampler(work.denoise(), start, work.levels, randn_like=randn_like))
 
 
-@edit
+@edit.declare(pictures=2, sampler=False)
 def morph(work: Work, *, iterations: int = 3) -> Edit:
     """From one picture to another: the noise that DDIM makes of each (Song et al. 2021, arXiv:2010.02502, section 5.3).
 

@@ -1,5 +1,6 @@
 """Samplers of pictures of which something is known: each takes a sampler, and makes one that keeps to it."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -49,8 +50,9 @@ def replace(sampler: Sampler, known: Known) -> Sampler:
 def repaint(sampler: Sampler, known: Known, *, resamplings: int = 5, jump: int = 2) -> Sampler:
     """Lugmayr et al. 2022 (arXiv:2201.09865), algorithm 1: replacement, and each part of the way several times.
 
-    jump: steps of a part. After it noise takes the image back to where the part began, so that what is filled in and
-    what is known come to agree; costs `resamplings` times the evaluations.
+    Replacement is that of `replace`. jump: steps of a part, which the sampler begins anew. After it noise takes the
+    image back to where the part began, so that what is filled in and what is known come to agree; costs `resamplings`
+    times the evaluations.
     """
     for name, value in (("resamplings", resamplings), ("jump", jump)):
         if value < 1:
@@ -76,8 +78,8 @@ def pigdm(sampler: Sampler, known: Known, *, std: float = 0.5) -> Sampler:
     J, the Jacobian of the predicted image, says how the rest depends on what is known; its price is a backward pass.
     std: of images; where they are independent Gaussian pixels of this deviation, this is exact.
     """
-    if not std > 0:
-        raise InputError(f"pigdm: std is above 0, got {std:g}")
+    if not 0 < std < math.inf:
+        raise InputError(f"pigdm: std is above 0, and finite, got {std:g}")
 
     def guided(denoise: Denoiser, x: Images, levels: Levels, *, randn_like: RandnLike) -> Iterator[Step]:
         return ended(sampler(pulled(denoise, known, std), x, levels, randn_like=randn_like), known)
@@ -99,6 +101,8 @@ def pulled(denoise: Denoiser, known: Known, std: float) -> Denoiser:
     """E[x0 | x_t, y], by Tweedie's formula x0 + sigma^2 / alpha * d log p(y | x_t) / d x_t."""
 
     def guided(x_t: Images, level: Level) -> Prediction:
+        if level.alpha == 0:  # pure noise says nothing of the picture, and what is known says all
+            return keeping(denoise, known)(x_t, level)
         with torch.inference_mode(mode=False), torch.enable_grad():
             x_t = x_t.clone().requires_grad_()
             predicted = denoise(x_t, level)

@@ -12,14 +12,14 @@ import torch
 
 from unnoise import registry
 from unnoise.checkpoint import WEIGHTS, Run, weights_of
-from unnoise.config import EvalConfig, SampleConfig, Sampling
+from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.data.sources import find
 from unnoise.data.split import split
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels
-from unnoise.sampling import batches, resolve
+from unnoise.sampling import batches, calls, resolve
 
 Report = Callable[[str, int, int], object]  # what is done, pictures just done, pictures in all
 
@@ -88,11 +88,6 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
         return (eight_bit(images) for _, images in batches(asked, run, how, there=another))
 
     return Pictures(stream, n, run.card.shape[0], about, config.batch, each=calls(how) * call(run))
-
-
-def calls(how: Sampling) -> int:
-    """Of the network for a picture, about: samplers that take as many as they like count as two a step."""
-    return how.steps * registry.sampler.declared(how.sampler).get("evaluations", 2) * (1 + (how.guidance != 1))
 
 
 def call(run: Run, batch: int = 16) -> float:

@@ -17,11 +17,11 @@ from unnoise.errors import InputError
 from unnoise.evaluate.collect import seconds, statistics
 from unnoise.evaluate.features import Extractor
 from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import Report, call, calls, data_of, drawn, seeing, stored
+from unnoise.evaluate.sets import Report, call, data_of, drawn, seeing, stored
 from unnoise.evaluate.statistics import Statistics
 from unnoise.files import held
 from unnoise.samplers.run import check
-from unnoise.sampling import check_guidance
+from unnoise.sampling import calls, check_guidance
 
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0}
 SPACINGS = ("trailing", "karras", "log_snr")

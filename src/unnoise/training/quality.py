@@ -12,8 +12,9 @@ from unnoise.errors import InputError
 from unnoise.evaluate.collect import gathered, statistics
 from unnoise.evaluate.features import Extractor, eight_bit
 from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import calls, seeing, stored
+from unnoise.evaluate.sets import seeing, stored
 from unnoise.evaluate.statistics import Statistics
+from unnoise.sampling import calls
 from unnoise.training.length import Clock
 from unnoise.training.log import duration
 from unnoise.types import Images
