@@ -410,3 +410,19 @@ def test_a_taken_port_is_refused_in_one_line(app, run):
     assert done.returncode == 2
     assert f"port {port} cannot be had" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("settings", [{"classes": True}, {"sampler": "ddpm", "steps": 1000, "spacing": "trailing"}])
+def test_every_run_has_its_page(settings, tmp_path):
+    """Of classes, and of more steps than others usually take."""
+    run = unnoise.train("faces:count=40", size="16", images="8", batch=8, backbone=NETWORK, precision="fp32",
+                        out=str(tmp_path / "run"), **settings)  # fmt: skip
+    app = App(run, tmp_path / "log")
+    parts = json.loads(app.status("/config")[1])["components"]
+    app.process.terminate()
+    app.process.wait(30)
+    sliders = [part["props"] for part in parts if part["type"] == "slider"]
+    assert len(sliders) > 5
+    assert all(slider["minimum"] <= slider["value"] <= slider["maximum"] for slider in sliders)
+    classes = [part for part in parts if part["type"] == "dropdown" and part["props"]["label"] == "Class"]
+    assert len(classes) == (5 if "classes" in settings else 0)

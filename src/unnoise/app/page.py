@@ -20,7 +20,7 @@ from unnoise.evaluate.features import Eight, eight_bit
 from unnoise.types import Images
 
 STYLE = ".pixels img, img.pixels { image-rendering: pixelated } img.pixels { width: min(100%, 32rem) }"
-EACH, NONE, CHOOSE, USUAL = "each in turn", "none", "choose one", "as is usual for it"
+USUAL = "as is usual for it"
 TASKS = {
     "vary it": "vary:strength={strength:g}",
     "fill in what is painted": "inpaint",
@@ -105,21 +105,18 @@ def whole(seed: float | None) -> int:
     return int(seed)
 
 
-def named(label: str) -> str | None:
-    return None if label in (EACH, NONE, CHOOSE) else label
-
-
 def class_box(desk: Desk, first: str) -> list[Any]:
-    """Where the run knows classes, one of them, or what `first` says."""
+    """Where the run knows classes, one of them, or "", of which `first` says what it means."""
     classes = desk.run.card.classes
-    return [gr.Dropdown([first, *classes], value=first, label="Class")] if classes else []
+    choices = [(first, ""), *((name, name) for name in classes)]
+    return [gr.Dropdown(choices, value="", label="Class")] if classes else []
 
 
 def controls(desk: Desk, *, sampler: bool = True) -> tuple[list[Any], Callable[..., dict[str, Any]]]:
     """How it is sampled, and from the values of these the settings they say."""
     how, card = desk.run.card.sampling, desk.run.card
     boxes: dict[str, Any] = {}
-    if box := class_box(desk, EACH):
+    if box := class_box(desk, "each in turn"):
         boxes["label"] = box[0]
     with gr.Accordion("Sampler", open=False):
         if sampler:
@@ -132,7 +129,7 @@ def controls(desk: Desk, *, sampler: bool = True) -> tuple[list[Any], Callable[.
 
     def settings(*values: Any) -> dict[str, Any]:
         said = dict(zip(boxes, values, strict=True))
-        return {name: named(value) if name == "label" else value for name, value in said.items()}
+        return {name: None if value == "" else value for name, value in said.items()}
 
     return [*boxes.values()], settings
 
@@ -226,14 +223,14 @@ def samplers_tab(desk: Desk) -> None:
 def between_tab(desk: Desk) -> None:
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
-            first, last, box = seed_box(0, "First seed"), seed_box(1, "Last seed"), class_box(desk, CHOOSE)
+            first, last, box = seed_box(0, "First seed"), seed_box(1, "Last seed"), class_box(desk, "choose one")
             n = gr.Slider(2, acts.MOST, 12, step=1, label="Pictures on the way")
             ask = gr.Column()
         with gr.Column(scale=2, min_width=320):
             shown, files = picture("From one to the other"), gr.Files(label="Files", visible=False)
 
-    def go(first: int, last: int, n: int, label: str = NONE) -> Iterator[tuple[Any, ...]]:
-        settings = {"n": n, "seed": whole(first), "task": f"interpolate:to={whole(last)}", "label": named(label)}
+    def go(first: int, last: int, n: int, label: str = "") -> Iterator[tuple[Any, ...]]:
+        settings = {"n": n, "seed": whole(first), "task": f"interpolate:to={whole(last)}", "label": label or None}
         _, steps = acts.edited(desk.run, settings)
         for frame in desk.paced(steps):
             yield desk.shown(frame.x0), gr.skip()
@@ -263,7 +260,7 @@ def edit_tab(desk: Desk) -> None:
             factor = gr.Slider(2, 8, 4, step=2, label="How many times larger", visible=False)
             sigma = gr.Slider(0.5, 4, 1.5, step=0.5, label="How blurred it is: deviation, pixels", visible=False)
             by = gr.Dropdown([USUAL, *methods], value=USUAL, label="How what is known is kept", visible=False)
-            box = class_box(desk, NONE)
+            box = class_box(desk, "none of them")
             n, seed = gr.Slider(1, 16, 4, step=1, label="Pictures"), seed_box()
             ask = gr.Column()
         with gr.Column(scale=2, min_width=320):
@@ -276,7 +273,7 @@ def edit_tab(desk: Desk) -> None:
             raise InputError("upload a picture first")
         strength, factor, sigma, *label = rest
         task = TASKS[what].format(strength=strength, factor=int(factor), sigma=sigma)
-        settings = {"task": task, "n": n, "seed": whole(seed), "label": named(*label) if label else None}
+        settings = {"task": task, "n": n, "seed": whole(seed), "label": label[0] or None if label else None}
         settings["by"] = None if by == USUAL or "vary" in task else by
         source = small if small is not None and "enlarge" in task else desk.own(given["background"])
         mask = desk.painted(given["layers"]) if task == "inpaint" else None
