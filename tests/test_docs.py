@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import unnoise
 from unnoise import cli, registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GUIDES = [path for path in PAGES if path.parent.name == "guides" or path.name == "README.md"]
 TINY = "--images 64 --size 16 --batch 8 --steps 2 --backbone unet:widths=8-16,layers=1,groups=4,head=8"
 BLOCKING = ("app",)
 
@@ -50,6 +52,14 @@ def test_commands_are_commands(path):
             if given and getattr(given, name, None):
                 kind = {"task": "edit", "by": "posterior"}.get(name, name)
                 getattr(registry, kind).get(getattr(given, name))
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+def test_python_in_guides_is_python(path):
+    for block in re.findall(r"^```python\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE):
+        for name in re.findall(r"unnoise\.(\w+)", block):
+            assert name in unnoise.__all__
+        compile(block, path.name, "exec")
 
 
 def test_links_lead_to_lines_of_the_source():
@@ -113,7 +123,7 @@ def tiny(line):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in PAGES if path.parent.name == "guides"], ids=lambda path: path.name)
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
 def test_guides_run_from_top_to_bottom(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     chance = np.random.default_rng(0)

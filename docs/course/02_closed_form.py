@@ -33,7 +33,9 @@ schedule = registry.schedule.get("linear")()
 
 t = schedule.level(400)
 x_t = q_sample(x0, torch.randn_like(x0), t)  # alpha x0 + sigma eps
-print(f"alpha^2 {t.alpha**2:.6f} = {schedule.alphas_cumprod[400]:.6f}, alpha^2 + sigma^2 = {t.alpha**2 + t.sigma**2:.6f}")
+print(
+    f"alpha^2 {t.alpha**2:.6f} = {schedule.alphas_cumprod[400]:.6f}, alpha^2 + sigma^2 = {t.alpha**2 + t.sigma**2:.6f}"
+)
 
 times = range(0, 1000, 111)
 eps = torch.randn_like(x0)

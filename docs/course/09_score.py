@@ -22,7 +22,9 @@ schedule = registry.schedule.get("cosine")()
 
 
 def perfect(x_t, level):
-    weight = torch.softmax(-((x_t[:, None] - level.alpha * points.view(1, 2, 1, 1, 1)) ** 2) / (2 * level.sigma**2), dim=1)
+    weight = torch.softmax(
+        -((x_t[:, None] - level.alpha * points.view(1, 2, 1, 1, 1)) ** 2) / (2 * level.sigma**2), dim=1
+    )
     x0 = (weight * points.view(1, 2, 1, 1, 1)).sum(dim=1)
     return Prediction(x0, (x_t - level.alpha * x0) / level.sigma)
 
