@@ -17,13 +17,14 @@ from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
 from unnoise.editing.between import interpolated, slerp
-from unnoise.editing.edits import Work
+from unnoise.editing.edits import Edit, Work
 from unnoise.editing.measurements import Blurred, Gray, Pixels, Shrunk
 from unnoise.editing.posterior import Known, keeping, pigdm, pulled, repaint, replace
 from unnoise.errors import InputError
 from unnoise.pictures import film
 from unnoise.samplers.ddim import ddim, invert
 from unnoise.samplers.run import seeded_noise
+from unnoise.samplers.step import Step
 from worlds import Correlated, Gaussian
 
 SCHEDULE = registry.schedule.get("cosine")()
@@ -369,6 +370,7 @@ def test_a_film_goes_there_and_back(tmp_path):
         ({"task": "vary", "mask": torch.zeros(1, 16, 16)}, "--mask is for inpaint"),
         ({"label": "crown"}, "unknown label"),
         ({"out": "x"}, "unknown setting"),
+        ({"task": "vary", "clip": True, "n": 65}, "n takes 1 to 64"),
         ({"n": 0}, "n takes 1 to 64"),
         ({"stepps": 3}, "did you mean 'steps'"),
         ({"by": "repaint:jump=0", "task": "deblur"}, "jump takes 1 or more"),
@@ -396,6 +398,31 @@ def test_bad_pictures_are_refused(run, tmp_path, picture):
         unnoise.edit(run, cut)
     with pytest.raises(InputError, match=r"this takes \(3, 16, 16\)"):
         unnoise.edit(run, torch.zeros(3, 8, 8))
+
+
+def test_an_edit_that_says_nothing_of_itself_is_let_be(run, picture):
+    def as_it_is(work):
+        return Edit(work.picture(), iter([Step(work.picture(), work.picture(), work.levels[-1])]))
+
+    registry.edit.names()
+    registry.edit(as_it_is)
+    try:
+        assert_close(unnoise.edit(run, picture, task="as_it_is", n=1)[0], tensor_of(pixels(picture)))
+    finally:
+        del registry.edit.entries["as_it_is"]
+
+
+def test_a_morph_takes_no_sampler(run, picture):
+    for settings in ({"sampler": "heun"}, {"clip": True}):
+        with pytest.raises(InputError, match="there and back by ddim"):
+            unnoise.edit(run, picture, picture, task="morph", **settings)
+
+
+def test_the_folder_may_be_the_one_one_is_in(run, picture, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert unnoise_cli("edit", run, picture, "-n", 1, "--out", ".") == 0
+    assert (tmp_path / "here-grid.png").exists()
 
 
 def unnoise_cli(*arguments):

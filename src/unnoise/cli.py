@@ -100,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing to tell it
         return 1
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "out of memory" not in str(error):
+        from unnoise.training.device import out_of_memory
+
+        if not out_of_memory(error):
             raise
         return say("out of memory; choose a smaller -n, --batch or --size", 1)
     except OSError as error:

@@ -71,7 +71,7 @@ class TrainConfig:
     weight_decay: float = option(0.01, "share of the weights that is lost in a step, times lr")
     max_grad_norm: float = option(1.0, "gradients are scaled down to this norm; 0 is off")
     ema_halflife: float = option(50_000.0, "half-life of the weight average in images; 0 is off")
-    tracker: str | None = option(None, "also log to tensorboard, trackio, wandb or another that Accelerate knows")
+    tracker: str | None = option(None, "also log to tensorboard, trackio or wandb, by Accelerate")
     recompute: bool = option(False, "for networks too large for the memory: less of it, for about a third more time")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "auto: bf16 or fp16 where the device gains")
     sampler: str = option("dpmpp_2m_sde", "sampler of the last grid, and default of `unnoise sample`")

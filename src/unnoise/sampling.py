@@ -149,6 +149,7 @@ def recorded(folder: Path) -> dict[str, Any] | None:
 
 def grid_of(folder: Path) -> Path:
     """Not inside, where it would count as one of the pictures."""
+    folder = folder if folder.name else folder.resolve()  # of "."
     return folder.with_name(f"{folder.name}-grid.png")
 
 

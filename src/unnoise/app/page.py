@@ -43,7 +43,7 @@ def own_hosts() -> Middleware:
 
 def page(desk: Desk) -> Any:
     """One tab for each thing one can do."""
-    with gr.Blocks(title=f"unnoise: {desk.name}", analytics_enabled=False, delete_cache=(60, 900)) as blocks:
+    with gr.Blocks(title=f"unnoise: {desk.name}", analytics_enabled=False, delete_cache=(60, 3600)) as blocks:
         gr.Markdown(f"## {desk.name}\n{desk.facts()}")
         for title, tab in (
             ("Draw", draw_tab),

@@ -53,6 +53,8 @@ def begin(config: EditConfig, run: Run, pictures: tuple[Picture, ...] = (), mask
 def check(config: EditConfig, pictures: int, mask: Picture | None) -> None:
     """Refuse what an edit would not look at."""
     task, takes = config.task.partition(":")[0].strip(), registry.edit.declared(config.task)
+    if not takes:  # of an edit that says nothing of itself
+        return
     if pictures != takes["pictures"]:
         raise InputError(
             f"{task} takes {takes['pictures'] or 'no'} picture{'s' * (takes['pictures'] != 1)}, got {pictures}"
@@ -63,8 +65,8 @@ def check(config: EditConfig, pictures: int, mask: Picture | None) -> None:
         registry.posterior.get(config.by)
         if not takes.get("by"):
             raise InputError(f"--by is for edits that keep what is known; {task} is none")
-    if config.sampler is not None and not takes.get("sampler", True):
-        raise InputError(f"{task} goes there and back by ddim; leave out --sampler")
+    if not takes.get("sampler", True) and (config.sampler is not None or config.clip is not None):
+        raise InputError(f"{task} goes there and back by ddim, and clips nothing; leave out --sampler and --clip")
 
 
 def resolved(config: EditConfig, run: Run) -> tuple[Sampling, int]:
@@ -73,7 +75,7 @@ def resolved(config: EditConfig, run: Run) -> tuple[Sampling, int]:
     how = resolve(SampleConfig(**{name: getattr(config, name) for name in shared}), run)
     if config.label is not None or not run.card.classes:
         return how, -1 if config.label is None else run.card.classes.index(config.label)
-    if config.guidance not in (None, 1):
+    if config.guidance not in (None, 1) or config.guidance_interval is not None:
         raise InputError("--guidance follows a class; name it by --label")
     if config.task.startswith("interpolate") or not run.card.training.get("config", {}).get("label_dropout"):
         raise InputError(f"this run draws pictures of a class; name it by --label: {', '.join(run.card.classes)}")
@@ -121,4 +123,5 @@ def edit_to_folder(config: EditConfig, report: Report = lambda *_: None) -> tupl
 
 def beside(folder: Path, *, is_film: bool) -> Path:
     """Not inside, among the pictures."""
+    folder = folder if folder.name else folder.resolve()  # of "."
     return folder.with_name(f"{folder.name}{'.gif' if is_film else '-grid.png'}")

@@ -4,17 +4,14 @@ import gc
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.tracking import get_available_trackers
-from accelerate.utils import LoggerType
 from torch import nn
 
 from unnoise.config import TrainConfig
-from unnoise.errors import InputError, unknown
+from unnoise.errors import InputError
 
 ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate, that this does not know
 TRIED, TRY = 16, 0.5  # images in a step that is tried, and seconds it may take
@@ -24,24 +21,14 @@ def precision_for(network: nn.Module, config: TrainConfig, shape: tuple[int, int
     return choose(config.precision, lambda: gains(network, shape))
 
 
-def make_accelerator(precision: str, tracker: str | None = None, folder: Path | None = None) -> Accelerator:
-    """One at a time: all of a process share the precision of the last. A tracker's own files go to `folder`."""
+def make_accelerator(precision: str) -> Accelerator:
+    """One at a time: all of a process share the precision of the last."""
     for engine in ENGINES:
         if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
             raise InputError(f"several processes train by DDP, every one with all weights; start them without {engine}")
     AcceleratorState._reset_state()  # else it could not choose another one
     cpu = not torch.accelerator.is_available()
-    mixed = "no" if precision == "fp32" else precision
-    return Accelerator(cpu=cpu, mixed_precision=mixed, log_with=tracker, project_dir=folder)
-
-
-def check_tracker(name: str) -> None:
-    """Refuse one that Accelerate does not know, or whose package is missing."""
-    known = [str(kind) for kind in LoggerType if kind != LoggerType.ALL]
-    if name not in known:
-        raise unknown("tracker", name, known)
-    if name not in map(str, get_available_trackers()):
-        raise InputError(f"--tracker {name} needs its package: pip install {name}")
+    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
 
 
 def out_of_memory(error: Exception) -> bool:

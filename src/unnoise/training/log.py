@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from tqdm import tqdm
 
 from unnoise.files import replacing, rows_of
+from unnoise.training.follower import Follower
 from unnoise.training.length import Clock
 
 WAIT = 0.02  # share of the time, for data, from which on it is told
@@ -21,8 +22,9 @@ class Log:
 
     remembered = ("kept", "last_time", "last_seen", "losses", "waited", "epoch_loss", "epoch_steps")
 
-    def __init__(self, path: Path | None, trackers: Sequence[Any] = ()) -> None:
-        self.path, self.rows, self.whole, self.trackers = path, list[dict[str, Any]](), True, trackers
+    def __init__(self, path: Path | None) -> None:
+        self.path, self.rows, self.whole = path, list[dict[str, Any]](), True
+        self.follower: Follower | None = None
         self.last_time, self.last_seen = 0.0, 0
         self.losses, self.waited = list[float](), 0.0  # of the steps since the last row; seconds, for data
         self.epoch_loss, self.epoch_steps = 0.0, 0
@@ -47,9 +49,8 @@ class Log:
         self.rows.append(dict(row))
         if self.path is None:
             return
-        for tracker in self.trackers:  # those of Accelerate
-            numbers = {name: value for name, value in row.items() if isinstance(value, int | float)}
-            tracker.log(numbers, step=int(row["images"]))
+        if self.follower:
+            self.follower.tell(row)
         try:
             if not self.whole:
                 self.rewrite()

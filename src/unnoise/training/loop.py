@@ -1,8 +1,9 @@
 """Training, from top to bottom."""
 
 import time
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from unnoise.data.split import split
 from unnoise.errors import InputError, UnreadError
 from unnoise.training import resume
 from unnoise.training.batches import Batch, ahead, noised, order, read
+from unnoise.training.follower import Follower
 from unnoise.training.init import load_into
 from unnoise.training.interrupt import Interrupted, Stop, stop_signals
 from unnoise.training.length import Clock
@@ -89,9 +91,10 @@ def to_the_end(run: Training, progress: Progress) -> Path:
         raise InputError(f"{trouble} before the first step; is the model of --init {run.config.init} damaged?")
     run.finished = False
     processes.wait()  # all have read the state that is now replaced
-    with stop_signals() as stop:
+    with stop_signals() as stop, ExitStack() as to_the_end:
         if processes.first():
             run.save()
+            to_the_end.callback(follow(run))
         try:
             loop(run, progress, stop)
         except UnreadError:
@@ -110,13 +113,21 @@ def to_the_end(run: Training, progress: Progress) -> Path:
         interrupted = stop.signal
         if processes.first():
             finish(run, progress, stop)
-    progress.close()
-    if processes.first():
-        conclude(run, interrupted)
+        progress.close()
+        if processes.first():
+            conclude(run, interrupted)
     processes.wait()
     if interrupted is not None:
         raise Interrupted(interrupted, run.folder)
     return run.folder
+
+
+def follow(run: Training) -> Callable[[], None]:
+    """Let the tracker know of what is logged from here on, where one is named; returns what ends it."""
+    if run.config.tracker is None:
+        return lambda: None
+    run.log.follower = Follower(run.config.tracker, run.folder, asdict(run.asked), run.notes.append)
+    return run.log.follower.finish
 
 
 def finish(run: Training, progress: Progress, stop: Stop) -> None:

@@ -55,8 +55,7 @@ class Training:
         self.folder, (self.dataset, held) = folder, data
         self.model, self.card = new
         network = self.model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.precision, self.plan = ready.precision, ready.plan
-        self.accelerator = make_accelerator(ready.precision, config.tracker, folder)
+        self.precision, self.plan, self.accelerator = ready.precision, ready.plan, make_accelerator(ready.precision)
         network.to(self.accelerator.device)
         self.ema = EMA(network, config.ema_halflife)
         self.averaged = Diffusion(
@@ -67,9 +66,7 @@ class Training:
         self.model.backbone, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.objective: Objective = registry.objective.get(config.objective)
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
-        if config.tracker:
-            self.accelerator.init_trackers(folder.name, {name: str(value) for name, value in asdict(asked).items()})
-        self.log = Log(folder / "metrics.jsonl" if processes.first() else None, self.accelerator.trackers)
+        self.log = Log(folder / "metrics.jsonl" if processes.first() else None)
         self.held_out, self.measuring = HeldOut(config, self.objective, few(self.dataset), few(held)), Occasions(SHARE)
         self.quality = Quality(self.dataset, self.card.sampling)
         some = torch.from_numpy(self.dataset.read(self.dataset.chosen(64, 0)))

@@ -41,8 +41,6 @@ def conclude(run: Training, interrupted: int | None) -> None:
         "skipped_steps": run.skipped,
     }
     run.log.add(summary)
-    for tracker in run.accelerator.trackers:
-        tracker.finish()
     pace = f"{duration(clock.elapsed)} ({rate:.0f} images/s)"
     print(f"{why} {clock.seen:,} images in {pace}, peak memory {memory / 2**20:,.0f} MB")
     if run.skipped:

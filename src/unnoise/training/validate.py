@@ -14,7 +14,7 @@ from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError, unknown
 from unnoise.samplers.run import check
-from unnoise.training.device import check_tracker
+from unnoise.training import follower
 from unnoise.training.length import Clock
 from unnoise.training.optimizers import as_configured
 from unnoise.types import Images, Labels, Output, PerImage
@@ -53,7 +53,7 @@ def validate(config: TrainConfig) -> None:
     if not 0 <= config.label_dropout <= 1:
         raise InputError(f"--label-dropout is a share, 0 to 1, got {config.label_dropout:g}")
     if config.tracker is not None:
-        check_tracker(config.tracker)
+        follower.check(config.tracker)
     if config.seed >= 2**63:
         raise InputError(f"--seed is below 2^63, got {config.seed}")
     check_objective(config, schedule)
