@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.error
 import urllib.request
 import uuid
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +148,26 @@ class App:
         body = f'--{edge}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
         body += content + f"\r\n--{edge}--\r\n".encode()
         return self.status("/gradio_api/upload", body, {"Content-Type": f"multipart/form-data; boundary={edge}"})
+
+    def press(self, button, *given):
+        """Whether the work behind a button succeeds; what else it is given is as the page has it at first."""
+        config, session = json.loads(self.status("/config")[1]), uuid.uuid4().hex
+        parts = {part["id"]: part for part in config["components"]}
+        event = next(
+            event
+            for event in config["dependencies"]
+            if event["targets"][0][1] == "click" and parts[event["targets"][0][0]]["props"].get("value") == button
+        )
+        rest = [parts[i]["props"].get("value") for i in event["inputs"][len(given) :]]
+        about = {"data": [*given, *rest], "fn_index": event["id"], "session_hash": session}
+        body, kind = json.dumps({**about, "event_data": None, "trigger_id": event["targets"][0][0]}), "application/json"
+        assert self.status("/gradio_api/queue/join", body.encode(), {"Content-Type": kind})[0] == 200
+        with urllib.request.urlopen(f"{self.url}/gradio_api/queue/data?session_hash={session}", timeout=300) as lines:
+            for line in lines:
+                said = json.loads(line[5:]) if line.startswith(b"data:") else {"msg": ""}
+                if said["msg"] == "process_completed":
+                    return said["success"]
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -366,22 +386,37 @@ def test_the_editor_takes_nothing_but_uploads(app):
     assert app.memory() - before < 50 * 2**20
 
 
+def at_once(work, count):
+    """What each of so many threads returns."""
+    with ThreadPoolExecutor(count) as pool:
+        return [*pool.map(work, range(count))]
+
+
+@pytest.mark.slow
 def test_fifty_at_once_lose_nothing(app):
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64)).save(buffer, "PNG")
-    before, answers = app.memory(), list[int]()
-
-    def ask():
-        answers.append(app.upload("a.png", buffer.getvalue())[0])
-        answers.append(app.status("/config")[0])
-
-    threads = [threading.Thread(target=ask) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert answers == [200] * 100
+    app.press("Draw", 4, 0)
+    before = app.memory()
+    assert at_once(lambda i: app.upload(f"{i}.png", buffer.getvalue())[0], 50) == [200] * 50
+    assert at_once(lambda i: app.press("Draw", 4, i), 50) == [True] * 50
     assert app.memory() - before < 200 * 2**20
+
+
+def test_pictures_that_grow_when_they_are_opened_are_refused(app):
+    """A file of a hundred kilobytes that would take a gigabyte."""
+    buffer = io.BytesIO()
+    Image.new("1", (30_000, 30_000)).save(buffer, "PNG")
+    assert len(buffer.getvalue()) < 200_000
+    (path,) = json.loads(app.upload("bomb.png", buffer.getvalue())[1])
+    before = app.memory()
+    given = {"path": path, "orig_name": "bomb.png", "meta": {"_type": "gradio.FileData"}}
+    assert app.press("Noise it", given) is False
+    assert app.memory() - before < 100 * 2**20
+    (path,) = json.loads(app.upload("other.png", b"%!PS-Adobe-3.0 EPSF-3.0")[1])
+    assert app.press("Noise it", {**given, "path": path}) is False
+    assert app.press("Noise it", {**given, "path": "/etc/hostname"}) is not True
+    assert app.press("Draw", 1, 0) is True
 
 
 def test_it_listens_on_loopback_alone(app):
