@@ -10,12 +10,14 @@ from diffusers.schedulers.scheduling_ddpm import rescale_zero_terminal_snr
 from torch.testing import assert_close
 
 from unnoise import registry
+from unnoise.diffusion.ideal import ideal
 from unnoise.diffusion.level import CLEAN, Level
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.process import posterior_mean, posterior_variance, q_sample, q_step, transition
 from unnoise.diffusion.schedule import Schedule
 from unnoise.diffusion.target import check, decode, encode
 from unnoise.errors import InputError
+from worlds import Points
 
 SCHEDULES = registry.schedule.names()
 SPACINGS = registry.spacing.names()
@@ -36,6 +38,16 @@ def close(a, b, atol):
 
 
 # The forward process
+
+
+def test_the_ideal_guess_is_the_mean_of_what_explains_the_image():
+    points = images(12, 3, 4, 4)
+    for time in (5, 300, 999):
+        level = schedule("cosine").level(time)
+        x_t = q_sample(points[:5], images(5, 3, 4, 4), level)
+        found, true = ideal(points)(x_t, level), Points(points)(x_t, level)
+        close(found.x0, true.x0, 1e-9)
+        close(found.eps, true.eps, 1e-7)
 
 
 def test_notebook_worked_example():

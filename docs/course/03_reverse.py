@@ -85,6 +85,9 @@ unnoise.show(torch.cat(noisy), [f"t = {t}" for t in times])
 unnoise.show(torch.cat([perfect(x, schedule.level(t)).x0 for x, t in zip(noisy, times, strict=True)]))
 
 # %% [markdown]
+# (This is [`ideal`](unnoise.diffusion.ideal.ideal) of unnoise, which later chapters use; Karras et al. 2022,
+# [arXiv:2206.00364](https://arxiv.org/abs/2206.00364), eq. 57.)
+#
 # Where there is little noise the guess is the picture. Where there is nothing but noise it is the mean of all faces: the
 # best one can say, and a blur. That is why one does not jump to $\hat x_0$ from pure noise but goes step by step, and
 # guesses again after each.

@@ -27,21 +27,14 @@ import torch
 import unnoise
 from unnoise import registry
 from unnoise.data.transforms import to_float
+from unnoise.diffusion.ideal import ideal
 from unnoise.diffusion.likelihood import bound
 from unnoise.diffusion.model import Prediction
 
 torch.manual_seed(0)
 data = unnoise.open_data("faces:count=200", size="32")
 faces = to_float(torch.from_numpy(data.read(range(200))))
-schedule = registry.schedule.get("linear")()
-
-
-def perfect(x_t, level):
-    apart = torch.cdist(x_t.flatten(1), level.alpha.to(x_t) * faces.flatten(1)).square()
-    weight = torch.softmax(-apart / (2 * level.sigma.to(x_t) ** 2), dim=1)
-    x0 = (weight @ faces.flatten(1)).view_as(x_t)
-    return Prediction(x0, (x_t - level.alpha.to(x_t) * x0) / level.sigma.to(x_t))
-
+schedule, perfect = registry.schedule.get("linear")(), ideal(faces)
 
 found = bound(perfect, faces[:16], schedule.grid(1000))
 size = faces[0].numel()
