@@ -86,15 +86,28 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
 
 
 def to_the_end(run: Training, progress: Progress) -> Path:
+    """The loop and what comes after it; where another process is lost on the way, that is said in words."""
+    try:
+        return trained(run, progress)
+    except RuntimeError as error:
+        if not processes.lost(error):
+            raise
+        raise InputError(
+            f"another process of this training has ended; the state in {run.folder} is whole, and the same command "
+            f"goes on with it"
+        ) from error
+
+
+def trained(run: Training, progress: Progress) -> Path:
     """The loop, and what comes after it."""
     if trouble := run.unsound():
         raise InputError(f"{trouble} before the first step; is the model of --init {run.config.init} damaged?")
     run.finished = False
     processes.wait()  # all have read the state that is now replaced
-    with stop_signals() as stop, ExitStack() as to_the_end:
+    with stop_signals() as stop, ExitStack() as afterwards:
         if processes.first():
             run.save()
-            to_the_end.callback(follow(run))
+            afterwards.callback(follow(run))
         try:
             loop(run, progress, stop)
         except UnreadError:
@@ -102,13 +115,6 @@ def to_the_end(run: Training, progress: Progress) -> Path:
                 with suppress(InputError, OSError):
                     run.save()
             raise
-        except RuntimeError as error:
-            if not processes.lost(error):
-                raise
-            raise InputError(
-                f"another process of this training has ended; the state in {run.folder} is whole, and the same command "
-                f"goes on with it"
-            ) from error
         run.clock.stop()
         interrupted = stop.signal
         if processes.first():
