@@ -16,7 +16,7 @@ from unnoise.files import new_folder, replacing, vacant
 from unnoise.pictures import film, grid, save_image
 from unnoise.samplers.run import untracked
 from unnoise.samplers.step import Step
-from unnoise.sampling import Report, resolve
+from unnoise.sampling import Report, grid_of, resolve
 from unnoise.sampling import calls as calls_of
 from unnoise.types import Images
 
@@ -122,6 +122,6 @@ def edit_to_folder(config: EditConfig, report: Report = lambda *_: None) -> tupl
 
 
 def beside(folder: Path, *, is_film: bool) -> Path:
-    """Not inside, among the pictures."""
-    folder = folder if folder.name else folder.resolve()  # of "."
-    return folder.with_name(f"{folder.name}{'.gif' if is_film else '-grid.png'}")
+    """Not inside, among the pictures: where the grid of sampled ones lies, or a film by the name of the folder."""
+    grid_there = grid_of(folder)
+    return grid_there.with_name(grid_there.name.removesuffix("-grid.png") + ".gif") if is_film else grid_there
