@@ -87,7 +87,7 @@ def edited(
     how, _ = resolved(config, run)
     affordable(config.n, edit_calls(config, how))
     made = begin(config, run, pictures, mask)
-    return made.given, framed(made, config.steps or run.card.sampling.steps)
+    return made.given, framed(made, how.steps)
 
 
 def framed(made: Edit, steps: int) -> Iterator[Frame]:
