@@ -6,6 +6,7 @@ own. What is done with what it yields does not count as training.
 """
 
 import itertools
+import json
 import subprocess
 import sys
 import time
@@ -29,6 +30,7 @@ class Trained(NamedTuple):
     images: int  # seen
     parameters: int
     draws: dict[str, Draw]  # by the sampler, in words
+    summary: dict[str, float] | None = None  # of a training in a process of its own: what that says at its end
 
 
 def until(minutes: list[float], step: Callable[[], object]) -> Iterator[float]:
@@ -307,7 +309,8 @@ def unnoise(
             return to_pictures(package.sample(trained, n, seed=1000 * seed, batch=n).cpu())
 
         seen, size = trained.card.training["images"], count(trained.model)
-        yield Trained(mark, seen, size, {f"{how.sampler}, {how.steps} steps": draw})
+        summary = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+        yield Trained(mark, seen, size, {f"{how.sampler}, {how.steps} steps": draw}, summary)
 
 
 CONTENDERS = {

@@ -49,7 +49,7 @@ def pictures(path: str) -> Pictures:
 
 
 def peak_bytes() -> int:
-    return 1024 * max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def to_pixels(images: Pictures) -> torch.Tensor:
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise SystemExit(f"{folder} holds results on other data; name another OUT")
     extractor, real = registry.features.get("efficientnet")(), None
     for trained in contender(images, minutes, seed, own):
-        peak = peak_bytes()
+        peak = trained.summary["peak_bytes"] if trained.summary else peak_bytes()
         real = real or gathered(to_pixels(held_out), extractor)
         for i, (sampler, draw) in reversed(list(enumerate(trained.draws.items()))):  # the first is written last
             made, each = drawn(draw, 60 * SHARE * trained.minutes)
@@ -97,6 +97,7 @@ def run(arguments: argparse.Namespace) -> None:
             result = {"data": data, "contender": name, "seed": seed, "sampler": sampler, "minutes": trained.minutes}
             result |= {"images": trained.images, "images_per_second": trained.images / (60 * trained.minutes)}
             result |= {"parameters": trained.parameters, "drawn": n, "seconds_per_picture": each, "peak_bytes": peak}
+            result |= {"summary": trained.summary} if trained.summary else {}
             result |= {key: score._asdict() | {"floor": floors[key]._asdict()} for key, score in scores.items()}
             write_json(place(trained.minutes, i), result | {"machine": machine(*PACKAGES)})
             grid(to_float(made[:64])).save(place(trained.minutes, i).with_suffix(".png"))

@@ -1,5 +1,7 @@
 """What is said of a training before it starts."""
 
+import subprocess
+import sys
 import time
 from contextlib import nullcontext
 from datetime import datetime
@@ -173,3 +175,12 @@ def test_engines_that_shard_the_weights_are_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(InputError, match="start them without FSDP"):
         make_accelerator("fp32")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the peak is of the GPU there")
+def test_the_peak_memory_is_not_that_of_the_process_that_started_this_one():
+    """Which is what Linux's getrusage tells where that one was larger."""
+    tell = "from unnoise.training.log import peak_memory; print(peak_memory())"
+    code = f"import subprocess, sys; held = b'1' * 2**30; subprocess.run([sys.executable, '-c', {tell!r}], check=True)"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    assert 2**25 < int(told) < 2**30

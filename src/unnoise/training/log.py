@@ -1,5 +1,6 @@
 """What a run tells: metrics.jsonl, the loss plot, the progress line."""
 
+import contextlib
 import json
 import sys
 import time
@@ -172,6 +173,9 @@ def peak_memory() -> int:
     """Peak memory of this process in bytes: resident on the CPU, allocated on CUDA; 0 where it cannot be told."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    with contextlib.suppress(OSError, StopIteration):  # Linux; what getrusage says there may be its parent's peak
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     try:
         import resource  # noqa: PLC0415  # not on Windows
     except ImportError:

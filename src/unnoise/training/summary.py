@@ -37,7 +37,9 @@ def conclude(run: Training, interrupted: int | None) -> None:
         "mean_images_per_second": rate,
         "preview_seconds": run.previews.occasions.spent,
         "measuring_seconds": run.measuring.spent + run.quality.spent,
+        "planned_images_per_second": run.plan.images_per_second,
         "peak_bytes": memory,
+        "planned_peak_bytes": run.plan.peak_bytes,
         "skipped_steps": run.skipped,
     }
     run.log.add(summary)
