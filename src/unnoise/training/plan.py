@@ -84,7 +84,7 @@ def rehearse(
         def most(size: int) -> tuple[int, float, float]:
             """The size that memory is enough for, by halves, and what it takes."""
             try:
-                return size, *min((seconds(size) for _ in range(3)), key=sum)
+                return size, *sorted((seconds(size) for _ in range(4)), key=sum)[1]  # the middle, for the first is slow
             except (MemoryError, RuntimeError) as error:
                 if size == 1 or not out_of_memory(error):
                     raise
@@ -100,7 +100,7 @@ def rehearse(
         peak = peak_memory()
         slope = (peak - before) / (small - half) if small > half and before > earlier else 0.0  # bytes of an image
         at_once, known = room_for(batch, small, slope, device), slope > 0 or (batch == 1 and peak > earlier)
-        if 3 * (part * batch / small + rest) <= SECONDS:
+        if 4 * (part * batch / small + rest) <= SECONDS:
             at_once, part, rest = most(at_once)
             step, peak = part * batch / at_once + rest, peak_memory()
             known = peak > earlier  # else an earlier training took more
