@@ -44,6 +44,13 @@ def test_uniform_draws_every_level_as_often():
     assert torch.equal(t.alpha.flatten(), way.schedule.alpha[t.time.long()])
 
 
+def test_stratified_draws_every_level_as_often_and_one_in_each_part_in_every_batch():
+    way, rng = times("stratified", "linear:T=40"), seeded()
+    drawn = torch.stack([way.draw(8, rng) for _ in range(MANY // 8)])
+    assert_close(torch.bincount(drawn.long().flatten()) / MANY, torch.full((40,), 1 / 40), atol=0.005, rtol=0)
+    assert_close(drawn.sort().values.diff(dim=1), torch.full((MANY // 8, 7), 5.0, dtype=torch.float64))
+
+
 def test_lognormal_has_its_mean_and_spread():
     """The ratio sigma / alpha is that of EDM, whatever the schedule, where the schedule reaches it."""
     t, _ = times("lognormal:mean=-1,std=0.5", "cosine").levels(MANY, seeded())

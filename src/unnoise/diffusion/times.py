@@ -52,6 +52,18 @@ class Uniform(Times):
 
 
 @times
+class Stratified(Times):
+    """Kingma et al. 2021 (arXiv:2107.00630), appendix I.1: every level as often, each batch spread over all of them.
+
+    One offset u for a batch of b: t_i = T ((u + i / b) mod 1), so that batches differ less in how hard they are.
+    """
+
+    def draw(self, batch: int, generator: Generator) -> Time:
+        offset = torch.rand(1, generator=generator, dtype=torch.float64)
+        return ((offset + torch.arange(batch) / batch) % 1 * self.schedule.T).floor()
+
+
+@times
 class LogNormal(Times):
     """Karras et al. 2022 (arXiv:2206.00364), table 1: log(sigma / alpha) is normal, and the schedule only gives ends.
 
