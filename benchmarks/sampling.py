@@ -120,7 +120,9 @@ def main(arguments: argparse.Namespace) -> None:
         raise SystemExit("a run with the schedule cosine and without classes is wanted")
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / "sampling.json"
-    about = {"trained": dict(run.card.training["config"]) | {"images": run.card.training["images"]}}
+    how = dict(run.card.training["config"])
+    how |= {name: Path(how[name]).name for name in ("data", "out")}  # where they lie is nobody's business
+    about = {"trained": how | {"images": run.card.training["images"]}}
     before = json.loads(place.read_text()) if place.exists() else {"rows": []} | about
     if before["trained"] != about["trained"]:
         raise SystemExit(f"{folder} is of another run; name another OUT")
