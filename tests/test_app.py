@@ -189,6 +189,7 @@ def browser():
 @pytest.fixture
 def page(browser, app):
     page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(120_000)  # for a busy machine
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
     page.goto(app.url)

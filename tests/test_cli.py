@@ -64,7 +64,8 @@ def test_a_run_folder_holds_what_is_promised(trained):
     assert (trained / "samples" / "final.png").is_file()
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["images"] == 48
-    assert all(rows[-1][key] > 0 for key in ("peak_bytes", "planned_peak_bytes", "planned_images_per_second"))
+    assert all(rows[-1][key] > 0 for key in ("peak_bytes", "planned_images_per_second"))
+    assert rows[-1]["planned_peak_bytes"] >= 0  # 0: an earlier test of this process took more
 
 
 def test_samples_are_named_by_seed_and_independent_of_the_batch(trained, tmp_path):
