@@ -129,7 +129,9 @@ def scene(tmp_path, trained):
     (tmp_path / "headless").mkdir()
     save_file({"a": torch.ones(1)}, tmp_path / "headless" / "model.safetensors")
     (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes()[:5000])
+    length = 0x1380.to_bytes(8, "little")  # begins as a pickle does
+    torn = length + (trained / "model.safetensors").read_bytes()[8:5000]
+    (tmp_path / "torn" / "model.safetensors").write_bytes(torn)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "keep.txt").write_text("mine")
     (tmp_path / "file").write_text("a file")

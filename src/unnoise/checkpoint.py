@@ -163,8 +163,10 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
 
 def is_pickle(path: Path) -> bool:
     with path.open("rb") as file:
-        start = file.read(2)
-    return start == b"PK" or start[:1] == b"\x80"
+        start = file.read(9)
+    if start[8:] == b"{":  # safetensors: a length of eight bytes, which may begin as a pickle does, and JSON
+        return False
+    return start[:2] == b"PK" or start[:1] == b"\x80"
 
 
 def parse_card(text: str, path: Path) -> Card:
