@@ -50,10 +50,20 @@ def world(tmp_path, monkeypatch):
     return tmp_path
 
 
+def spawn(world, *line, **env):
+    return subprocess.Popen(
+        [sys.executable, *line],
+        cwd=world,
+        env=os.environ | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def start(world, count, *argv):
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
-    line = [sys.executable, *launch, "kept.py", *argv]
-    return subprocess.Popen(line, cwd=world, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return spawn(world, *launch, "kept.py", *argv)
 
 
 def done(world, count, *argv):
@@ -91,6 +101,8 @@ def test_two_processes_learn_as_one(world, options):
     assert all(torch.equal(averages[0][name], model[name]) for name in model)
     done(world, 1, "train", "data.npz", *TRAIN, *options, "--out", "one")
     assert_alike(world / "one", world / "two")
+    for name in ("one", "two"):  # in a process of its own the plan knows its memory
+        assert json.loads((world / name / "metrics.jsonl").read_text().splitlines()[-1])["planned_peak_bytes"] > 0
 
 
 @pytest.mark.slow
@@ -121,17 +133,7 @@ def start_each(world, count, *argv):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meet = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(count)}
-    return [
-        subprocess.Popen(
-            [sys.executable, "kept.py", *argv],
-            cwd=world,
-            env=os.environ | meet | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(count)
-    ]
+    return [spawn(world, "kept.py", *argv, **meet, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in range(count)]
 
 
 def wait_for(condition, process, seconds=120):

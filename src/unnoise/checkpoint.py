@@ -164,9 +164,8 @@ def read(path: Path) -> tuple[Card, dict[str, Tensor]]:
 def is_pickle(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(9)
-    if start[8:] == b"{":  # safetensors: a length of eight bytes, which may begin as a pickle does, and JSON
-        return False
-    return start[:2] == b"PK" or start[:1] == b"\x80"
+    safetensors = start[8:] == b"{"  # after a length of eight bytes, which may begin as a pickle does
+    return not safetensors and (start[:2] == b"PK" or start[:1] == b"\x80")
 
 
 def parse_card(text: str, path: Path) -> Card:
