@@ -32,7 +32,7 @@ pytest.importorskip("gradio", reason="needs the extra `app`")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 browser_only = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
 OPTIONS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
-NETWORK = "unet:widths=8-16,layers=1,groups=4,head=8"
+NETWORK = "unet:widths=8,layers=1,groups=4,head=8"
 
 
 @pytest.fixture(scope="module")
@@ -425,6 +425,7 @@ def test_it_listens_on_loopback_alone(app):
     assert set(listening) == {"127.0.0.1"}
 
 
+@pytest.mark.slow
 def test_its_folder_ends_with_it(run, tmp_path):
     before = {*Path(tempfile.gettempdir()).glob("unnoise-app-*")}
     app = App(run, tmp_path / "log")
@@ -434,6 +435,7 @@ def test_its_folder_ends_with_it(run, tmp_path):
     assert not {*Path(tempfile.gettempdir()).glob("unnoise-app-*")} - before
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_refused_in_one_line(app, run):
     port = app.url.rpartition(":")[2]
     done = subprocess.run(
@@ -448,6 +450,7 @@ def test_a_taken_port_is_refused_in_one_line(app, run):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"classes": True}, {"sampler": "ddpm", "steps": 1000, "spacing": "trailing"}])
 def test_every_run_has_its_page(settings, tmp_path):
     """Of classes, and of more steps than others usually take."""

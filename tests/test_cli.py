@@ -20,7 +20,7 @@ from unnoise import cli
 
 TINY = [
     "--backbone",
-    "unet:widths=8-16,layers=1,groups=4,head=8",
+    "unet:widths=8,layers=1,groups=4,head=8",
     "--batch",
     "8",
     "--steps",

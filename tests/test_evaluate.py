@@ -20,7 +20,7 @@ from unnoise.errors import InputError
 from unnoise.evaluate.bits import bits_per_dim
 from unnoise.samplers.run import seeded_noise
 
-TINY = {"backbone": "unet:widths=8-16,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
+TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 
 
 @pytest.fixture(scope="module")

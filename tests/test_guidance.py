@@ -21,7 +21,7 @@ from worlds import Gaussian
 
 SHAPE = (1, 8, 8)
 SCHEDULE = registry.schedule.get("cosine")()
-TINY = {"backbone": "unet:widths=8-16,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
+TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 
 
 def gaussian(mean, std=0.5):

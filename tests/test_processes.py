@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from unnoise.training import state
 
-NET = "unet:widths=8-16,layers=1,groups=4,head=8"
+NET = "unet:widths=8,layers=1,groups=4,head=8"
 TINY = ["--backbone", NET, "--batch", "8", "--steps", "2", "--precision", "fp32", "--held-out", "0"]
 TRAIN = [*TINY, "--images", "76", "--decay", "none"]
 KEPT = """
@@ -84,14 +84,18 @@ def assert_alike(one, two, tolerance=1e-4):
     torch.testing.assert_close(torch.tensor(epochs(one)), torch.tensor(epochs(two)), rtol=tolerance, atol=0)
 
 
-OPTIONS = {
-    "adamw": ["--optimizer", "adamw"],
-    "muon, flips, classes and blocks computed once more": ["--flip", "--classes", "--recompute"],
-    "levels by importance": ["--times", "importance:history=1", "--schedule", "cosine:T=10"],
-}
-
-
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param(["--flip", "--classes", "--recompute"], id="muon, flips, classes and blocks computed once more"),
+        pytest.param(["--optimizer", "adamw"], id="adamw", marks=pytest.mark.slow),
+        pytest.param(
+            ["--times", "importance:history=1", "--schedule", "cosine:T=10"],
+            id="levels by importance",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
 def test_two_processes_learn_as_one(world, options):
     said = done(world, 2, "train", "data.npz", *TRAIN, *options, "--out", "two")
     assert said.count("trained 76 images") == 1  # one speaks
@@ -175,6 +179,7 @@ def test_a_preempted_job_saves_and_leaves(world):
     assert seen(world / "run") > 50
 
 
+@pytest.mark.slow
 def test_what_one_process_refuses_is_told_once(world):
     process = start(world, 2, "train", "nowhere.npz", *TRAIN)
     _, err = process.communicate(timeout=120)
@@ -187,6 +192,7 @@ def test_what_one_process_refuses_is_told_once(world):
     assert err.count("already holds files") == 1
 
 
+@pytest.mark.slow
 def test_two_processes_draw_the_files_of_one(world):
     done(world, 1, "train", "data.npz", *TRAIN, "--out", "run")
     for count in (1, 2):
@@ -198,6 +204,7 @@ def test_two_processes_draw_the_files_of_one(world):
     assert (world / "drawn-1-grid.png").read_bytes() == (world / "drawn-2-grid.png").read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_score_as_one(world):
     """60 pictures against 19: the sums are added in another order, the features kept are the same."""
     images = np.random.default_rng(1).integers(0, 256, (60, 8, 8), dtype=np.uint8)
