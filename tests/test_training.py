@@ -75,7 +75,7 @@ def test_ema_of_zero_is_the_network_itself():
 
 def test_the_schedule_is_no_part_of_the_weights_and_survives_averaging(gray, tmp_path):
     """A schedule among the averaged tensors gives black images (denoising-diffusion-pytorch, issue 136)."""
-    run = load(unnoise.train(gray, images="2000", out=str(tmp_path / "run"), **TINY))
+    run = load(unnoise.train(gray, images="200", out=str(tmp_path / "run"), **TINY))
     assert not list(run.model.buffers())
     fresh = registry.schedule.get(run.card.schedule)()
     torch.testing.assert_close(run.model.schedule.alpha, fresh.alpha, rtol=0, atol=0)
@@ -387,14 +387,14 @@ def test_flips_and_levels_say_nothing_of_the_noise(gray):
     config = train_config(None, {"flip": True, **TINY})
     dataset, schedule = open_data(str(gray)), registry.schedule.get("linear")()
     pairs = []
-    for seen in range(2000):
+    for seen in range(700):
         batch = noised(read(dataset, np.arange(2)), Uniform(schedule), config, seen)
         straight = noised(read(dataset, np.arange(2)), Uniform(schedule), train_config(None, TINY), seen)
         pairs.append((not torch.equal(batch.x0[0], straight.x0[0]), batch.eps[0, 0, 0].square().mean().item()))
     flipped = np.mean([power for mirrored, power in pairs if mirrored])
     kept = np.mean([power for mirrored, power in pairs if not mirrored])
     assert 0.45 < np.mean([mirrored for mirrored, _ in pairs]) < 0.55
-    assert abs(flipped - kept) < 0.1  # each is 1 within 0.016
+    assert abs(flipped - kept) < 0.1  # each is 1 within 0.03
 
 
 def test_what_cannot_work_together_is_refused():
