@@ -427,10 +427,10 @@ def test_spacings_agree_with_diffusers(name):
     "spec", [name for name in SCHEDULES if "T" in registry.options(registry.schedule.entries[name])]
 )
 @pytest.mark.parametrize("spaced", SPACINGS)
-@pytest.mark.parametrize("T", [10, 100, 1000])
+@pytest.mark.parametrize("T", [10, 1000])
 def test_grid_decreases_and_ends_clean(spec, spaced, T):
     table = schedule(f"{spec}:T={T}")
-    for steps in (1, 2, 3, 7, 10, 20, 99, 100, 250):
+    for steps in (1, 2, 3, 7, 10, 20, 250, 333, 999, 1000):
         if steps > T:
             continue
         levels = table.grid(steps, spaced)

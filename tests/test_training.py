@@ -446,7 +446,7 @@ def test_simple_loss_is_the_notebooks_mse():
     schedule = registry.schedule.get("linear")()
     x0, eps = torch.randn(2, 4, 3, 8, 8)
     batch = add_noise(x0, eps, Uniform(schedule).levels(4, torch.Generator().manual_seed(0)))
-    network = registry.backbone.get("unet:widths=8,layers=1,groups=4,head=8,zero_init=false")(3)
+    network = registry.backbone.get("unet:widths=8-16,layers=1,groups=4,head=8,zero_init=false")(3)
     from unnoise.diffusion.model import Diffusion
 
     model = Diffusion(network, schedule, registry.target.get("eps"), (3, 8, 8))
