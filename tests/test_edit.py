@@ -393,6 +393,8 @@ def test_bad_pictures_are_refused(run, tmp_path, picture):
         unnoise.edit(run)
     with pytest.raises(InputError, match="another seed than 4"):
         unnoise.edit(run, seed=4, task="interpolate:to=4")
+    with pytest.raises(InputError, match="interpolate takes none"):
+        unnoise.edit(run, task="interpolate", fit="pad")
     cut = Image.open(io.BytesIO(picture.read_bytes()[:-300]))
     with pytest.raises(InputError, match="cannot be read"):
         unnoise.edit(run, cut)
@@ -413,7 +415,7 @@ def test_an_edit_that_says_nothing_of_itself_is_let_be(run, picture):
 
 
 def test_a_morph_takes_no_sampler(run, picture):
-    for settings in ({"sampler": "heun"}, {"clip": True}):
+    for settings in ({"sampler": "heun"}, {"clip": True}, {"seed": 3}):
         with pytest.raises(InputError, match="there and back by ddim"):
             unnoise.edit(run, picture, picture, task="morph", **settings)
 

@@ -65,8 +65,12 @@ def check(config: EditConfig, pictures: int, mask: Picture | None) -> None:
         registry.posterior.get(config.by)
         if not takes.get("by"):
             raise InputError(f"--by is for edits that keep what is known; {task} is none")
-    if not takes.get("sampler", True) and (config.sampler is not None or config.clip is not None):
-        raise InputError(f"{task} goes there and back by ddim, and clips nothing; leave out --sampler and --clip")
+    if not takes.get("sampler", True) and (config.sampler is not None or config.clip is not None or config.seed):
+        raise InputError(
+            f"{task} goes there and back by ddim, clips nothing and draws no noise; leave out --sampler, --clip and --seed"
+        )
+    if not takes["pictures"] and config.fit != "crop":
+        raise InputError(f"--fit is for pictures that are given, and {task} takes none")
 
 
 def resolved(config: EditConfig, run: Run) -> tuple[Sampling, int]:
