@@ -1,0 +1,91 @@
+"""Where does a run go wrong? Held-out pictures, noised to each level and denoised again, against the others.
+
+    python benchmarks/levels.py RUN HELD-OUT.npz OUT.json [-n 500] [--from 19 16 12 8 0]
+
+The levels are those the run's own sampler visits: from 0, pure noise, to the last, which is nearly clean. A perfect
+network gets the score of real pictures from all of them. What a level adds to the one after it is what goes wrong
+between the two; from the last on it is what the network loses of a picture that is as good as given. The first N
+pictures are noised, the rest are what they are compared with; smaller ones are padded to the run's size with black.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from machine import machine
+
+import unnoise
+from unnoise import registry
+from unnoise.data.transforms import to_float
+from unnoise.diffusion.model import clip_x0
+from unnoise.diffusion.process import q_sample
+from unnoise.diffusion.schedule import Levels
+from unnoise.evaluate import metrics
+from unnoise.evaluate.collect import gathered
+from unnoise.evaluate.features import eight_bit
+from unnoise.evaluate.statistics import Statistics
+from unnoise.files import write_json
+from unnoise.samplers.run import seeded_noise
+from unnoise.types import Images
+
+BATCH = 64
+
+
+def pictures(path: str, shape: tuple[int, int, int]) -> torch.Tensor:
+    images = np.load(path)["images"]
+    images = images.reshape(*images.shape[:3], -1)
+    more = [
+        (-(-(side - have) // 2), (side - have) // 2) for side, have in zip(shape[1:], images.shape[1:], strict=False)
+    ]
+    return torch.from_numpy(np.pad(images, [(0, 0), *more, (0, 0)])).permute(0, 3, 1, 2)
+
+
+@torch.no_grad()
+def there_and_back(run: unnoise.Run, given: Images, levels: Levels, seed: int) -> Images:
+    randn_like = seeded_noise(range(seed, seed + len(given)))
+    denoise = clip_x0(run.model) if run.card.sampling.clip else run.model
+    x_t = q_sample(given, randn_like(given), levels[0])
+    *_, last = registry.sampler.get(run.card.sampling.sampler)(denoise, x_t, levels, randn_like=randn_like)
+    return last.x
+
+
+def main(arguments: argparse.Namespace) -> None:
+    run, n = unnoise.load(arguments.run, "cpu"), arguments.n
+    if run.card.classes:
+        raise SystemExit("a run without classes is wanted")
+    pixels, how = pictures(arguments.held_out, run.card.shape), run.card.sampling
+    extractor, given = registry.features.get("efficientnet")(), to_float(pixels[:n])
+    real, levels = gathered(pixels[n:], extractor), run.model.schedule.grid(how.steps, how.spacing)
+
+    def scored(seen: Statistics) -> dict[str, Any]:
+        return {"kid": metrics.kid(seen.kept, real.kept)._asdict(), "fid": metrics.fid(seen, real)._asdict()}
+
+    def told(row: dict[str, Any], what: str) -> str:
+        kid = row["kid"]
+        return (
+            f"| {what} | {1000 * kid['value']:.0f} ± {1960 * kid['standard_error']:.0f} | {row['fid']['value']:.1f} |"
+        )
+
+    result: dict[str, Any] = {"real": scored(gathered(pixels[:n], extractor)), "rows": []}
+    print("| from level | noise-to-signal | lost | KID x 1000 | FID |\n|---:|---:|---:|---:|---:|")
+    print(told(result["real"], "| | real pictures"), flush=True)
+    for first in arguments.first or range(how.steps - 1, -1, -1):
+        way = levels[first:]
+        back = torch.cat([there_and_back(run, given[i : i + BATCH], way, i) for i in range(0, n, BATCH)])
+        row = {"from": first, "ratio": float(way[0].ratio), "lost": float((back - given).square().mean().sqrt())}
+        result["rows"].append(row | scored(gathered(eight_bit(back), extractor)))
+        print(told(result["rows"][-1], f"{first} | {row['ratio']:.3f} | {row['lost']:.3f}"), flush=True)
+    how_trained = {name: value for name, value in run.card.training["config"].items() if name not in ("data", "out")}
+    about = {"n": n, "trained": how_trained | {"images": run.card.training["images"]}, "machine": machine("unnoise")}
+    write_json(Path(arguments.out), about | result)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("run", "held_out", "out"):
+        parser.add_argument(name)
+    parser.add_argument("-n", type=int, default=500)
+    parser.add_argument("--from", dest="first", nargs="+", type=int, help="levels by number (default: each)")
+    main(parser.parse_args())
