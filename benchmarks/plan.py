@@ -45,11 +45,11 @@ def table(folder: Path) -> str:
     rows.sort(key=lambda row: (row["size"], row["minutes"]))
     lines = ["| size | minutes | images/s planned | came | MB planned | came | done after |", "|---:|" + "---:|" * 6]
     for row in rows:
-        pace, memory = row["mean_images_per_second"], row["peak_bytes"]
+        pace, memory, planned = row["mean_images_per_second"], row["peak_bytes"], row["planned_peak_bytes"]
         cells = (f"{row['size']}", f"{row['minutes']:g}", f"{row['planned_images_per_second']:.1f}")
         cells += (f"{pace:.1f} ({pace / row['planned_images_per_second'] - 1:+.0%})",)
-        cells += (f"{row['planned_peak_bytes'] / 2**20:,.0f}",)
-        cells += (f"{memory / 2**20:,.0f} ({memory / row['planned_peak_bytes'] - 1:+.0%})",)
+        cells += (f"{planned / 2**20:,.0f}" if planned else "not told",)
+        cells += (f"{memory / 2**20:,.0f}" + (f" ({memory / planned - 1:+.0%})" if planned else ""),)
         lines.append("| " + " | ".join((*cells, f"{row['minutes_taken']:.1f}")) + " |")
     return "\n".join([*lines, ""])
 

@@ -6,6 +6,7 @@ import time
 from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,7 +52,8 @@ def test_large_batches_are_told_from_small_ones(monkeypatch):
     """10 MB an image beside 100 MB; nothing is told where an earlier training of the process took more."""
     network, peaks = Slow(), iter([90, 180, 260, 300, 300, 300])
     monkeypatch.setattr("unnoise.training.plan.SECONDS", 0.01)
-    monkeypatch.setattr("unnoise.training.plan.peak_memory", lambda: next(peaks) * 2**20)
+    monkeypatch.setattr("unnoise.training.plan.recent_peak", lambda: next(peaks) * 2**20)
+    monkeypatch.setattr("unnoise.training.plan.peak_memory", lambda: 0)
     plan = rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext)
     assert max(network.sizes) == 16
     assert 0.5 * 1000 < plan.images_per_second < 1000
@@ -175,6 +177,29 @@ def test_engines_that_shard_the_weights_are_refused(monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(InputError, match="start them without FSDP"):
         make_accelerator("fp32")
+
+
+@pytest.mark.skipif(
+    torch.cuda.is_available() or not Path("/proc/self/clear_refs").exists(),
+    reason="the peak begins anew on Linux alone",
+)
+def test_what_was_taken_before_hides_no_plan():
+    """Memory that decoding took, and gave back, is more than all of a small training takes."""
+    code = """if True:
+        from contextlib import nullcontext
+        import torch
+        from unnoise import registry
+        from unnoise.training.log import peak_memory
+        from unnoise.training.plan import rehearse
+        held = b"1" * 2**30
+        del held
+        network = registry.backbone.get("unet:widths=8,layers=1,groups=4")(1)
+        plan = rehearse(network, lambda n: torch.optim.SGD(n.parameters()), (1, 32, 32), 64, nullcontext)
+        print(plan.peak_bytes, peak_memory())
+    """
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    planned, peak = map(int, told.split())
+    assert planned >= peak > 2**30
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the peak is of the GPU there")

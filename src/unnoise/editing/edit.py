@@ -67,7 +67,8 @@ def check(config: EditConfig, pictures: int, mask: Picture | None) -> None:
             raise InputError(f"--by is for edits that keep what is known; {task} is none")
     if not takes.get("sampler", True) and (config.sampler is not None or config.clip is not None or config.seed):
         raise InputError(
-            f"{task} goes there and back by ddim, clips nothing and draws no noise; leave out --sampler, --clip and --seed"
+            f"{task} goes there and back by ddim, clips nothing and draws no noise; leave out --sampler, --clip and "
+            f"--seed"
         )
     if not takes["pictures"] and config.fit != "crop":
         raise InputError(f"--fit is for pictures that are given, and {task} takes none")

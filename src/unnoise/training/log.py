@@ -171,6 +171,21 @@ def duration(seconds: float) -> str:
 
 def peak_memory() -> int:
     """Peak memory of this process in bytes: resident on the CPU, allocated on CUDA; 0 where it cannot be told."""
+    return max([*forgotten, recent_peak()])
+
+
+forgotten = list[int]()  # peaks
+
+
+def forget_peak() -> None:
+    """Let `recent_peak` begin anew, where Linux lets it."""
+    forgotten.append(recent_peak())
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def recent_peak() -> int:
+    """The same since `forget_peak`."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     with contextlib.suppress(OSError, StopIteration):  # Linux; what getrusage says there may be its parent's peak

@@ -18,7 +18,7 @@ from unnoise.config import TrainConfig
 from unnoise.evaluate.sets import finished
 from unnoise.training.device import affordable, make_accelerator, out_of_memory, precision_for, release_memory
 from unnoise.training.length import Clock
-from unnoise.training.log import duration, peak_memory
+from unnoise.training.log import duration, forget_peak, peak_memory, recent_peak
 from unnoise.training.optimizers import as_configured
 
 SECONDS = 4.0  # for the steps at the full batch; where they take longer, they are told from the small ones
@@ -91,18 +91,19 @@ def rehearse(
             release_memory()
             return most(-(-size // 2))
 
-        earlier = peak_memory()
+        forget_peak()  # decoding the data may have taken more than a small step
+        earlier = recent_peak()
         small = min(batch, affordable(settled(1)[0]))
         half = -(-small // 2)
         settled(half)
-        before = peak_memory()
+        before = recent_peak()
         part, rest = settled(small)
-        peak = peak_memory()
+        peak = recent_peak()
         slope = (peak - before) / (small - half) if small > half and before > earlier else 0.0  # bytes of an image
         at_once, known = room_for(batch, small, slope, device), slope > 0 or (batch == 1 and peak > earlier)
         if 4 * (part * batch / small + rest) <= SECONDS:
             at_once, part, rest = most(at_once)
-            step, peak = part * batch / at_once + rest, peak_memory()
+            step, peak = part * batch / at_once + rest, recent_peak()
             known = peak > earlier  # else an earlier training took more
         else:
             step = part * batch / small + rest
@@ -110,7 +111,7 @@ def rehearse(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
     pace = -processes.largest(-batch / step)[0]
-    peak = round(processes.largest(peak + ROOM if known else 0)[0])
+    peak = round(processes.largest(max(peak + ROOM, peak_memory()) if known else 0)[0])
     at_once = -round(processes.largest(-at_once)[0]) if at_once < batch else ALL
     return Plan((1 - OVERHEAD) * processes.count() * pace, peak, at_once)
 
