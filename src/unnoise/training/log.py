@@ -169,12 +169,12 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+forgotten = list[int]()  # peaks before `forget_peak`
+
+
 def peak_memory() -> int:
     """Peak memory of this process in bytes: resident on the CPU, allocated on CUDA; 0 where it cannot be told."""
     return max([*forgotten, recent_peak()])
-
-
-forgotten = list[int]()  # peaks
 
 
 def forget_peak() -> None:
