@@ -3,18 +3,19 @@
     python benchmarks/levels.py RUN HELD-OUT.npz OUT.json [-n 500] [--from 19 16 12 8 0]
 
 The levels are those the run's own sampler visits: from 0, pure noise, to the last, which is nearly clean. A perfect
-network gets the score of real pictures from all of them. What a level adds to the one after it is what goes wrong
-between the two; from the last on it is what the network loses of a picture that is as good as given. The first N
-pictures are noised, the rest are what they are compared with; smaller ones are padded to the run's size with black.
+network gets the score of real pictures from all of them. What a level adds to the one after it goes wrong between
+the two, unless the levels after it smooth it away; from the last on it is what the network loses of a picture that is
+as good as given. The first N pictures are noised, the rest are what they are compared with; all are padded to 32 px as
+in quality_per_minute.py.
 """
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from machine import machine
+from quality_per_minute import pictures, to_pixels, told
 
 import unnoise
 from unnoise import registry
@@ -33,15 +34,6 @@ from unnoise.types import Images
 BATCH = 64
 
 
-def pictures(path: str, shape: tuple[int, int, int]) -> torch.Tensor:
-    images = np.load(path)["images"]
-    images = images.reshape(*images.shape[:3], -1)
-    more = [
-        (-(-(side - have) // 2), (side - have) // 2) for side, have in zip(shape[1:], images.shape[1:], strict=False)
-    ]
-    return torch.from_numpy(np.pad(images, [(0, 0), *more, (0, 0)])).permute(0, 3, 1, 2)
-
-
 @torch.no_grad()
 def there_and_back(run: unnoise.Run, given: Images, levels: Levels, seed: int) -> Images:
     randn_like = seeded_noise(range(seed, seed + len(given)))
@@ -53,30 +45,27 @@ def there_and_back(run: unnoise.Run, given: Images, levels: Levels, seed: int) -
 
 def main(arguments: argparse.Namespace) -> None:
     run, n = unnoise.load(arguments.run, "cpu"), arguments.n
-    if run.card.classes:
-        raise SystemExit("a run without classes is wanted")
-    pixels, how = pictures(arguments.held_out, run.card.shape), run.card.sampling
+    pixels, how = to_pixels(pictures(arguments.held_out)), run.card.sampling
+    if run.card.classes or run.card.shape != pixels.shape[1:]:
+        raise SystemExit(f"a run without classes, of pictures of shape {tuple(pixels.shape[1:])}, is wanted")
     extractor, given = registry.features.get("efficientnet")(), to_float(pixels[:n])
     real, levels = gathered(pixels[n:], extractor), run.model.schedule.grid(how.steps, how.spacing)
 
     def scored(seen: Statistics) -> dict[str, Any]:
         return {"kid": metrics.kid(seen.kept, real.kept)._asdict(), "fid": metrics.fid(seen, real)._asdict()}
 
-    def told(row: dict[str, Any], what: str) -> str:
-        kid = row["kid"]
-        return (
-            f"| {what} | {1000 * kid['value']:.0f} ± {1960 * kid['standard_error']:.0f} | {row['fid']['value']:.1f} |"
-        )
+    def line(row: dict[str, Any], what: str) -> str:
+        return f"| {what} | {told(row)} | {row['fid']['value']:.1f} |"
 
     result: dict[str, Any] = {"real": scored(gathered(pixels[:n], extractor)), "rows": []}
     print("| from level | noise-to-signal | lost | KID x 1000 | FID |\n|---:|---:|---:|---:|---:|")
-    print(told(result["real"], "| | real pictures"), flush=True)
+    print(line(result["real"], "| | real pictures"), flush=True)
     for first in arguments.first or range(how.steps - 1, -1, -1):
         way = levels[first:]
         back = torch.cat([there_and_back(run, given[i : i + BATCH], way, i) for i in range(0, n, BATCH)])
         row = {"from": first, "ratio": float(way[0].ratio), "lost": float((back - given).square().mean().sqrt())}
         result["rows"].append(row | scored(gathered(eight_bit(back), extractor)))
-        print(told(result["rows"][-1], f"{first} | {row['ratio']:.3f} | {row['lost']:.3f}"), flush=True)
+        print(line(result["rows"][-1], f"{first} | {row['ratio']:.3f} | {row['lost']:.3f}"), flush=True)
     how_trained = {name: value for name, value in run.card.training["config"].items() if name not in ("data", "out")}
     about = {"n": n, "trained": how_trained | {"images": run.card.training["images"]}, "machine": machine("unnoise")}
     write_json(Path(arguments.out), about | result)

@@ -49,7 +49,7 @@ def test_the_pace_is_that_of_full_batches():
 
 
 def test_large_batches_are_told_from_small_ones(monkeypatch):
-    """10 MB an image beside 100 MB; nothing is told where an earlier training of the process took more."""
+    """10 MB an image beside 100 MB; nothing is told where what is held from before is enough."""
     network, peaks = Slow(), iter([90, 180, 260, 300, 300, 300])
     monkeypatch.setattr("unnoise.training.plan.SECONDS", 0.01)
     monkeypatch.setattr("unnoise.training.plan.recent_peak", lambda: next(peaks) * 2**20)

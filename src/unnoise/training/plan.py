@@ -104,7 +104,7 @@ def rehearse(
         if 4 * (part * batch / small + rest) <= SECONDS:
             at_once, part, rest = most(at_once)
             step, peak = part * batch / at_once + rest, recent_peak()
-            known = peak > earlier  # else an earlier training took more
+            known = peak > earlier  # else what the process holds from before was enough
         else:
             step = part * batch / small + rest
             peak += round(slope * (at_once - small))
