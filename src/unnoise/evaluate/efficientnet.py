@@ -1,5 +1,7 @@
 """EfficientNet-Lite0, whose weights come with a small package: features that need no download."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -81,4 +83,6 @@ def load(path: str) -> EfficientNetLite0:
     for module in network.modules():
         if isinstance(module, Conv) and isinstance(module.norm, nn.BatchNorm2d):  # one layer in place of two
             module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), nn.Identity()
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    to: Any = network.to  # its types differ between versions of PyTorch
+    to(memory_format=torch.channels_last)
+    return network

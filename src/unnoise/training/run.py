@@ -4,6 +4,7 @@ import math
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,9 +55,9 @@ class Training:
         self.asked, self.config = asked, (config := replace(asked, backbone=ready.backbone))
         self.folder, (self.dataset, held) = folder, data
         self.model, self.card = new
-        network = self.model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision, self.plan, self.accelerator = ready.precision, ready.plan, make_accelerator(ready.precision)
-        network.to(self.accelerator.device)
+        network: Any = self.model.backbone  # the types of `to` differ between versions of PyTorch
+        network.to(self.accelerator.device, memory_format=torch.channels_last)
         self.ema = EMA(network, config.ema_halflife)
         self.averaged = Diffusion(
             self.ema.network, self.model.schedule, self.model.target, self.card.shape, self.card.classes
