@@ -75,6 +75,7 @@ def test_networks_of_every_kind_can_be_rehearsed(spec):
 def test_a_network_that_is_too_large_is_tried_on_one_image(monkeypatch):
     network = Slow()
     monkeypatch.setattr("unnoise.training.device.TRY", 0.0005)
+    monkeypatch.setattr("unnoise.training.plan.PART", 0.0005)
     monkeypatch.setattr("unnoise.training.plan.SECONDS", 0.001)
     rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext)
     gains(network, (1, 4, 4))

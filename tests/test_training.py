@@ -37,6 +37,7 @@ from unnoise.training.occasions import Occasions
 from unnoise.training.plan import WIDTHS, unet
 from unnoise.training.preview import Previews, affordable, look, sample
 from unnoise.training.quality import MARKS, Quality
+from unnoise.training.run import Training
 from unnoise.training.validate import learned_variance, validate
 
 TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
@@ -343,6 +344,29 @@ def test_bf16_is_chosen_where_it_gains(monkeypatch):
     for computes, faster, precision in ((True, True, "bf16"), (True, False, "fp32"), (False, True, "fp32")):
         monkeypatch.setattr(device, "computes_bf16", lambda computes=computes: computes)
         assert choose("auto", lambda faster=faster: faster) == precision
+
+
+def test_channels_come_first_where_the_norm_of_channels_last_is_slow():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    found = [device.layout(cpu, "bf16"), device.layout(cpu, "fp32"), device.layout(cuda, "bf16")]
+    assert found == [torch.contiguous_format, torch.channels_last, torch.channels_last]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_network_is_laid_out_for_its_precision(gray, tmp_path, precision, monkeypatch):
+    """In memory, from the first step to the last."""
+    if torch.cuda.is_available():
+        pytest.skip("of a processor")
+    seen, step = set(), Training.step
+
+    def watched(run, *batch):
+        weight = run.accelerator.unwrap_model(run.model.backbone).down[0].res.conv1.weight
+        seen.add(weight.is_contiguous())
+        return step(run, *batch)
+
+    monkeypatch.setattr(Training, "step", watched)
+    unnoise.train(gray, images="24", out=str(tmp_path / "run"), **TINY | {"precision": precision})
+    assert seen == {precision == "bf16"}
 
 
 def test_timing_the_precisions_leaves_no_trace():

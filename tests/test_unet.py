@@ -189,9 +189,12 @@ def test_attention_is_where_it_was_asked_for(more, sides):
     assert attended(TINY + more) == sides
 
 
-def test_attention_is_softmax_attention():
+@pytest.mark.parametrize("side", [3, 5])
+def test_attention_is_softmax_attention(side, monkeypatch):
+    """Written out for few tokens, and by PyTorch for more."""
+    monkeypatch.setattr("unnoise.backbones.layers.FEW", 20)
     layer = Attention(channels=12, head=4, groups=3)
-    x = torch.randn(2, 12, 3, 5)
+    x = torch.randn(2, 12, side, 5)
     q, k, v = layer.qkv(layer.norm(x).flatten(2).transpose(1, 2)).chunk(3, dim=2)
     heads = [slice(0, 4), slice(4, 8), slice(8, 12)]
     mixed = [torch.softmax(q[..., h] @ k[..., h].mT / 2, dim=2) @ v[..., h] for h in heads]  # 2 = sqrt(4)

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unnoise.backbones.layers import Features, Recomputed, TimeEmbedding, pad
+from unnoise.backbones.layers import Features, Recomputed, TimeEmbedding, attend, pad
 from unnoise.errors import InputError
 from unnoise.registry import backbone
 from unnoise.types import Images, Labels, Output, PerImage
@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tokens) -> Tokens:
         q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out(attend(q, k, v).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
 
 class Block(Recomputed):

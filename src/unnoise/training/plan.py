@@ -16,12 +16,20 @@ from unnoise import processes, registry
 from unnoise.backbones.layers import recompute
 from unnoise.config import TrainConfig
 from unnoise.evaluate.sets import finished
-from unnoise.training.device import affordable, make_accelerator, out_of_memory, precision_for, release_memory
+from unnoise.training.device import (
+    affordable,
+    layout,
+    make_accelerator,
+    out_of_memory,
+    precision_for,
+    release_memory,
+)
 from unnoise.training.length import Clock
 from unnoise.training.log import duration, forget_peak, peak_memory, recent_peak
 from unnoise.training.optimizers import as_configured
 
-SECONDS = 4.0  # for the steps at the full batch; where they take longer, they are told from the small ones
+SECONDS = 4.0  # for the steps at the full batch; where they take longer, they are told from smaller ones
+PART = 2.0  # for one of these: the memory of few images hides behind the optimizer's
 OVERHEAD = 0.08  # share of the time that is no step: previews, measuring, noising
 ROOM = 60 * 2**20  # bytes that measuring takes beside a step
 
@@ -93,7 +101,7 @@ def rehearse(
 
         forget_peak()  # decoding the data may have taken more than a small step
         earlier = recent_peak()
-        small = min(batch, affordable(settled(1)[0]))
+        small = min(batch, affordable(settled(1)[0], PART))
         half = -(-small // 2)
         settled(half)
         before = recent_peak()
@@ -166,7 +174,7 @@ def rehearsed(config: TrainConfig, backbone: str, shape: tuple[int, int, int]) -
         recompute(network)
     precision = processes.of_first(lambda: precision_for(network, config, shape))
     accelerator = make_accelerator(precision)
-    network.to(accelerator.device, memory_format=torch.channels_last)
+    network.to(accelerator.device, memory_format=layout(accelerator.device, precision))
     batch = -(-config.batch // processes.count())
     plan = rehearse(network, as_configured(config), shape, batch, accelerator.autocast)
     return Planned(backbone, precision, plan)

@@ -21,7 +21,7 @@ from unnoise.diffusion.times import Times
 from unnoise.errors import InputError
 from unnoise.files import replacing
 from unnoise.training.batches import ALL
-from unnoise.training.device import make_accelerator, out_of_memory, release_memory
+from unnoise.training.device import layout, make_accelerator, out_of_memory, release_memory
 from unnoise.training.diagnosis import diagnosis, finite
 from unnoise.training.ema import EMA
 from unnoise.training.held_out import SHARE, HeldOut, few
@@ -57,7 +57,7 @@ class Training:
         self.model, self.card = new
         self.precision, self.plan, self.accelerator = ready.precision, ready.plan, make_accelerator(ready.precision)
         network: Any = self.model.backbone  # the types of `to` differ between versions of PyTorch
-        network.to(self.accelerator.device, memory_format=torch.channels_last)
+        network.to(self.accelerator.device, memory_format=layout(self.accelerator.device, ready.precision))
         self.ema = EMA(network, config.ema_halflife)
         self.averaged = Diffusion(
             self.ema.network, self.model.schedule, self.model.target, self.card.shape, self.card.classes
