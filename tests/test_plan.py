@@ -69,7 +69,7 @@ def test_networks_of_every_kind_can_be_rehearsed(spec):
     for optimizer in registry.optimizer.names():
         make = partial(registry.optimizer.get(optimizer), lr=1e-3, weight_decay=0.0)
         assert rehearse(network, make, (1, 8, 8), 1, nullcontext).images_per_second > 0
-    gains(network, (1, 8, 8))
+    gains(network, (1, 8, 8), 2)
 
 
 def test_a_network_that_is_too_large_is_tried_on_one_image(monkeypatch):
@@ -78,8 +78,14 @@ def test_a_network_that_is_too_large_is_tried_on_one_image(monkeypatch):
     monkeypatch.setattr("unnoise.training.plan.PART", 0.0005)
     monkeypatch.setattr("unnoise.training.plan.SECONDS", 0.001)
     rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext)
-    gains(network, (1, 4, 4))
+    gains(network, (1, 4, 4), 64)
     assert set(network.sizes) == {1}
+
+
+def test_precisions_are_compared_on_a_whole_batch_where_that_is_quick():
+    network = Slow()
+    gains(network, (1, 4, 4), 64)
+    assert max(network.sizes) == 64
 
 
 def test_a_rehearsal_leaves_no_trace():

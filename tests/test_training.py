@@ -372,7 +372,7 @@ def test_the_network_is_laid_out_for_its_precision(gray, tmp_path, precision, mo
 def test_timing_the_precisions_leaves_no_trace():
     network = registry.backbone.get("unet:widths=8,layers=1,groups=4,dropout=0.5")(1)
     weights, random = {k: v.clone() for k, v in network.state_dict().items()}, torch.get_rng_state()
-    device.gains(network, (1, 8, 8))
+    device.gains(network, (1, 8, 8), 2)
     assert all(torch.equal(v, weights[k]) for k, v in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
     assert all(p.grad is None for p in network.parameters())

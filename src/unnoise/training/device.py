@@ -14,11 +14,11 @@ from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 
 ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate, that this does not know
-TRIED, TRY = 16, 0.5  # images in a step that is tried, and seconds it may take to compare precisions
+TRY = 1.0  # seconds that a step may take to compare precisions
 
 
 def precision_for(network: nn.Module, config: TrainConfig, shape: tuple[int, int, int]) -> str:
-    return choose(config.precision, lambda: gains(network, shape))
+    return choose(config.precision, lambda: gains(network, shape, config.batch))
 
 
 def make_accelerator(precision: str) -> Accelerator:
@@ -71,10 +71,11 @@ def computes_bf16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
 
 
-def gains(network: nn.Module, shape: tuple[int, int, int]) -> bool:
+def gains(network: nn.Module, shape: tuple[int, int, int], batch: int) -> bool:
     """Whether this network learns faster in bf16 on this processor, which not all do that compute in it.
 
-    By a tenth at least, so that noise does not decide. Times a few steps; weights and random streams stay.
+    By a tenth at least, so that noise does not decide. Times a few steps in turn, of a whole batch where that is quick:
+    of few images bf16 gains less. Weights and random streams stay.
     """
     learned = [p for p in network.parameters() if p.requires_grad]
 
@@ -86,14 +87,9 @@ def gains(network: nn.Module, shape: tuple[int, int, int]) -> bool:
         return time.monotonic() - begun
 
     with torch.random.fork_rng():
-        seconds(1, False)  # the first of a size is slower
-        size = affordable(seconds(1, False), TRY)
-        for bf16 in (True, False):
-            seconds(size, bf16)
-        spent = {bf16: min(seconds(size, bf16) for _ in range(3)) for bf16 in (True, False)}
-    return spent[True] < 0.9 * spent[False]
-
-
-def affordable(one: float, seconds: float) -> int:
-    """Images of a step that is tried, by the seconds of one: for large networks on small machines it is one."""
-    return max(1, min(TRIED, int(seconds / one)))
+        size = 1
+        while size < batch and 4 * min(seconds(size, False) for _ in range(2)) < TRY:  # the first of a size is slower
+            size = min(batch, 4 * size)
+        turns = [(seconds(size, True), seconds(size, False)) for _ in range(4)]
+    bf16, fp32 = map(min, zip(*turns, strict=True))
+    return bf16 < 0.9 * fp32

@@ -16,20 +16,13 @@ from unnoise import processes, registry
 from unnoise.backbones.layers import recompute
 from unnoise.config import TrainConfig
 from unnoise.evaluate.sets import finished
-from unnoise.training.device import (
-    affordable,
-    layout,
-    make_accelerator,
-    out_of_memory,
-    precision_for,
-    release_memory,
-)
+from unnoise.training.device import layout, make_accelerator, out_of_memory, precision_for, release_memory
 from unnoise.training.length import Clock
 from unnoise.training.log import duration, forget_peak, peak_memory, recent_peak
 from unnoise.training.optimizers import as_configured
 
 SECONDS = 4.0  # for the steps at the full batch; where they take longer, they are told from smaller ones
-PART = 2.0  # for one of these: the memory of few images hides behind the optimizer's
+TRIED, PART = 16, 2.0  # images of these, and seconds for one: the memory of few hides behind the optimizer's
 OVERHEAD = 0.08  # share of the time that is no step: previews, measuring, noising
 ROOM = 60 * 2**20  # bytes that measuring takes beside a step
 
@@ -101,7 +94,7 @@ def rehearse(
 
         forget_peak()  # decoding the data may have taken more than a small step
         earlier = recent_peak()
-        small = min(batch, affordable(settled(1)[0], PART))
+        small = max(1, min(batch, TRIED, int(PART / settled(1)[0])))
         half = -(-small // 2)
         settled(half)
         before = recent_peak()
