@@ -107,7 +107,7 @@ def attend(q: Heads, k: Heads, v: Heads) -> Heads:
     """
     if q.shape[2] > FEW:
         return F.scaled_dot_product_attention(q, k, v)
-    return (q * q.shape[3] ** -0.5 @ k.transpose(2, 3)).softmax(dim=3) @ v
+    return (q / math.sqrt(q.shape[3]) @ k.transpose(2, 3)).softmax(dim=3) @ v
 
 
 class Attention(nn.Module):

@@ -91,5 +91,4 @@ def gains(network: nn.Module, shape: tuple[int, int, int], batch: int) -> bool:
         while size < batch and 4 * min(seconds(size, False) for _ in range(2)) < TRY:  # the first of a size is slower
             size = min(batch, 4 * size)
         turns = [(seconds(size, True), seconds(size, False)) for _ in range(4)]
-    bf16, fp32 = map(min, zip(*turns, strict=True))
-    return bf16 < 0.9 * fp32
+    return min(bf16 for bf16, _ in turns) < 0.9 * min(fp32 for _, fp32 in turns)
