@@ -10,6 +10,7 @@ from unnoise.diffusion.likelihood import bound
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.target import encode
+from unnoise.errors import InputError
 
 
 @pytest.mark.usefixtures("float64")
@@ -40,6 +41,30 @@ def test_weights_are_those_of_the_papers(target):
         assert_close(snr + 1, 1 / t.sigma.flatten() ** 2)
     for spec, losses in expected.items():
         assert_close(registry.objective.get(spec)(model, batch), losses)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize(("progress", "cap"), [(0.0, 20), (1 / 3, 10), (1.0, 2.5)])
+def test_the_cap_changes_geometrically_over_a_training(progress, cap):
+    table = registry.schedule.get("cosine")()
+    x0, noise = torch.randn(2, 4, 1, 2, 2)
+    t, s = (table.level(torch.tensor([5, 300, 700, 990]) - i) for i in range(2))
+    batch = add_noise(x0, noise, (t, s))
+    model = Diffusion(Fixed(x0 + 0.1), table, registry.target.get("x0"), (1, 2, 2))
+    falling, fixed = (registry.objective.get(f"min_snr:gamma={spec}") for spec in ("2.5,first=20", str(cap)))
+    batch = batch._replace(progress=progress)
+    assert_close(falling(model, batch), fixed(model, batch))
+    assert batch.part(slice(1, 3)).progress == progress
+
+
+@pytest.mark.parametrize("spec", ["first=0", "gamma=0", "first=-1", "gamma=-5,first=-5"])
+def test_caps_are_above_zero(spec):
+    table = registry.schedule.get("cosine")()
+    x0, noise = torch.randn(2, 1, 1, 2, 2)
+    batch = add_noise(x0, noise, (table.level(torch.tensor([5])), table.level(torch.tensor([4]))))
+    model = Diffusion(Fixed(x0), table, registry.target.get("x0"), (1, 2, 2))
+    with pytest.raises(InputError, match="gamma and first are above 0"):
+        registry.objective.get(f"min_snr:{spec}")(model, batch)
 
 
 class Fixed(nn.Module):

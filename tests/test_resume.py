@@ -583,6 +583,18 @@ def test_short_memory_makes_parts_of_the_batch_and_the_batch_stays(gray, monkeyp
     assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-4)
 
 
+def test_objectives_are_told_how_far_the_training_is(gray, monkeypatch):
+    taught, told = Training.in_parts, []
+
+    def listening(run, batch, each):
+        told.append(batch.progress)
+        return taught(run, batch, each)
+
+    monkeypatch.setattr(Training, "in_parts", listening)
+    unnoise.train(gray, out="run", **TINY, images="40")
+    assert (told[:3], told[-1]) == ([8 / 40, 16 / 40, 18 / 40], 1.0)  # of 18 images, 8 in a batch
+
+
 def test_memory_for_not_even_one_image_is_told(gray, monkeypatch):
     def short(run, batch, each):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")

@@ -7,12 +7,16 @@ from unnoise.diffusion.likelihood import decoder_floor, term
 from unnoise.diffusion.model import Diffusion, Prediction
 from unnoise.diffusion.process import q_sample, transition
 from unnoise.diffusion.target import encode
+from unnoise.errors import InputError
 from unnoise.registry import objective
 from unnoise.types import Images, Labels, PerImage
 
 
 class Noised(NamedTuple):
-    """A training batch: x_t at level t, made of x0 and eps; s is one step cleaner."""
+    """A training batch: x_t at level t, made of x0 and eps; s is one step cleaner.
+
+    progress is the share of the training that is behind, 1 outside of one.
+    """
 
     x0: Images
     eps: Images
@@ -20,11 +24,13 @@ class Noised(NamedTuple):
     t: Level
     s: Level
     label: Labels | None
+    progress: float = 1.0
 
     def part(self, rows: slice) -> "Noised":
         """Some of the images."""
         label = None if self.label is None else self.label[rows]
-        return Noised(self.x0[rows], self.eps[rows], self.x_t[rows], self.t.part(rows), self.s.part(rows), label)
+        x0, eps, x_t = self.x0[rows], self.eps[rows], self.x_t[rows]
+        return Noised(x0, eps, x_t, self.t.part(rows), self.s.part(rows), label, self.progress)
 
 
 @runtime_checkable
@@ -95,14 +101,18 @@ def hybrid(model: Diffusion, batch: Noised, *, bound: float = 0.001) -> PerImage
 
 
 @objective
-def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0) -> PerImage:
+def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float | None = None) -> PerImage:
     """Hang et al. 2023 (arXiv:2303.09556), eq. 6: squared error of x0 weighted by min(SNR + 1, gamma).
 
     SNR + 1 is the weight that v has by itself (Salimans & Ho 2022, section 4); the cap keeps nearly clean images from
-    crowding out the rest. Not for eps, where the same weight grows without bound in noise.
+    crowding out the rest. first: the cap at the start of a training, from where it changes geometrically to gamma at
+    the end (docs/concepts/quality.md). Not for eps, where the same weight grows without bound in noise.
     """
-    x0 = model(batch.x_t, batch.t, batch.label).x0
-    weight = (batch.t.snr + 1).clamp(max=gamma).flatten()
+    first = gamma if first is None else first
+    if min(first, gamma) <= 0:
+        raise InputError(f"objective min_snr: gamma and first are above 0, got {gamma:g} and {first:g}")
+    x0, cap = model(batch.x_t, batch.t, batch.label).x0, first * (gamma / first) ** batch.progress
+    weight = (batch.t.snr + 1).clamp(max=cap).flatten()
     return weight.to(x0) * mean_square(x0 - batch.x0)
 
 
