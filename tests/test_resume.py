@@ -593,6 +593,9 @@ def test_objectives_are_told_how_far_the_training_is(gray, monkeypatch):
     monkeypatch.setattr(Training, "in_parts", listening)
     unnoise.train(gray, out="run", **TINY, images="40")
     assert (told[:3], told[-1]) == ([8 / 40, 16 / 40, 18 / 40], 1.0)  # of 18 images, 8 in a batch
+    told.clear()
+    unnoise.train(gray, out="even", **TINY, images="40", decay="none")
+    assert set(told) == {0.5}  # without decay, nothing goes by the length
 
 
 def test_memory_for_not_even_one_image_is_told(gray, monkeypatch):

@@ -15,7 +15,7 @@ from unnoise.types import Images, Labels, PerImage
 class Noised(NamedTuple):
     """A training batch: x_t at level t, made of x0 and eps; s is one step cleaner.
 
-    progress is the share of the training that is behind, 1 outside of one.
+    progress is the share of the training that is behind: 0.5 where it is without decay, 1 outside of one.
     """
 
     x0: Images

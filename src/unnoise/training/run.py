@@ -85,9 +85,10 @@ class Training:
 
         `batch` are the `rows` of a batch of `n` images that are this process's to learn from.
         """
-        n, batch = n or len(batch.x0), batch._replace(progress=self.clock.progress)
+        progress = self.clock.progress if self.config.decay == "cosine" else 0.5  # without decay, no length matters
+        n, batch = n or len(batch.x0), batch._replace(progress=progress)
         rise = min(1.0, self.clock.seen / max(1, self.config.warmup))
-        fall = 0.5 * (1 + math.cos(math.pi * batch.progress)) if self.config.decay == "cosine" else 1.0
+        fall = 0.5 * (1 + math.cos(math.pi * progress)) if self.config.decay == "cosine" else 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr * self.caution * rise * fall
         found = torch.zeros(2, n, dtype=torch.float64)
