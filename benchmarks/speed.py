@@ -5,7 +5,8 @@
 NETWORK is a spec of our U-Net that UNet2DModel can be, too; `unet` is the notebook's. Each is timed in fp32 and bf16,
 with channels first and last, eager and (on request, it takes minutes) compiled; repetitions are taken in turn, since
 machines are noisy, and the fastest counts. The share of the machine is of the best matrix product or convolution
-measured in the same run and precision. Writes OUT/speed.json and OUT/speed.md.
+measured in the same run and precision. Where the time of our best eager setting goes is told by PyTorch's profiler.
+Writes OUT/speed.json and OUT/speed.md.
 """
 
 import argparse
@@ -26,6 +27,14 @@ from unnoise.checkpoint import Card
 from unnoise.export.diffusers import converted
 
 SHAPE = (3, 32, 32)
+KINDS = {
+    "convolution": "convolution",
+    "norm": "norm",
+    "silu": "silu",
+    "matrix product": "mm attention addbmm",
+    "copy, cast, cat": "copy cat",
+    "optimizer": "foreach addcdiv addcmul sqrt lerp",
+}
 
 
 def networks(spec: str) -> dict[str, nn.Module]:
@@ -79,6 +88,19 @@ def timed(works: dict[str, Callable[[], object]], repetitions: int) -> dict[str,
     return best
 
 
+def profile(step: Callable[[], object], repetitions: int) -> dict[str, float]:
+    """The share of a step's time that each kind of operation takes."""
+    step()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+        for _ in range(repetitions):
+            step()
+    taken = dict.fromkeys([*KINDS, "the rest"], 0.0)
+    for event in found.key_averages():
+        names = (kind for kind, words in KINDS.items() if any(word in event.key for word in words.split()))
+        taken[next(names, "the rest")] += event.self_cpu_time_total
+    return {kind: time / sum(taken.values()) for kind, time in taken.items()}
+
+
 def peaks(repetitions: int) -> dict[str, float]:
     """Operations a second of the best matrix product or convolution in each precision."""
     found = {}
@@ -104,7 +126,7 @@ def main(arguments: argparse.Namespace) -> None:
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         output(made["unnoise"], x, t)
     operations = {"sampling": counter.get_total_flops(), "training": 3 * counter.get_total_flops()}
-    peak, rows = peaks(arguments.repetitions), []
+    peak, rows, profiles = peaks(arguments.repetitions), [], {}
     for kind, make in (("training", training), ("sampling", sampling)):
         works = {}
         for name, precision, last, compiled in itertools.product(
@@ -121,9 +143,14 @@ def main(arguments: argparse.Namespace) -> None:
             share = operations[kind] / seconds / peak["bf16" if "bf16" in name else "fp32"]
             rows.append({"kind": kind, "name": name, "images_per_second": batch / seconds, "share": share})
             print(f"{kind:9} {name:45} {batch / seconds:8.1f} images/s, {share:.0%} of the peak", flush=True)
+        ours = [row for row in rows if row["kind"] == kind and row["name"].startswith("unnoise")]
+        eager = [row for row in ours if "compiled" not in row["name"]]
+        best = max(eager, key=lambda row: row["images_per_second"])["name"]
+        profiles[f"{kind}, {best}"] = profile(works[best], arguments.repetitions)
+        print(*(f"  {what}: {part:.0%}" for what, part in profiles[f"{kind}, {best}"].items()), sep="\n", flush=True)
     about = {"network": arguments.network, "batch": batch, "outputs_apart": apart, "peak": peak}
     about |= machine("diffusers")
-    (folder / "speed.json").write_text(json.dumps(about | {"rows": rows}, indent=1))
+    (folder / "speed.json").write_text(json.dumps(about | {"rows": rows, "profiles": profiles}, indent=1))
     (folder / "speed.md").write_text(table(rows))
     print(table(rows), f"outputs differ by {apart:.1e} of their deviation", sep="\n")
 

@@ -348,8 +348,11 @@ def test_bf16_is_chosen_where_it_gains(monkeypatch):
 
 def test_channels_come_first_where_the_norm_of_channels_last_is_slow():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    found = [device.layout(cpu, "bf16"), device.layout(cpu, "fp32"), device.layout(cuda, "bf16")]
+    eight = registry.backbone.get("unet:widths=32-64,layers=1,groups=8")(1)
+    found = [device.layout(eight, place, kind) for place, kind in ((cpu, "bf16"), (cpu, "fp32"), (cuda, "bf16"))]
     assert found == [torch.contiguous_format, torch.channels_last, torch.channels_last]
+    sixteens = registry.backbone.get("unet:widths=32-64,layers=1,groups=2")(1)
+    assert device.layout(sixteens, cpu, "bf16") == torch.channels_last
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -167,7 +167,7 @@ def rehearsed(config: TrainConfig, backbone: str, shape: tuple[int, int, int]) -
         recompute(network)
     precision = processes.of_first(lambda: precision_for(network, config, shape))
     accelerator = make_accelerator(precision)
-    network.to(accelerator.device, memory_format=layout(accelerator.device, precision))
+    network.to(accelerator.device, memory_format=layout(network, accelerator.device, precision))
     batch = -(-config.batch // processes.count())
     plan = rehearse(network, as_configured(config), shape, batch, accelerator.autocast)
     return Planned(backbone, precision, plan)

@@ -57,7 +57,7 @@ class Training:
         self.model, self.card = new
         self.precision, self.plan, self.accelerator = ready.precision, ready.plan, make_accelerator(ready.precision)
         network: Any = self.model.backbone  # the types of `to` differ between versions of PyTorch
-        network.to(self.accelerator.device, memory_format=layout(self.accelerator.device, ready.precision))
+        network.to(self.accelerator.device, memory_format=layout(network, self.accelerator.device, ready.precision))
         self.ema = EMA(network, config.ema_halflife)
         self.averaged = Diffusion(
             self.ema.network, self.model.schedule, self.model.target, self.card.shape, self.card.classes
