@@ -1,5 +1,6 @@
 """What is said of a training before it starts."""
 
+import platform
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import nn
@@ -15,7 +17,7 @@ from torch import nn
 from unnoise import registry
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
-from unnoise.training.device import gains, make_accelerator
+from unnoise.training.device import gains, make_accelerator, release_memory
 from unnoise.training.length import Clock
 from unnoise.training.plan import ENOUGH, OVERHEAD, ROOM, Plan, planned, rehearse, unet
 
@@ -86,6 +88,16 @@ def test_precisions_are_compared_on_a_whole_batch_where_that_is_quick():
     network = Slow()
     gains(network, (1, 4, 4), 64)
     assert max(network.sizes) == 64
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc, which keeps what is free")
+def test_what_is_free_goes_back_to_the_system():
+    """So that what one network took does not hide what the next one takes."""
+    process, held = psutil.Process(), [torch.ones(25_000) for _ in range(2_000)]
+    before = process.memory_info().rss
+    del held[:-1]  # the last one keeps the heap from shrinking by itself
+    release_memory()
+    assert process.memory_info().rss < before - 150 * 2**20  # of 200 MB
 
 
 def test_a_rehearsal_leaves_no_trace():

@@ -1,5 +1,7 @@
 """The accelerator, and the precision that pays on it."""
 
+import contextlib
+import ctypes
 import gc
 import os
 import time
@@ -48,7 +50,10 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def release_memory() -> None:
+    """What is free goes back to the system; glibc keeps it otherwise, and a peak after it could not be told."""
     gc.collect()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries
+        ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 

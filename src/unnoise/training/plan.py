@@ -21,7 +21,7 @@ from unnoise.training.length import Clock
 from unnoise.training.log import duration, forget_peak, peak_memory, recent_peak
 from unnoise.training.optimizers import as_configured
 
-SECONDS = 4.0  # for the steps at the full batch; where they take longer, they are told from smaller ones
+SECONDS = 8.0  # for the steps at the full batch; where they take longer, they are told from smaller ones
 TRIED, PART = 16, 2.0  # images of these, and seconds for one: the memory of few hides behind the optimizer's
 OVERHEAD = 0.08  # share of the time that is no step: previews, measuring, noising
 ROOM = 60 * 2**20  # bytes that measuring takes beside a step
@@ -92,6 +92,7 @@ def rehearse(
             release_memory()
             return most(-(-size // 2))
 
+        release_memory()  # of networks that were tried before
         forget_peak()  # decoding the data may have taken more than a small step
         earlier = recent_peak()
         small = max(1, min(batch, TRIED, int(PART / settled(1)[0])))
