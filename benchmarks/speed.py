@@ -31,7 +31,7 @@ KINDS = {
     "convolution": "convolution",
     "norm": "norm",
     "silu": "silu",
-    "matrix product": "mm attention addbmm",
+    "matrix product": "mm attention",
     "copy, cast, cat": "copy cat",
     "optimizer": "foreach addcdiv addcmul sqrt lerp",
 }

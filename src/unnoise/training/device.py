@@ -6,6 +6,7 @@ import gc
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -41,6 +42,11 @@ def layout(network: nn.Module, device: torch.device, precision: str) -> torch.me
     norms = (module for module in network.modules() if isinstance(module, nn.GroupNorm))
     slow = device.type == "cpu" and precision == "bf16" and any(m.num_channels // m.num_groups % 16 for m in norms)
     return torch.contiguous_format if slow else torch.channels_last
+
+
+def place(network: Any, device: torch.device, precision: str) -> None:  # `to` has other types in other PyTorchs
+    """Put a network on a device, in the layout for it."""
+    network.to(device, memory_format=layout(network, device, precision))
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -90,8 +96,7 @@ def gains(network: nn.Module, shape: tuple[int, int, int], batch: int) -> bool:
 
     def seconds(size: int, bf16: bool) -> float:
         x, t = torch.zeros(size, *shape), torch.zeros(size)
-        order = layout(network, x.device, "bf16" if bf16 else "fp32")
-        network.to(memory_format=order)  # type: ignore[call-overload]  # which torch's own types leave out
+        place(network, x.device, "bf16" if bf16 else "fp32")
         begun = time.monotonic()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             loss = network(x, t).float().square().mean()

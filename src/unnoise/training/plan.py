@@ -16,7 +16,7 @@ from unnoise import processes, registry
 from unnoise.backbones.layers import recompute
 from unnoise.config import TrainConfig
 from unnoise.evaluate.sets import finished
-from unnoise.training.device import layout, make_accelerator, out_of_memory, precision_for, release_memory
+from unnoise.training.device import make_accelerator, out_of_memory, place, precision_for, release_memory
 from unnoise.training.length import Clock
 from unnoise.training.log import duration, forget_peak, peak_memory, recent_peak
 from unnoise.training.optimizers import as_configured
@@ -168,7 +168,7 @@ def rehearsed(config: TrainConfig, backbone: str, shape: tuple[int, int, int]) -
         recompute(network)
     precision = processes.of_first(lambda: precision_for(network, config, shape))
     accelerator = make_accelerator(precision)
-    network.to(accelerator.device, memory_format=layout(network, accelerator.device, precision))
+    place(network, accelerator.device, precision)
     batch = -(-config.batch // processes.count())
     plan = rehearse(network, as_configured(config), shape, batch, accelerator.autocast)
     return Planned(backbone, precision, plan)

@@ -4,7 +4,6 @@ import math
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,7 @@ from unnoise.diffusion.times import Times
 from unnoise.errors import InputError
 from unnoise.files import replacing
 from unnoise.training.batches import ALL
-from unnoise.training.device import layout, make_accelerator, out_of_memory, release_memory
+from unnoise.training.device import make_accelerator, out_of_memory, place, release_memory
 from unnoise.training.diagnosis import diagnosis, finite
 from unnoise.training.ema import EMA
 from unnoise.training.held_out import SHARE, HeldOut, few
@@ -56,8 +55,8 @@ class Training:
         self.folder, (self.dataset, held) = folder, data
         self.model, self.card = new
         self.precision, self.plan, self.accelerator = ready.precision, ready.plan, make_accelerator(ready.precision)
-        network: Any = self.model.backbone  # the types of `to` differ between versions of PyTorch
-        network.to(self.accelerator.device, memory_format=layout(network, self.accelerator.device, ready.precision))
+        network = self.model.backbone
+        place(network, self.accelerator.device, ready.precision)
         self.ema = EMA(network, config.ema_halflife)
         self.averaged = Diffusion(
             self.ema.network, self.model.schedule, self.model.target, self.card.shape, self.card.classes
