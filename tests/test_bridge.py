@@ -163,6 +163,7 @@ def test_training_starts_from_a_pipeline(pipeline, gray, tmp_path, capsys):
         unnoise.train(gray, init=str(folder), images="8", lr=1e-9, batch=8, objective="simple", out=out), "cpu"
     )
     assert (tuned.card.target, tuned.card.schedule) == ("eps", "linear:T=20,end=0.4")
+    assert tuned.card.sampling.steps == 20, "the default has more, the schedule does not"
     x = torch.randn(2, 1, 8, 16)
     assert_close(tuned.model.backbone(x, torch.full((2,), 3.0)), network(x, 3).sample, atol=1e-4, rtol=0)
     whole = len(network.state_dict())

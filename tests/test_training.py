@@ -404,9 +404,19 @@ def test_previews_name_what_is_wrong():
 
 
 def test_a_slow_network_shows_fewer_images():
-    assert affordable(2.25, 1000, 10) == 64
-    assert affordable(2.25, 17, 10) == 9  # the notebook's network on two cores
-    assert affordable(2.25, 1, 10) == 1
+    assert affordable(6750.0, 10) == 64
+    assert affordable(115.0, 10) == 9  # 2.25 seconds of the notebook's network on two cores
+    assert affordable(6.75, 10) == 1
+
+
+def test_the_last_grid_takes_its_share_of_the_time_by_what_a_call_takes(tmp_path, gray, monkeypatch):
+    """Sampling may be in another precision than the training, whose pace then says nothing of it."""
+    made = list[int]()
+    monkeypatch.setattr(loop, "sample", lambda model, count, *_: made.append(count))
+    for seconds in (1e-6, 1.0, 20.0):  # that a call takes for a picture: two calls each, in 20 seconds
+        monkeypatch.setattr(loop, "call", lambda *_, seconds=seconds: seconds)
+        unnoise.train(gray, images="8", out=str(tmp_path / f"{seconds}"), **TINY)
+    assert made == [64, 9, 1]
 
 
 def test_flips_and_levels_say_nothing_of_the_noise(gray):
@@ -605,6 +615,7 @@ def test_kid_is_planned_within_its_share_and_told_beforehand(scored):
     assert 10 <= quality.count <= 1000
     assert "pictures at 10%, 20%, 40%, 70%, 100% of the way" in text
     slow = Quality(quality.dataset, Sampling("ddim", steps=500))
+    assert slow.how.steps == 20, "it is there to tell weights apart"
     assert "there is none for 10 pictures" in slow.plan(clock, images_per_second=1.0)
     assert not slow.due(clock)
     few = Quality(quality.dataset.part(np.arange(9)), Sampling("ddim", steps=2))

@@ -26,7 +26,7 @@ class Sampling:
     """How images are drawn from a model; kept in the checkpoint."""
 
     sampler: str = "dpmpp_2m_sde"
-    steps: int = 20
+    steps: int = 40
     spacing: str = "log_snr"
     clip: bool = True
     guidance: float = 1.0
@@ -75,7 +75,7 @@ class TrainConfig:
     recompute: bool = option(False, "for networks too large for the memory: less of it, for about a third more time")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "auto: bf16 or fp16 where the device gains")
     sampler: str = option("dpmpp_2m_sde", "sampler of the last grid, and default of `unnoise sample`")
-    steps: int = option(20, "its steps")
+    steps: int | None = option(None, "its steps (default: 40, or all levels of a schedule that has fewer)")
     spacing: str = option("log_snr", "which noise levels it visits")
     clip: bool = option(True, "keep predicted images in range while sampling")
     seed: int = option(0, "seed of weights, order and noise")

@@ -100,11 +100,11 @@ def schedule_of(scheduler: dict[str, Any]) -> str:
 
 def sampling_of(scheduler: dict[str, Any]) -> Sampling:
     """A pipeline of the ancestral sampler keeps it, with all its steps; others get ours."""
-    clip = bool(scheduler.get("clip_sample", True))
+    clip, levels = bool(scheduler.get("clip_sample", True)), (USUAL | scheduler)["num_train_timesteps"]
     if scheduler.get("_class_name") != "DDPMScheduler":
-        return Sampling(clip=clip)
+        return Sampling(steps=min(Sampling.steps, levels), clip=clip)
     variance = one_of(VARIANCES, scheduler.get("variance_type", "fixed_small"), "variance_type")
-    return Sampling(f"ddpm:variance={variance}", (USUAL | scheduler)["num_train_timesteps"], "trailing", clip)
+    return Sampling(f"ddpm:variance={variance}", levels, "trailing", clip)
 
 
 def one_of(known: dict[str, str], name: str, what: str) -> str:

@@ -69,7 +69,7 @@ def compared(run: Run, samplers: Sequence[str], settings: dict[str, Any]) -> Ite
         raise InputError("choose at least one sampler")
     ways = [{**settings, "sampler": name} for name in samplers]
     affordable(settings["n"], sum(calls(resolve(SampleConfig(str(run.path), **way), run)) for way in ways))
-    call(run, settings["n"])
+    call(run.model, settings["n"])
     for name, way in zip(samplers, ways, strict=True):
         spent, begun = 0.0, finished()
         for frame in sampled(run, way):

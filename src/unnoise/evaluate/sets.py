@@ -17,6 +17,7 @@ from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.data.sources import find
 from unnoise.data.split import split
+from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels
 from unnoise.sampling import batches, calls, resolve
@@ -87,13 +88,13 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
 
         return (eight_bit(images) for _, images in batches(asked, run, how, there=another))
 
-    return Pictures(stream, n, run.card.shape[0], about, config.batch, each=calls(how) * call(run))
+    return Pictures(stream, n, run.card.shape[0], about, config.batch, each=calls(how) * call(run.model))
 
 
-def call(run: Run, batch: int = 16) -> float:
+def call(model: Diffusion, batch: int = 16) -> float:
     """Seconds that a call of the network takes for a picture, by one on a few."""
-    level, some = run.model.schedule.level(run.model.schedule.T // 2), torch.zeros(batch, *run.card.shape)
-    return timed(lambda: run.model(some.to(run.model.device), level)) / len(some)
+    level, some = model.schedule.level(model.schedule.T // 2), torch.zeros(batch, *model.shape, device=model.device)
+    return timed(lambda: model(some, level)) / batch
 
 
 def timed(work: Callable[[], object]) -> float:

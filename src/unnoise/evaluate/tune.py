@@ -49,7 +49,7 @@ def tune(config: TuneConfig, report: Report = lambda *_: None, say: Callable[[st
         raise InputError(f"--batch takes 1 or more, --reference {FEWEST} or more pictures")
     if "evaluations" not in registry.sampler.declared(run.card.sampling.sampler) and not config.time:
         raise InputError(f"the run's own sampler {run.card.sampling.sampler} takes as long as it likes; give a --time")
-    each = min(call(run, config.batch) for _ in range(3))
+    each = min(call(run.model, config.batch) for _ in range(3))
     time = given(config.time, each) if config.time else each * calls(run.card.sampling)
     rivals = [how for how in candidates(run, time / each) if how != run.card.sampling]
     judge = Judge(config, run, registry.features.get(config.features)(), each, report)

@@ -13,11 +13,13 @@ import torch
 from unnoise import processes
 from unnoise.backbones.layers import recompute
 from unnoise.checkpoint import Card, build
-from unnoise.config import Sampling, TrainConfig
+from unnoise.config import TrainConfig
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.data.split import split
 from unnoise.errors import InputError, UnreadError
+from unnoise.evaluate.sets import call
+from unnoise.sampling import calls
 from unnoise.training import resume
 from unnoise.training.batches import Batch, ahead, noised, order, read
 from unnoise.training.follower import Follower
@@ -29,7 +31,7 @@ from unnoise.training.plan import planned
 from unnoise.training.preview import affordable, sample, save_grid
 from unnoise.training.run import Training
 from unnoise.training.summary import conclude, introduce
-from unnoise.training.validate import learned_variance, validate
+from unnoise.training.validate import learned_variance, validate, way_of
 
 SAVE_EVERY, SAVE_SHARE = 60.0, 0.01  # seconds between states at least, and share of the time that saving may take
 PATIENCE = 50  # steps in a row that may be skipped for a loss or gradient that is not finite
@@ -270,7 +272,7 @@ def card_of(config: TrainConfig, dataset: Dataset, held: Dataset) -> Card:
         mode=dataset.mode,
         classes=dataset.classes if config.classes else (),
         learned_variance=learned_variance(config.objective),
-        sampling=Sampling(config.sampler, config.steps, config.spacing, config.clip),
+        sampling=way_of(config),
         data={
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,  # of all, those held out too
@@ -282,8 +284,7 @@ def card_of(config: TrainConfig, dataset: Dataset, held: Dataset) -> Card:
 
 def final_grid(run: Training, stop: Stop) -> None:
     """The last picture: up to 64 images as `unnoise sample` draws them, in a tenth of the time, or 20 to 60 seconds."""
-    how, elapsed = run.card.sampling, run.clock.elapsed
-    seconds = min(60.0, max(20.0, elapsed / 10))
-    images = sample(run.averaged, affordable(seconds, run.clock.seen / elapsed, how.steps), how, stop)
+    how, seconds = run.card.sampling, min(60.0, max(20.0, run.clock.elapsed / 10))
+    images = sample(run.averaged, affordable(seconds / call(run.averaged, 4), calls(how)), how, stop)
     if images is not None:
         save_grid(images, run.folder / "samples" / "final.png", run.card.mode)

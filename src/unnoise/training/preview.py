@@ -37,7 +37,8 @@ class Previews:
     def draw(self, model: Diffusion, clock: Clock, images_per_second: float, stop: Stop) -> list[str]:
         """Write the grid, as large as the first one could be in its share; returns warnings about what is on it."""
         few = replace(FEW, steps=min(FEW.steps, model.schedule.T))
-        self.count = self.count or min(16, affordable(SHARE * clock.elapsed, images_per_second, few.steps))
+        # an evaluation costs about a third of a training step
+        self.count = self.count or min(16, affordable(3 * images_per_second * SHARE * clock.elapsed, few.steps))
         with self.occasions.taken(clock):
             images = sample(model, self.count, few, stop)
         if images is None:
@@ -46,9 +47,9 @@ class Previews:
         return look(images, self.usual)
 
 
-def affordable(seconds: float, images_per_second: float, steps: int) -> int:
-    """How many images can be drawn in that time: an evaluation costs about a third of a training step."""
-    return next((n for n in (64, 36, 16, 9, 4) if n * steps <= 3 * images_per_second * seconds), 1)
+def affordable(evaluations: float, steps: int) -> int:
+    """How many images can be drawn by so many evaluations of one image."""
+    return next((n for n in (64, 36, 16, 9, 4) if n * steps <= evaluations), 1)
 
 
 def sample(

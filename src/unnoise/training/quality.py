@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from unnoise.types import Images
 
 MARKS = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the way: growing intervals
 SHARE = 0.04  # of the time of the whole training, for all of them
+STEPS = 20  # of the sampler at most: what counts is which weights draw better
 FEWEST, MOST = 100, 1_000  # pictures: with fewer KID says nothing, more are not needed to see it fall
 REFERENCE = 2_000  # training images they are compared with
 STILL = 1_800.0  # seconds without a change beyond the interval that are worth telling
@@ -32,7 +34,7 @@ class Quality:
     remembered = ("count", "next", "spent", "last", "each", "rows")
 
     def __init__(self, dataset: Dataset, how: Sampling) -> None:
-        self.dataset, self.how = dataset, how
+        self.dataset, self.how = dataset, replace(how, steps=min(how.steps, STEPS))
         self.count, self.next = 0, 0
         self.spent = self.last = self.each = 0.0  # seconds: of all so far, of the last one, of a picture as planned
         self.rows, self.best = list[dict[str, Any]](), False  # whether the last row is the best so far

@@ -254,7 +254,7 @@ class Training:
 
         def draw(count: int, seconds: float) -> Images | None:
             with self.accelerator.autocast():
-                return sample(self.averaged, count, self.card.sampling, stop, seconds)
+                return sample(self.averaged, count, self.quality.how, stop, seconds)
 
         note = self.quality.measure(draw, self.clock)
         if len(self.quality.rows) > before:

@@ -38,8 +38,9 @@ def validate(config: TrainConfig) -> None:
         if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
             raise unknown(f"value for {name}", str(value), get_args(hints[name]))
     for name, least in AT_LEAST.items():
-        if not getattr(config, name) >= least:
-            raise InputError(f"--{name.replace('_', '-')} takes {least} or more, got {getattr(config, name)}")
+        value = getattr(config, name)
+        if value is not None and not value >= least:
+            raise InputError(f"--{name.replace('_', '-')} takes {least} or more, got {value}")
     Clock.of(config, count=1)
     for kind in (registry.target, registry.objective, registry.sampler, registry.spacing):
         kind.get(getattr(config, kind.kind))
@@ -49,7 +50,7 @@ def validate(config: TrainConfig) -> None:
     schedule = registry.schedule.get(config.schedule)()
     registry.times.get(config.times)(schedule)
     target.check(registry.target.get(config.target), schedule)
-    check(Sampling(config.sampler, config.steps, config.spacing), schedule, learned_variance(config.objective))
+    check(way_of(config), schedule, learned_variance(config.objective))
     if not 0 <= config.label_dropout <= 1:
         raise InputError(f"--label-dropout is a share, 0 to 1, got {config.label_dropout:g}")
     if config.tracker is not None:
@@ -57,6 +58,12 @@ def validate(config: TrainConfig) -> None:
     if config.seed >= 2**63:
         raise InputError(f"--seed is below 2^63, got {config.seed}")
     check_objective(config, schedule)
+
+
+def way_of(config: TrainConfig) -> Sampling:
+    """How the run will be sampled: in the default's steps, or in all levels of the schedule, where none are named."""
+    steps = config.steps or min(Sampling.steps, registry.schedule.get(config.schedule)().T)
+    return Sampling(config.sampler, steps, config.spacing, config.clip)
 
 
 def check_objective(config: TrainConfig, schedule: Schedule) -> None:
