@@ -162,18 +162,8 @@ def fastest(rows: list[dict], kind: str) -> dict[str, dict]:
 
 
 def table(rows: list[dict], profiles: dict[str, dict[str, float]]) -> str:
-    columns = (
-        "step",
-        "best of diffusers",
-        "images/s",
-        "best of unnoise",
-        "images/s",
-        "ratio",
-        "all else free",
-        "of the peak",
-    )
-    lines = ["| " + " | ".join(columns) + " |"]
-    lines.append("|---|---|---:|---|---:|---:|---:|---:|")
+    head = "| step | best of diffusers | images/s | best of unnoise | images/s | ratio | all else free | of the peak |"
+    lines = [head, "|---|---|---:|---|---:|---:|---:|---:|"]
     for kind, parts in profiles.items():
         best = fastest(rows, kind)
         cells = [kind]
