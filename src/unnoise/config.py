@@ -1,7 +1,7 @@
 """One frozen dataclass per command, of plain values. Each field is a flag of the command line and a key in YAML."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 LENGTHS = ("budget", "images", "epochs")  # of a training: one of them
@@ -31,6 +31,10 @@ class Sampling:
     clip: bool = True
     guidance: float = 1.0
     guidance_interval: str = "0-inf"
+
+    def within(self, steps: int) -> "Sampling":
+        """The same in so many steps at most."""
+        return replace(self, steps=min(self.steps, steps))
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def sampling_of(scheduler: dict[str, Any]) -> Sampling:
     """A pipeline of the ancestral sampler keeps it, with all its steps; others get ours."""
     clip, levels = bool(scheduler.get("clip_sample", True)), (USUAL | scheduler)["num_train_timesteps"]
     if scheduler.get("_class_name") != "DDPMScheduler":
-        return Sampling(steps=min(Sampling.steps, levels), clip=clip)
+        return Sampling(clip=clip).within(levels)
     variance = one_of(VARIANCES, scheduler.get("variance_type", "fixed_small"), "variance_type")
     return Sampling(f"ddpm:variance={variance}", levels, "trailing", clip)
 

@@ -2,7 +2,6 @@
 
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -36,7 +35,7 @@ class Previews:
 
     def draw(self, model: Diffusion, clock: Clock, images_per_second: float, stop: Stop) -> list[str]:
         """Write the grid, as large as the first one could be in its share; returns warnings about what is on it."""
-        few = replace(FEW, steps=min(FEW.steps, model.schedule.T))
+        few = FEW.within(model.schedule.T)
         # an evaluation costs about a third of a training step
         self.count = self.count or min(16, affordable(3 * images_per_second * SHARE * clock.elapsed, few.steps))
         with self.occasions.taken(clock):

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -34,7 +33,7 @@ class Quality:
     remembered = ("count", "next", "spent", "last", "each", "rows")
 
     def __init__(self, dataset: Dataset, how: Sampling) -> None:
-        self.dataset, self.how = dataset, replace(how, steps=min(how.steps, STEPS))
+        self.dataset, self.how = dataset, how.within(STEPS)
         self.count, self.next = 0, 0
         self.spent = self.last = self.each = 0.0  # seconds: of all so far, of the last one, of a picture as planned
         self.rows, self.best = list[dict[str, Any]](), False  # whether the last row is the best so far

@@ -1,6 +1,6 @@
 """Refuse what cannot work before anything is read or written."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Literal, get_args, get_origin, get_type_hints
 
 import torch
@@ -62,8 +62,10 @@ def validate(config: TrainConfig) -> None:
 
 def way_of(config: TrainConfig) -> Sampling:
     """How the run will be sampled: in the default's steps, or in all levels of the schedule, where none are named."""
-    steps = config.steps or min(Sampling.steps, registry.schedule.get(config.schedule)().T)
-    return Sampling(config.sampler, steps, config.spacing, config.clip)
+    how = Sampling(config.sampler, spacing=config.spacing, clip=config.clip)
+    if config.steps is None:
+        return how.within(registry.schedule.get(config.schedule)().T)
+    return replace(how, steps=config.steps)
 
 
 def check_objective(config: TrainConfig, schedule: Schedule) -> None:
