@@ -1,11 +1,12 @@
 """One trained network, and the samplers that unnoise and its peers recommend: how good in how much time?
 
-    python benchmarks/sampling.py RUN HELD-OUT.npz OUT [--steps 10 15 20 50 250]
+    python benchmarks/sampling.py RUN HELD-OUT.npz OUT [--steps 10 15 20 40 50 250]
 
 RUN was trained with the schedule cosine, on pictures that quality_per_minute.py pads to the same size. The network is
-RUN's own in all of them, in fp32, and predicts the clean picture; what differs is the sampler. KID against the held-out
-pictures; pictures are drawn 64 at a time, fewer of the slow samplers. Writes OUT/sampling.json, .md and grids; what is
-there is not drawn again. Needs what quality_per_minute.py needs.
+RUN's own in all of them, in fp32, and predicts the clean picture; what differs is the sampler. Where `unnoise sample`
+would take bf16, its default is drawn so, too. KID against the held-out pictures; pictures are drawn 64 at a time, fewer
+of the slow samplers. Writes OUT/sampling.json, .md and grids; what is there is not drawn again. Needs what
+quality_per_minute.py needs.
 """
 
 import unnoise  # isort: skip  # before torch, as there
@@ -27,10 +28,12 @@ from quality_per_minute import PACKAGES, drawn, pictures, to_pixels, told
 from torch import nn
 
 from unnoise import registry
+from unnoise.config import Sampling
 from unnoise.evaluate import metrics
 from unnoise.evaluate.collect import gathered
 from unnoise.files import write_json
 from unnoise.pictures import grid
+from unnoise.samplers.pace import Precision, fastest
 
 BATCH, SECONDS = 64, 600.0  # pictures drawn at a time, and for all of a sampler
 
@@ -107,11 +110,14 @@ def of_smalldiffusion(run: unnoise.Run) -> dict[str, Draw]:
 
 
 def of_unnoise(run: unnoise.Run, steps: list[int]) -> dict[str, Draw]:
-    def draw(steps: int, n: int, seed: int) -> Pictures:
-        return to_pictures(unnoise.sample(run, n, steps=steps, seed=1000 * seed, batch=n))
+    def draw(steps: int, precision: Precision, n: int, seed: int) -> Pictures:
+        return to_pictures(unnoise.sample(run, n, steps=steps, seed=1000 * seed, precision=precision, batch=n))
 
-    how = run.card.sampling
-    return {f"unnoise: {how.sampler}, {how.spacing}, {count} steps": partial(draw, count) for count in steps}
+    how, own = run.card.sampling, fastest(run.model)
+    ways = {f"{count} steps": (count, "fp32") for count in steps}
+    if own != "fp32":
+        ways[f"{Sampling().steps} steps, {own}"] = (Sampling().steps, own)
+    return {f"unnoise: {how.sampler}, {how.spacing}, {key}": partial(draw, *way) for key, way in ways.items()}
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -162,5 +168,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("run", "held_out", "out"):
         parser.add_argument(name)
-    parser.add_argument("--steps", nargs="+", type=int, default=[10, 15, 20, 50, 250], help="of unnoise's own sampler")
+    parser.add_argument(
+        "--steps", nargs="+", type=int, default=[10, 15, 20, 40, 50, 250], help="of unnoise's own sampler"
+    )
     main(parser.parse_args())

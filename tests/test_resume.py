@@ -540,6 +540,17 @@ def test_sampling_goes_on_and_gives_the_same_files(drawn_from, tmp_path, monkeyp
     assert json.loads((folder / ".sampled.json").read_text())["sampler"] == "dpmpp_2m_sde"
 
 
+def test_sampling_goes_on_where_another_precision_is_the_faster(drawn_from, monkeypatch):
+    """As a busy machine may find."""
+    monkeypatch.setattr("unnoise.sampling.fastest", lambda _: "fp32")
+    killed_while_drawing(monkeypatch, drawn_from, 14, 6)
+    monkeypatch.setattr("unnoise.sampling.fastest", lambda _: "bf16")
+    again, said = draw(drawn_from, 14)
+    assert again.name == "sampled-1"
+    assert "which holds 6 pictures" in said[0]
+    assert json.loads((again / ".sampled.json").read_text())["precision"] == "bf16"
+
+
 def test_finished_pictures_are_left_and_a_named_folder_can_be_given_more(drawn_from):
     first, _ = draw(drawn_from, 8)
     second, _ = draw(drawn_from, 8)

@@ -13,13 +13,14 @@ from torch import nn
 from torch.testing import assert_close
 
 from unnoise import registry
+from unnoise.backbones.unet import UNet
 from unnoise.config import Sampling
 from unnoise.diffusion.level import CLEAN, Level
 from unnoise.diffusion.model import Diffusion, Prediction, clip_x0
 from unnoise.diffusion.schedule import Levels
 from unnoise.diffusion.target import check
 from unnoise.errors import InputError
-from unnoise.samplers import dpm_solver
+from unnoise.samplers import dpm_solver, pace
 from unnoise.samplers.ddim import invert
 from unnoise.samplers.run import run, seeded_noise
 from unnoise.samplers.step import Step
@@ -189,6 +190,32 @@ def test_run_leaves_gradients_on_between_steps():
     for _ in run(diffusion(), [0], Sampling("ddpm", steps=2)):
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_only_the_network_is_computed_in_bf16(precision):
+    """Its products are; what the sampler sees and makes is not."""
+    model, products = diffusion("v", backbone=(network := UNet(3, widths=(32,), groups=8, zero_init=False))), set()
+    network.conv_out.register_forward_hook(lambda _, x, y: products.add(y.dtype))
+    how = Sampling("dpmpp_2m", steps=5)
+    *_, last = run(model, [3, 4], how, precision=precision)
+    assert products == {torch.bfloat16 if precision == "bf16" else torch.float32}
+    assert last.x.dtype == last.x0.dtype == torch.float32
+    *_, exact = run(model, [3, 4], how)
+    error = (last.x - exact.x).norm() / exact.x.norm()
+    assert error == 0 if precision == "fp32" else 1e-6 < error < 0.02
+
+
+def test_a_precision_is_taken_for_a_clear_gain_only(monkeypatch):
+    told = {"bf16": 1.0, "fp32": 2.0}
+    monkeypatch.setattr(pace, "call", lambda _, __, precision="fp32": told[precision])
+    monkeypatch.setattr(pace, "computes_bf16", lambda _: True)
+    assert pace.fastest(diffusion()) == "bf16"
+    told["fp32"] = 1.4  # noise of a busy machine
+    assert pace.fastest(diffusion()) == "fp32"
+    told["fp32"] = 2.0
+    monkeypatch.setattr(pace, "computes_bf16", lambda _: False)
+    assert pace.fastest(diffusion()) == "fp32"
 
 
 def test_seeded_noise_is_standard_normal_and_moves_on():

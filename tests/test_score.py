@@ -271,6 +271,14 @@ def test_missing_weights_are_named(world, monkeypatch):
         evaluate(EvalConfig(str(world / "train"), str(world / "like")))
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_score_tells_the_precision_its_pictures_were_drawn_in(world, precision):
+    given = EvalConfig(str(world / "run"), str(world / "train"), n=60, metrics="kid", precision=precision)
+    scores = evaluate(given, say=lambda _: None)["scores"]
+    assert scores["of"]["precision"] == precision
+    assert any(f"precision {precision}" in line for line in table(scores))
+
+
 def test_a_score_that_was_stopped_goes_on(world, monkeypatch):
     """Batches that were drawn and looked at are not drawn again, and the numbers are the same."""
     given = EvalConfig(str(world / "run"), str(world / "train"), n=60, batch=8, metrics="kid")

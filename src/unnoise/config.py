@@ -117,6 +117,7 @@ class EvalConfig:
     )
     ode: bool = option(True, "bpd: also by the probability-flow ODE, which takes five times as long")
     seed: int = option(0, "seed of the first picture drawn, of the choice of pictures, and of the noise")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 where the device draws much faster by it")
     batch: int = option(64, "pictures computed at a time; does not change the numbers")
     json: str | None = option(None, "file to write all numbers to")
 
@@ -168,6 +169,7 @@ class SampleConfig:
     guidance: float | None = option(None, "how strongly the class is followed: 1 is off (default: the run's own)")
     guidance_interval: str | None = option(None, "guide only at these noise-to-signal ratios, LOW-HIGH, e.g. 0.3-5")
     guide_with: str | None = option(None, "a weaker run to be guided away from, instead of the run without its class")
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "auto: bf16 where the device draws much faster by it")
     batch: int = option(64, "images computed at a time; does not change them")
 
 

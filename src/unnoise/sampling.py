@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -15,12 +15,13 @@ from unnoise.config import SampleConfig, Sampling, changes
 from unnoise.errors import InputError, unknown
 from unnoise.files import held, new_folder, replacing, sweep, write_json
 from unnoise.pictures import grid, is_whole, read_image, save_image
+from unnoise.samplers.pace import Precision, fastest
 from unnoise.samplers.run import check, in_turn
 from unnoise.samplers.run import run as run_sampler
 from unnoise.types import Images
 
 RECORD = ".sampled.json"  # in the folder: how its pictures were drawn; readers of pictures pass over hidden files
-FREE = ("n", "run")  # in what is told of a folder: how many, and where the weights lay
+FREE = ("n", "run", "precision")  # in what is told of a folder: how many, where the weights lay, how computed
 
 Report = Callable[
     [int, int], object
@@ -40,6 +41,7 @@ def sample(  # noqa: PLR0913  # the options of one call
     guidance: float | None = None,
     guidance_interval: str | None = None,
     guide_with: Run | str | Path | None = None,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
     batch: int = 64,
 ) -> Images:
     """Draw n images, [n, c, h, w] in [-1, 1]. Image i has seed + i and is the same at any n and batch.
@@ -59,6 +61,7 @@ def sample(  # noqa: PLR0913  # the options of one call
         label=label,
         guidance=guidance,
         guidance_interval=guidance_interval,
+        precision=precision,
         batch=batch,
     )
     how = resolve(config, opened, weaker)
@@ -75,12 +78,14 @@ def sample_to_folder(
     run = load(config.run)
     weaker = load(config.guide_with) if config.guide_with else None
     how = resolve(config, run, weaker)
+    precision = processes.of_first(lambda: precision_of(config, run))
+    config = replace(config, precision=precision)
     about: dict[str, Any] = {
         "run": str(run.path),
         "weights": weights_of(run),
         "guide_with": weaker and weights_of(weaker),
     }
-    about |= {"seed": config.seed, "label": config.label, **asdict(how)}
+    about |= {"seed": config.seed, "label": config.label, **asdict(how), "precision": precision}
     with ExitStack() as to_the_end:
         folder = processes.of_first(lambda: drawing_in(config, run, about, to_the_end))
 
@@ -131,7 +136,9 @@ def begun(config: SampleConfig, run: Run, record: Mapping[str, Any], to_the_end:
         return folder
     for folder in sorted(run.path.parent.glob("sampled-*/")):
         made = sum(path.stat().st_size > 0 for path in folder.glob("[0-9]*"))
-        if recorded(folder) == record and (made < config.n or not grid_of(folder).exists()):
+        if not changes(recorded(folder) or {}, record, ("precision",)) and (
+            made < config.n or not grid_of(folder).exists()
+        ):
             with suppress(InputError):  # another program draws them
                 to_the_end.enter_context(held(folder))
                 return folder
@@ -173,6 +180,11 @@ def resolve(config: SampleConfig, run: Run, weaker: Run | None = None) -> Sampli
     return how
 
 
+def precision_of(config: SampleConfig, run: Run) -> Precision:
+    """That asked for; auto is the fastest."""
+    return fastest(run.model) if config.precision == "auto" else config.precision
+
+
 def calls(how: Sampling) -> int:
     """Of the network for a picture, about: samplers that take as many as they like count as two a step."""
     return how.steps * registry.sampler.declared(how.sampler).get("evaluations", 2) * (1 + (how.guidance != 1))
@@ -203,6 +215,7 @@ def batches(
     there: Callable[[Sequence[int]], bool] = lambda _: False,
 ) -> Iterator[tuple[Sequence[int], Images]]:
     """Yield (seeds, images) a batch at a time, but for batches that are `there` already."""
+    precision = precision_of(config, run)
     for start in range(0, config.n, config.batch):
         part = slice(start, min(start + config.batch, config.n))
         seeds = range(config.seed + part.start, config.seed + part.stop)
@@ -212,7 +225,7 @@ def batches(
         labels = in_turn(run.card.classes, seeds)
         if config.label is not None:
             labels = torch.full((len(seeds),), run.card.classes.index(config.label))
-        for step in run_sampler(run.model, seeds, how, labels, weaker.model if weaker else None):
+        for step in run_sampler(run.model, seeds, how, labels, weaker.model if weaker else None, precision):
             images = step.x
             report(len(seeds), config.n * how.steps)
         yield seeds, images

@@ -14,10 +14,11 @@ from unnoise.editing.edit import calls as edit_calls
 from unnoise.editing.edits import Edit, Picture, read
 from unnoise.errors import InputError
 from unnoise.evaluate.memorization import nearest
-from unnoise.evaluate.sets import call, data_of, finished, parts_of
+from unnoise.evaluate.sets import data_of, parts_of
+from unnoise.samplers.pace import call, fastest, finished
 from unnoise.samplers.run import in_turn, noise
 from unnoise.samplers.run import run as run_sampler
-from unnoise.sampling import calls, resolve
+from unnoise.sampling import calls, precision_of, resolve
 from unnoise.types import Images
 
 MOST = 64  # pictures at once
@@ -50,7 +51,8 @@ def sampled(run: Run, settings: dict[str, Any]) -> Iterator[Frame]:
     labels = in_turn(run.card.classes, seeds)
     if config.label is not None:
         labels = torch.full((config.n,), run.card.classes.index(config.label))
-    for done, step in enumerate(run_sampler(run.model, seeds, how, labels), 1):
+    precision = precision_of(config, run)
+    for done, step in enumerate(run_sampler(run.model, seeds, how, labels, precision=precision), 1):
         yield Frame(step.x, step.x0, done, how.steps)
 
 
@@ -69,7 +71,7 @@ def compared(run: Run, samplers: Sequence[str], settings: dict[str, Any]) -> Ite
         raise InputError("choose at least one sampler")
     ways = [{**settings, "sampler": name} for name in samplers]
     affordable(settings["n"], sum(calls(resolve(SampleConfig(str(run.path), **way), run)) for way in ways))
-    call(run.model, settings["n"])
+    call(run.model, settings["n"], fastest(run.model))
     for name, way in zip(samplers, ways, strict=True):
         spent, begun = 0.0, finished()
         for frame in sampled(run, way):

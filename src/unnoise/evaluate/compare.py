@@ -6,9 +6,9 @@ from typing import Any
 from unnoise.checkpoint import WEIGHTS, Run, load, weights_of
 from unnoise.errors import InputError
 from unnoise.evaluate.record import evaluations
-from unnoise.evaluate.score import shown
+from unnoise.evaluate.score import TOLD, shown
 
-BESIDE = ("sampler", "steps", "spacing", "guidance", "guidance_interval", "clip", "seed")  # told, where they differ
+BESIDE = (*TOLD, "guidance_interval", "clip")  # told, where they differ
 
 
 def compare(places: Sequence[str]) -> list[str]:

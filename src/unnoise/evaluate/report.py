@@ -17,7 +17,7 @@ from unnoise.checkpoint import WEIGHTS, Run, load
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.evaluate.record import evaluations
-from unnoise.evaluate.score import shown
+from unnoise.evaluate.score import TOLD, shown
 from unnoise.files import replacing, rows_of
 
 BLUE, ORANGE, GRAY = "#1f4e8c", "#d1661d", "#b8c4d6"
@@ -187,9 +187,7 @@ def scores(folder: Path) -> Iterator[str]:
             f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>" for cells in shown(result["values"])
         ]
         yield f'<div class="scroll"><table>{"".join(lines)}</table></div>'
-        drawn = ", ".join(
-            f"{key} {of[key]}" for key in ("sampler", "steps", "spacing", "guidance", "seed") if key in of
-        )
+        drawn = ", ".join(f"{key} {of[key]}" for key in TOLD if key in of)
         text = f"{of['n']:,} pictures ({drawn}) of the weights {of['weights'][:16]} against {against['n']:,} of "
         text += f"{against['of']:,} of {against['name']} ({against['fingerprint'][:16]}); features {about['network']} "
         yield f"<p>{escape(text)}({escape(about['weights'][:16])}), {escape(about['resize'])}.</p>"

@@ -26,6 +26,7 @@ FEWEST = 50  # pictures a score is computed from
 DRAWN = 2_000  # pictures drawn from a run, if nothing else is asked for
 TINT = 0.05  # a difference of means or deviations, in [-1, 1], worth a warning
 ENDS = 0.1  # likewise of the share of values at an end of the range
+TOLD = ("sampler", "steps", "spacing", "guidance", "precision", "seed")  # of how pictures were drawn
 
 
 @dataclass(frozen=True)
@@ -205,7 +206,7 @@ def table(result: dict[str, Any]) -> list[str]:
     of, against = result["of"], result["against"]
     head = ("score", "value", "95 % interval", "real pictures get")
     lines = [f"{a:18}{b:>12}  {c:<24}{d}".rstrip() for a, b, c, d in (head, *shown(result["values"]))]
-    how = ", ".join(f"{key} {of[key]}" for key in ("sampler", "steps", "spacing", "guidance", "seed") if key in of)
+    how = ", ".join(f"{key} {of[key]}" for key in TOLD if key in of)
     ours, theirs, about = of.get("weights") or of["fingerprint"], against["fingerprint"], result["features"]
     lines.append(f"of        {of['name']}: {of['n']:,} pictures, {how + ', ' if how else ''}sha256 {ours[:16]}")
     lines.append(f"against   {against['name']}: {against['n']:,} of {against['of']:,} pictures, sha256 {theirs[:16]}")

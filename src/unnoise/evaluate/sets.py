@@ -1,26 +1,25 @@
 """Sets of pictures to measure: those a run draws, and those of any data; streamed, never held as a whole."""
 
 import hashlib
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from unnoise import registry
+from unnoise import processes, registry
 from unnoise.checkpoint import WEIGHTS, Run, weights_of
 from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.data.sources import find
 from unnoise.data.split import split
-from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
 from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels
-from unnoise.sampling import batches, calls, resolve
+from unnoise.samplers.pace import call, timed
+from unnoise.sampling import batches, calls, precision_of, resolve
 
 Report = Callable[[str, int, int], object]  # what is done, pictures just done, pictures in all
 
@@ -70,9 +69,11 @@ def here(source: str) -> bool:
 
 def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
     """Pictures of a run, of the seeds from `seed` on, as `unnoise sample` draws them."""
-    names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "batch")
+    names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "precision", "batch")
     asked = SampleConfig(str(run.path), n, **{name: getattr(config, name) for name in names})
     how = resolve(asked, run)
+    precision = processes.of_first(lambda: precision_of(asked, run))
+    asked = replace(asked, precision=precision)
     about = {
         "name": str(run.path.parent if run.path.name == WEIGHTS else run.path),
         "n": n,
@@ -80,6 +81,7 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
         "trained_images": run.card.training.get("images"),
         "seed": config.seed,
         **asdict(how),
+        "precision": precision,
     }
 
     def stream(chosen: Chosen) -> Iterator[Eight]:
@@ -88,30 +90,9 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
 
         return (eight_bit(images) for _, images in batches(asked, run, how, there=another))
 
-    return Pictures(stream, n, run.card.shape[0], about, config.batch, each=calls(how) * call(run.model))
-
-
-def call(model: Diffusion, batch: int = 16) -> float:
-    """Seconds that a call of the network takes for a picture, by one on a few."""
-    level, some = model.schedule.level(model.schedule.T // 2), torch.zeros(batch, *model.shape, device=model.device)
-    return timed(lambda: model(some, level)) / batch
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds it takes, the second time: the first is slower."""
-    with torch.inference_mode():
-        for _ in range(2):
-            begun = time.monotonic()
-            work()
-            spent = finished() - begun
-    return spent
-
-
-def finished() -> float:
-    """The time when the device has done all that it was asked for."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-    return time.monotonic()
+    return Pictures(
+        stream, n, run.card.shape[0], about, config.batch, each=calls(how) * call(run.model, precision=precision)
+    )
 
 
 def seeing(extractor: Extractor) -> float:

@@ -17,9 +17,10 @@ from unnoise.errors import InputError
 from unnoise.evaluate.collect import seconds, statistics
 from unnoise.evaluate.features import Extractor
 from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import Report, call, data_of, drawn, seeing, stored
+from unnoise.evaluate.sets import Report, data_of, drawn, seeing, stored
 from unnoise.evaluate.statistics import Statistics
 from unnoise.files import held
+from unnoise.samplers.pace import Precision, call, fastest
 from unnoise.samplers.run import check
 from unnoise.sampling import calls, check_guidance
 
@@ -49,10 +50,11 @@ def tune(config: TuneConfig, report: Report = lambda *_: None, say: Callable[[st
         raise InputError(f"--batch takes 1 or more, --reference {FEWEST} or more pictures")
     if "evaluations" not in registry.sampler.declared(run.card.sampling.sampler) and not config.time:
         raise InputError(f"the run's own sampler {run.card.sampling.sampler} takes as long as it likes; give a --time")
-    each = min(call(run.model, config.batch) for _ in range(3))
+    precision = fastest(run.model)
+    each = min(call(run.model, config.batch, precision) for _ in range(3))
     time = given(config.time, each) if config.time else each * calls(run.card.sampling)
     rivals = [how for how in candidates(run, time / each) if how != run.card.sampling]
-    judge = Judge(config, run, registry.features.get(config.features)(), each, report)
+    judge = Judge(config, run, precision, registry.features.get(config.features)(), each, report)
     say(f"{len(rivals)} ways in {1000 * time:.0f} ms a picture; this takes about {judge.seconds(rivals):.0f} s")
     tried: list[Tried] = []
     for i, share in enumerate(ROUNDS):
@@ -67,7 +69,13 @@ def tune(config: TuneConfig, report: Report = lambda *_: None, say: Callable[[st
     best = choice([one for one in tried if one is not before], before, time)
     stored_in = keep(run, best.how) if best is not before else None
     rows = [{**asdict(one.how), "seconds": one.seconds, **one.score._asdict()} for one in tried]
-    return {"tried": rows, "best": asdict(best.how), "before": asdict(before.how), "stored": stored_in}
+    return {
+        "tried": rows,
+        "best": asdict(best.how),
+        "before": asdict(before.how),
+        "precision": precision,
+        "stored": stored_in,
+    }
 
 
 def given(text: str, each: float) -> float:
@@ -116,9 +124,17 @@ def guided(run: Run, best: Sampling, evaluations: float) -> list[Sampling]:
 class Judge:
     """KID against the data, of new seeds in each round, and the same for all."""
 
-    def __init__(self, config: TuneConfig, run: Run, extractor: Extractor, each: float, report: Report) -> None:
+    def __init__(  # all that a score depends on
+        self,
+        config: TuneConfig,
+        run: Run,
+        precision: Precision,
+        extractor: Extractor,
+        each: float,
+        report: Report,
+    ) -> None:
         self.config, self.run, self.extractor, self.each, self.report = config, run, extractor, each, report
-        self.asked = EvalConfig(config.run, data=config.data, batch=config.batch)
+        self.asked = EvalConfig(config.run, data=config.data, batch=config.batch, precision=precision)
         dataset = data_of(self.asked, run)
         if len(dataset) < FEWEST:
             raise InputError(f"scores need {FEWEST} pictures or more; {dataset.name} has {len(dataset)}")

@@ -13,6 +13,7 @@ from unnoise.diffusion.model import Denoiser, Diffusion, Prediction, clip_x0
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
 from unnoise.registry import sampler
+from unnoise.samplers.pace import Precision, computed_in
 from unnoise.samplers.step import Step
 from unnoise.types import Images, Labels, RandnLike
 
@@ -80,11 +81,12 @@ def run(
     how: Sampling,
     labels: Labels | None = None,
     weaker: Diffusion | None = None,
+    precision: Precision = "fp32",
 ) -> Iterator[Step]:
     """Yield each step from pure noise to images, [len(seeds), *model.shape]."""
     levels = model.schedule.grid(how.steps, how.spacing)
     randn_like, start = noise(model, seeds)
-    denoise = denoiser(model, how, labels, weaker)
+    denoise = computed_in(precision, denoiser(model, how, labels, weaker))
     return untracked(sampler.get(how.sampler)(denoise, start, levels, randn_like=randn_like))
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
+from unnoise.samplers.pace import computes_bf16
 
 ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate, that this does not know
 TRY = 1.0  # seconds that a step may take to compare precisions
@@ -71,19 +72,13 @@ def choose(wanted: str, gains: Callable[[], bool]) -> str:
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        if computes_bf16(torch.device("cuda")):
             return "bf16"
         slow = "GTX 16" in torch.cuda.get_device_name()  # no tensor cores, and known for NaN in fp16
         return "fp32" if slow or torch.cuda.get_device_capability() < (7, 0) else "fp16"
     if torch.backends.mps.is_available():
         return "fp32"
-    return "bf16" if computes_bf16() and gains() else "fp32"
-
-
-def computes_bf16() -> bool:
-    """Whether this processor has bf16 arithmetic; without it bf16 is emulated and slower than fp32."""
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
+    return "bf16" if computes_bf16(torch.device("cpu")) and gains() else "fp32"
 
 
 def gains(network: nn.Module, shape: tuple[int, int, int], batch: int) -> bool:

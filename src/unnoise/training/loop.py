@@ -18,7 +18,7 @@ from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.data.split import split
 from unnoise.errors import InputError, UnreadError
-from unnoise.evaluate.sets import call
+from unnoise.samplers.pace import call
 from unnoise.sampling import calls
 from unnoise.training import resume
 from unnoise.training.batches import Batch, ahead, noised, order, read
@@ -285,6 +285,7 @@ def card_of(config: TrainConfig, dataset: Dataset, held: Dataset) -> Card:
 def final_grid(run: Training, stop: Stop) -> None:
     """The last picture: up to 64 images as `unnoise sample` draws them, in a tenth of the time, or 20 to 60 seconds."""
     how, seconds = run.card.sampling, min(60.0, max(20.0, run.clock.elapsed / 10))
-    images = sample(run.averaged, affordable(seconds / call(run.averaged, 4), calls(how)), how, stop)
+    with run.accelerator.autocast():
+        images = sample(run.averaged, affordable(seconds / call(run.averaged, 4), calls(how)), how, stop)
     if images is not None:
         save_grid(images, run.folder / "samples" / "final.png", run.card.mode)

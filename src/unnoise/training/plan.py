@@ -15,7 +15,7 @@ from torch import nn
 from unnoise import processes, registry
 from unnoise.backbones.layers import recompute
 from unnoise.config import TrainConfig
-from unnoise.evaluate.sets import finished
+from unnoise.samplers.pace import finished
 from unnoise.training.device import make_accelerator, out_of_memory, place, precision_for, release_memory
 from unnoise.training.length import Clock
 from unnoise.training.log import duration, forget_peak, peak_memory, recent_peak

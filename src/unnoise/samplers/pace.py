@@ -1,0 +1,73 @@
+"""How long a call of a network takes here, and the precision that takes the least."""
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Literal
+
+import torch
+
+from unnoise.diffusion.level import Level
+from unnoise.diffusion.model import Denoiser, Diffusion, Prediction
+from unnoise.types import Images
+
+Precision = Literal["fp32", "bf16"]
+
+FEW = 8  # images that a precision is tried on
+GAIN = 1.5  # times as fast, for bf16 to be taken: by less, noise of the clock would decide how pictures are drawn
+
+
+def finished() -> float:
+    """The time when the device has done all that it was asked for."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.monotonic()
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds it takes, the second time: the first is slower."""
+    with torch.inference_mode():
+        for _ in range(2):
+            begun = time.monotonic()
+            work()
+            spent = finished() - begun
+    return spent
+
+
+def call(model: Diffusion, batch: int = 16, precision: Precision = "fp32") -> float:
+    """Seconds that a call of the network takes for a picture, by one on a few."""
+    level, some = model.schedule.level(model.schedule.T // 2), torch.zeros(batch, *model.shape, device=model.device)
+    denoise = computed_in(precision, model)
+    return timed(lambda: denoise(some, level)) / batch
+
+
+def computed_in(precision: Precision, denoise: Denoiser) -> Denoiser:
+    """The same in fp32, or with the products and convolutions inside a call in bf16; between calls all stays fp32."""
+
+    def in_bf16(x_t: Images, level: Level) -> Prediction:
+        with torch.autocast(x_t.device.type, torch.bfloat16):
+            return denoise(x_t, level)
+
+    return in_bf16 if precision == "bf16" else denoise
+
+
+def fastest(model: Diffusion) -> Precision:
+    """bf16 where this network is clearly faster in it on its device, else fp32."""
+    return tried(model, model.device)
+
+
+@lru_cache(maxsize=1)
+def tried(model: Diffusion, device: torch.device) -> Precision:
+    if not computes_bf16(device):
+        return "fp32"
+    turns = [(call(model, FEW, "bf16"), call(model, FEW)) for _ in range(2)]
+    bf16, fp32 = map(min, zip(*turns, strict=True))
+    return "bf16" if GAIN * bf16 < fp32 else "fp32"
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether a device has bf16 arithmetic; without it bf16 is emulated and slower than fp32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
