@@ -24,8 +24,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from unnoise import registry
+from unnoise.backbones.unet import UNet
 from unnoise.checkpoint import Card
 from unnoise.export.diffusers import converted
+from unnoise.training.optimizers import adamw
 
 SHAPE = (3, 32, 32)
 SIDES = ("diffusers", "unnoise")
@@ -58,7 +60,9 @@ def autocast(precision: str) -> torch.autocast:
 
 
 def training(network: nn.Module, precision: str, x: torch.Tensor, t: torch.Tensor) -> Callable[[], object]:
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-4)
+    """Each by its own AdamW: diffusers' script takes PyTorch's as it is."""
+    ours = isinstance(getattr(network, "_orig_mod", network), UNet)
+    optimizer = adamw(network, 1e-4, 0.01) if ours else torch.optim.AdamW(network.parameters(), 1e-4)
 
     def step() -> None:
         with autocast(precision):

@@ -1,5 +1,6 @@
 """The U-Net against diffusers' UNet2DModel and against its own parts; and what every backbone must do."""
 
+import copy
 import math
 
 import pytest
@@ -10,7 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from unnoise import registry
-from unnoise.backbones.layers import Attention, TimeEmbedding, Up, recompute
+from unnoise.backbones.layers import Attention, GroupNorm, TimeEmbedding, Up, recompute
 from unnoise.backbones.unet import Block
 from unnoise.errors import InputError
 
@@ -23,6 +24,27 @@ def backbone(spec, channels=3, classes=0):
 
 def size(net):
     return sum(p.numel() for p in net.parameters())
+
+
+# What is compiled
+
+
+@pytest.mark.parametrize("groups", [1, 4, 16])
+def test_the_norm_that_is_compiled_is_that_of_pytorch(groups):
+    """Values and all gradients, also where the mean is far from zero."""
+    norm = GroupNorm(groups, 16)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    compiled, graphs = copy.deepcopy(norm), []
+    compiled.compile(backend=lambda graph, _: graphs.append(graph) or graph.forward)
+    x, weight = torch.randn(3, 16, 5, 7) + 10, torch.randn(3, 16, 5, 7)
+    found = []
+    for module in (norm, compiled):
+        given = x.clone().requires_grad_()
+        (made := module(given)).mul(weight).sum().backward()
+        found.append((made.detach(), given.grad, module.weight.grad, module.bias.grad))
+    assert "group_norm" not in graphs[0].code
+    assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)
 
 
 # Agreement with diffusers

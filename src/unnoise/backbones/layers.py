@@ -78,9 +78,35 @@ def pad(x: Images, multiple: int) -> tuple[Maps, tuple[slice, slice]]:
     return x, (slice(top, top + height), slice(left, left + width))
 
 
-def norm(channels: int, groups: int) -> nn.GroupNorm:
-    """GroupNorm with `groups` groups, or as many as divide the channels."""
-    return nn.GroupNorm(math.gcd(groups, channels), channels)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def means(groups: int, channels: int) -> Float[Tensor, "c c"]:
+    """What takes values of channels to the means of their groups; made once, when it is compiled."""
+    each = channels // groups
+    return torch.kron(torch.eye(groups), torch.full((each, each), 1 / each))
+
+
+class GroupNorm(nn.GroupNorm):
+    """Wu & He 2018 (arXiv:1803.08494), eqs. 1 and 7.
+
+    Written out for torch.compile, as sums over pixels and a small product that spreads them over a group's channels: of
+    PyTorch's own it makes loops over a group, which on CPUs take more than twice as long with channels last.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, c, h, w]; its check could not be compiled
+        if not torch.compiler.is_compiling():
+            return super().forward(x)
+        over_group = means(self.num_groups, self.num_channels).to(x.device)
+        with torch.autocast(x.device.type, enabled=False):
+            centred = x.float() - (x.float().mean((2, 3)) @ over_group)[:, :, None, None]
+            variance = centred.square().mean((2, 3)) @ over_group
+            scale = self.weight * torch.rsqrt(variance + self.eps)
+            out: Tensor = centred * scale[:, :, None, None] + self.bias[:, None, None]
+        return out.to(x.dtype)
+
+
+def norm(channels: int, groups: int) -> GroupNorm:
+    """With `groups` groups, or as many as divide the channels."""
+    return GroupNorm(math.gcd(groups, channels), channels)
 
 
 class ResBlock(nn.Module):

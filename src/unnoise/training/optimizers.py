@@ -41,7 +41,9 @@ def with_state(optimizer: Any, saved: Mapping[str, Mapping[str, Any]]) -> None:
 def adamw(network: nn.Module, lr: float, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.999) -> Any:
     """Loshchilov & Hutter 2019 (arXiv:1711.05101): Adam with decoupled weight decay."""
     shares("adamw", beta1=beta1, beta2=beta2)
-    return torch.optim.AdamW(network.parameters(), lr, betas=(beta1, beta2), weight_decay=weight_decay)
+    on_cpu = all(p.device.type == "cpu" for p in network.parameters())  # where one pass over the memory pays
+    betas = (beta1, beta2)
+    return torch.optim.AdamW(network.parameters(), lr, betas, weight_decay=weight_decay, fused=on_cpu or None)
 
 
 @optimizer
