@@ -1,6 +1,7 @@
 """Building blocks: time embedding, residual block, attention, down and up."""
 
 import math
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -78,11 +79,12 @@ def pad(x: Images, multiple: int) -> tuple[Maps, tuple[slice, slice]]:
     return x, (slice(top, top + height), slice(left, left + width))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@lru_cache
 def means(groups: int, channels: int) -> Float[Tensor, "c c"]:
-    """What takes values of channels to the means of their groups; made once, when it is compiled."""
+    """What takes channels to the means of their groups; on the CPU, also where a network is planned on `meta`."""
     each = channels // groups
-    return torch.kron(torch.eye(groups), torch.full((each, each), 1 / each))
+    blocks = torch.eye(groups, dtype=torch.float32, device="cpu")
+    return torch.kron(blocks, torch.full((each, each), 1 / each, dtype=torch.float32, device="cpu"))
 
 
 class GroupNorm(nn.GroupNorm):
@@ -92,10 +94,14 @@ class GroupNorm(nn.GroupNorm):
     PyTorch's own it makes loops over a group, which on CPUs take more than twice as long with channels last.
     """
 
+    def __init__(self, groups: int, channels: int) -> None:
+        super().__init__(groups, channels)
+        self.means = means(groups, channels)  # of all norms of the kind, and no part of their state
+
     def forward(self, x: Tensor) -> Tensor:  # [b, c, h, w]; its check could not be compiled
         if not torch.compiler.is_compiling():
             return super().forward(x)
-        over_group = means(self.num_groups, self.num_channels).to(x.device)
+        over_group = self.means.to(x.device)
         with torch.autocast(x.device.type, enabled=False):
             centred = x.float() - (x.float().mean((2, 3)) @ over_group)[:, :, None, None]
             variance = centred.square().mean((2, 3)) @ over_group
