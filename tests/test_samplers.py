@@ -218,6 +218,15 @@ def test_a_precision_is_taken_for_a_clear_gain_only(monkeypatch):
     assert pace.fastest(diffusion()) == "fp32"
 
 
+def test_a_precision_that_is_tried_without_enough_memory_is_no_error(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(pace, "call", full)
+    monkeypatch.setattr(pace, "computes_bf16", lambda _: True)
+    assert pace.fastest(diffusion()) == "fp32"
+
+
 def test_seeded_noise_is_standard_normal_and_moves_on():
     noise = seeded_noise(range(1000))
     x = torch.empty(1000, 1, 4, 4)

@@ -60,7 +60,10 @@ def fastest(model: Diffusion) -> Precision:
 def tried(model: Diffusion, device: torch.device) -> Precision:
     if not computes_bf16(device):
         return "fp32"
-    turns = [(call(model, FEW, "bf16"), call(model, FEW)) for _ in range(2)]
+    try:
+        turns = [(call(model, FEW, "bf16"), call(model, FEW)) for _ in range(2)]
+    except torch.OutOfMemoryError:  # of a GPU, where a smaller batch may have been asked for
+        return "fp32"
     bf16, fp32 = map(min, zip(*turns, strict=True))
     return "bf16" if GAIN * bf16 < fp32 else "fp32"
 
