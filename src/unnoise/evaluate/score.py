@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unnoise import processes, registry
 from unnoise.checkpoint import WEIGHTS, Run, load
-from unnoise.config import EvalConfig
+from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError, unknown
@@ -21,6 +21,7 @@ from unnoise.evaluate.record import keep
 from unnoise.evaluate.sets import Pictures, Report, data_of, drawn, stored
 from unnoise.evaluate.statistics import Statistics
 from unnoise.pipeline import INDEX
+from unnoise.sampling import precision_of
 
 FEWEST = 50  # pictures a score is computed from
 DRAWN = 2_000  # pictures drawn from a run, if nothing else is asked for
@@ -109,6 +110,9 @@ def compare(
     extractor = registry.features.get(config.features)()
     if "inception_score" in wanted and not extractor.classes:
         raise InputError(f"metric inception_score needs a network that tells classes; {config.features} does not")
+    if run:  # before they work one after another
+        asked = SampleConfig(config.set, precision=config.precision)
+        config = replace(config, precision=processes.of_first(lambda: precision_of(asked, run)))
     with processes.state().local_main_process_first():  # which fills the cache for the others
         mine, theirs = both(config, run)
     for pictures in (mine, theirs):

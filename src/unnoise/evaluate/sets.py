@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from unnoise import processes, registry
+from unnoise import registry
 from unnoise.checkpoint import WEIGHTS, Run, weights_of
 from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import open_data
@@ -72,7 +72,7 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
     names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "precision", "batch")
     asked = SampleConfig(str(run.path), n, **{name: getattr(config, name) for name in names})
     how = resolve(asked, run)
-    precision = processes.of_first(lambda: precision_of(asked, run))
+    precision = precision_of(asked, run)
     asked = replace(asked, precision=precision)
     about = {
         "name": str(run.path.parent if run.path.name == WEIGHTS else run.path),
