@@ -41,7 +41,7 @@ def sample(  # noqa: PLR0913  # the options of one call
     guidance: float | None = None,
     guidance_interval: str | None = None,
     guide_with: Run | str | Path | None = None,
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: Precision | Literal["auto"] = "auto",
     batch: int = 64,
 ) -> Images:
     """Draw n images, [n, c, h, w] in [-1, 1]. Image i has seed + i and is the same at any n and batch.
@@ -78,7 +78,7 @@ def sample_to_folder(
     run = load(config.run)
     weaker = load(config.guide_with) if config.guide_with else None
     how = resolve(config, run, weaker)
-    precision = processes.of_first(lambda: precision_of(config, run))
+    precision = processes.of_first(lambda: precision_of(config.precision, run))
     config = replace(config, precision=precision)
     about: dict[str, Any] = {
         "run": str(run.path),
@@ -180,9 +180,9 @@ def resolve(config: SampleConfig, run: Run, weaker: Run | None = None) -> Sampli
     return how
 
 
-def precision_of(config: SampleConfig, run: Run) -> Precision:
+def precision_of(asked: Precision | Literal["auto"], run: Run) -> Precision:
     """That asked for; auto is the fastest."""
-    return fastest(run.model) if config.precision == "auto" else config.precision
+    return fastest(run.model) if asked == "auto" else asked
 
 
 def calls(how: Sampling) -> int:
@@ -215,7 +215,7 @@ def batches(
     there: Callable[[Sequence[int]], bool] = lambda _: False,
 ) -> Iterator[tuple[Sequence[int], Images]]:
     """Yield (seeds, images) a batch at a time, but for batches that are `there` already."""
-    precision = precision_of(config, run)
+    precision = precision_of(config.precision, run)
     for start in range(0, config.n, config.batch):
         part = slice(start, min(start + config.batch, config.n))
         seeds = range(config.seed + part.start, config.seed + part.stop)

@@ -51,7 +51,7 @@ def sampled(run: Run, settings: dict[str, Any]) -> Iterator[Frame]:
     labels = in_turn(run.card.classes, seeds)
     if config.label is not None:
         labels = torch.full((config.n,), run.card.classes.index(config.label))
-    precision = precision_of(config, run)
+    precision = precision_of(config.precision, run)
     for done, step in enumerate(run_sampler(run.model, seeds, how, labels, precision=precision), 1):
         yield Frame(step.x, step.x0, done, how.steps)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from unnoise import processes, registry
 from unnoise.checkpoint import WEIGHTS, Run, load
-from unnoise.config import EvalConfig, SampleConfig
+from unnoise.config import EvalConfig
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError, unknown
@@ -111,7 +111,7 @@ def compare(
     if "inception_score" in wanted and not extractor.classes:
         raise InputError(f"metric inception_score needs a network that tells classes; {config.features} does not")
     if run:  # before they work one after another
-        asked = SampleConfig(config.set, precision=config.precision)
+        asked = config.precision
         config = replace(config, precision=processes.of_first(lambda: precision_of(asked, run)))
     with processes.state().local_main_process_first():  # which fills the cache for the others
         mine, theirs = both(config, run)

@@ -69,10 +69,10 @@ def here(source: str) -> bool:
 
 def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
     """Pictures of a run, of the seeds from `seed` on, as `unnoise sample` draws them."""
-    names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "precision", "batch")
+    names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "batch")
     asked = SampleConfig(str(run.path), n, **{name: getattr(config, name) for name in names})
     how = resolve(asked, run)
-    precision = precision_of(asked, run)
+    precision = precision_of(config.precision, run)
     asked = replace(asked, precision=precision)
     about = {
         "name": str(run.path.parent if run.path.name == WEIGHTS else run.path),
