@@ -7,13 +7,12 @@ with channels first and last, eager and (on request, it takes minutes) compiled;
 machines are noisy, and the fastest counts. The share of the machine is of the best matrix product or convolution
 measured in the same run and precision, at its start or end. Where the time of our best setting goes is told by
 PyTorch's profiler; its convolutions and products alone, all else free, give the ratio that no code around them could
-pass. Writes OUT/speed.json and OUT/speed.md.
+pass. On a GPU where there is one (not run). Writes OUT/speed.json and OUT/speed.md.
 """
 
 import argparse
 import itertools
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,9 +26,11 @@ from unnoise import registry
 from unnoise.backbones.unet import UNet
 from unnoise.checkpoint import Card
 from unnoise.export.diffusers import converted
+from unnoise.samplers.pace import finished
 from unnoise.training.optimizers import adamw
 
 SHAPE = (3, 32, 32)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIDES = ("diffusers", "unnoise")
 KINDS = {
     "convolution": "convolution",
@@ -56,7 +57,7 @@ def output(network: nn.Module, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor
 
 
 def autocast(precision: str) -> torch.autocast:
-    return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16")
 
 
 def training(network: nn.Module, precision: str, x: torch.Tensor, t: torch.Tensor) -> Callable[[], object]:
@@ -87,23 +88,25 @@ def timed(works: dict[str, Callable[[], object]], repetitions: int) -> dict[str,
     best = dict.fromkeys(works, float("inf"))
     for turn in range(repetitions + 1):
         for name, work in works.items():
-            begun = time.perf_counter()
+            begun = finished()
             work()
             if turn:  # the first is slower
-                best[name] = min(best[name], time.perf_counter() - begun)
+                best[name] = min(best[name], finished() - begun)
     return best
 
 
 def profile(step: Callable[[], object], repetitions: int) -> dict[str, float]:
     """The share of a step's time that each kind of operation takes."""
     step()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as found:
+    with torch.profiler.profile() as found:  # of all there is
         for _ in range(repetitions):
             step()
     taken = dict.fromkeys([*KINDS, "the rest"], 0.0)
     for event in found.key_averages():
+        if event.device_type != torch.autograd.DeviceType.CPU:
+            continue  # a kernel, whose time its operation has too
         names = (kind for kind, words in KINDS.items() if any(word in event.key for word in words.split()))
-        taken[next(names, "the rest")] += event.self_cpu_time_total
+        taken[next(names, "the rest")] += event.self_cpu_time_total if DEVICE == "cpu" else event.self_device_time_total
     return {kind: time / sum(taken.values()) for kind, time in taken.items()}
 
 
@@ -124,6 +127,7 @@ def peaks(repetitions: int) -> dict[str, float]:
 def main(arguments: argparse.Namespace) -> None:
     folder, batch = Path(arguments.out), arguments.batch
     folder.mkdir(parents=True, exist_ok=True)
+    torch.set_default_device(DEVICE)
     x, t = torch.randn(batch, *SHAPE), torch.arange(batch) * 10.0
     made = networks(arguments.network)
     with torch.inference_mode():
