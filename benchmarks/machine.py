@@ -19,6 +19,10 @@ def machine(*packages: str) -> dict[str, Any]:
     return {"processor": model, "threads": torch.get_num_threads(), "gpu": gpu, "versions": versions}
 
 
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def known(package: str) -> str | None:
     try:
         return version(package)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from machine import device
 from torch import nn
 from torch.nn import functional as F
 
@@ -49,10 +50,6 @@ def shuffled(images: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
     while True:
         for rows in torch.randperm(len(images)).split(batch):
             yield images[rows]
-
-
-def device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def to_float(images: Pictures) -> torch.Tensor:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from machine import machine
+from machine import device, machine
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,7 +30,6 @@ from unnoise.samplers.pace import finished
 from unnoise.training.optimizers import adamw
 
 SHAPE = (3, 32, 32)
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIDES = ("diffusers", "unnoise")
 KINDS = {
     "convolution": "convolution",
@@ -57,7 +56,7 @@ def output(network: nn.Module, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor
 
 
 def autocast(precision: str) -> torch.autocast:
-    return torch.autocast(DEVICE, torch.bfloat16, enabled=precision == "bf16")
+    return torch.autocast(device(), torch.bfloat16, enabled=precision == "bf16")
 
 
 def training(network: nn.Module, precision: str, x: torch.Tensor, t: torch.Tensor) -> Callable[[], object]:
@@ -106,7 +105,9 @@ def profile(step: Callable[[], object], repetitions: int) -> dict[str, float]:
         if event.device_type != torch.autograd.DeviceType.CPU:
             continue  # a kernel, whose time its operation has too
         names = (kind for kind, words in KINDS.items() if any(word in event.key for word in words.split()))
-        taken[next(names, "the rest")] += event.self_cpu_time_total if DEVICE == "cpu" else event.self_device_time_total
+        taken[next(names, "the rest")] += (
+            event.self_cpu_time_total if device() == "cpu" else event.self_device_time_total
+        )
     return {kind: time / sum(taken.values()) for kind, time in taken.items()}
 
 
@@ -127,7 +128,7 @@ def peaks(repetitions: int) -> dict[str, float]:
 def main(arguments: argparse.Namespace) -> None:
     folder, batch = Path(arguments.out), arguments.batch
     folder.mkdir(parents=True, exist_ok=True)
-    torch.set_default_device(DEVICE)
+    torch.set_default_device(device())
     x, t = torch.randn(batch, *SHAPE), torch.arange(batch) * 10.0
     made = networks(arguments.network)
     with torch.inference_mode():
