@@ -11,7 +11,7 @@ import torch
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser
 from unnoise.registry import sampler
-from unnoise.samplers.step import Step
+from unnoise.samplers.base import Step
 from unnoise.types import Images, RandnLike
 
 

@@ -34,13 +34,14 @@ import yaml
 from PIL import Image
 from safetensors.torch import save
 
-from unnoise import checkpoint, pipeline, registry
+from unnoise import checkpoint, registry, run_folder
 from unnoise.config import TrainConfig
 from unnoise.data import decode, open_data
-from unnoise.data.items import Unreadable
-from unnoise.data.sources import find
+from unnoise.data.sources.find import find
+from unnoise.data.sources.source import Unreadable
 from unnoise.errors import InputError
-from unnoise.recipe import train_config
+from unnoise.interop import diffusers_read as pipeline
+from unnoise.recipes import train_config
 from unnoise.training import state
 
 SLOW = 20.0
@@ -279,7 +280,9 @@ def state_bytes() -> bytes:
         "config": {},
         "parts": {"clock": {"seen": 1, "elapsed": 2.0}, "run": {"caution": 1}},
     }
-    return file_bytes(lambda path: state.write(path.parent, saved | {"network": {"a": torch.ones(3)}}), state.STATE)
+    return file_bytes(
+        lambda path: state.write(path.parent, saved | {"network": {"a": torch.ones(3)}}), run_folder.STATE
+    )
 
 
 def targets() -> dict[str, Target]:
@@ -308,7 +311,7 @@ def targets() -> dict[str, Target]:
     found["tables"] = Target([parquet_bytes()], read_stream, "x.parquet")
     found["pipeline"] = Target([pipeline_bytes()], read_pipeline, "pipeline")
     found["settings"] = Target([pipeline_bytes()], read_pipeline, "pipeline")
-    found["state"] = Target([state_bytes()], read_state, state.STATE)
+    found["state"] = Target([state_bytes()], read_state, run_folder.STATE)
     return found
 
 

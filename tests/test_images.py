@@ -7,9 +7,8 @@ import torch
 from PIL import Image
 
 import unnoise
-from unnoise.data.transforms import to_float
 from unnoise.errors import InputError
-from unnoise.pictures import grid, save_image, tile, to_image
+from unnoise.images import grid, save_image, tile, to_float, to_image
 
 mpl.use("agg")
 

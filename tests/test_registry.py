@@ -7,7 +7,8 @@ import pytest
 
 from unnoise import registry
 from unnoise.errors import InputError, unknown
-from unnoise.registry import Registry, options, parse, show
+from unnoise.options import options, parse, show
+from unnoise.registry import Registry
 
 KINDS = ("schedule", "spacing", "target", "objective", "times", "optimizer", "sampler", "backbone")
 EVERY = {kind: getattr(registry, kind) for kind in KINDS}

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from unnoise.data.cache import open_data
-from unnoise.data.faces import face
+from unnoise.data.sources.faces.faces import face
 
 IDX = "train-images-idx3-ubyte.gz"
 NAMES = ["t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot"]

@@ -16,7 +16,7 @@ from diffusers import DDIMPipeline, DDPMPipeline
 import unnoise
 from unnoise import registry
 from unnoise.diffusion.model import clip_x0
-from unnoise.export.diffusers import to_diffusers
+from unnoise.interop.diffusers_write import to_diffusers
 
 STEPS = 50
 PIPELINES = {"ddpm": (DDPMPipeline, {}), "ddim": (DDIMPipeline, {"use_clipped_model_output": True})}

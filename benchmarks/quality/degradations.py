@@ -23,10 +23,10 @@ from PIL import Image, ImageFilter
 
 from unnoise import registry
 from unnoise.data.cache import open_data
-from unnoise.evaluate import metrics
-from unnoise.evaluate.features import Extractor, Seen
-from unnoise.evaluate.statistics import Statistics
-from unnoise.pictures import grid
+from unnoise.evaluation import metrics
+from unnoise.evaluation.features import Extractor, Seen
+from unnoise.evaluation.statistics import Statistics
+from unnoise.images import grid
 
 Pixels = torch.Tensor  # uint8 [n, c, h, w]
 REFERENCE = 10_000

@@ -13,7 +13,7 @@ import torch
 from judge import accuracy, features, kept, kid, pictures
 
 import unnoise
-from unnoise.pictures import grid
+from unnoise.images import grid
 
 SETTINGS = ({"guidance": 1.0}, {"guidance": 2.0}, {"guidance": 4.0}, {"guidance": 4.0, "guidance_interval": "0.3-3"})
 

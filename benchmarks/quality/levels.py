@@ -19,16 +19,15 @@ from quality_per_minute import pictures, to_pixels, told
 
 import unnoise
 from unnoise import registry
-from unnoise.data.transforms import to_float
 from unnoise.diffusion.model import clip_x0
 from unnoise.diffusion.process import q_sample
 from unnoise.diffusion.schedule import Levels
-from unnoise.evaluate import metrics
-from unnoise.evaluate.collect import gathered
-from unnoise.evaluate.features import eight_bit
-from unnoise.evaluate.statistics import Statistics
+from unnoise.evaluation import metrics
+from unnoise.evaluation.measure import gathered
+from unnoise.evaluation.statistics import Statistics
 from unnoise.files import write_json
-from unnoise.samplers.run import seeded_noise
+from unnoise.images import eight_bit, to_float
+from unnoise.samplers.draw import seeded_noise
 from unnoise.types import Images
 
 BATCH = 64

@@ -29,10 +29,10 @@ from matplotlib.figure import Figure
 from peers import CONTENDERS, Draw, Pictures, to_float
 
 from unnoise import registry
-from unnoise.evaluate import metrics
-from unnoise.evaluate.collect import gathered
+from unnoise.evaluation import metrics
+from unnoise.evaluation.measure import gathered
 from unnoise.files import write_json
-from unnoise.pictures import grid
+from unnoise.images import grid
 
 SIZE = 32
 FEWEST, MOST, BATCH = 25, 1_000, 25  # pictures that are scored, and drawn at a time

@@ -23,17 +23,16 @@ from torch.nn import functional as F
 
 import unnoise
 from unnoise import registry
-from unnoise.data.transforms import to_float
-from unnoise.editing.edits import clipping
 from unnoise.editing.measurements import Blurred, Gray, Measurement, Pixels, Shrunk
 from unnoise.editing.posterior import Known
-from unnoise.evaluate import metrics
-from unnoise.evaluate.collect import gathered
-from unnoise.evaluate.features import Extractor, eight_bit
-from unnoise.evaluate.statistics import Statistics
+from unnoise.editing.tasks import clipping
+from unnoise.evaluation import metrics
+from unnoise.evaluation.features import Extractor
+from unnoise.evaluation.measure import gathered
+from unnoise.evaluation.statistics import Statistics
 from unnoise.files import write_json
-from unnoise.pictures import grid
-from unnoise.samplers.run import noise, untracked
+from unnoise.images import eight_bit, grid, to_float
+from unnoise.samplers.draw import noise, untracked
 from unnoise.types import Images
 
 WAYS = ("replace", "repaint", "pigdm")

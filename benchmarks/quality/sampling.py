@@ -29,11 +29,11 @@ from torch import nn
 
 from unnoise import registry
 from unnoise.config import Sampling
-from unnoise.evaluate import metrics
-from unnoise.evaluate.collect import gathered
+from unnoise.evaluation import metrics
+from unnoise.evaluation.measure import gathered
 from unnoise.files import write_json
-from unnoise.pictures import grid
-from unnoise.samplers.pace import Precision, fastest
+from unnoise.images import grid
+from unnoise.samplers.precision import Precision, fastest
 
 BATCH, SECONDS = 64, 600.0  # pictures drawn at a time, and for all of a sampler
 

@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from unnoise import run_folder
 from unnoise.checkpoint import load
 from unnoise.errors import InputError
 from unnoise.files import write_json
@@ -194,7 +195,7 @@ def cut(content: bytes) -> bytes:
 
 
 def both(place: Path) -> None:
-    for name in (state.STATE, state.BEFORE):
+    for name in (run_folder.STATE, run_folder.STATE_BEFORE):
         harmed(name, flipped)(place)
 
 
@@ -248,10 +249,10 @@ FAULTS = [
     Fault("infinity in a weight", "back to the state of", code=WEIGHT, exact=False),
     Fault("memory for four images only", "4 images at a time from now on", code=MEMORY.format(most=4), exact=False),
     Fault("memory for no image", "out of memory even for one image", 2, MEMORY.format(most=0)),
-    Fault("state cut in half", "passed over", before=harmed(state.STATE, cut)),
-    Fault("a bit of the state flipped", "passed over", before=harmed(state.STATE, flipped)),
-    Fault("state empty", "passed over", before=harmed(state.STATE, lambda _: b"")),
-    Fault("state removed", "goes on", before=harmed(state.STATE, lambda _: None)),
+    Fault("state cut in half", "passed over", before=harmed(run_folder.STATE, cut)),
+    Fault("a bit of the state flipped", "passed over", before=harmed(run_folder.STATE, flipped)),
+    Fault("state empty", "passed over", before=harmed(run_folder.STATE, lambda _: b"")),
+    Fault("state removed", "goes on", before=harmed(run_folder.STATE, lambda _: None)),
     Fault("both states damaged", "no state of run/here is whole", 2, before=both, goes_on=False),
     Fault("model file damaged", "goes on", before=harmed("model.safetensors", flipped)),
     Fault("log cut in the middle of a line", "goes on", before=harmed("metrics.jsonl", lambda b: b[:-20])),

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unnoise import registry
 from unnoise.files import rows_of, write_json
-from unnoise.training.optimizers import grouped
+from unnoise.training.muon import grouped
 
 # the model
 

@@ -21,7 +21,7 @@ import torch
 
 import unnoise
 from unnoise.diffusion.model import Diffusion
-from unnoise.training.loop import Training
+from unnoise.training.train import Training
 
 SKIPPED = 20  # steps
 

@@ -28,10 +28,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from unnoise.data import open_data
-from unnoise.data.split import split
+from unnoise.data.dataset import split
 from unnoise.files import rows_of, write_json
 from unnoise.training.batches import order
-from unnoise.training.length import SECONDS, parse
+from unnoise.training.clock import SECONDS, parse
 
 SHARD, ROWS = 10_000, 1_000  # images of a file and of a row group
 SIZE, SQUARE = 128, 8  # pixels of an image, and of a square

@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from unnoise import registry
 from unnoise.backbones.unet import UNet
-from unnoise.checkpoint import Card
-from unnoise.export.diffusers import converted
-from unnoise.samplers.pace import finished
+from unnoise.card import Card
+from unnoise.device import finished
+from unnoise.interop.diffusers_write import converted
 from unnoise.training.optimizers import adamw
 
 SHAPE = (3, 32, 32)

@@ -12,7 +12,7 @@
 import torch
 
 import unnoise
-from unnoise.data.transforms import to_float
+from unnoise.images import to_float
 
 torch.manual_seed(0)
 data = unnoise.open_data("faces:count=64", size="32")

@@ -23,8 +23,8 @@ import torch
 
 import unnoise
 from unnoise import registry
-from unnoise.data.transforms import to_float
 from unnoise.diffusion.process import q_sample
+from unnoise.images import to_float
 
 torch.manual_seed(0)
 data = unnoise.open_data("faces:count=64", size="32")

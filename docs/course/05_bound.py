@@ -26,10 +26,10 @@ import torch
 
 import unnoise
 from unnoise import registry
-from unnoise.data.transforms import to_float
 from unnoise.diffusion.ideal import ideal
 from unnoise.diffusion.likelihood import bound
 from unnoise.diffusion.model import Prediction
+from unnoise.images import to_float
 
 torch.manual_seed(0)
 data = unnoise.open_data("faces:count=200", size="32")

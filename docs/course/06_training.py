@@ -12,8 +12,8 @@ import torch
 
 import unnoise
 from unnoise import registry
-from unnoise.data.transforms import to_float
 from unnoise.diffusion.process import q_sample
+from unnoise.images import to_float
 
 torch.manual_seed(0)
 data = unnoise.open_data("faces:count=2000", size="16")
@@ -49,7 +49,7 @@ plt.show()
 # ## What a real training adds
 #
 # The same loop, with what people miss when it is not there, is
-# [`loop.py`](unnoise.training.loop.steps) and [`Training.step`](unnoise.training.run.Training.step): an average of the
+# [`loop.py`](unnoise.training.train.steps) and [`Training.step`](unnoise.training.trainer.Training.step): an average of the
 # weights, from which one samples ([`EMA`](unnoise.training.ema.EMA)); mixed precision, with a loss scale where it is fp16;
 # a learning rate that ends with the time; steps that are not finite skipped; a state to go on from; held-out images.
 #
@@ -79,7 +79,7 @@ print(sorted(path.name for path in run.iterdir() if not path.name.startswith("."
 # 2. It is a recipe too: `unnoise train --recipe notebook-exercise` (50,000 pictures, widths 64-128-256-512).
 
 # %%
-from unnoise.recipe import train_config
+from unnoise.recipes import train_config
 
 config = train_config("notebook-exercise", {})
 print("2.", config.backbone, config.limit)

@@ -14,8 +14,8 @@ import torch
 
 import unnoise
 from unnoise import registry
-from unnoise.data.transforms import to_float
 from unnoise.diffusion.ideal import ideal
+from unnoise.images import to_float
 
 torch.manual_seed(0)
 data = unnoise.open_data("faces:count=200", size="32")
@@ -46,7 +46,7 @@ print("distance to the nearest of the 200:", [round(float(d), 2) for d in neares
 # ## A sampler is a generator
 #
 # In unnoise the loop above is eight lines, [`ddpm`](unnoise.samplers.ddpm.ddpm). It gets a guess, noise, and the levels to
-# visit, and yields each [`Step`](unnoise.samplers.step.Step): the picture as it is, and the one that is believed in.
+# visit, and yields each [`Step`](unnoise.samplers.base.Step): the picture as it is, and the one that is believed in.
 
 # %%
 sampler = registry.sampler.get("ddpm")

@@ -21,8 +21,8 @@ import torch
 
 import unnoise
 from unnoise import registry
-from unnoise.data.transforms import to_float
 from unnoise.diffusion.model import Prediction
+from unnoise.images import to_float
 
 torch.manual_seed(0)
 data = unnoise.open_data("faces:count=2000", size="16")
@@ -96,7 +96,7 @@ plt.show()
 # %%
 from itertools import pairwise
 
-from unnoise.samplers.step import Step
+from unnoise.samplers.base import Step
 
 
 @registry.sampler.declare(order=1, evaluations=1)

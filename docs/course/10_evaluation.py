@@ -4,7 +4,7 @@
 # A loss says how well noise is found, not how good pictures are. So one compares sets of pictures: those the model draws,
 # and real ones it has not seen, by what a network for images sees in them. The **kernel distance** (KID; Binkowski et al.
 # 2018, [arXiv:1801.01401](https://arxiv.org/abs/1801.01401)) compares the means, the spreads and the skews of what it sees:
-# for two sets from the same distribution it is 0 on average, whatever their size ([`kid`](unnoise.evaluate.metrics.kid)). The
+# for two sets from the same distribution it is 0 on average, whatever their size ([`kid`](unnoise.evaluation.metrics.kid)). The
 # **Frechet distance** (FID) is not: of few pictures it is too large. unnoise prints both with an interval, and what real
 # pictures get against real pictures.
 #
@@ -15,11 +15,10 @@ import torch
 
 import unnoise
 from unnoise import registry
-from unnoise.data.transforms import to_float
 from unnoise.diffusion.process import q_sample
-from unnoise.evaluate import metrics
-from unnoise.evaluate.collect import gathered
-from unnoise.evaluate.features import eight_bit
+from unnoise.evaluation import metrics
+from unnoise.evaluation.measure import gathered
+from unnoise.images import eight_bit, to_float
 
 torch.manual_seed(0)
 data = unnoise.open_data("faces:count=600", size="32")

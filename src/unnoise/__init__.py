@@ -14,10 +14,11 @@ from unnoise.config import SampleConfig, TrainConfig
 from unnoise.errors import InputError
 
 if TYPE_CHECKING:
-    from unnoise.checkpoint import Run, load
+    from unnoise.card import Run
+    from unnoise.checkpoint import load
     from unnoise.data.cache import open_data
     from unnoise.editing.edit import edit
-    from unnoise.pictures import show
+    from unnoise.images import show
     from unnoise.sampling import sample
 
 # Read when torch is loaded: how long the threads of GNU's OpenMP stay awake waiting for each other. Its own choice, 30
@@ -34,7 +35,7 @@ LAZY = {  # loaded on first use, so that importing unnoise does not import torch
     "load": "unnoise.checkpoint",
     "open_data": "unnoise.data.cache",
     "sample": "unnoise.sampling",
-    "show": "unnoise.pictures",
+    "show": "unnoise.images",
 }
 
 
@@ -46,7 +47,7 @@ def __getattr__(name: str) -> Any:
 
 def train(data: str | Path = "faces", *, recipe: str | None = None, **settings: Any) -> Path:
     """Train on `data` and return the run folder; settings are the fields of TrainConfig, e.g. `budget="20m"`."""
-    from unnoise.recipe import train_config  # noqa: PLC0415
-    from unnoise.training.loop import train as run  # noqa: PLC0415
+    from unnoise.recipes import train_config  # noqa: PLC0415
+    from unnoise.training.train import train as run  # noqa: PLC0415
 
     return run(train_config(recipe, {"data": str(data), **settings}))

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import MISSING, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
@@ -100,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone; nothing to tell it
         return 1
     except (MemoryError, RuntimeError) as error:
-        from unnoise.training.device import out_of_memory
+        from unnoise.device import out_of_memory
 
         if not out_of_memory(error):
             raise
@@ -165,9 +164,9 @@ def given(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def train(arguments: argparse.Namespace) -> int:
-    from unnoise.recipe import train_config
-    from unnoise.training.interrupt import Interrupted
-    from unnoise.training.loop import train as run
+    from unnoise.recipes import train_config
+    from unnoise.training.signals import Interrupted
+    from unnoise.training.train import train as run
 
     try:
         run(train_config(arguments.recipe, given(arguments)))
@@ -177,50 +176,52 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def sample(arguments: argparse.Namespace) -> int:
-    from unnoise import processes
-    from unnoise.phases import Phases
+    from unnoise import distributed
+    from unnoise.progress import Progress
     from unnoise.sampling import grid_of, sample_to_folder
 
     config = SampleConfig(**given(arguments))
-    with closing(Phases(" steps", silent=not processes.first())) as phases:
-        folder = sample_to_folder(config, partial(phases.advance, "sampling"), phases.say)
-    if processes.first():
+    with closing(Progress(" steps", silent=not distributed.first())) as progress:
+        folder = sample_to_folder(config, progress.update, progress.say)
+    if distributed.first():
         print(f"{config.n} pictures in {folder}, together in {grid_of(folder)}")
     return 0
 
 
 def edit(arguments: argparse.Namespace) -> int:
     from unnoise.editing.edit import edit_to_folder
-    from unnoise.phases import Phases
+    from unnoise.progress import Progress
 
     config = EditConfig(**given(arguments))
-    with closing(Phases(" steps")) as phases:
-        folder, together = edit_to_folder(config, lambda _, done: phases.reached("editing", done, None))
+    with closing(Progress(" steps")) as progress:
+        folder, together = edit_to_folder(config, progress.update)
     print(f"{config.n} pictures in {folder}, together in {together}")
     return 0
 
 
 def data(arguments: argparse.Namespace) -> int:
-    from unnoise.data.census import census, table
-    from unnoise.phases import Phases
+    from unnoise.data.audit import census, table
+    from unnoise.progress import Progress
 
     config = DataConfig(**given(arguments))
-    with closing(Phases()) as phases:
-        found = census(config.data, phases.reached)
+    with closing(Progress()) as progress:
+        found = census(config.data, progress.update)
     to_json(config.json, found)
     print("\n".join(table(found)))
     return 0
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    from unnoise import processes
-    from unnoise.evaluate import bits, memorization, score
-    from unnoise.phases import Phases
+    from unnoise import distributed
+    from unnoise.evaluation import evaluate as score
+    from unnoise.evaluation import likelihood as bits
+    from unnoise.evaluation import memorization
+    from unnoise.progress import Progress
 
     config = EvalConfig(**given(arguments))
-    with closing(Phases(silent=not processes.first())) as phases:
-        found = score.evaluate(config, phases.advance, phases.say)
-    if not processes.first():
+    with closing(Progress(silent=not distributed.first())) as progress:
+        found = score.evaluate(config, progress.update, progress.say)
+    if not distributed.first():
         return 0
     to_json(config.json, found)
     for part, table in (("bpd", bits.table), ("scores", score.table), ("memorization", memorization.table)):
@@ -230,12 +231,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 
 def tune(arguments: argparse.Namespace) -> int:
-    from unnoise.evaluate import tune as trials
-    from unnoise.phases import Phases
+    from unnoise.evaluation import tune as trials
+    from unnoise.progress import Progress
 
     config = TuneConfig(**given(arguments))
-    with closing(Phases()) as phases:
-        found = trials.tune(config, phases.advance, phases.say)
+    with closing(Progress()) as progress:
+        found = trials.tune(config, progress.update, progress.say)
     to_json(config.json, found)
     print("\n".join(trials.table(found)))
     return 0
@@ -250,7 +251,7 @@ def to_json(path: str | None, found: dict[str, Any]) -> None:
 
 
 def report(arguments: argparse.Namespace) -> int:
-    from unnoise.evaluate.report import report as write
+    from unnoise.reporting.report import report as write
 
     config = ReportConfig(**given(arguments))
     print(f"report    {write(config.run, config.out)}")
@@ -258,14 +259,14 @@ def report(arguments: argparse.Namespace) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    from unnoise.evaluate.compare import compare as beside
+    from unnoise.reporting.compare import compare as beside
 
     print("\n".join(beside(arguments.runs)))
     return 0
 
 
 def app(arguments: argparse.Namespace) -> int:
-    from unnoise.app.serve import serve
+    from unnoise.app.server import serve
 
     serve(AppConfig(**given(arguments)))
     return 0
@@ -273,7 +274,7 @@ def app(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     from unnoise.checkpoint import load
-    from unnoise.export.diffusers import to_diffusers
+    from unnoise.interop.diffusers_write import to_diffusers
 
     config = ExportConfig(**given(arguments))
     print(f"pipeline  {to_diffusers(load(config.run, 'cpu'), config.out)}")
@@ -307,7 +308,8 @@ def info(arguments: argparse.Namespace) -> int:
 
 
 def list_(arguments: argparse.Namespace) -> int:
-    from unnoise import recipe, registry
+    from unnoise import recipes as recipe
+    from unnoise import registry
 
     kind = arguments.kind
     if kind not in LISTED:

@@ -3,15 +3,16 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from unnoise.errors import InputError
-from unnoise.types import MODES, Images
+from unnoise.types import MODES, Images, Pixels
 
 
 def to_image(x: Float[Tensor, "c h w"], mode: str = "") -> Image.Image:
@@ -107,3 +108,27 @@ def show(
     elif plt.get_backend().lower() != "agg":  # which has no window to show
         plt.show()
     plt.close(figure)
+
+
+def to_float(pixels: Pixels) -> Images:
+    """Scale uint8 or uint16 to [-1, 1]."""
+    half = 32767.5 if pixels.dtype == torch.uint16 else 127.5
+    return pixels.to(torch.float32) / half - 1
+
+
+def flip(x: Images, mirrored: Bool[Tensor, " b"]) -> Images:
+    """Mirror these images."""
+    return torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
+
+
+Eight: TypeAlias = UInt8[Tensor, "b _ _ _"]
+
+
+def eight_bit(x: Images) -> Eight:
+    """Images in [-1, 1] as a file would hold them."""
+    return ((x + 1) * 127.5).round().clamp(0, 255).byte()
+
+
+def read_pixels(pixels: Pixels) -> Eight:
+    """Pixels of a data set; 16-bit gray as 8-bit."""
+    return pixels if pixels.dtype == torch.uint8 else (pixels.to(torch.float32) / 257).round().byte()

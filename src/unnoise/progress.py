@@ -1,33 +1,64 @@
-"""A bar on a terminal for what a command does."""
+"""The one progress bar: it always shows totals."""
 
 import sys
+import time
+from collections.abc import Callable
+from typing import TypeAlias
 
 from tqdm import tqdm
 
+Report: TypeAlias = Callable[[str, int, int | None], object]  # task, items done so far, items in total if known
 
-class Phases:
-    """A bar on a terminal for one thing after another."""
+LINE_EVERY = 10.0  # seconds between plain lines
+LINE_SHARE = 0.05  # of a training between plain lines
+PERCENTAGE = "{percentage:3.0f}%|{bar:24}| {desc}"
 
-    def __init__(self, unit: str = " images", *, silent: bool = False) -> None:
-        self.bar, self.doing, self.silent = tqdm(unit=unit, disable=silent or not sys.stderr.isatty()), "", silent
-        self.close = self.bar.close
 
-    def begin(self, doing: str, total: int | None) -> None:
-        if doing != self.doing:
-            self.doing = doing
-            self.bar.set_description(doing)
-            self.bar.reset(total)
+def silent(task: str, done: int, total: int | None) -> None:
+    """Ignore a report."""
 
-    def advance(self, doing: str, done: int, total: int) -> None:
-        """So many more."""
-        self.begin(doing, total)
-        self.bar.update(done)
 
-    def reached(self, doing: str, done: int, total: int | None) -> None:
-        """So many in all."""
-        self.begin(doing, total)
-        self.bar.update(done - self.bar.n)
+class Progress:
+    """Show how far a task is: a bar on a terminal; elsewhere nothing, or plain lines now and then with `lines`."""
+
+    def __init__(self, unit: str = " images", *, lines: bool = False, silent: bool = False) -> None:
+        self.live, self.lines, self.silent = sys.stderr.isatty() and not silent, lines, silent
+        self.bar = tqdm(unit=unit, bar_format=PERCENTAGE if lines else None, disable=not self.live)
+        self.task, self.next_line, self.next_share = "", time.monotonic() + LINE_EVERY, 0.0
+
+    def update(self, task: str, done: int, total: int | None) -> None:
+        """Show that `done` of `total` items of a task are finished."""
+        if self.live:
+            if task != self.task:
+                self.task = task
+                self.bar.reset(total)
+            self.bar.set_description_str(f"{task} {done:,}{f' of {total:,}' if total else ''}" if self.lines else task)
+            self.bar.update(done - self.bar.n)
+        elif self.lines and not self.silent and time.monotonic() > self.next_line:
+            self.next_line = time.monotonic() + LINE_EVERY
+            print(f"{task} {done:,}{f' of {total:,}' if total else ''}", flush=True)
+
+    def show(self, share: float, text: str) -> None:
+        """Show the share of a training that is done, 0 to 1, and a text beside it."""
+        if self.live:
+            self.bar.total, self.bar.n = 1.0, share
+            self.bar.set_description_str(text)
+        elif share >= self.next_share and not self.silent:
+            self.next_share = share + LINE_SHARE
+            print(f"{share:4.0%}  {text}", flush=True)
 
     def say(self, text: str) -> None:
+        """Print a line without breaking the bar: to the output of a training, or else beside the bar."""
         if not self.silent:
-            self.bar.write(text, file=sys.stderr)
+            tqdm.write(text, file=sys.stdout if self.lines else sys.stderr)
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self.bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as minutes:seconds or hours:minutes:seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -5,16 +5,14 @@ An entry is a function (or class); its options are its own keyword-only paramete
 """
 
 import inspect
-import re
-import types
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from unnoise.errors import InputError, unknown
+from unnoise.options import options, parse, show
 
-PLAIN = (bool, int, float, str)
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -88,52 +86,6 @@ class Registry:
         return rows
 
 
-def options(entry: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """Name -> (type, default) of the keyword-only parameters of plain type."""
-    function = entry.__init__ if isinstance(entry, type) else entry  # type: ignore[misc]
-    hints = get_type_hints(function)
-    return {
-        p.name: (hints[p.name], p.default)
-        for p in inspect.signature(function).parameters.values()
-        if p.kind is p.KEYWORD_ONLY and is_plain(hints.get(p.name))
-    }
-
-
-def is_plain(hint: Any) -> bool:
-    if get_origin(hint) in (Union, types.UnionType, tuple):
-        return all(is_plain(arm) for arm in get_args(hint) if arm not in (type(None), ...))
-    return hint in PLAIN or get_origin(hint) is Literal
-
-
-def parse(text: str, hint: Any, where: str, example: Any) -> Any:
-    """Read one value of a plain type; tuples are written 64-128-256."""
-    arms = [arm for arm in get_args(hint) if arm is not type(None)]
-    if get_origin(hint) in (Union, types.UnionType):
-        return None if text == "none" else parse(text, arms[0], where, example)
-    if get_origin(hint) is tuple:
-        return tuple(parse(part, arms[0], where, example) for part in re.split(r"(?<![eE])-", text) if part)
-    if get_origin(hint) is Literal:
-        if text not in arms:
-            raise unknown(f"value for {where}", text, map(str, arms))
-        return text
-    if hint is bool:
-        if text.lower() not in ("true", "false"):
-            raise InputError(f"{where} takes true or false, got {text!r}")
-        return text.lower() == "true"
-    try:
-        return hint(text)
-    except ValueError:
-        kind = {"int": "a whole number", "float": "a number"}[hint.__name__]
-        raise InputError(f"{where} takes {kind}, got {text!r}; for example {show(example)}") from None
-
-
-def show(value: Any) -> str:
-    """Write a value the way `parse` reads it."""
-    if isinstance(value, tuple):
-        return "-".join(map(str, value))
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
-
-
 schedule = Registry("schedule", "unnoise.diffusion", most=100_000)
 spacing = Registry("spacing", "unnoise.diffusion")
 target = Registry("target", "unnoise.diffusion")
@@ -141,8 +93,8 @@ times = Registry("times", "unnoise.diffusion")
 objective = Registry("objective", "unnoise.diffusion")
 sampler = Registry("sampler", "unnoise.samplers")
 posterior = Registry("posterior sampler", "unnoise.editing.posterior")
-edit = Registry("edit", "unnoise.editing.edits")
+edit = Registry("edit", "unnoise.editing.tasks")
 backbone = Registry("backbone", "unnoise.backbones", most=4096)
 optimizer = Registry("optimizer", "unnoise.training.optimizers")
-features = Registry("features", "unnoise.evaluate.features")
+features = Registry("features", "unnoise.evaluation.features")
 dataset = Registry("data", "unnoise.data")

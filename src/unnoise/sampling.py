@@ -9,23 +9,21 @@ from typing import Any, Literal
 
 import torch
 
-from unnoise import processes, registry
-from unnoise.checkpoint import Run, load, weights_of
+from unnoise import distributed, registry
+from unnoise.card import Run
+from unnoise.checkpoint import load, weights_of
 from unnoise.config import SampleConfig, Sampling, changes
 from unnoise.errors import InputError, unknown
 from unnoise.files import held, new_folder, replacing, sweep, write_json
-from unnoise.pictures import grid, is_whole, read_image, save_image
-from unnoise.samplers.pace import Precision, fastest
-from unnoise.samplers.run import check, in_turn
-from unnoise.samplers.run import run as run_sampler
+from unnoise.images import grid, is_whole, read_image, save_image
+from unnoise.progress import Report, silent
+from unnoise.samplers.draw import check, in_turn
+from unnoise.samplers.draw import run as run_sampler
+from unnoise.samplers.precision import Precision, fastest
 from unnoise.types import Images
 
 RECORD = ".sampled.json"  # in the folder: how its pictures were drawn; readers of pictures pass over hidden files
 FREE = ("n", "run", "precision")  # in what is told of a folder: how many, where the weights lay, how computed
-
-Report = Callable[
-    [int, int], object
-]  # called with the steps just made, one for each image, and how many there are in all
 
 
 def sample(  # noqa: PLR0913  # the options of one call
@@ -69,7 +67,7 @@ def sample(  # noqa: PLR0913  # the options of one call
 
 
 def sample_to_folder(
-    config: SampleConfig, report: Report = lambda *_: None, say: Callable[[str], object] = lambda _: None
+    config: SampleConfig, report: Report = silent, say: Callable[[str], object] = lambda _: None
 ) -> Path:
     """Write one picture an image, named by its seed, and beside the folder a grid of them.
 
@@ -78,7 +76,7 @@ def sample_to_folder(
     run = load(config.run)
     weaker = load(config.guide_with) if config.guide_with else None
     how = resolve(config, run, weaker)
-    precision = processes.of_first(lambda: precision_of(config.precision, run))
+    precision = distributed.of_first(lambda: precision_of(config.precision, run))
     config = replace(config, precision=precision)
     about: dict[str, Any] = {
         "run": str(run.path),
@@ -87,26 +85,26 @@ def sample_to_folder(
     }
     about |= {"seed": config.seed, "label": config.label, **asdict(how), "precision": precision}
     with ExitStack() as to_the_end:
-        folder = processes.of_first(lambda: drawing_in(config, run, about, to_the_end))
+        folder = distributed.of_first(lambda: drawing_in(config, run, about, to_the_end))
 
         def place(seed: int) -> Path:
             return folder / f"{seed:06d}{'.png' if run.card.mode else '.npy'}"
 
         def there(seeds: Sequence[int]) -> bool:
-            another = (seeds[0] - config.seed) // config.batch % processes.count() != processes.rank()
+            another = (seeds[0] - config.seed) // config.batch % distributed.count() != distributed.rank()
             return another or all(is_whole(place(seed)) for seed in seeds)
 
         kept = [path for path in folder.iterdir() if not path.name.startswith(".")]
         if kept:
             say(f"goes on with {folder}, which holds {len(kept):,} pictures")
-        processes.wait()  # until all have looked
+        distributed.wait()  # until all have looked
         for seeds, images in batches(config, run, how, report, weaker, there):
             for seed, image in zip(seeds, images, strict=True):
                 with replacing(place(seed), flush=False) as temporary:
                     save_image(image, temporary, run.card.mode)
-        processes.wait()  # until all are done
+        distributed.wait()  # until all are done
         shown = range(config.seed, config.seed + min(config.n, 256))  # more would be no picture
-        if processes.first():
+        if distributed.first():
             with replacing(grid_of(folder)) as temporary:
                 grid(torch.stack([read_image(place(seed)) for seed in shown]), run.card.mode).save(temporary)
     return folder
@@ -210,22 +208,22 @@ def batches(
     config: SampleConfig,
     run: Run,
     how: Sampling,
-    report: Report = lambda *_: None,
+    report: Report = silent,
     weaker: Run | None = None,
     there: Callable[[Sequence[int]], bool] = lambda _: False,
 ) -> Iterator[tuple[Sequence[int], Images]]:
     """Yield (seeds, images) a batch at a time, but for batches that are `there` already."""
-    precision = precision_of(config.precision, run)
+    precision, done, total = precision_of(config.precision, run), 0, config.n * how.steps
     for start in range(0, config.n, config.batch):
         part = slice(start, min(start + config.batch, config.n))
         seeds = range(config.seed + part.start, config.seed + part.stop)
         if there(seeds):
-            report(len(seeds) * how.steps, config.n * how.steps)
+            report("sampling", done := done + len(seeds) * how.steps, total)
             continue
         labels = in_turn(run.card.classes, seeds)
         if config.label is not None:
             labels = torch.full((len(seeds),), run.card.classes.index(config.label))
         for step in run_sampler(run.model, seeds, how, labels, weaker.model if weaker else None, precision):
             images = step.x
-            report(len(seeds), config.n * how.steps)
+            report("sampling", done := done + len(seeds), total)
         yield seeds, images

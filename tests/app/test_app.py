@@ -23,8 +23,8 @@ from PIL import Image
 from torch.testing import assert_close
 
 import unnoise
-from unnoise.app import acts
-from unnoise.app.watch import watched
+from unnoise.app import actions as acts
+from unnoise.app.training_view import watched
 from unnoise.checkpoint import load
 from unnoise.errors import InputError
 

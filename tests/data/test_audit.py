@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from unnoise.cli import main
-from unnoise.data.census import census, table
+from unnoise.data.audit import census, table
 
 RNG = np.random.default_rng(0)
 

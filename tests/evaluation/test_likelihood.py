@@ -13,12 +13,12 @@ from unnoise.checkpoint import load
 from unnoise.cli import main
 from unnoise.config import EvalConfig
 from unnoise.data.cache import open_data
-from unnoise.data.transforms import to_float
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
-from unnoise.evaluate.bits import bits_per_dim
-from unnoise.samplers.run import seeded_noise
+from unnoise.evaluation.likelihood import bits_per_dim
+from unnoise.images import to_float
+from unnoise.samplers.draw import seeded_noise
 
 TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 

@@ -6,17 +6,17 @@ import torch
 from PIL import Image
 
 import unnoise
-from test_score import TINY, smooth
+from tiny import TINY, smooth
 from unnoise import registry
 from unnoise.checkpoint import load
 from unnoise.cli import main
 from unnoise.config import EvalConfig
 from unnoise.data.cache import open_data
-from unnoise.data.split import split
+from unnoise.data.dataset import split
 from unnoise.errors import InputError
-from unnoise.evaluate import memorization
-from unnoise.evaluate.memorization import ALARM, audit, limits, nearer, start, wilson
-from unnoise.evaluate.sets import Pictures
+from unnoise.evaluation import memorization
+from unnoise.evaluation.image_sets import Pictures
+from unnoise.evaluation.memorization import ALARM, audit, limits, nearer, start, wilson
 
 TRAIN, NEW = smooth(300, 16, 0), smooth(300, 16, 1)
 

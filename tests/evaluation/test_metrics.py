@@ -15,8 +15,8 @@ from torch.testing import assert_close
 
 from unnoise import registry
 from unnoise.errors import InputError
-from unnoise.evaluate import features, metrics
-from unnoise.evaluate.statistics import KEEP, Moments, Statistics
+from unnoise.evaluation import features, metrics
+from unnoise.evaluation.statistics import KEEP, Moments, Statistics
 
 f64 = torch.float64
 

@@ -13,9 +13,9 @@ from unnoise.checkpoint import load, read, save, weights_of
 from unnoise.cli import main
 from unnoise.config import EvalConfig, TuneConfig
 from unnoise.errors import InputError
-from unnoise.evaluate.metrics import Score
-from unnoise.evaluate.score import evaluate
-from unnoise.evaluate.tune import KEEP, ROUNDS, Judge, Tried, tune
+from unnoise.evaluation.evaluate import evaluate
+from unnoise.evaluation.metrics import Score
+from unnoise.evaluation.tune import KEEP, ROUNDS, Judge, Tried, tune
 from unnoise.sampling import calls
 
 TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
@@ -41,7 +41,7 @@ def trained(tmp_path_factory):
 def run(trained, monkeypatch):
     """It, as it was; a call of its network takes a millisecond."""
     card, weights = read(trained / "model.safetensors")
-    monkeypatch.setattr("unnoise.evaluate.tune.call", lambda *_: 0.001)
+    monkeypatch.setattr("unnoise.evaluation.tune.call", lambda *_: 0.001)
     yield trained
     save(trained / "model.safetensors", weights, card)
 
@@ -107,7 +107,7 @@ def test_without_a_time_it_is_what_a_picture_takes_now(run, monkeypatch):
 
 def test_classes_are_followed_more_strongly_at_the_same_cost(trained, tmp_path, monkeypatch):
     """Of a run that also saw images without their class, and only of such."""
-    monkeypatch.setattr("unnoise.evaluate.tune.call", lambda *_: 0.001)
+    monkeypatch.setattr("unnoise.evaluation.tune.call", lambda *_: 0.001)
     data, found = trained.parent / "data.npz", {}
     for dropout in (0.1, 0.0):
         place = tmp_path / f"run{dropout}"

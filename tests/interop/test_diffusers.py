@@ -10,13 +10,15 @@ from torch.testing import assert_close
 
 import unnoise
 from unnoise import registry, sample
-from unnoise.checkpoint import WEIGHTS, Card, Run, build, load, save
+from unnoise.card import Card, Run
+from unnoise.checkpoint import build, load, save
 from unnoise.config import Sampling
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
-from unnoise.export.diffusers import to_diffusers
-from unnoise.samplers.run import run
-from unnoise.training.init import adapt
+from unnoise.interop.diffusers_write import to_diffusers
+from unnoise.run_folder import MODEL
+from unnoise.samplers.draw import run
+from unnoise.training.warm_start import adapt
 
 UNET = "unet:widths=8-16,layers=1,groups=4,head=4,attention=2"
 
@@ -28,8 +30,8 @@ def made(folder, backbone=UNET, target="v", schedule="cosine:T=50", **more):
     for p in model.parameters():
         p.data.add_(0.05 * torch.randn_like(p))
     folder.mkdir()
-    save(folder / WEIGHTS, model.backbone.state_dict(), card)
-    return Run(model.requires_grad_(False), card, folder / WEIGHTS)
+    save(folder / MODEL, model.backbone.state_dict(), card)
+    return Run(model.requires_grad_(False), card, folder / MODEL)
 
 
 @pytest.mark.parametrize("more", [{}, {"learned_variance": True}, {"classes": ("a", "b")}], ids=str)

@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import pytest
 
 import unnoise
-from test_score import TINY, smooth
+from tiny import TINY, smooth
 from unnoise.cli import main
-from unnoise.evaluate.compare import compare
-from unnoise.evaluate.report import command, read, report
+from unnoise.reporting.compare import compare
+from unnoise.reporting.report import command, read, report
 
 VOID = {"meta", "img", "br"}
 

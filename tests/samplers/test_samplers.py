@@ -20,10 +20,11 @@ from unnoise.diffusion.model import Diffusion, Prediction, clip_x0
 from unnoise.diffusion.schedule import Levels
 from unnoise.diffusion.target import check
 from unnoise.errors import InputError
-from unnoise.samplers import dpm_solver, pace
+from unnoise.samplers import dpm_solver
+from unnoise.samplers import precision as pace
+from unnoise.samplers.base import Step
 from unnoise.samplers.ddim import invert
-from unnoise.samplers.run import run, seeded_noise
-from unnoise.samplers.step import Step
+from unnoise.samplers.draw import run, seeded_noise
 from unnoise.types import RandnLike
 from worlds import Gaussian, Points
 

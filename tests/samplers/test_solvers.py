@@ -14,8 +14,6 @@ from diffusers import (
     HeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from torch.testing import assert_close
-
 from test_samplers import (
     BETAS,
     GAUSSIAN,
@@ -31,6 +29,8 @@ from test_samplers import (
     steps_of,
     their_states,
 )
+from torch.testing import assert_close
+
 from unnoise.diffusion.level import CLEAN
 from unnoise.diffusion.model import Prediction
 from unnoise.diffusion.schedule import Levels

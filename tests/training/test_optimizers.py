@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from unnoise import registry
 from unnoise.errors import InputError
-from unnoise.training.optimizers import orthogonalised
+from unnoise.training.muon import orthogonalised
 
 
 def network(*, seed=0):

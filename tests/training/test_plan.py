@@ -16,10 +16,11 @@ from torch import nn
 
 from unnoise import registry
 from unnoise.config import TrainConfig
+from unnoise.device import release_memory
 from unnoise.errors import InputError
-from unnoise.training.device import gains, make_accelerator, release_memory
-from unnoise.training.length import Clock
+from unnoise.training.clock import Clock
 from unnoise.training.plan import ENOUGH, OVERHEAD, ROOM, Plan, planned, rehearse, unet
+from unnoise.training.precision import gains, make_accelerator
 
 ADAMW = partial(registry.optimizer.get("adamw"), lr=1e-3, weight_decay=0.0)
 
@@ -76,7 +77,7 @@ def test_networks_of_every_kind_can_be_rehearsed(spec):
 
 def test_a_network_that_is_too_large_is_tried_on_one_image(monkeypatch):
     network = Slow()
-    monkeypatch.setattr("unnoise.training.device.TRY", 0.0005)
+    monkeypatch.setattr("unnoise.training.precision.TRY", 0.0005)
     monkeypatch.setattr("unnoise.training.plan.PART", 0.0005)
     monkeypatch.setattr("unnoise.training.plan.SECONDS", 0.001)
     rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext)

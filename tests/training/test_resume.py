@@ -18,17 +18,18 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 import unnoise
-from unnoise import files
-from unnoise.checkpoint import save_tensors
+from unnoise import files, run_folder
 from unnoise.config import SampleConfig
 from unnoise.data.cache import Kept
 from unnoise.errors import InputError
 from unnoise.files import LOCK, sweep
-from unnoise.pictures import save_image
+from unnoise.images import save_image
 from unnoise.sampling import grid_of, sample_to_folder
-from unnoise.training import loop, state
-from unnoise.training.interrupt import Interrupted
-from unnoise.training.run import Training
+from unnoise.tensors import save_tensors
+from unnoise.training import state
+from unnoise.training import train as loop
+from unnoise.training.signals import Interrupted
+from unnoise.training.trainer import Training
 
 NET = "unet:widths=8,layers=1,groups=4,head=8"
 TINY = {"backbone": NET, "batch": 8, "steps": 2, "precision": "fp32"}
@@ -206,7 +207,7 @@ def test_what_was_stopped_at_the_last_step_is_measured_and_finished(gray, tmp_pa
 )
 def test_a_state_of_another_kind_is_no_state(gray, tmp_path, about):
     (tmp_path / "runs" / "gray-1").mkdir(parents=True)
-    save_tensors(tmp_path / "runs" / "gray-1" / state.STATE, {"other/x": torch.zeros(1)}, about)
+    save_tensors(tmp_path / "runs" / "gray-1" / run_folder.STATE, {"other/x": torch.zeros(1)}, about)
     with pytest.raises(InputError, match="no state that this version can go on from"):
         unnoise.train(gray, **TINY, images="40", out="runs/gray-1")
     assert unnoise.train(gray, **TINY, images="8").name == "gray-2"  # and it is no hindrance
@@ -292,7 +293,7 @@ def test_a_damaged_state_is_passed_over(gray, tmp_path, monkeypatch, often, caps
 
 def test_where_no_state_is_whole_nothing_is_touched(gray, tmp_path, monkeypatch, often):
     stopped(gray, monkeypatch, out="run")
-    for name in (state.STATE, state.BEFORE):
+    for name in (run_folder.STATE, run_folder.STATE_BEFORE):
         flip(tmp_path / "run" / name, -1)
     model = (tmp_path / "run" / "model.safetensors").read_bytes()
     with pytest.raises(InputError, match=r"no state of run is whole .*--fresh"):
@@ -407,11 +408,11 @@ def test_a_disk_that_is_full_for_a_while_stops_nothing(gray, tmp_path, monkeypat
             raise OSError(28, "No space left on device")
         write(folder, saved)
 
-    monkeypatch.setattr("unnoise.training.run.write", sometimes)
+    monkeypatch.setattr("unnoise.training.trainer.write", sometimes)
     run = unnoise.train(gray, **TINY, images="80", out="run")
     assert len(full) >= 2
     assert "warning: not saved, and tried again soon: [Errno 28]" in capsys.readouterr().out
-    monkeypatch.setattr("unnoise.training.run.write", write)
+    monkeypatch.setattr("unnoise.training.trainer.write", write)
     assert_same(unnoise.train(gray, **TINY, images="80", out="whole"), run)
 
 
@@ -443,7 +444,7 @@ def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_start_in(gray,
         return given(path, *_given, **_named)
 
     given = files.replacing
-    for module in ("unnoise.checkpoint", "unnoise.training.run"):
+    for module in ("unnoise.checkpoint", "unnoise.training.trainer"):
         monkeypatch.setattr(f"{module}.replacing", never)
     with pytest.raises(OSError, match="No space"):
         unnoise.train(gray, **TINY, images="16", out="run")

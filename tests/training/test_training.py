@@ -14,31 +14,33 @@ from torch import nn
 
 import unnoise
 from unnoise import registry
-from unnoise.checkpoint import Card, build, load, save
+from unnoise.card import Card
+from unnoise.checkpoint import build, load, save
 from unnoise.config import Sampling, TrainConfig
 from unnoise.data.cache import Kept, open_data
-from unnoise.data.dataset import Dataset
-from unnoise.data.split import split
+from unnoise.data.dataset import Dataset, split
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.times import Uniform
 from unnoise.errors import InputError
-from unnoise.evaluate.features import eight_bit
-from unnoise.evaluate.metrics import Score, kid
-from unnoise.recipe import names, train_config
-from unnoise.samplers.run import seeded_noise
-from unnoise.training import device, follower, loop
+from unnoise.evaluation.metrics import Score, kid
+from unnoise.images import eight_bit
+from unnoise.recipes import names, train_config
+from unnoise.samplers.draw import seeded_noise
+from unnoise.training import precision as device
+from unnoise.training import tracker as follower
+from unnoise.training import train as loop
 from unnoise.training.batches import noise, noised, order, read
-from unnoise.training.device import choose
+from unnoise.training.checks import learned_variance, validate
+from unnoise.training.clock import Clock
 from unnoise.training.ema import EMA
-from unnoise.training.held_out import BANDS, HeldOut, few
-from unnoise.training.interrupt import Stop
-from unnoise.training.length import Clock
-from unnoise.training.occasions import Occasions
+from unnoise.training.monitors.kid import MARKS, Quality
+from unnoise.training.monitors.monitor import Occasions
+from unnoise.training.monitors.previews import Previews, affordable, look, sample
+from unnoise.training.monitors.validation import BANDS, HeldOut, few
 from unnoise.training.plan import WIDTHS, unet
-from unnoise.training.preview import Previews, affordable, look, sample
-from unnoise.training.quality import MARKS, Quality
-from unnoise.training.run import Training
-from unnoise.training.validate import learned_variance, validate
+from unnoise.training.precision import choose
+from unnoise.training.signals import Stop
+from unnoise.training.trainer import Training
 
 TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 
@@ -598,9 +600,9 @@ def scored(gray, monkeypatch):
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     clock.start()
     now[0] = 100.0
-    monkeypatch.setattr("unnoise.training.quality.FEWEST", 10)
+    monkeypatch.setattr("unnoise.training.monitors.kid.FEWEST", 10)
     model = build(Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L"))
-    monkeypatch.setattr("unnoise.training.quality.seeing", lambda _: 0.01)
+    monkeypatch.setattr("unnoise.training.monitors.kid.seeing", lambda _: 0.01)
 
     def draw(count, seconds=math.inf):
         return sample(model, count, Sampling("ddim", steps=2), Stop(), seconds)
@@ -695,7 +697,7 @@ def test_the_best_is_the_lowest_and_standing_still_is_told(scored, monkeypatch):
     found = []
     for mark, value in zip((100, 200, 400, 2500, 4700), (0.5, 0.3, 0.4, 0.32, 0.31), strict=True):
         now[0] = mark
-        monkeypatch.setattr("unnoise.training.quality.kid", lambda *_, value=value: Score(value, 0.02))
+        monkeypatch.setattr("unnoise.training.monitors.kid.kid", lambda *_, value=value: Score(value, 0.02))
         found.append((quality.measure(draw, clock), quality.best))
     assert [best for _, best in found] == [True, True, False, False, False]
     assert [note is not None for note, _ in found] == [False, False, False, False, True]
@@ -716,16 +718,16 @@ def test_what_was_not_scored_is_never_the_best(scored, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("unnoise.training.quality.kid", full)
+    monkeypatch.setattr("unnoise.training.monitors.kid.kid", full)
     assert "No space left" in quality.measure(draw, clock)
     assert not quality.best
     assert not quality.due(clock)
 
 
 def test_a_run_with_time_for_it_logs_kid_and_keeps_the_best(gray, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("unnoise.training.quality.FEWEST", 4)
-    monkeypatch.setattr("unnoise.training.quality.SHARE", 20.0)
-    monkeypatch.setattr("unnoise.training.quality.MOST", 30)
+    monkeypatch.setattr("unnoise.training.monitors.kid.FEWEST", 4)
+    monkeypatch.setattr("unnoise.training.monitors.kid.SHARE", 20.0)
+    monkeypatch.setattr("unnoise.training.monitors.kid.MOST", 30)
     run = unnoise.train(gray, images="400", out=str(tmp_path / "run"), **TINY)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     scores = [row for row in rows if "kid" in row]

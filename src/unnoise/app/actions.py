@@ -5,19 +5,20 @@ from typing import Any, NamedTuple
 
 import torch
 
-from unnoise.checkpoint import Run
+from unnoise.card import Run
 from unnoise.config import EditConfig, EvalConfig, SampleConfig
 from unnoise.data.dataset import Dataset
+from unnoise.device import finished
 from unnoise.diffusion.process import q_sample
 from unnoise.editing.edit import begin, resolved
 from unnoise.editing.edit import calls as edit_calls
-from unnoise.editing.edits import Edit, Picture, read
+from unnoise.editing.tasks import Edit, Picture, read
 from unnoise.errors import InputError
-from unnoise.evaluate.memorization import nearest
-from unnoise.evaluate.sets import data_of, parts_of
-from unnoise.samplers.pace import call, fastest, finished
-from unnoise.samplers.run import in_turn, noise
-from unnoise.samplers.run import run as run_sampler
+from unnoise.evaluation.image_sets import data_of, parts_of
+from unnoise.evaluation.memorization import nearest
+from unnoise.samplers.draw import in_turn, noise
+from unnoise.samplers.draw import run as run_sampler
+from unnoise.samplers.precision import call, fastest
 from unnoise.sampling import calls, precision_of, resolve
 from unnoise.types import Images
 

@@ -11,12 +11,11 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from unnoise import registry
-from unnoise.app import acts
-from unnoise.app.desk import Desk
-from unnoise.app.watch import watched
-from unnoise.data.transforms import to_float
+from unnoise.app import actions as acts
+from unnoise.app.session import Desk
+from unnoise.app.training_view import watched
 from unnoise.errors import InputError
-from unnoise.evaluate.features import Eight, eight_bit
+from unnoise.images import Eight, eight_bit, to_float
 from unnoise.types import Images
 
 STYLE = ".pixels img, img.pixels { image-rendering: pixelated } img.pixels { width: min(100%, 32rem) }"

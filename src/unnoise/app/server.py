@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from unnoise.app.desk import Desk
+from unnoise.app.session import Desk
 from unnoise.config import AppConfig
 from unnoise.data.decode import FORMATS
 from unnoise.errors import InputError

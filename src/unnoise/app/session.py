@@ -10,10 +10,11 @@ from threading import Lock
 
 from PIL import Image
 
-from unnoise.app.acts import Frame
-from unnoise.checkpoint import Run, find, load
-from unnoise.editing.edits import read
-from unnoise.pictures import film, grid, save_image, to_image
+from unnoise.app.actions import Frame
+from unnoise.card import Run
+from unnoise.checkpoint import find, load
+from unnoise.editing.tasks import read
+from unnoise.images import film, grid, save_image, to_image
 from unnoise.types import Images
 
 WIDE = 640  # pixels of a sheet on the page, about

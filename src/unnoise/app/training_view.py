@@ -4,18 +4,19 @@ import time
 from itertools import chain
 from pathlib import Path
 
-from unnoise.checkpoint import Card
+from unnoise.card import Card
 from unnoise.errors import InputError
-from unnoise.evaluate.report import curves, embedded, escape, read
-from unnoise.recipe import train_config
-from unnoise.training.length import Clock
-from unnoise.training.log import duration
+from unnoise.progress import duration
+from unnoise.recipes import train_config
+from unnoise.reporting.report import curves, embedded, escape, read
+from unnoise.run_folder import CONFIG, METRICS
+from unnoise.training.clock import Clock
 
 
 def watched(folder: Path, card: Card) -> str:
     """A piece of HTML: where it is, the last preview, the curves."""
     try:
-        rows = read(folder / "metrics.jsonl")
+        rows = read(folder / METRICS)
     except OSError:
         return "<p>There is no log of a training here.</p>"
     if not rows.steps:
@@ -32,11 +33,11 @@ def watched(folder: Path, card: Card) -> str:
 
 def progress(folder: Path, card: Card, row: dict[str, float]) -> str:
     """Share, images, loss, pace, time left; and when it last wrote, since nobody else says whether it still goes on."""
-    ago = time.time() - (folder / "metrics.jsonl").stat().st_mtime
+    ago = time.time() - (folder / METRICS).stat().st_mtime
     said = f"{row['images']:,} images in {duration(row['seconds'])}, loss {row['loss']:.4f}, "
     said += f"{row['images_per_second']:.0f} images/s; "
     try:
-        clock = Clock.of(train_config(str(folder / "config.yaml"), {}), card.data.get("count", 0))
+        clock = Clock.of(train_config(str(folder / CONFIG), {}), card.data.get("count", 0))
     except InputError:
         return f"{said}last written {duration(ago)} ago"
     clock.seen, clock.elapsed = int(row["images"]), row["seconds"]

@@ -11,12 +11,12 @@ import torch
 from torch.nn import functional as F
 
 from unnoise.data.cache import open_data
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Dataset, split
 from unnoise.data.decode import read_header
-from unnoise.data.items import Progress, Source, Unreadable
-from unnoise.data.sources import find
-from unnoise.data.split import split
-from unnoise.data.survey import DRAWN
+from unnoise.data.sources.find import find
+from unnoise.data.sources.source import Source, Unreadable
+from unnoise.data.target_format import DRAWN
+from unnoise.progress import Report
 
 SIDE = 16  # images are compared at this size
 NEAR = 0.06  # root mean square difference, in [-1, 1], below which two images are nearly the same: 8 of 256 steps
@@ -27,7 +27,7 @@ SHOWN = 5  # examples
 Pair = tuple[int, int]
 
 
-def census(data: str, progress: Progress) -> dict[str, Any]:
+def census(data: str, progress: Report) -> dict[str, Any]:
     """Of a folder, archive, array or built-in set; the decoded images come from the cache, or go there."""
     found = headers(find(data), progress)
     dataset = open_data(data, progress=progress)
@@ -35,7 +35,7 @@ def census(data: str, progress: Progress) -> dict[str, Any]:
     return {**about, **found, "duplicates": duplicates(dataset, progress)}
 
 
-def headers(source: Source, progress: Progress) -> dict[str, Any]:
+def headers(source: Source, progress: Report) -> dict[str, Any]:
     """From the headers of all files: modes, sizes, shapes, labels, and those that can't be read."""
     modes, sizes, shapes, labels = (Counter[str]() for _ in range(4))
     broken = list[str]()
@@ -68,7 +68,7 @@ def headers(source: Source, progress: Progress) -> dict[str, Any]:
     }
 
 
-def duplicates(dataset: Dataset, progress: Progress) -> dict[str, Any]:
+def duplicates(dataset: Dataset, progress: Report) -> dict[str, Any]:
     """Images of the decoded set that are the same, or nearly, and of these pairs those that a split would part."""
     small, named = list[torch.Tensor](), defaultdict[bytes, list[int]](list)
     for start in range(0, len(dataset), 256):
@@ -91,7 +91,7 @@ def duplicates(dataset: Dataset, progress: Progress) -> dict[str, Any]:
     }
 
 
-def near_pairs(x: torch.Tensor, progress: Progress) -> list[Pair]:
+def near_pairs(x: torch.Tensor, progress: Report) -> list[Pair]:
     """All pairs nearer than NEAR, or the first MOST."""
     limit, pairs = NEAR**2 * x.shape[1], list[Pair]()
     squares = x.square().sum(1)

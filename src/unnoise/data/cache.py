@@ -13,16 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from unnoise.data.build import LABELS, META, PIXELS, Result, write_images
+from unnoise.data.cache_writer import LABELS, META, PIXELS, Result, write_images
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import Plan
-from unnoise.data.fit import check_fit, parse_size
-from unnoise.data.items import Array, Progress
-from unnoise.data.sources import Source, find
+from unnoise.data.resize import check_fit, parse_size
+from unnoise.data.sources.find import Source, find
+from unnoise.data.sources.source import Array
 from unnoise.data.stream import open_stream
-from unnoise.data.survey import make_plan, survey
+from unnoise.data.target_format import make_plan, survey
 from unnoise.errors import InputError
 from unnoise.files import cache_folder
+from unnoise.progress import Report, silent
 from unnoise.types import MODES
 
 FORMAT = 1  # raise it whenever the files, or the pixels that the same images give, change
@@ -74,7 +75,7 @@ def open_data(
     limit: int | None = None,
     cache: Path | None = None,
     stream: bool = False,
-    progress: Progress | None = None,
+    progress: Report | None = None,
 ) -> Dataset:
     """Find the images, and decode them unless that was done before; or read them as needed where they lie, `stream`."""
     check_fit(fit)
@@ -99,7 +100,7 @@ def build(
     folder: Path,
     wishes: tuple[str | None, int | None, str],
     limit: int | None,
-    progress: Progress,
+    progress: Report,
 ) -> Dataset:
     """Decode into a folder of our own and rename it, so that no one ever sees half of it."""
     found = survey(source, limit, progress)
@@ -157,7 +158,3 @@ def dataset_of(folder: Path, name: str, result: Result) -> Dataset:
     c, h, w = result.shape
     values.update(shape=(c, h, w), classes=tuple(result.classes), notes=tuple(result.notes))
     return Dataset(Kept(folder, result.count, (c, h, w)), name, **values)
-
-
-def silent(phase: str, done: int, total: int | None) -> None:
-    """Report to nobody."""

@@ -16,9 +16,10 @@ from typing import IO, Any
 import numpy as np
 
 from unnoise.data.decode import Content, Decoded, Plan, decode
-from unnoise.data.items import Array, Item, Progress, Source, Unreadable, class_names
-from unnoise.data.survey import NAMED, suffixes
+from unnoise.data.sources.source import Array, Item, Source, Unreadable, class_names
+from unnoise.data.target_format import NAMED, suffixes
 from unnoise.errors import InputError
+from unnoise.progress import Report
 
 PIXELS, LABELS, META = "images.bin", "labels.npy", "meta.json"
 WINDOW = 32  # images in flight: enough to keep the threads busy, few enough to hold
@@ -67,7 +68,7 @@ class Tally:
         self.size += len(data)
 
 
-def write_images(source: Source, plan: Plan, examined: int, folder: Path, progress: Progress) -> Result:
+def write_images(source: Source, plan: Plan, examined: int, folder: Path, progress: Report) -> Result:
     """Decode the first `examined` items into a new folder."""
     folder.mkdir()
     with (folder / PIXELS).open("wb") as file:
@@ -95,7 +96,7 @@ def settle(file: IO[bytes]) -> None:
     os.fsync(file.fileno())
 
 
-def write_pixels(source: Source, plan: Plan, examined: int, file: IO[bytes], progress: Progress) -> Tally:
+def write_pixels(source: Source, plan: Plan, examined: int, file: IO[bytes], progress: Report) -> Tally:
     tally = Tally()
     for item, image in decoded(islice(source.items(), examined), plan):
         if isinstance(image, Unreadable):

@@ -13,8 +13,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from unnoise.data.fit import fit_image
-from unnoise.data.items import Array, Broken, Unreadable
+from unnoise.data.resize import fit_image
+from unnoise.data.sources.source import Array, Broken, Unreadable
 
 Content: TypeAlias = Path | bytes | Array | Callable[[tuple[int, int]], Image.Image]
 # Only these decoders run, whatever the bytes claim to be: some of the others start programs.

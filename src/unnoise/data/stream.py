@@ -16,9 +16,10 @@ import numpy as np
 
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import Plan, decode
-from unnoise.data.items import Array, Group, Item, Progress, Source, Unreadable
-from unnoise.data.survey import make_plan, survey
+from unnoise.data.sources.source import Array, Group, Item, Source, Unreadable
+from unnoise.data.target_format import make_plan, survey
 from unnoise.errors import InputError
+from unnoise.progress import Report
 
 ROOM = 2**30  # bytes of encoded images that may be in memory
 LOOKED_AT = 16, 16  # groups, and images of each, that decide what all become
@@ -129,7 +130,7 @@ class Stream:
 
 
 def open_stream(
-    source: Source, wishes: tuple[str | None, int | None, str], limit: int | None, progress: Progress
+    source: Source, wishes: tuple[str | None, int | None, str], limit: int | None, progress: Report
 ) -> Dataset:
     """Look at a few images of some groups, and at no other."""
     if source.groups is None:

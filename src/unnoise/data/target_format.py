@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unnoise.data.decode import Header, Plan, read_header
-from unnoise.data.fit import SMALLEST, parse_size
-from unnoise.data.items import READS, Progress, Source, Unreadable
+from unnoise.data.resize import SMALLEST, parse_size
+from unnoise.data.sources.source import READS, Source, Unreadable
 from unnoise.errors import InputError
+from unnoise.progress import Report
 from unnoise.types import MODES
 
 DRAWN = (32, 32)  # default size of images that can draw themselves at any
@@ -36,7 +37,7 @@ class Survey:
             self.sizes.add(header.size)
 
 
-def survey(source: Source, limit: int | None, progress: Progress) -> Survey:
+def survey(source: Source, limit: int | None, progress: Report) -> Survey:
     """Read headers until `limit` images are found."""
     found, readable = Survey(), 0
     total = source.count if limit is None else min(limit, source.count or limit)

@@ -8,16 +8,18 @@ from typing import Any
 import torch
 
 from unnoise import registry
-from unnoise.checkpoint import Run, load
+from unnoise.card import Run
+from unnoise.checkpoint import load
 from unnoise.config import EditConfig, SampleConfig, Sampling
-from unnoise.editing.edits import Edit, Picture, Work
+from unnoise.editing.tasks import Edit, Picture, Work
 from unnoise.errors import InputError, unknown
 from unnoise.files import new_folder, replacing, vacant
-from unnoise.pictures import film, grid, save_image
-from unnoise.samplers.run import untracked
-from unnoise.samplers.step import Step
-from unnoise.sampling import Report, grid_of, resolve
+from unnoise.images import film, grid, save_image
+from unnoise.progress import Report, silent
+from unnoise.samplers.base import Step
+from unnoise.samplers.draw import untracked
 from unnoise.sampling import calls as calls_of
+from unnoise.sampling import grid_of, resolve
 from unnoise.types import Images
 
 MOST = 64  # pictures at once
@@ -95,14 +97,14 @@ def calls(config: EditConfig, how: Sampling) -> int:
     return calls_of(how) * int(times)
 
 
-def last(steps: Iterator[Step], report: Report = lambda *_: None) -> Images:
+def last(steps: Iterator[Step], report: Report = silent) -> Images:
     for done, step in enumerate(steps, 1):
         images = step.x
-        report(1, done)
+        report("editing", done, None)
     return images
 
 
-def edit_to_folder(config: EditConfig, report: Report = lambda *_: None) -> tuple[Path, Path]:
+def edit_to_folder(config: EditConfig, report: Report = silent) -> tuple[Path, Path]:
     """Write one picture a variant, and beside the folder a grid that begins with what was given, or a film.
 
     Returns the folder, and what lies beside it.

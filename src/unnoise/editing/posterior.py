@@ -13,7 +13,7 @@ from unnoise.diffusion.schedule import Levels
 from unnoise.editing.measurements import Measured, Measurement
 from unnoise.errors import InputError
 from unnoise.registry import posterior
-from unnoise.samplers.step import Sampler, Step
+from unnoise.samplers.base import Sampler, Step
 from unnoise.types import Images, RandnLike
 
 

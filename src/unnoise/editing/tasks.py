@@ -12,19 +12,19 @@ from torch import Tensor
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.data.decode import Plan, decode, upright
-from unnoise.data.items import Unreadable
-from unnoise.data.transforms import to_float
+from unnoise.data.sources.source import Unreadable
 from unnoise.diffusion.model import Denoiser, Diffusion, clip_x0
 from unnoise.diffusion.process import q_sample
 from unnoise.diffusion.schedule import Levels
-from unnoise.editing.between import interpolated, slerp
+from unnoise.editing.interpolation import interpolated, slerp
 from unnoise.editing.measurements import Blurred, Gray, Measured, Measurement, Pixels, Shrunk
 from unnoise.editing.posterior import Known
 from unnoise.errors import InputError
+from unnoise.images import to_float
 from unnoise.registry import edit
+from unnoise.samplers.base import Sampler, Step
 from unnoise.samplers.ddim import ddim, invert
-from unnoise.samplers.run import denoiser, noise, seeded_noise
-from unnoise.samplers.step import Sampler, Step
+from unnoise.samplers.draw import denoiser, noise, seeded_noise
 from unnoise.types import Images, RandnLike
 
 Picture: TypeAlias = str | Path | Image.Image | Tensor  # a tensor is [c, h, w] in [-1, 1]

@@ -6,21 +6,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unnoise import processes, registry
-from unnoise.checkpoint import WEIGHTS, Run, load
+from unnoise import distributed, registry
+from unnoise.card import Run
+from unnoise.checkpoint import load
 from unnoise.config import EvalConfig
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError, unknown
-from unnoise.evaluate import metrics
-from unnoise.evaluate.bits import bits_per_dim
-from unnoise.evaluate.collect import seconds, statistics
-from unnoise.evaluate.memorization import audit
-from unnoise.evaluate.metrics import Colour, Score
-from unnoise.evaluate.record import keep
-from unnoise.evaluate.sets import Pictures, Report, data_of, drawn, stored
-from unnoise.evaluate.statistics import Statistics
-from unnoise.pipeline import INDEX
+from unnoise.evaluation import metrics
+from unnoise.evaluation.image_sets import Pictures, data_of, drawn, stored
+from unnoise.evaluation.likelihood import bits_per_dim
+from unnoise.evaluation.measure import seconds, statistics
+from unnoise.evaluation.memorization import audit
+from unnoise.evaluation.metrics import Colour, Score
+from unnoise.evaluation.statistics import Statistics
+from unnoise.interop.diffusers_read import INDEX
+from unnoise.progress import Report, silent
+from unnoise.run_folder import MODEL, keep_evaluation
 from unnoise.sampling import precision_of
 
 FEWEST = 50  # pictures a score is computed from
@@ -62,9 +64,7 @@ ALONE = ("bpd", "memorization")  # of a run, not of two sets
 KNOWN = (*METRICS, "colour", *ALONE)
 
 
-def evaluate(
-    config: EvalConfig, report: Report = lambda *_: None, say: Callable[[str], object] = print
-) -> dict[str, Any]:
+def evaluate(config: EvalConfig, report: Report = silent, say: Callable[[str], object] = print) -> dict[str, Any]:
     """Everything asked for, as plain values."""
     wanted = wishes(config)
     run = load(config.set) if is_run(config.set) else None
@@ -79,8 +79,8 @@ def evaluate(
         result["memorization"] = audit(config, run, extractor, config.n or DRAWN, report)
     if compared := [name for name in wanted if name not in ALONE]:
         result["scores"] = compare(config, run, compared, report, say)
-    if run and processes.first():
-        keep(run, result)
+    if run and distributed.first():
+        keep_evaluation(run.path.parent, result)
     return result
 
 
@@ -101,7 +101,7 @@ def wishes(config: EvalConfig) -> list[str]:
 
 def is_run(place: str) -> bool:
     path = Path(place)
-    return path.suffix == ".safetensors" or any((path / name).is_file() for name in (WEIGHTS, INDEX))
+    return path.suffix == ".safetensors" or any((path / name).is_file() for name in (MODEL, INDEX))
 
 
 def compare(
@@ -112,8 +112,8 @@ def compare(
         raise InputError(f"metric inception_score needs a network that tells classes; {config.features} does not")
     if run:  # before they work one after another
         asked = config.precision
-        config = replace(config, precision=processes.of_first(lambda: precision_of(asked, run)))
-    with processes.state().local_main_process_first():  # which fills the cache for the others
+        config = replace(config, precision=distributed.of_first(lambda: precision_of(asked, run)))
+    with distributed.state().local_main_process_first():  # which fills the cache for the others
         mine, theirs = both(config, run)
     for pictures in (mine, theirs):
         if pictures.n < FEWEST:

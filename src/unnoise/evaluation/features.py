@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unnoise.errors import InputError
-from unnoise.evaluate import efficientnet as lite
+from unnoise.evaluation import efficientnet as lite
+from unnoise.images import Eight
 from unnoise.registry import features
-from unnoise.types import Images, Pixels
 
-Eight: TypeAlias = UInt8[Tensor, "b _ _ _"]
 Seen: TypeAlias = tuple[Float[Tensor, "b d"], Float[Tensor, "b k"]]  # features, probabilities of classes
 
 
@@ -138,16 +137,6 @@ def resized(pixels: Eight, size: int) -> Float[Tensor, "b _ _ _"]:
     wanted = [round(scale * side) for side in pixels.shape[-2:]]
     small = F.interpolate(x, wanted, mode="bilinear", antialias=True) if wanted != [*x.shape[-2:]] else x
     return small.to(memory_format=torch.channels_last)
-
-
-def eight_bit(x: Images) -> Eight:
-    """Images in [-1, 1] as a file would hold them."""
-    return ((x + 1) * 127.5).round().clamp(0, 255).byte()
-
-
-def read_pixels(pixels: Pixels) -> Eight:
-    """Pixels of a data set; 16-bit gray as 8-bit."""
-    return pixels if pixels.dtype == torch.uint8 else (pixels.to(torch.float32) / 257).round().byte()
 
 
 def as_rgb(pixels: Eight) -> UInt8[Tensor, "b 3 _ _"]:

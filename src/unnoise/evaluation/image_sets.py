@@ -10,19 +10,18 @@ import numpy as np
 import torch
 
 from unnoise import registry
-from unnoise.checkpoint import WEIGHTS, Run, weights_of
+from unnoise.card import Run
+from unnoise.checkpoint import weights_of
 from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import open_data
-from unnoise.data.dataset import Dataset
-from unnoise.data.sources import find
-from unnoise.data.split import split
+from unnoise.data.dataset import Dataset, split
+from unnoise.data.sources.find import find
 from unnoise.errors import InputError
-from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels
-from unnoise.samplers.pace import call, timed
+from unnoise.evaluation.features import Extractor
+from unnoise.images import Eight, eight_bit, read_pixels
+from unnoise.run_folder import MODEL
+from unnoise.samplers.precision import call, timed
 from unnoise.sampling import batches, calls, precision_of, resolve
-
-Report = Callable[[str, int, int], object]  # what is done, pictures just done, pictures in all
-
 
 Chosen = Callable[[int], bool]  # which batches, by their number
 
@@ -75,7 +74,7 @@ def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
     precision = precision_of(config.precision, run)
     asked = replace(asked, precision=precision)
     about = {
-        "name": str(run.path.parent if run.path.name == WEIGHTS else run.path),
+        "name": str(run.path.parent if run.path.name == MODEL else run.path),
         "n": n,
         "weights": weights_of(run),
         "trained_images": run.card.training.get("images"),

@@ -8,22 +8,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise.checkpoint import Run
+from unnoise.card import Run
 from unnoise.config import EvalConfig
 from unnoise.data.dataset import Dataset
-from unnoise.data.transforms import to_float
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
-from unnoise.evaluate.sets import Report, data_of, parts_of
-from unnoise.samplers.run import seeded_noise
+from unnoise.evaluation.image_sets import data_of, parts_of
+from unnoise.images import to_float
+from unnoise.progress import Report, silent
+from unnoise.samplers.draw import seeded_noise
 from unnoise.types import Images, Labels
 
 PROBES = 2  # of the trace, for each image
 N = 256  # images, if nothing else is asked for
 
 
-def bits_per_dim(config: EvalConfig, run: Run, report: Report = lambda *_: None) -> dict[str, Any]:
+def bits_per_dim(config: EvalConfig, run: Run, report: Report = silent) -> dict[str, Any]:
     """Both estimates over the same images, each with its standard error over the images, as plain values."""
     dataset = data_of(config, run)
     name, trained_on = dataset.name, dataset.fingerprint == run.card.data.get("fingerprint")
@@ -47,7 +48,7 @@ def bits_per_dim(config: EvalConfig, run: Run, report: Report = lambda *_: None)
             value, error = ode_bits_per_dim(known, images, levels, probes=PROBES, randn_like=seeded_noise(seeds))
             exact.append(value)
             probing.append(error)
-        report("measuring", len(images), len(chosen))
+        report("measuring", sum(map(len, prior)), len(chosen))
     curve = torch.cat(terms)
     result = {
         "bound": mean_of(torch.cat(prior) + curve.sum(dim=1)),

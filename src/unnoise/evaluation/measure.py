@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
-from unnoise import processes
-from unnoise.checkpoint import read_tensors, save_tensors
+from unnoise import distributed
 from unnoise.errors import InputError
-from unnoise.evaluate.features import Eight, Extractor
-from unnoise.evaluate.sets import Pictures, Report, seeing
-from unnoise.evaluate.statistics import KEEP, Statistics
+from unnoise.evaluation.features import Extractor
+from unnoise.evaluation.image_sets import Pictures, seeing
+from unnoise.evaluation.statistics import KEEP, Statistics
 from unnoise.files import cache_folder
+from unnoise.images import Eight
+from unnoise.progress import Report
+from unnoise.tensors import read_tensors, save_tensors
 
 FORMAT = 2  # of the kept statistics: raise it whenever they change
 SAVE_EVERY, FORGOTTEN = 60.0, 7 * 86_400.0  # seconds: between saves, and after which what was begun is removed
@@ -29,7 +31,7 @@ def statistics(
     place = kept_at(pictures, extractor)
     known = place is not None and place.exists()
     if shared:
-        known = processes.largest(not known) == [0]  # of all
+        known = distributed.largest(not known) == [0]  # of all
     if place and known:
         with suppress(InputError):  # damaged: computed again
             return Statistics(**read_tensors(place)[1])
@@ -37,7 +39,7 @@ def statistics(
     result = taken_in(pictures, extractor, doing, report, partial)
     if shared:
         result = merged(result)
-    if place and (not shared or processes.first()):
+    if place and (not shared or distributed.first()):
         with suppress(InputError, OSError):  # a full disk ends no score
             save_tensors(place, vars(result), {**pictures.about, **extractor.about})
     if partial:
@@ -58,14 +60,14 @@ def taken_in(
             report(doing, result.n, pictures.n)
 
     def mine(i: int) -> bool:
-        turn, owner = divmod(i, processes.count())
-        return partial is None or (owner == processes.rank() and turn >= taken)
+        turn, owner = divmod(i, distributed.count())
+        return partial is None or (owner == distributed.rank() and turn >= taken)
 
     with torch.inference_mode():
         for pixels in pictures.stream(mine):
             result.add(*extractor(pixels), pixels)
             taken += 1
-            report(doing, len(pixels), pictures.n)
+            report(doing, result.n, pictures.n)
             if partial and time.monotonic() - saved > SAVE_EVERY:
                 with suppress(InputError, OSError):  # likewise
                     save_tensors(partial, {**vars(result), "taken": torch.tensor(taken)}, {})
@@ -75,12 +77,14 @@ def taken_in(
 
 def merged(mine: Statistics) -> Statistics:
     """That of all processes: sums are added, and the features kept are those with the smallest keys of all."""
-    if processes.count() == 1:
+    if distributed.count() == 1:
         return mine
-    sums = {name: processes.summed(value).cpu() for name, value in vars(mine).items() if name not in ("kept", "keys")}
-    last = torch.cat(processes.gathered(mine.keys)).sort().values[:KEEP][-1:]
+    sums = {name: distributed.summed(value).cpu() for name, value in vars(mine).items() if name not in ("kept", "keys")}
+    last = torch.cat(distributed.gathered(mine.keys)).sort().values[:KEEP][-1:]
     few = mine.keys <= last
-    kept, keys = (torch.cat(parts) for parts in zip(*processes.gathered((mine.kept[few], mine.keys[few])), strict=True))
+    kept, keys = (
+        torch.cat(parts) for parts in zip(*distributed.gathered((mine.kept[few], mine.keys[few])), strict=True)
+    )
     order = keys.argsort(stable=True)[:KEEP]
     return Statistics(**sums, kept=kept[order], keys=keys[order])
 
@@ -104,7 +108,7 @@ def partial_at(pictures: Pictures, extractor: Extractor) -> Path:
         with suppress(OSError):  # of somebody else, or gone
             if time.time() - old.stat().st_mtime > FORGOTTEN:
                 old.unlink()
-    part = (pictures.about, pictures.key, pictures.batch, processes.rank(), processes.count())
+    part = (pictures.about, pictures.key, pictures.batch, distributed.rank(), distributed.count())
     return file_of("partial-", part, extractor)
 
 

@@ -10,14 +10,15 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unnoise.checkpoint import Run
+from unnoise.card import Run
 from unnoise.config import EvalConfig
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
-from unnoise.evaluate.features import Eight, Extractor, eight_bit, read_pixels, resized
-from unnoise.evaluate.sets import Report, data_of, drawn, every, parts_of
+from unnoise.evaluation.features import Extractor, resized
+from unnoise.evaluation.image_sets import data_of, drawn, every, parts_of
 from unnoise.files import replacing
-from unnoise.pictures import grid
+from unnoise.images import Eight, eight_bit, grid, read_pixels
+from unnoise.progress import Report
 from unnoise.types import Images
 
 ALARM = 0.01  # share of new pictures that is flagged by mistake, where there are enough to set the threshold
@@ -72,7 +73,7 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
         for pixels in pictures.stream(every):
             made.append(pixels.cpu())
             vectors.append(seen(pixels, extractor))
-            report("drawing", len(pixels), n)
+            report("drawing", sum(map(len, made)), n)
     samples = [torch.cat(parts) for parts in zip(*vectors, strict=True)]
     chosen = np.sort(np.random.default_rng(config.seed).permutation(len(new))[:CALIBRATION])
     with torch.inference_mode():
@@ -140,7 +141,7 @@ def search(
                 found[0][i] = nearer(found[0][i], samples[i], training, indices, None)
                 found[1][i] = nearer(found[1][i], known[i], training, indices, chosen)
             place += len(pixels)
-            report("searching", len(pixels), len(dataset))
+            report("searching", place, len(dataset))
     return found
 
 

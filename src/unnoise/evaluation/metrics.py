@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from unnoise.evaluate.statistics import GROUPS, Moments, Statistics
+from unnoise.evaluation.statistics import GROUPS, Moments, Statistics
 
 Features = Float[Tensor, "_ d"]  # of so many pictures
 CENTRED = 3_000  # pictures whose kernel is centred for the floor of KID

@@ -10,18 +10,21 @@ from dataclasses import asdict, replace
 from itertools import product
 from typing import Any, NamedTuple
 
-from unnoise import pipeline, registry
-from unnoise.checkpoint import Run, load, read, save
+from unnoise import registry
+from unnoise.card import Run
+from unnoise.checkpoint import load, read, save
 from unnoise.config import EvalConfig, Sampling, TuneConfig
 from unnoise.errors import InputError
-from unnoise.evaluate.collect import seconds, statistics
-from unnoise.evaluate.features import Extractor
-from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import Report, data_of, drawn, seeing, stored
-from unnoise.evaluate.statistics import Statistics
+from unnoise.evaluation.features import Extractor
+from unnoise.evaluation.image_sets import data_of, drawn, seeing, stored
+from unnoise.evaluation.measure import seconds, statistics
+from unnoise.evaluation.metrics import Score, kid
+from unnoise.evaluation.statistics import Statistics
 from unnoise.files import held
-from unnoise.samplers.pace import Precision, call, fastest
-from unnoise.samplers.run import check
+from unnoise.interop import diffusers_read as pipeline
+from unnoise.progress import Report, silent
+from unnoise.samplers.draw import check
+from unnoise.samplers.precision import Precision, call, fastest
 from unnoise.sampling import calls, check_guidance
 
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0}
@@ -39,7 +42,7 @@ class Tried(NamedTuple):
     score: Score
 
 
-def tune(config: TuneConfig, report: Report = lambda *_: None, say: Callable[[str], object] = print) -> dict[str, Any]:
+def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], object] = print) -> dict[str, Any]:
     """Try, keep the best in the model file, and return everything as plain values."""
     run = load(config.run)
     if run.path.name == pipeline.INDEX:

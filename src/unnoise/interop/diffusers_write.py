@@ -11,11 +11,11 @@ from unnoise import registry
 from unnoise.backbones.layers import Attention, Up
 from unnoise.backbones.unet import UNet
 from unnoise.backbones.unet2d import UNet2D
-from unnoise.checkpoint import Card, Run
+from unnoise.card import Card, Run
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
 from unnoise.files import new_folder
-from unnoise.pipeline import SCHEDULES, TARGETS
+from unnoise.interop.diffusers_read import SCHEDULES, TARGETS
 
 try:
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel

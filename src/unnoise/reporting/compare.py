@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-from unnoise.checkpoint import WEIGHTS, Run, load, weights_of
+from unnoise.card import Run
+from unnoise.checkpoint import load, weights_of
 from unnoise.errors import InputError
-from unnoise.evaluate.record import evaluations
-from unnoise.evaluate.score import TOLD, shown
+from unnoise.evaluation.evaluate import TOLD, shown
+from unnoise.run_folder import MODEL, evaluations
 
 BESIDE = (*TOLD, "guidance_interval", "clip")  # told, where they differ
 
@@ -66,7 +67,7 @@ def scores(runs: Sequence[Run]) -> tuple[list[tuple[str, ...]], list[str]]:
 
 
 def name_of(run: Run) -> str:
-    return run.path.parent.name if run.path.name == WEIGHTS else f"{run.path.parent.name}/{run.path.name}"
+    return run.path.parent.name if run.path.name == MODEL else f"{run.path.parent.name}/{run.path.name}"
 
 
 def by_terms(run: Run) -> dict[str, Any]:

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from unnoise.checkpoint import WEIGHTS, Run, load
+from unnoise.card import Run
+from unnoise.checkpoint import load
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
-from unnoise.evaluate.record import evaluations
-from unnoise.evaluate.score import TOLD, shown
+from unnoise.evaluation.evaluate import TOLD, shown
 from unnoise.files import replacing, rows_of
+from unnoise.run_folder import FINAL, METRICS, MODEL, SAMPLES, evaluations
 
 BLUE, ORANGE, GRAY = "#1f4e8c", "#d1661d", "#b8c4d6"
 FILM = 8  # previews shown, of any number
@@ -55,10 +56,10 @@ class Rows(NamedTuple):
 def report(place: str, out: str | None = None) -> Path:
     """Write the page of a run; returns where it lies."""
     run = load(Path(place).resolve(), "cpu")
-    if run.path.name != WEIGHTS or not (run.path.parent / "metrics.jsonl").is_file():
+    if run.path.name != MODEL or not (run.path.parent / METRICS).is_file():
         raise InputError(f"{place} is no run folder: a report needs its metrics.jsonl beside the model")
     folder, path = run.path.parent, Path(out) if out else run.path.parent / "report.html"
-    rows = read(folder / "metrics.jsonl")
+    rows = read(folder / METRICS)
     body = "\n".join(
         part
         for section in (
@@ -123,7 +124,7 @@ def command(config: dict[str, Any]) -> str:
 
 def pictures(folder: Path) -> Iterator[str]:
     """The last grid, and how it came to be."""
-    final = folder / "samples" / "final.png"
+    final = folder / SAMPLES / FINAL
     previews = sorted(folder.glob("samples/[0-9]*.png"))
     if final.is_file():
         yield f'<h2>Pictures</h2><figure><img class="pixels" alt="samples" src="{embedded(final)}"></figure>'

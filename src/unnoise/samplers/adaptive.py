@@ -12,7 +12,7 @@ from unnoise.diffusion.model import Denoiser
 from unnoise.diffusion.schedule import Levels, Schedule
 from unnoise.errors import InputError
 from unnoise.registry import sampler
-from unnoise.samplers.step import Step
+from unnoise.samplers.base import Step
 from unnoise.types import Images, RandnLike
 
 Angles: TypeAlias = Float64[Tensor, " b"]  # one for each image, on the CPU

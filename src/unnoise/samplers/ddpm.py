@@ -9,7 +9,7 @@ from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser
 from unnoise.diffusion.process import Variance, posterior_mean, reverse_variance
 from unnoise.registry import sampler
-from unnoise.samplers.step import Step
+from unnoise.samplers.base import Step
 from unnoise.types import Images, RandnLike
 
 

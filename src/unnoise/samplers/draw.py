@@ -13,8 +13,8 @@ from unnoise.diffusion.model import Denoiser, Diffusion, Prediction, clip_x0
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
 from unnoise.registry import sampler
-from unnoise.samplers.pace import Precision, computed_in
-from unnoise.samplers.step import Step
+from unnoise.samplers.base import Step
+from unnoise.samplers.precision import Precision, computed_in
 from unnoise.types import Images, Labels, RandnLike
 
 FAINT = 0.2  # what may be left of the image where pure noise takes its place

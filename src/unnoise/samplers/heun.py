@@ -12,7 +12,7 @@ from unnoise.diffusion.process import q_step
 from unnoise.diffusion.schedule import Levels
 from unnoise.errors import InputError
 from unnoise.registry import sampler
-from unnoise.samplers.step import Step
+from unnoise.samplers.base import Step
 from unnoise.types import Images, RandnLike
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from unnoise.device import computes_bf16, finished
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser, Diffusion, Prediction
 from unnoise.types import Images
@@ -15,13 +16,6 @@ Precision = Literal["fp32", "bf16"]
 
 FEW = 16  # images that a precision is tried on
 GAIN = 1.25  # times as fast, for bf16 to be taken: by less, noise of the clock would decide how pictures are drawn
-
-
-def finished() -> float:
-    """The time when the device has done all that it was asked for."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-    return time.monotonic()
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -66,11 +60,3 @@ def tried(model: Diffusion, device: torch.device) -> Precision:
         return "fp32"
     bf16, fp32 = map(min, zip(*turns, strict=True))
     return "bf16" if GAIN * bf16 < fp32 else "fp32"
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether a device has bf16 arithmetic; without it bf16 is emulated and slower than fp32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))

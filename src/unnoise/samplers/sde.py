@@ -10,7 +10,7 @@ from unnoise.diffusion.model import Denoiser
 from unnoise.diffusion.process import transition
 from unnoise.errors import InputError
 from unnoise.registry import sampler
-from unnoise.samplers.step import Step
+from unnoise.samplers.base import Step
 from unnoise.types import Images, RandnLike
 
 

@@ -13,8 +13,8 @@ from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser
 from unnoise.errors import InputError
 from unnoise.registry import sampler
+from unnoise.samplers.base import Step
 from unnoise.samplers.dpm_solver import gap, towards
-from unnoise.samplers.step import Step
 from unnoise.types import Images, RandnLike
 
 Variant: TypeAlias = Literal["bh1", "bh2"]  # B(h) is -h or e^-h - 1

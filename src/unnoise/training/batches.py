@@ -11,9 +11,9 @@ from torch import Generator, Tensor
 
 from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset, runs_of
-from unnoise.data.transforms import flip, to_float
 from unnoise.diffusion.objective import Noised, add_noise
 from unnoise.diffusion.times import Times
+from unnoise.images import flip, to_float
 from unnoise.types import Images, Labels
 
 ALL = slice(None)

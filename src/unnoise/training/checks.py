@@ -13,9 +13,9 @@ from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError, unknown
-from unnoise.samplers.run import check
-from unnoise.training import follower
-from unnoise.training.length import Clock
+from unnoise.samplers.draw import check
+from unnoise.training import tracker as follower
+from unnoise.training.clock import Clock
 from unnoise.training.optimizers import as_configured
 from unnoise.types import Images, Labels, Output, PerImage
 

@@ -1,19 +1,14 @@
 """What a run tells: metrics.jsonl, the loss plot, the progress line."""
 
-import contextlib
 import json
-import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
 from unnoise.files import replacing, rows_of
-from unnoise.training.follower import Follower
-from unnoise.training.length import Clock
+from unnoise.progress import duration
+from unnoise.training.clock import Clock
+from unnoise.training.tracker import Follower
 
 WAIT = 0.02  # share of the time, for data, from which on it is told
 
@@ -97,6 +92,11 @@ class Log:
         self.epoch_loss, self.epoch_steps = 0.0, 0
         return mean
 
+    def line(self, clock: Clock) -> str:
+        """Return the loss, the pace and the time left, as the progress bar shows them."""
+        wait = f"  data wait {self.waiting:.0%}" if self.waiting >= WAIT else ""
+        return f"loss {self.loss:.4f}  {self.rate:.0f} images/s{wait}  {duration(clock.left)} left"
+
     def curve(self, points: int = 200) -> list[tuple[int, float]]:
         """(images, loss), thinned."""
         rows = [(row["images"], row["loss"]) for row in self.rows if "seconds" in row and "loss" in row]
@@ -122,78 +122,3 @@ class Log:
         axis.legend(frameon=False)
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
-
-
-class Progress:
-    """A bar on a terminal; elsewhere a plain line now and then."""
-
-    def __init__(self, *, silent: bool = False) -> None:
-        self.live, self.told, self.silent = sys.stderr.isatty() and not silent, 0.0, silent
-        self.next_line = time.monotonic() + 10
-        self.bar = tqdm(total=1.0, bar_format="{percentage:3.0f}%|{bar:24}| {desc}", disable=not self.live)
-
-    def reading(self, phase: str, done: int, total: int | None) -> None:
-        """Data being scanned or decoded."""
-        if not self.live and not self.silent and time.monotonic() > self.next_line:
-            self.next_line = time.monotonic() + 10
-            print(f"{phase} {done:,}{f' of {total:,}' if total else ''}", flush=True)
-        if self.live and total:
-            self.bar.n = done / total
-            self.bar.set_description_str(f"{phase} {done:,} of {total:,}")
-
-    def update(self, clock: Clock, log: Log) -> None:
-        """loss, images/s, time left."""
-        wait = f"  data wait {log.waiting:.0%}" if log.waiting >= WAIT else ""
-        text = f"loss {log.loss:.4f}  {log.rate:.0f} images/s{wait}  {duration(clock.left)} left"
-        if self.live:
-            self.bar.n = clock.progress
-            self.bar.set_description_str(text)
-        elif clock.progress >= self.told and not self.silent:
-            self.told = clock.progress + 0.05
-            print(f"{clock.progress:4.0%}  {text}", flush=True)
-
-    def say(self, text: str) -> None:
-        """Print a line without breaking the bar."""
-        if self.live:
-            tqdm.write(text)
-        elif not self.silent:
-            print(text, flush=True)
-
-    def close(self) -> None:
-        self.bar.close()
-
-
-def duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-forgotten = list[int]()  # peaks before `forget_peak`
-
-
-def peak_memory() -> int:
-    """Peak memory of this process in bytes: resident on the CPU, allocated on CUDA; 0 where it cannot be told."""
-    return max([*forgotten, recent_peak()])
-
-
-def forget_peak() -> None:
-    """Let `recent_peak` begin anew, where Linux lets it."""
-    forgotten.append(recent_peak())
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-
-
-def recent_peak() -> int:
-    """The same since `forget_peak`."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    with contextlib.suppress(OSError, StopIteration):  # Linux; what getrusage says there may be its parent's peak
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    try:
-        import resource  # noqa: PLC0415  # not on Windows
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -12,14 +12,14 @@ import psutil
 import torch
 from torch import nn
 
-from unnoise import processes, registry
+from unnoise import distributed, registry
 from unnoise.backbones.layers import recompute
 from unnoise.config import TrainConfig
-from unnoise.samplers.pace import finished
-from unnoise.training.device import make_accelerator, out_of_memory, place, precision_for, release_memory
-from unnoise.training.length import Clock
-from unnoise.training.log import duration, forget_peak, peak_memory, recent_peak
+from unnoise.device import finished, forget_peak, out_of_memory, peak_memory, recent_peak, release_memory
+from unnoise.progress import duration
+from unnoise.training.clock import Clock
 from unnoise.training.optimizers import as_configured
+from unnoise.training.precision import make_accelerator, place, precision_for
 
 SECONDS = 8.0  # for the steps at the full batch; where they take longer, they are told from smaller ones
 TRIED, PART = 16, 2.0  # images of these, and seconds for one: the memory of few hides behind the optimizer's
@@ -112,10 +112,10 @@ def rehearse(
             peak += round(slope * (at_once - small))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
-    pace = -processes.largest(-batch / step)[0]
-    peak = round(processes.largest(max(peak + ROOM, peak_memory()) if known else 0)[0])
-    at_once = -round(processes.largest(-at_once)[0]) if at_once < batch else ALL
-    return Plan((1 - OVERHEAD) * processes.count() * pace, peak, at_once)
+    pace = -distributed.largest(-batch / step)[0]
+    peak = round(distributed.largest(max(peak + ROOM, peak_memory()) if known else 0)[0])
+    at_once = -round(distributed.largest(-at_once)[0]) if at_once < batch else ALL
+    return Plan((1 - OVERHEAD) * distributed.count() * pace, peak, at_once)
 
 
 def room_for(batch: int, small: int, slope: float, device: torch.device) -> int:
@@ -159,17 +159,17 @@ def planned(config: TrainConfig, shape: tuple[int, int, int], count: int) -> Pla
 
 def available() -> float:
     """Bytes of memory, of the process that has the least."""
-    return -processes.largest(-psutil.virtual_memory().available)[0]
+    return -distributed.largest(-psutil.virtual_memory().available)[0]
 
 
 def rehearsed(config: TrainConfig, backbone: str, shape: tuple[int, int, int]) -> Planned:
     network = registry.backbone.get(backbone)(shape[0])
     if config.recompute:
         recompute(network)
-    precision = processes.of_first(lambda: precision_for(network, config, shape))
+    precision = distributed.of_first(lambda: precision_for(network, config, shape))
     accelerator = make_accelerator(precision)
     place(network, accelerator.device, precision)
-    batch = -(-config.batch // processes.count())
+    batch = -(-config.batch // distributed.count())
     plan = rehearse(network, as_configured(config), shape, batch, accelerator.autocast)
     return Planned(backbone, precision, plan)
 

@@ -1,8 +1,5 @@
 """The accelerator, and the precision that pays on it."""
 
-import contextlib
-import ctypes
-import gc
 import os
 import time
 from collections.abc import Callable
@@ -14,8 +11,8 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from unnoise.config import TrainConfig
+from unnoise.device import computes_bf16
 from unnoise.errors import InputError
-from unnoise.samplers.pace import computes_bf16
 
 ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate, that this does not know
 TRY = 1.0  # seconds that a step may take to compare precisions
@@ -48,21 +45,6 @@ def layout(network: nn.Module, device: torch.device, precision: str) -> torch.me
 def place(network: Any, device: torch.device, precision: str) -> None:  # `to` has other types in other PyTorchs
     """Put a network on a device, in the layout for it."""
     network.to(device, memory_format=layout(network, device, precision))
-
-
-def out_of_memory(error: Exception) -> bool:
-    """On a GPU, or where a CPU's allocator is refused what it asks for."""
-    told = "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or told
-
-
-def release_memory() -> None:
-    """What is free goes back to the system; glibc keeps it otherwise, and a peak after it could not be told."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries
-        ctypes.CDLL(None).malloc_trim(0)
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 def choose(wanted: str, gains: Callable[[], bool]) -> str:

@@ -7,14 +7,15 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from unnoise import checkpoint, processes
+from unnoise import checkpoint, distributed, run_folder
 from unnoise.config import LENGTHS, Sampling, TrainConfig, changes
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.files import held, new_folder, sweep, vacant
+from unnoise.progress import duration
+from unnoise.run_folder import STATE, STATE_BEFORE
 from unnoise.training import state
-from unnoise.training.length import Clock
-from unnoise.training.log import duration
+from unnoise.training.clock import Clock
 
 RUNS = Path("runs")
 FREE = (*LENGTHS, "data", "out", "fresh", "recompute", "tracker")  # settings that may differ: they change no number
@@ -45,7 +46,7 @@ def find(config: TrainConfig, dataset: Dataset) -> Iterator[Earlier | None]:
             found.extend(filter(None, [search(config, dataset, to_the_end)]))
             return (found[0].folder, found[0].said) if found else None
 
-        told = processes.of_first(first)
+        told = distributed.of_first(first)
         if told and not found:  # another process found it
             found.append(Earlier(told[0], state.read(told[0])[0], told[1]))
         yield found[0] if found else None
@@ -75,7 +76,7 @@ def search(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earl
 def place(config: TrainConfig, dataset: Dataset, earlier: Earlier | None) -> Iterator[Path]:
     """The folder to train in: that of the earlier run, or a new one; held until the end."""
     with ExitStack() as to_the_end:
-        yield earlier.folder if earlier else processes.of_first(lambda: new(config, dataset, to_the_end))
+        yield earlier.folder if earlier else distributed.of_first(lambda: new(config, dataset, to_the_end))
 
 
 def new(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Path:
@@ -140,12 +141,12 @@ def stopped(name: str) -> list[Path]:
 def sampling(earlier: Earlier) -> Sampling | None:
     """How the run is sampled, as its model file says it: that may have been tuned."""
     with suppress(InputError):
-        return checkpoint.read(earlier.folder / checkpoint.WEIGHTS)[0].sampling
+        return checkpoint.read(earlier.folder / run_folder.MODEL)[0].sampling
     return None
 
 
 def has_state(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (state.STATE, state.BEFORE))
+    return any((folder / name).exists() for name in (STATE, STATE_BEFORE))
 
 
 def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> list[str]:

@@ -10,10 +10,10 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from unnoise.checkpoint import read_tensors, save_tensors
 from unnoise.errors import InputError
+from unnoise.run_folder import STATE, STATE_BEFORE
+from unnoise.tensors import read_tensors, save_tensors
 
-STATE, BEFORE = "state.safetensors", "state-before.safetensors"
 FORMAT = 1
 
 State = dict[str, Any]
@@ -41,13 +41,13 @@ def recall(part: Part, state: Mapping[str, Any]) -> None:
 def write(folder: Path, state: State) -> None:
     """The last state takes the place of the one before it only once this one is whole, read again, and on the disk."""
     tensors, plain = parted(state)
-    save_tensors(folder / STATE, tensors, plain, before=folder / BEFORE)
+    save_tensors(folder / STATE, tensors, plain, before=folder / STATE_BEFORE)
 
 
 def read(folder: Path) -> tuple[State, list[str]]:
     """The last state that is whole, and what is to be said of others."""
     said = list[str]()
-    for name in (STATE, BEFORE):
+    for name in (STATE, STATE_BEFORE):
         if not (folder / name).exists():
             continue
         try:

@@ -3,8 +3,10 @@
 import signal
 from datetime import datetime
 
-from unnoise.training.log import Progress, duration, peak_memory
-from unnoise.training.run import Training
+from unnoise.device import peak_memory
+from unnoise.progress import Progress, duration
+from unnoise.run_folder import FINAL, SAMPLES
+from unnoise.training.trainer import Training
 
 
 def introduce(run: Training, progress: Progress) -> None:
@@ -49,7 +51,7 @@ def conclude(run: Training, interrupted: int | None) -> None:
         print(f"skipped   {run.skipped} of the steps: their loss or gradient was not finite, and changed nothing")
     if run.held_out.rows:
         print(f"loss      {run.held_out}")
-    if (run.folder / "samples" / "final.png").exists():
+    if (run.folder / SAMPLES / FINAL).exists():
         print(f"grid      {run.folder / 'samples' / 'final.png'}")
     disk = sum(path.stat().st_size for path in run.folder.rglob("*") if path.is_file())
     if interrupted:

@@ -10,28 +10,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unnoise import processes
+from unnoise import distributed
 from unnoise.backbones.layers import recompute
-from unnoise.checkpoint import Card, build
+from unnoise.card import Card
+from unnoise.checkpoint import build
 from unnoise.config import TrainConfig
 from unnoise.data.cache import open_data
-from unnoise.data.dataset import Dataset
-from unnoise.data.split import split
+from unnoise.data.dataset import Dataset, split
 from unnoise.errors import InputError, UnreadError
-from unnoise.samplers.pace import call
+from unnoise.progress import Progress
+from unnoise.run_folder import FINAL, LOSS, SAMPLES
+from unnoise.samplers.precision import call
 from unnoise.sampling import calls
 from unnoise.training import resume
 from unnoise.training.batches import Batch, ahead, noised, order, read
-from unnoise.training.follower import Follower
-from unnoise.training.init import load_into
-from unnoise.training.interrupt import Interrupted, Stop, stop_signals
-from unnoise.training.length import Clock
-from unnoise.training.log import Progress
+from unnoise.training.checks import learned_variance, validate, way_of
+from unnoise.training.clock import Clock
+from unnoise.training.monitors.previews import affordable, sample, save_grid
 from unnoise.training.plan import planned
-from unnoise.training.preview import affordable, sample, save_grid
-from unnoise.training.run import Training
+from unnoise.training.signals import Interrupted, Stop, stop_signals
 from unnoise.training.summary import conclude, introduce
-from unnoise.training.validate import learned_variance, validate, way_of
+from unnoise.training.tracker import Follower
+from unnoise.training.trainer import Training
+from unnoise.training.warm_start import load_into
 
 SAVE_EVERY, SAVE_SHARE = 60.0, 0.01  # seconds between states at least, and share of the time that saving may take
 PATIENCE = 50  # steps in a row that may be skipped for a loss or gradient that is not finite
@@ -41,7 +42,7 @@ CAUTION = 1 / 8  # of the learning rate: the last try
 def train(config: TrainConfig) -> Path:
     """Train on `config.data`, or go on where the same command was stopped; returns the run folder."""
     validate(config)
-    progress = Progress(silent=not processes.first())
+    progress = Progress(lines=True, silent=not distributed.first())
     try:
         return run_all(config, progress)
     finally:
@@ -50,8 +51,8 @@ def train(config: TrainConfig) -> Path:
 
 def run_all(config: TrainConfig, progress: Progress) -> Path:
     """Data, network, folder, loop, files, farewell."""
-    processes.of_first(lambda: resume.refuse_taken(config))
-    with processes.state().local_main_process_first():  # which fills the cache for the others
+    distributed.of_first(lambda: resume.refuse_taken(config))
+    with distributed.state().local_main_process_first():  # which fills the cache for the others
         everything = open_data(
             config.data,
             size=config.size,
@@ -59,9 +60,9 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
             fit=config.fit,
             limit=config.limit,
             stream=config.stream,
-            progress=progress.reading,
+            progress=progress.update,
         )
-    if len({*processes.gathered(everything.fingerprint)}) > 1:
+    if len({*distributed.gathered(everything.fingerprint)}) > 1:
         raise InputError(f"the processes do not see the same pictures in {config.data}; is it the same everywhere?")
     dataset, held = split(everything, config.held_out)
     if config.classes and not dataset.classes:
@@ -92,7 +93,7 @@ def to_the_end(run: Training, progress: Progress) -> Path:
     try:
         return trained(run, progress)
     except RuntimeError as error:
-        if not processes.lost(error):
+        if not distributed.lost(error):
             raise
         raise InputError(
             f"another process of this training has ended; the state in {run.folder} is whole, and the same command "
@@ -105,26 +106,26 @@ def trained(run: Training, progress: Progress) -> Path:
     if trouble := run.unsound():
         raise InputError(f"{trouble} before the first step; is the model of --init {run.config.init} damaged?")
     run.finished = False
-    processes.wait()  # all have read the state that is now replaced
+    distributed.wait()  # all have read the state that is now replaced
     with stop_signals() as stop, ExitStack() as afterwards:
-        if processes.first():
+        if distributed.first():
             run.save()
             afterwards.callback(follow(run))
         try:
             loop(run, progress, stop)
         except UnreadError:
-            if processes.first() and not run.failing and not run.unsound():
+            if distributed.first() and not run.failing and not run.unsound():
                 with suppress(InputError, OSError):
                     run.save()
             raise
         run.clock.stop()
         interrupted = stop.signal
-        if processes.first():
+        if distributed.first():
             finish(run, progress, stop)
         progress.close()
-        if processes.first():
+        if distributed.first():
             conclude(run, interrupted)
-    processes.wait()
+    distributed.wait()
     if interrupted is not None:
         raise Interrupted(interrupted, run.folder)
     return run.folder
@@ -151,7 +152,7 @@ def finish(run: Training, progress: Progress, stop: Stop) -> None:
             warnings = [f"not measured: {error}"]
         for warning in warnings:
             progress.say(f"warning: {warning}")
-    run.log.plot(run.folder / "loss.png")
+    run.log.plot(run.folder / LOSS)
     if interrupted is None:
         final_grid(run, stop)
         run.finished = True
@@ -192,19 +193,19 @@ def steps(run: Training, progress: Progress, stop: Stop) -> str | None:
         run.log.waited += time.monotonic() - begun
         batch = noised(images, run.times, config, clock.seen, run.accelerator.device)
         clock.seen += images.n
-        result = run.step(batch, images.n, processes.share(images.n))
+        result = run.step(batch, images.n, distributed.share(images.n))
         run.failing = 0 if result else run.failing + 1
         if run.failing >= PATIENCE:
             return f"{run.failing} steps in a row were not finite: {run.diagnosis(batch, images.indices)}"
         tell(run, result, progress)
-        if processes.first():
+        if distributed.first():
             look(run, progress, stop)
     return run.unsound()
 
 
 def mine(dataset: Dataset, indices: np.ndarray) -> Batch:
     """What this process learns from; where there are fewer images than processes, one that does not count."""
-    rows = processes.share(len(indices))
+    rows = distributed.share(len(indices))
     try:
         return read(dataset, indices, rows if rows.start < rows.stop else slice(0, 1))
     except InputError as error:
@@ -215,7 +216,7 @@ def tell(run: Training, result: tuple[float, float] | None, progress: Progress) 
     """Log a step, and the epoch that ends with it."""
     clock, epoch = run.clock, len(run.dataset)
     if result and run.log.step(clock, *result, lr=run.optimizer.param_groups[0]["lr"]):
-        progress.update(clock, run.log)
+        progress.show(clock.progress, run.log.line(clock))
     if clock.seen % epoch == 0:
         mean = run.log.epoch(clock.seen // epoch, clock.seen)
         if run.config.epochs and mean is not None:
@@ -227,9 +228,9 @@ def tell(run: Training, result: tuple[float, float] | None, progress: Progress) 
 
 def agreed(clock: Clock, stop: Stop, *, save: bool) -> bool:
     """Whether it is time to save; several processes go by the same clock, and stop together."""
-    if processes.count() == 1:
+    if distributed.count() == 1:
         return save
-    clock.agreed, signal, save_now = processes.largest(clock.own, stop.signal or 0, save and processes.first())
+    clock.agreed, signal, save_now = distributed.largest(clock.own, stop.signal or 0, save and distributed.first())
     stop.signal = int(signal) or None
     return bool(save_now)
 
@@ -254,7 +255,7 @@ def keep(run: Training, progress: Progress) -> float:
     """Save on the way; what cannot be written is no reason to stop, it may be later. Returns the seconds it took."""
     begun = time.monotonic()
     try:
-        if processes.first():
+        if distributed.first():
             run.save()
     except (InputError, OSError) as error:
         progress.say(f"warning: not saved, and tried again soon: {error}")
@@ -288,4 +289,4 @@ def final_grid(run: Training, stop: Stop) -> None:
     with run.accelerator.autocast():
         images = sample(run.averaged, affordable(seconds / call(run.averaged, 4), calls(how)), how, stop)
     if images is not None:
-        save_grid(images, run.folder / "samples" / "final.png", run.card.mode)
+        save_grid(images, run.folder / SAMPLES / FINAL, run.card.mode)

@@ -9,33 +9,35 @@ import numpy as np
 import torch
 import yaml
 
-from unnoise import processes, registry
-from unnoise.checkpoint import WEIGHTS, Card, save
+from unnoise import distributed, registry
+from unnoise.card import Card
+from unnoise.checkpoint import save
 from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset
-from unnoise.data.transforms import to_float
+from unnoise.device import out_of_memory, release_memory
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import Noised, Objective
 from unnoise.diffusion.times import Times
 from unnoise.errors import InputError
 from unnoise.files import replacing
+from unnoise.images import to_float
+from unnoise.progress import Progress
+from unnoise.run_folder import BEST, CONFIG, LOSS, METRICS, MODEL, SAMPLES, STATE
 from unnoise.training.batches import ALL
-from unnoise.training.device import make_accelerator, out_of_memory, place, release_memory
-from unnoise.training.diagnosis import diagnosis, finite
+from unnoise.training.clock import Clock
 from unnoise.training.ema import EMA
-from unnoise.training.held_out import SHARE, HeldOut, few
-from unnoise.training.interrupt import Stop
-from unnoise.training.length import Clock
-from unnoise.training.log import Log, Progress
-from unnoise.training.occasions import Occasions
+from unnoise.training.log import Log
+from unnoise.training.monitors.kid import Quality
+from unnoise.training.monitors.monitor import Occasions
+from unnoise.training.monitors.previews import Previews, sample, saturation
+from unnoise.training.monitors.validation import SHARE, HeldOut, few
+from unnoise.training.nonfinite import diagnosis, finite
 from unnoise.training.optimizers import as_configured, with_state
 from unnoise.training.plan import Planned
-from unnoise.training.preview import Previews, sample, saturation
-from unnoise.training.quality import Quality
-from unnoise.training.state import FORMAT, STATE, Part, State, read, recall, remember, write
+from unnoise.training.precision import make_accelerator, place
+from unnoise.training.signals import Stop
+from unnoise.training.state import FORMAT, Part, State, read, recall, remember, write
 from unnoise.types import Images, PerImage
-
-BEST = "best.safetensors"  # the weights of the lowest KID
 
 
 class Training:
@@ -66,11 +68,11 @@ class Training:
         self.model.backbone, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.objective: Objective = registry.objective.get(config.objective)
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
-        self.log = Log(folder / "metrics.jsonl" if processes.first() else None)
+        self.log = Log(folder / METRICS if distributed.first() else None)
         self.held_out, self.measuring = HeldOut(config, self.objective, few(self.dataset), few(held)), Occasions(SHARE)
         self.quality = Quality(self.dataset, self.card.sampling)
         some = torch.from_numpy(self.dataset.read(self.dataset.chosen(64, 0)))
-        self.previews = Previews(folder / "samples", self.dataset.mode, saturation(to_float(some)))
+        self.previews = Previews(folder / SAMPLES, self.dataset.mode, saturation(to_float(some)))
         self.clock = Clock.of(config, len(self.dataset))
         self.at_once = ready.plan.at_once  # images in memory
         self.notes = list[str]()  # to be told
@@ -95,7 +97,7 @@ class Training:
             found[:, rows] = torch.stack([batch.t.time, self.taught(batch, 1 / n).double().cpu()])
         else:
             self.taught(batch, 0.0)  # fewer images than processes: it only keeps step
-        time, losses = processes.summed(found).cpu()
+        time, losses = distributed.summed(found).cpu()
         loss = float((self.times.weight(time) * losses).mean())
         self.times.update(time, losses)
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf))
@@ -135,7 +137,7 @@ class Training:
             with nullcontext() if last else self.accelerator.no_sync(self.model.backbone):
                 losses = self.objective(self.model, part)
                 weight = self.times.weight(part.t.time).to(losses)
-                self.accelerator.backward((weight * losses).sum() * (each * processes.count()))  # which take the mean
+                self.accelerator.backward((weight * losses).sum() * (each * distributed.count()))  # which take the mean
             found.append(losses.detach())
         return torch.cat(found)
 
@@ -191,7 +193,7 @@ class Training:
         saved, _ = read(self.folder)
         self.restore(saved)
         self.caution, self.clock.elapsed, self.skipped = caution, elapsed, skipped
-        processes.wait()  # until all have read it
+        distributed.wait()  # until all have read it
 
     def restore(self, saved: State) -> None:
         """Refuses what is of another kind."""
@@ -225,9 +227,9 @@ class Training:
         if not (self.folder / STATE).exists():
             write(self.folder, self.state)
         self.log.write(self.clock)
-        with replacing(self.folder / "config.yaml") as temporary:
+        with replacing(self.folder / CONFIG) as temporary:
             temporary.write_text(yaml.safe_dump(asdict(self.config), sort_keys=False), encoding="utf-8")
-        self.save_model(self.folder / WEIGHTS)
+        self.save_model(self.folder / MODEL)
         write(self.folder, self.state)
 
     def diagnosis(self, batch: Noised, indices: np.ndarray) -> str:
@@ -235,13 +237,13 @@ class Training:
         network = self.accelerator.unwrap_model(self.model.backbone)
         model = Diffusion(network, self.model.schedule, self.model.target, self.card.shape, self.card.classes)
         with self.accelerator.autocast():
-            found = processes.gathered(diagnosis(model, self.objective, batch, self.dataset.numbers(indices)))
+            found = distributed.gathered(diagnosis(model, self.objective, batch, self.dataset.numbers(indices)))
         return next((text for text in found if "not" in text), found[0])
 
     def preview(self, stop: Stop) -> list[str]:
         with self.accelerator.autocast():
             warnings = self.previews.draw(self.averaged, self.clock, self.log.rate, stop)
-        self.log.plot(self.folder / "loss.png")
+        self.log.plot(self.folder / LOSS)
         return warnings
 
     def score(self, progress: Progress, stop: Stop) -> None:

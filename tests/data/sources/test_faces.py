@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unnoise.data.faces import GROUNDS, KINDS, attributes, face, faces
+from unnoise.data.sources.faces.faces import GROUNDS, KINDS, attributes, face, faces
 from unnoise.errors import InputError
 from unnoise.registry import dataset
 

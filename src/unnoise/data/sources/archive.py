@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unnoise.data.items import (
+from unnoise.data.sources.remote import Place
+from unnoise.data.sources.source import (
     MOST_BYTES,
     Broken,
     Item,
@@ -22,7 +23,6 @@ from unnoise.data.items import (
     suffix_of,
     told,
 )
-from unnoise.data.remote import Place
 
 TOO_LARGE = Broken(f"larger than {MOST_BYTES >> 20} MiB".encode())
 DAMAGE = (

@@ -15,7 +15,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from unnoise.data.items import MOST_BYTES, Array, Item, Source, file_key, told
+from unnoise.data.sources.source import MOST_BYTES, Array, Item, Source, file_key, told
 from unnoise.errors import InputError
 
 Open: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]

@@ -7,13 +7,13 @@ from difflib import get_close_matches
 from os.path import commonpath
 from pathlib import Path
 
-from unnoise.data.archive import read_tar, read_zip
-from unnoise.data.arrays import idx_in, read_idx, read_npy, read_npz
-from unnoise.data.folder import files_in, images_below, read_folder, training
-from unnoise.data.items import Item, Source, is_image
-from unnoise.data.parquet import read_parquet
-from unnoise.data.remote import files_at, is_remote
-from unnoise.data.shards import read_shards
+from unnoise.data.sources.archive import read_tar, read_zip
+from unnoise.data.sources.arrays import idx_in, read_idx, read_npy, read_npz
+from unnoise.data.sources.folder import files_in, images_below, read_folder, training
+from unnoise.data.sources.parquet import read_parquet
+from unnoise.data.sources.remote import files_at, is_remote
+from unnoise.data.sources.source import Item, Source, is_image
+from unnoise.data.sources.webdataset import read_shards
 from unnoise.errors import InputError
 from unnoise.registry import dataset
 

@@ -10,7 +10,18 @@ from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
-from unnoise.data.items import ITEM, Group, Groups, Item, Source, class_names, is_hidden, is_image, label_of, suffix_of
+from unnoise.data.sources.source import (
+    ITEM,
+    Group,
+    Groups,
+    Item,
+    Source,
+    class_names,
+    is_hidden,
+    is_image,
+    label_of,
+    suffix_of,
+)
 from unnoise.errors import InputError
 
 T = TypeVar("T")

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from unnoise.data.folder import files_in
-from unnoise.data.items import Source
-from unnoise.data.parquet import read_parquet
+from unnoise.data.sources.folder import files_in
+from unnoise.data.sources.parquet import read_parquet
+from unnoise.data.sources.source import Source
 from unnoise.errors import InputError
 from unnoise.registry import dataset
 

@@ -7,9 +7,10 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
-from unnoise.data.items import ITEM, Broken, Group, Groups, Item, Progress, Source, class_names, file_key, told
-from unnoise.data.remote import Place, Remote
+from unnoise.data.sources.remote import Place, Remote
+from unnoise.data.sources.source import ITEM, Broken, Group, Groups, Item, Source, class_names, file_key, told
 from unnoise.errors import InputError
+from unnoise.progress import Report
 
 ROWS = 64  # read at a time; encoded images are small
 IMAGE_NAMES = ("image", "img", "images")
@@ -129,7 +130,7 @@ def rows(path: Place, columns: Columns, group: int | None, first: int, *, severa
                 row += 1
 
 
-def grouped(paths: Sequence[Place], columns: Columns, progress: Progress) -> Groups:
+def grouped(paths: Sequence[Place], columns: Columns, progress: Report) -> Groups:
     """Row groups; of all files the column of labels is read."""
     each, labels = list[Group](), set[str | None]()
     for i, path in enumerate(paths):

@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, TypeAlias
 from numpy.typing import NDArray
 from PIL import Image
 
-from unnoise.data.remote import Place, Remote
+from unnoise.data.sources.remote import Place, Remote
 from unnoise.errors import InputError
+from unnoise.progress import Report
 
 Array: TypeAlias = NDArray[Any]
-Progress: TypeAlias = Callable[[str, int, int | None], object]  # what is done, how many of how many
 READS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
 ITEM = 500  # bytes of an image in memory beside its own
 MOST_BYTES = 512 * 2**20  # of one file in an archive, or one row of an array; more is an accident or an attack
@@ -64,7 +64,7 @@ class Source:
     count: int | None = None  # where known
     ignored: Mapping[str, int] = field(default_factory=dict)  # files that are not images, by suffix
     classes: tuple[str, ...] | None = None  # in the format's own order; None: the sorted labels
-    groups: Callable[[Progress], Groups] | None = None  # where images can be read a group at a time
+    groups: Callable[[Report], Groups] | None = None  # where images can be read a group at a time
 
 
 def is_image(name: str) -> bool:

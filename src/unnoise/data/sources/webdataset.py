@@ -13,22 +13,11 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from unnoise.data.archive import DAMAGE, bytes_at, key_of, root_depth, survey_tar
-from unnoise.data.items import (
-    ITEM,
-    Array,
-    Group,
-    Groups,
-    Item,
-    Progress,
-    Source,
-    class_names,
-    file_key,
-    label_of,
-    told,
-)
-from unnoise.data.remote import Place
+from unnoise.data.sources.archive import DAMAGE, bytes_at, key_of, root_depth, survey_tar
+from unnoise.data.sources.remote import Place
+from unnoise.data.sources.source import ITEM, Array, Group, Groups, Item, Source, class_names, file_key, label_of, told
 from unnoise.files import cache_folder, replacing
+from unnoise.progress import Report
 
 TOGETHER, BYTES = 256, 2**24  # images of a group, and of all of them
 FORMAT = 2  # of the index
@@ -47,7 +36,7 @@ class Index(NamedTuple):
 def read_shards(paths: Sequence[Place], name: str) -> Source:
     key = file_key(*paths)
 
-    def groups(progress: Progress) -> Groups:
+    def groups(progress: Report) -> Groups:
         return grouped(paths, index(paths, key, progress))
 
     def items() -> Iterator[Item]:
@@ -87,7 +76,7 @@ def members(path: Place, at: Array, size: Array, labels: Sequence[str | None], f
             yield Item(f"{path.name} image {first + i}", bytes_at(file, begin, length), label)
 
 
-def index(paths: Sequence[Place], key: str, progress: Progress) -> Index:
+def index(paths: Sequence[Place], key: str, progress: Report) -> Index:
     place = cache_folder() / "shards" / f"{hashlib.sha256(f'{key} {FORMAT}'.encode()).hexdigest()[:32]}.npz"
     try:
         with place.open("rb") as file, np.load(file, allow_pickle=False) as kept:
@@ -101,7 +90,7 @@ def index(paths: Sequence[Place], key: str, progress: Progress) -> Index:
     return found
 
 
-def looked_up(paths: Sequence[Place], progress: Progress) -> Index:
+def looked_up(paths: Sequence[Place], progress: Report) -> Index:
     counts, at, size, labels = list[int](), list[Array](), list[Array](), list[str | None]()
     for i, path in enumerate(paths):
         progress("indexing shards", i, len(paths))

@@ -9,14 +9,15 @@ from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
-from unnoise.evaluate.collect import gathered, statistics
-from unnoise.evaluate.features import Extractor, eight_bit
-from unnoise.evaluate.metrics import Score, kid
-from unnoise.evaluate.sets import seeing, stored
-from unnoise.evaluate.statistics import Statistics
+from unnoise.evaluation.features import Extractor
+from unnoise.evaluation.image_sets import seeing, stored
+from unnoise.evaluation.measure import gathered, statistics
+from unnoise.evaluation.metrics import Score, kid
+from unnoise.evaluation.statistics import Statistics
+from unnoise.images import eight_bit
+from unnoise.progress import duration
 from unnoise.sampling import calls
-from unnoise.training.length import Clock
-from unnoise.training.log import duration
+from unnoise.training.clock import Clock
 from unnoise.types import Images
 
 MARKS = (0.1, 0.2, 0.4, 0.7, 1.0)  # of the way: growing intervals

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from unnoise.training.length import Clock
+from unnoise.training.clock import Clock
 
 FIRST, GROWTH = 40.0, 1.6  # seconds; factor between two
 

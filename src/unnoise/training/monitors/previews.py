@@ -9,11 +9,11 @@ import torch
 from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
 from unnoise.files import replacing
-from unnoise.pictures import grid
-from unnoise.samplers.run import in_turn, run
-from unnoise.training.interrupt import Stop
-from unnoise.training.length import Clock
-from unnoise.training.occasions import Occasions
+from unnoise.images import grid
+from unnoise.samplers.draw import in_turn, run
+from unnoise.training.clock import Clock
+from unnoise.training.monitors.monitor import Occasions
+from unnoise.training.signals import Stop
 from unnoise.types import Images
 
 FEW = Sampling(steps=10, spacing="karras")

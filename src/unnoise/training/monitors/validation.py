@@ -11,11 +11,11 @@ from torch import Tensor
 
 from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset
-from unnoise.data.transforms import to_float
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import Objective, add_noise
-from unnoise.samplers.run import seeded_noise
-from unnoise.training.length import Clock
+from unnoise.images import to_float
+from unnoise.samplers.draw import seeded_noise
+from unnoise.training.clock import Clock
 
 BANDS = 4  # of noise levels, from the cleanest quarter to the noisiest
 MOST = 256  # images of each kind

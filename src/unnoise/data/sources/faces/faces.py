@@ -9,8 +9,8 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageDraw
 
-from unnoise.data.pen import CIRCLE, Pen, Points, arc, box, dome, loop, mix, oval, palette, shade
-from unnoise.data.sources import Item, Source
+from unnoise.data.sources.faces.pen import CIRCLE, Pen, Points, arc, box, dome, loop, mix, oval, palette, shade
+from unnoise.data.sources.find import Item, Source
 from unnoise.errors import InputError
 from unnoise.registry import dataset
 
