@@ -38,7 +38,7 @@ from unnoise import checkpoint, registry, run_folder
 from unnoise.config import TrainConfig
 from unnoise.data import decode, open_data
 from unnoise.data.sources.find import find
-from unnoise.data.sources.source import Unreadable
+from unnoise.data.sources.source import UnreadableImage
 from unnoise.errors import InputError
 from unnoise.interop import diffusers_read as pipeline
 from unnoise.recipes import train_config
@@ -115,7 +115,7 @@ def read_pictures(path: Path) -> None:
         try:
             decode.read_header(item.content, (8, 8))
             decode.decode(item.content, plan)
-        except Unreadable:
+        except UnreadableImage:
             continue
 
 
@@ -124,7 +124,7 @@ def read_picture(path: Path) -> None:
     try:
         decode.read_header(path, (8, 8))
         decode.decode(path, plan)
-    except Unreadable:
+    except UnreadableImage:
         pass
 
 
@@ -232,7 +232,7 @@ def card() -> checkpoint.Card:
 
 @cache
 def model_bytes() -> bytes:
-    weights = checkpoint.build(card()).backbone.state_dict()
+    weights = checkpoint.build_model(card()).backbone.state_dict()
     return file_bytes(lambda path: checkpoint.save(path, weights, card()), "model.safetensors")
 
 

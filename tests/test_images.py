@@ -8,7 +8,7 @@ from PIL import Image
 
 import unnoise
 from unnoise.errors import InputError
-from unnoise.images import grid, save_image, tile, to_float, to_image
+from unnoise.images import grid, save_image, tile, to_float, to_pil
 
 mpl.use("agg")
 
@@ -38,8 +38,8 @@ def test_other_channel_counts_become_npy(tmp_path):
 
 
 def test_values_out_of_range_are_clamped_not_wrapped():
-    assert np.asarray(to_image(torch.full((1, 2, 2), 1.5))).tolist() == [[255, 255]] * 2
-    assert np.asarray(to_image(torch.full((1, 2, 2), -1.5))).tolist() == [[0, 0]] * 2
+    assert np.asarray(to_pil(torch.full((1, 2, 2), 1.5))).tolist() == [[255, 255]] * 2
+    assert np.asarray(to_pil(torch.full((1, 2, 2), -1.5))).tolist() == [[0, 0]] * 2
 
 
 def test_grid_is_laid_out_row_by_row():

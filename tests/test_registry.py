@@ -7,7 +7,7 @@ import pytest
 
 from unnoise import registry
 from unnoise.errors import InputError, unknown
-from unnoise.options import options, parse, show
+from unnoise.options import format_value, options_of, parse_value
 from unnoise.registry import Registry
 
 KINDS = ("schedule", "spacing", "target", "objective", "times", "optimizer", "sampler", "backbone")
@@ -152,14 +152,14 @@ def test_described_defaults_are_read_back(kind):
     for name, defaults, says in rows:
         made = EVERY[kind].get(f"{name}:{defaults}")
         assert made.func is EVERY[kind].entries[name]
-        assert made.keywords == {key: default for key, (_, default) in options(made.func).items()}
+        assert made.keywords == {key: default for key, (_, default) in options_of(made.func).items()}
         assert says
 
 
 @pytest.mark.parametrize("value", [3, 0.25, 1e-4, True, False, (4,), (64, 128), None, "word"])
 def test_show_is_the_inverse_of_parse(value):
     hint = tuple[int, ...] if isinstance(value, tuple) else int | None if value is None else type(value)
-    assert parse(show(value), hint, "here", value) == value
+    assert parse_value(format_value(value), hint, "here", value) == value
 
 
 def test_registries_import_their_own_home():
@@ -178,7 +178,7 @@ def test_an_option_without_a_type_is_no_option(toys):
     def kite(*, tail: int = 3, string=None):
         return tail, string
 
-    assert options(kite) == {"tail": (int, 3)}
+    assert options_of(kite) == {"tail": (int, 3)}
     assert toys.get("kite:tail=4")() == (4, None)
 
 

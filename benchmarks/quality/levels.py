@@ -26,7 +26,7 @@ from unnoise.evaluation import metrics
 from unnoise.evaluation.measure import gathered
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import write_json
-from unnoise.images import eight_bit, to_float
+from unnoise.images import to_float, to_uint8
 from unnoise.samplers.draw import seeded_noise
 from unnoise.types import Images
 
@@ -63,7 +63,7 @@ def main(arguments: argparse.Namespace) -> None:
         way = levels[first:]
         back = torch.cat([there_and_back(run, given[i : i + BATCH], way, i) for i in range(0, n, BATCH)])
         row = {"from": first, "ratio": float(way[0].ratio), "lost": float((back - given).square().mean().sqrt())}
-        result["rows"].append(row | scored(gathered(eight_bit(back), extractor)))
+        result["rows"].append(row | scored(gathered(to_uint8(back), extractor)))
         print(line(result["rows"][-1], f"{first} | {row['ratio']:.3f} | {row['lost']:.3f}"), flush=True)
     how_trained = {name: value for name, value in run.card.training["config"].items() if name not in ("data", "out")}
     about = {"n": n, "trained": how_trained | {"images": run.card.training["images"]}, "machine": machine("unnoise")}

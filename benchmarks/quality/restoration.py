@@ -31,8 +31,8 @@ from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.measure import gathered
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import write_json
-from unnoise.images import eight_bit, grid, to_float
-from unnoise.samplers.draw import noise, untracked
+from unnoise.images import grid, to_float, to_uint8
+from unnoise.samplers.draw import initial_noise, without_grad
 from unnoise.types import Images
 
 WAYS = ("replace", "repaint", "pigdm")
@@ -82,8 +82,8 @@ def bicubic(y: Images, factor: int) -> Images:
 def row(  # what a row is made of
     task: str, way: str, made: Images, truth: Images, real: Statistics, extractor: Extractor, seconds: float
 ) -> dict[str, Any]:
-    off = ((eight_bit(made).float() - eight_bit(truth).float()) / 255).square().mean()
-    kid = metrics.kid(gathered(eight_bit(made), extractor).kept, real.kept)
+    off = ((to_uint8(made).float() - to_uint8(truth).float()) / 255).square().mean()
+    kid = metrics.kid(gathered(to_uint8(made), extractor).kept, real.kept)
     scores = {"psnr": -10 * math.log10(max(float(off), 1e-10)), "kid": kid.value, "error": kid.standard_error}
     result = {"task": task, "by": way, **scores, "seconds_per_picture": seconds / len(truth)}
     print(told(result), flush=True)
@@ -98,9 +98,9 @@ def restored(run: unnoise.Run, task: Task, y: Images, way: str, how: argparse.Na
         part = y[begin : begin + BATCH]
         sampler = registry.sampler.get(sampling.sampler)
         method = registry.posterior.get(way)(clipping(sampler) if sampling.clip else sampler, Known(task.measure, part))
-        randn_like, start = noise(run.model, range(how.seed + begin, how.seed + begin + len(part)))
+        randn_like, start = initial_noise(run.model, range(how.seed + begin, how.seed + begin + len(part)))
         levels = run.model.schedule.grid(how.steps, sampling.spacing)
-        *_, last = untracked(method(run.model, start, levels, randn_like=randn_like))
+        *_, last = without_grad(method(run.model, start, levels, randn_like=randn_like))
         parts.append(last.x)
     return torch.cat(parts)
 
@@ -112,7 +112,7 @@ def main(how: argparse.Namespace) -> None:
     data = unnoise.open_data(how.data, size=f"{width}x{height}", channels=run.card.shape[0])
     truth, others = to_float(torch.from_numpy(data.read(np.arange(how.skip, how.skip + 2 * how.n)))).split(how.n)
     extractor = registry.features.get("efficientnet")()
-    real = gathered(eight_bit(others), extractor)
+    real = gathered(to_uint8(others), extractor)
     rows.append(row("nothing done", "original", truth, truth, real, extractor, 0.0))
     for name, task in tasks(run.card.shape).items():
         y = task.measure(truth)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import psutil
 from machine import machine
 
-from unnoise.files import rows_of, write_json
+from unnoise.files import read_json_lines, write_json
 
 EVERY = 10.0  # seconds
 
@@ -34,7 +34,7 @@ class Sample(NamedTuple):
 
 def seen(run: Path) -> int:
     try:
-        return max((row["images"] for row in rows_of(run / "metrics.jsonl") if "images" in row), default=0)
+        return max((row["images"] for row in read_json_lines(run / "metrics.jsonl") if "images" in row), default=0)
     except FileNotFoundError:
         return 0
 

@@ -26,7 +26,7 @@ from machine import machine
 from torch.utils.flop_counter import FlopCounterMode
 
 from unnoise import registry
-from unnoise.files import rows_of, write_json
+from unnoise.files import read_json_lines, write_json
 from unnoise.training.muon import grouped
 
 # the model
@@ -121,7 +121,7 @@ def trained(out: Path, size: int, width: int, processes: int) -> dict[str, Any]:
             stderr=log,
             check=True,
         )
-    rows = [*rows_of(run / "metrics.jsonl")]
+    rows = [*read_json_lines(run / "metrics.jsonl")]
     pace = statistics.median(row["images_per_second"] for row in rows[1:] if "images_per_second" in row)
     disk = (run / "state.safetensors").stat().st_size
     return {"size": size, "width": width, "processes": processes, "images_per_second": pace, "state": disk} | {

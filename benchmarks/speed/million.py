@@ -28,8 +28,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from unnoise.data import open_data
-from unnoise.data.dataset import split
-from unnoise.files import rows_of, write_json
+from unnoise.data.dataset import split_held_out
+from unnoise.files import read_json_lines, write_json
 from unnoise.training.batches import order
 from unnoise.training.clock import SECONDS, parse
 
@@ -109,11 +109,11 @@ def train(arguments: argparse.Namespace) -> None:
     stopped = sum(len(json.loads(row)) for row in notes.read_text().splitlines())
     again, more = watched(line, None)
     seen = [number for row in notes.read_text().splitlines() for number in json.loads(row)]
-    dataset, _ = split(open_data(arguments.data, stream=True, size=str(SIZE)))
+    dataset, _ = split_held_out(open_data(arguments.data, stream=True, size=str(SIZE)))
     wanted = order(dataset, 64, 0)
     expected = np.concatenate([next(wanted) for _ in range(len(seen) // 64 + 1)])[: len(seen)]
     right = np.array_equal(dataset.numbers(expected), seen)
-    rows = [row for row in rows_of(run / "metrics.jsonl") if "data_wait" in row]
+    rows = [row for row in read_json_lines(run / "metrics.jsonl") if "data_wait" in row]
     result = {
         "data": kind,
         "images": len(seen),

@@ -17,7 +17,7 @@ from typing import Any
 
 from machine import machine
 
-from unnoise.files import rows_of, write_json
+from unnoise.files import read_json_lines, write_json
 
 
 def trained(run: Path, size: int, minutes: float) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def trained(run: Path, size: int, minutes: float) -> dict[str, Any]:
             begun = time.monotonic() if text.startswith("plan") else begun
     if process.returncode:
         raise SystemExit(process.returncode)
-    *_, summary = rows_of(run / "metrics.jsonl")
+    *_, summary = read_json_lines(run / "metrics.jsonl")
     return {
         "size": size,
         "minutes": minutes,

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from unnoise import registry
 from unnoise.backbones.unet import UNet
 from unnoise.card import Card
-from unnoise.device import finished
+from unnoise.device import synchronize
 from unnoise.interop.diffusers_write import converted
 from unnoise.training.optimizers import adamw
 
@@ -87,10 +87,10 @@ def timed(works: dict[str, Callable[[], object]], repetitions: int) -> dict[str,
     best = dict.fromkeys(works, float("inf"))
     for turn in range(repetitions + 1):
         for name, work in works.items():
-            begun = finished()
+            begun = synchronize()
             work()
             if turn:  # the first is slower
-                best[name] = min(best[name], finished() - begun)
+                best[name] = min(best[name], synchronize() - begun)
     return best
 
 

@@ -55,10 +55,10 @@ def parse_card(text: str, path: Path) -> Card:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: its description is damaged ({error!r:.200})") from error
-    return card_of({name: value for name, value in about.items() if name in known}, path)
+    return make_card({name: value for name, value in about.items() if name in known}, path)
 
 
-def card_of(about: Mapping[str, Any], path: Path) -> Card:
+def make_card(about: Mapping[str, Any], path: Path) -> Card:
     """Refuses what is not as a card says it of itself."""
     try:
         card = Card(**about)

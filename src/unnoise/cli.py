@@ -178,13 +178,13 @@ def train(arguments: argparse.Namespace) -> int:
 def sample(arguments: argparse.Namespace) -> int:
     from unnoise import distributed
     from unnoise.progress import Progress
-    from unnoise.sampling import grid_of, sample_to_folder
+    from unnoise.sampling import grid_path, sample_to_folder
 
     config = SampleConfig(**given(arguments))
-    with closing(Progress(" steps", silent=not distributed.first())) as progress:
+    with closing(Progress(" steps", silent=not distributed.is_main())) as progress:
         folder = sample_to_folder(config, progress.update, progress.say)
-    if distributed.first():
-        print(f"{config.n} pictures in {folder}, together in {grid_of(folder)}")
+    if distributed.is_main():
+        print(f"{config.n} pictures in {folder}, together in {grid_path(folder)}")
     return 0
 
 
@@ -219,9 +219,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from unnoise.progress import Progress
 
     config = EvalConfig(**given(arguments))
-    with closing(Progress(silent=not distributed.first())) as progress:
+    with closing(Progress(silent=not distributed.is_main())) as progress:
         found = score.evaluate(config, progress.update, progress.say)
-    if not distributed.first():
+    if not distributed.is_main():
         return 0
     to_json(config.json, found)
     for part, table in (("bpd", bits.table), ("scores", score.table), ("memorization", memorization.table)):

@@ -12,7 +12,7 @@ def option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-def changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
     """What is not as it was, in words, but for what is free to change."""
     return [
         f"{name} was {before.get(name)!r}, now {value!r}"

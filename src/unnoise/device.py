@@ -25,7 +25,7 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def finished() -> float:
+def synchronize() -> float:
     """The time when the device has done all that it was asked for."""
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()

@@ -19,11 +19,11 @@ def state() -> Any:
     return PartialState(cpu=not torch.accelerator.is_available())
 
 
-def count() -> int:
+def world_size() -> int:
     return int(state().num_processes)
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Whether this is the one that writes and tells."""
     return bool(state().is_main_process)
 
@@ -32,22 +32,22 @@ def rank() -> int:
     return int(state().process_index)
 
 
-def share(n: int) -> slice:
+def shard(n: int) -> slice:
     """The rows of n that are this process's; none where there are fewer rows than processes."""
-    return slice(rank() * n // count(), (rank() + 1) * n // count())
+    return slice(rank() * n // world_size(), (rank() + 1) * n // world_size())
 
 
-def summed(x: Tensor) -> Tensor:
+def all_reduce_sum(x: Tensor) -> Tensor:
     """Over all processes."""
-    if count() == 1:
+    if world_size() == 1:
         return x
     distributed.all_reduce(total := x.to(state().device, copy=True))
     return total
 
 
-def largest(*values: float) -> list[float]:
+def all_reduce_max(*values: float) -> list[float]:
     """Of each value, over all processes."""
-    if count() == 1:
+    if world_size() == 1:
         return [*values]
     distributed.all_reduce(
         most := torch.tensor(values, dtype=torch.float64, device=state().device), distributed.ReduceOp.MAX
@@ -55,13 +55,13 @@ def largest(*values: float) -> list[float]:
     return [float(value) for value in most]
 
 
-def of_first(work: Callable[[], T]) -> T:
+def from_main(work: Callable[[], T]) -> T:
     """What `work` returns in the first process; what it refuses is refused in all, and told by the first."""
-    if count() == 1:
+    if world_size() == 1:
         return work()
     said: list[Any] = [None, None]
     error = None
-    if first():
+    if is_main():
         try:
             said[0] = work()
         except InputError as refused:
@@ -72,19 +72,19 @@ def of_first(work: Callable[[], T]) -> T:
     return said[0]  # type: ignore[no-any-return]
 
 
-def gathered(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """That of each process."""
-    found: list[Any] = [value] * count()
-    if count() > 1:
+    found: list[Any] = [value] * world_size()
+    if world_size() > 1:
         distributed.all_gather_object(found, value)
     return found
 
 
-def lost(error: RuntimeError) -> bool:
+def lost_peer(error: RuntimeError) -> bool:
     """Whether it says that another process cannot be reached."""
-    return count() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
+    return world_size() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
 
 
-def wait() -> None:
+def barrier() -> None:
     """Until all are here."""
     state().wait_for_everyone()

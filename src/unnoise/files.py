@@ -51,18 +51,18 @@ def flush_folder(folder: Path) -> None:
 def write_json(path: Path, result: Any) -> None:
     """Whole or not at all; what is not finite becomes null, which every reader of JSON knows."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(known(result), indent=1, allow_nan=False), encoding="utf-8")
+        temporary.write_text(json.dumps(finite_json(result), indent=1, allow_nan=False), encoding="utf-8")
 
 
-def known(value: Any) -> Any:
+def finite_json(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: known(item) for key, item in value.items()}
+        return {key: finite_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [known(item) for item in value]
+        return [finite_json(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def rows_of(path: Path) -> Iterator[dict[str, Any]]:
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Of a file of JSON lines, those that can be read; the last one may have been cut off."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -76,12 +76,12 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 def new_folder(wanted: str | None, parent: Path, stem: str) -> Path:
     """Create `wanted`, or the first free parent/stem-N; never one that holds something."""
     if wanted is None:
-        return next(path for i in count(1) if (path := parent / f"{stem}-{i}") and made(path))
-    made(folder := vacant(wanted))
+        return next(path for i in count(1) if (path := parent / f"{stem}-{i}") and create_folder(path))
+    create_folder(folder := check_vacant(wanted))
     return folder
 
 
-def vacant(wanted: str) -> Path:
+def check_vacant(wanted: str) -> Path:
     """The folder named: it is not there, or empty but for what is hidden, as a lock is."""
     folder = Path(wanted).expanduser()
     if folder.exists() and not folder.is_dir():
@@ -91,7 +91,7 @@ def vacant(wanted: str) -> Path:
     return folder
 
 
-def made(folder: Path) -> bool:
+def create_folder(folder: Path) -> bool:
     """Make the folder; False if it is there already, so that two programs never take the same."""
     try:
         folder.mkdir(parents=True)
@@ -103,7 +103,7 @@ def made(folder: Path) -> bool:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def lock_folder(folder: Path) -> Iterator[None]:
     """Nobody else writes here meanwhile; refuses where another program does. It ends with the process at the latest."""
     try:
         with FileLock(folder / LOCK, timeout=0):
@@ -112,7 +112,7 @@ def held(folder: Path) -> Iterator[None]:
         raise InputError(f"{folder} is in use by another program; wait for it, or name a new folder") from None
 
 
-def sweep(folder: Path) -> None:
+def remove_leftovers(folder: Path) -> None:
     """Remove what programs that were killed left half written."""
     for part in folder.rglob(".*.part*"):
         number = part.name.partition(".part")[0].rpartition(".")[2]

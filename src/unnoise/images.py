@@ -15,7 +15,7 @@ from unnoise.errors import InputError
 from unnoise.types import MODES, Images, Pixels
 
 
-def to_image(x: Float[Tensor, "c h w"], mode: str = "") -> Image.Image:
+def to_pil(x: Float[Tensor, "c h w"], mode: str = "") -> Image.Image:
     """[-1, 1] to a Pillow image of `mode` (16-bit gray is I;16); of more than 4 channels the first three are shown."""
     x = x.detach().cpu().float()
     mode = mode or MODES.get(len(x), "RGB")
@@ -41,11 +41,11 @@ def tile(images: Images, columns: int | None = None, gap: int = 2) -> Float[Tens
 def grid(images: Images, mode: str = "", columns: int | None = None) -> Image.Image:
     """A grid as a picture; small images are enlarged by a whole factor so that they can be seen."""
     factor = max(1, min(4, 128 // max(images.shape[-2:])))
-    sheet = to_image(tile(images, columns), mode)
+    sheet = to_pil(tile(images, columns), mode)
     return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
 
 
-def film(frames: Sequence[Images], path: Path, seconds: float = 0.1) -> None:
+def save_gif(frames: Sequence[Images], path: Path, seconds: float = 0.1) -> None:
     """A GIF that goes through the frames and back, `seconds` each, without end; a frame is images side by side."""
     there = [grid(images, columns=len(images)).convert("RGB") for images in frames]
     there[0].save(path, save_all=True, append_images=there[1:] + there[-2:0:-1], duration=int(1000 * seconds), loop=0)
@@ -54,7 +54,7 @@ def film(frames: Sequence[Images], path: Path, seconds: float = 0.1) -> None:
 def save_image(x: Float[Tensor, "c h w"], path: Path, mode: str) -> Path:
     """Write one image: PNG, or .npy [c, h, w] in [-1, 1] where PNG has no such number of channels."""
     if mode:
-        to_image(x, mode).save(path := path.with_suffix(".png"))
+        to_pil(x, mode).save(path := path.with_suffix(".png"))
     else:
         np.save(path := path.with_suffix(".npy"), x.detach().cpu().float().numpy())
     return path
@@ -70,7 +70,7 @@ def read_image(path: Path) -> Float[Tensor, "c h w"]:
     return x[None] if x.ndim == 2 else x.permute(2, 0, 1)
 
 
-def is_whole(path: Path) -> bool:
+def is_readable(path: Path) -> bool:
     """Whether there is such a picture and it can be read."""
     try:
         read_image(path)
@@ -100,7 +100,7 @@ def show(
     for axis in axes.flat:
         axis.axis("off")
     for i, (axis, image) in enumerate(zip(axes.flat, batch, strict=False)):
-        axis.imshow(to_image(image), cmap="gray", vmin=0, vmax=255)
+        axis.imshow(to_pil(image), cmap="gray", vmin=0, vmax=255)
         axis.set_title(titles[i] if titles else "", fontsize=9)
     figure.tight_layout()
     if to is not None:
@@ -121,14 +121,14 @@ def flip(x: Images, mirrored: Bool[Tensor, " b"]) -> Images:
     return torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
 
 
-Eight: TypeAlias = UInt8[Tensor, "b _ _ _"]
+Uint8Images: TypeAlias = UInt8[Tensor, "b _ _ _"]
 
 
-def eight_bit(x: Images) -> Eight:
+def to_uint8(x: Images) -> Uint8Images:
     """Images in [-1, 1] as a file would hold them."""
     return ((x + 1) * 127.5).round().clamp(0, 255).byte()
 
 
-def read_pixels(pixels: Pixels) -> Eight:
+def as_uint8(pixels: Pixels) -> Uint8Images:
     """Pixels of a data set; 16-bit gray as 8-bit."""
     return pixels if pixels.dtype == torch.uint8 else (pixels.to(torch.float32) / 257).round().byte()

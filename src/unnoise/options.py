@@ -11,7 +11,7 @@ from unnoise.errors import InputError, unknown
 PLAIN = (bool, int, float, str)
 
 
-def options(entry: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
+def options_of(entry: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
     """Name -> (type, default) of the keyword-only parameters of plain type."""
     function = entry.__init__ if isinstance(entry, type) else entry  # type: ignore[misc]
     hints = get_type_hints(function)
@@ -28,13 +28,13 @@ def is_plain(hint: Any) -> bool:
     return hint in PLAIN or get_origin(hint) is Literal
 
 
-def parse(text: str, hint: Any, where: str, example: Any) -> Any:
+def parse_value(text: str, hint: Any, where: str, example: Any) -> Any:
     """Read one value of a plain type; tuples are written 64-128-256."""
     arms = [arm for arm in get_args(hint) if arm is not type(None)]
     if get_origin(hint) in (Union, types.UnionType):
-        return None if text == "none" else parse(text, arms[0], where, example)
+        return None if text == "none" else parse_value(text, arms[0], where, example)
     if get_origin(hint) is tuple:
-        return tuple(parse(part, arms[0], where, example) for part in re.split(r"(?<![eE])-", text) if part)
+        return tuple(parse_value(part, arms[0], where, example) for part in re.split(r"(?<![eE])-", text) if part)
     if get_origin(hint) is Literal:
         if text not in arms:
             raise unknown(f"value for {where}", text, map(str, arms))
@@ -47,10 +47,10 @@ def parse(text: str, hint: Any, where: str, example: Any) -> Any:
         return hint(text)
     except ValueError:
         kind = {"int": "a whole number", "float": "a number"}[hint.__name__]
-        raise InputError(f"{where} takes {kind}, got {text!r}; for example {show(example)}") from None
+        raise InputError(f"{where} takes {kind}, got {text!r}; for example {format_value(example)}") from None
 
 
-def show(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Write a value the way `parse` reads it."""
     if isinstance(value, tuple):
         return "-".join(map(str, value))

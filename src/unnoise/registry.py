@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any, TypeVar
 
 from unnoise.errors import InputError, unknown
-from unnoise.options import options, parse, show
+from unnoise.options import format_value, options_of, parse_value
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -49,7 +49,7 @@ class Registry:
         if name not in self.names():
             raise unknown(self.kind, name, self.entries)
         entry = self.entries[name]
-        allowed = options(entry)
+        allowed = options_of(entry)
         given: dict[str, Any] = {}
         for pair in filter(None, rest.split(",")):
             key, equals, text = (part.strip() for part in pair.partition("="))
@@ -58,8 +58,10 @@ class Registry:
             if key in given:
                 raise InputError(f"{self.kind} {spec!r}: {key} is given twice; give it once")
             if not equals:
-                raise InputError(f"{self.kind} {spec!r}: write {key}=VALUE, for example {key}={show(allowed[key][1])}")
-            given[key] = parse(text, allowed[key][0], f"{self.kind} {spec!r}: {key}", allowed[key][1])
+                raise InputError(
+                    f"{self.kind} {spec!r}: write {key}=VALUE, for example {key}={format_value(allowed[key][1])}"
+                )
+            given[key] = parse_value(text, allowed[key][0], f"{self.kind} {spec!r}: {key}", allowed[key][1])
             numbers = given[key] if isinstance(given[key], tuple) else (given[key],)
             if any(type(number) is int and number > self.most for number in numbers):
                 raise InputError(f"{self.kind} {spec!r}: {key} is at most {self.most}, got {text}")
@@ -68,7 +70,7 @@ class Registry:
     def settings(self, spec: str) -> dict[str, Any]:
         """All options of a spec, with the defaults of those it leaves out."""
         made = self.get(spec)
-        return {key: default for key, (_, default) in options(made.func).items()} | made.keywords
+        return {key: default for key, (_, default) in options_of(made.func).items()} | made.keywords
 
     def declared(self, spec: str) -> dict[str, int | bool]:
         """What the entry of a spec declares of itself."""
@@ -79,8 +81,8 @@ class Registry:
         rows = []
         for name in self.names():
             entry = self.entries[name]
-            defaults = ",".join(f"{key}={show(default)}" for key, (_, default) in options(entry).items())
-            facts = "; ".join(f"{key} {show(value)}" for key, value in self.facts.get(name, {}).items())
+            defaults = ",".join(f"{key}={format_value(default)}" for key, (_, default) in options_of(entry).items())
+            facts = "; ".join(f"{key} {format_value(value)}" for key, value in self.facts.get(name, {}).items())
             source = (inspect.getdoc(entry) or "").split("\n")[0]
             rows.append((name, defaults, f"{source} [{facts}]" if facts else source))
         return rows

@@ -11,14 +11,14 @@ import torch
 
 from unnoise import distributed, registry
 from unnoise.card import Run
-from unnoise.checkpoint import load, weights_of
-from unnoise.config import SampleConfig, Sampling, changes
+from unnoise.checkpoint import load, weights_hash
+from unnoise.config import SampleConfig, Sampling, describe_changes
 from unnoise.errors import InputError, unknown
-from unnoise.files import held, new_folder, replacing, sweep, write_json
-from unnoise.images import grid, is_whole, read_image, save_image
+from unnoise.files import lock_folder, new_folder, remove_leftovers, replacing, write_json
+from unnoise.images import grid, is_readable, read_image, save_image
 from unnoise.progress import Report, silent
-from unnoise.samplers.draw import check, in_turn
-from unnoise.samplers.draw import run as run_sampler
+from unnoise.samplers.draw import check_settings, labels_in_turn
+from unnoise.samplers.draw import draw as run_sampler
 from unnoise.samplers.precision import Precision, fastest
 from unnoise.types import Images
 
@@ -62,8 +62,8 @@ def sample(  # noqa: PLR0913  # the options of one call
         precision=precision,
         batch=batch,
     )
-    how = resolve(config, opened, weaker)
-    return torch.cat([images for _, images in batches(config, opened, how, weaker=weaker)])
+    how = resolve_settings(config, opened, weaker)
+    return torch.cat([images for _, images in sample_batches(config, opened, how, weaker=weaker)])
 
 
 def sample_to_folder(
@@ -75,37 +75,37 @@ def sample_to_folder(
     """
     run = load(config.run)
     weaker = load(config.guide_with) if config.guide_with else None
-    how = resolve(config, run, weaker)
-    precision = distributed.of_first(lambda: precision_of(config.precision, run))
+    how = resolve_settings(config, run, weaker)
+    precision = distributed.from_main(lambda: choose_precision(config.precision, run))
     config = replace(config, precision=precision)
     about: dict[str, Any] = {
         "run": str(run.path),
-        "weights": weights_of(run),
-        "guide_with": weaker and weights_of(weaker),
+        "weights": weights_hash(run),
+        "guide_with": weaker and weights_hash(weaker),
     }
     about |= {"seed": config.seed, "label": config.label, **asdict(how), "precision": precision}
     with ExitStack() as to_the_end:
-        folder = distributed.of_first(lambda: drawing_in(config, run, about, to_the_end))
+        folder = distributed.from_main(lambda: drawing_in(config, run, about, to_the_end))
 
         def place(seed: int) -> Path:
             return folder / f"{seed:06d}{'.png' if run.card.mode else '.npy'}"
 
         def there(seeds: Sequence[int]) -> bool:
-            another = (seeds[0] - config.seed) // config.batch % distributed.count() != distributed.rank()
-            return another or all(is_whole(place(seed)) for seed in seeds)
+            another = (seeds[0] - config.seed) // config.batch % distributed.world_size() != distributed.rank()
+            return another or all(is_readable(place(seed)) for seed in seeds)
 
         kept = [path for path in folder.iterdir() if not path.name.startswith(".")]
         if kept:
             say(f"goes on with {folder}, which holds {len(kept):,} pictures")
-        distributed.wait()  # until all have looked
-        for seeds, images in batches(config, run, how, report, weaker, there):
+        distributed.barrier()  # until all have looked
+        for seeds, images in sample_batches(config, run, how, report, weaker, there):
             for seed, image in zip(seeds, images, strict=True):
                 with replacing(place(seed), flush=False) as temporary:
                     save_image(image, temporary, run.card.mode)
-        distributed.wait()  # until all are done
+        distributed.barrier()  # until all are done
         shown = range(config.seed, config.seed + min(config.n, 256))  # more would be no picture
-        if distributed.first():
-            with replacing(grid_of(folder)) as temporary:
+        if distributed.is_main():
+            with replacing(grid_path(folder)) as temporary:
                 grid(torch.stack([read_image(place(seed)) for seed in shown]), run.card.mode).save(temporary)
     return folder
 
@@ -115,8 +115,8 @@ def drawing_in(config: SampleConfig, run: Run, about: Mapping[str, Any], to_the_
     record = {**about, "n": config.n}
     folder = begun(config, run, record, to_the_end)
     if folder is None:
-        to_the_end.enter_context(held(folder := new_folder(config.out, run.path.parent, "sampled")))
-    sweep(folder)
+        to_the_end.enter_context(lock_folder(folder := new_folder(config.out, run.path.parent, "sampled")))
+    remove_leftovers(folder)
     write_json(folder / RECORD, record)
     return folder
 
@@ -128,17 +128,17 @@ def begun(config: SampleConfig, run: Run, record: Mapping[str, Any], to_the_end:
         before = recorded(folder)
         if before is None or not folder.is_dir():
             return None
-        if changed := changes(before, record, FREE):
+        if changed := describe_changes(before, record, FREE):
             raise InputError(f"--out {folder} holds other pictures: {'; '.join(changed)}; name a new folder")
-        to_the_end.enter_context(held(folder))
+        to_the_end.enter_context(lock_folder(folder))
         return folder
     for folder in sorted(run.path.parent.glob("sampled-*/")):
         made = sum(path.stat().st_size > 0 for path in folder.glob("[0-9]*"))
-        if not changes(recorded(folder) or {}, record, ("precision",)) and (
-            made < config.n or not grid_of(folder).exists()
+        if not describe_changes(recorded(folder) or {}, record, ("precision",)) and (
+            made < config.n or not grid_path(folder).exists()
         ):
             with suppress(InputError):  # another program draws them
-                to_the_end.enter_context(held(folder))
+                to_the_end.enter_context(lock_folder(folder))
                 return folder
     return None
 
@@ -152,13 +152,13 @@ def recorded(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def grid_of(folder: Path) -> Path:
+def grid_path(folder: Path) -> Path:
     """Not inside, where it would count as one of the pictures."""
     folder = folder if folder.name else folder.resolve()  # of "."
     return folder.with_name(f"{folder.name}-grid.png")
 
 
-def resolve(config: SampleConfig, run: Run, weaker: Run | None = None) -> Sampling:
+def resolve_settings(config: SampleConfig, run: Run, weaker: Run | None = None) -> Sampling:
     """The run's own way of sampling with what was asked for in its place; refuses what can't be."""
     for name, value in (("n", config.n), ("batch", config.batch)):
         if value < 1:
@@ -167,7 +167,7 @@ def resolve(config: SampleConfig, run: Run, weaker: Run | None = None) -> Sampli
         raise InputError(f"seed takes 0 or more, below 2^63, got {config.seed}")
     asked = {f.name: getattr(config, f.name) for f in fields(Sampling)}
     how = replace(run.card.sampling, **{name: value for name, value in asked.items() if value is not None})
-    check(how, run.model.schedule, run.card.learned_variance)
+    check_settings(how, run.model.schedule, run.card.learned_variance)
     classes = run.card.classes
     if config.label is not None and config.label not in classes:
         raise unknown("label", config.label, classes)
@@ -178,12 +178,12 @@ def resolve(config: SampleConfig, run: Run, weaker: Run | None = None) -> Sampli
     return how
 
 
-def precision_of(asked: Precision | Literal["auto"], run: Run) -> Precision:
+def choose_precision(asked: Precision | Literal["auto"], run: Run) -> Precision:
     """That asked for; auto is the fastest."""
     return fastest(run.model) if asked == "auto" else asked
 
 
-def calls(how: Sampling) -> int:
+def network_calls(how: Sampling) -> int:
     """Of the network for a picture, about: samplers that take as many as they like count as two a step."""
     return how.steps * registry.sampler.declared(how.sampler).get("evaluations", 2) * (1 + (how.guidance != 1))
 
@@ -204,7 +204,7 @@ def check_guidance(run: Run, weaker: Run | None) -> None:
             raise InputError(f"--guide-with {weaker.path}: its {name} is {theirs}, not {ours} as that of the run")
 
 
-def batches(
+def sample_batches(
     config: SampleConfig,
     run: Run,
     how: Sampling,
@@ -213,14 +213,14 @@ def batches(
     there: Callable[[Sequence[int]], bool] = lambda _: False,
 ) -> Iterator[tuple[Sequence[int], Images]]:
     """Yield (seeds, images) a batch at a time, but for batches that are `there` already."""
-    precision, done, total = precision_of(config.precision, run), 0, config.n * how.steps
+    precision, done, total = choose_precision(config.precision, run), 0, config.n * how.steps
     for start in range(0, config.n, config.batch):
         part = slice(start, min(start + config.batch, config.n))
         seeds = range(config.seed + part.start, config.seed + part.stop)
         if there(seeds):
             report("sampling", done := done + len(seeds) * how.steps, total)
             continue
-        labels = in_turn(run.card.classes, seeds)
+        labels = labels_in_turn(run.card.classes, seeds)
         if config.label is not None:
             labels = torch.full((len(seeds),), run.card.classes.index(config.label))
         for step in run_sampler(run.model, seeds, how, labels, weaker.model if weaker else None, precision):

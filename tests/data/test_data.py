@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from unnoise.data import cache_writer as build
 from unnoise.data import open_data
-from unnoise.data.dataset import split, usual
+from unnoise.data.dataset import default_held_out, split_held_out
 from unnoise.data.sources.find import find
 from unnoise.errors import InputError
 from unnoise.images import flip, to_float
@@ -915,19 +915,19 @@ def test_flip_mirrors_these_images_and_no_others():
     ("count", "held"), [(5, 0), (50, 5), (640, 64), (3000, 64), (10_000, 200), (60_000, 1200), (200_000, 2048)]
 )
 def test_how_many_are_held_out(count, held):
-    assert usual(count) == held
+    assert default_held_out(count) == held
 
 
 def test_a_split_is_the_same_for_the_same_data_and_loses_nothing(load, tmp_path):
     np.save(tmp_path / "forty.npy", np.arange(40, dtype=np.uint8)[:, None, None].repeat(8, 1).repeat(8, 2))
     data = load(tmp_path / "forty.npy")
-    trained, held = split(data)
+    trained, held = split_held_out(data)
     assert (len(trained), len(held)) == (36, 4)
     values = [part.read(np.arange(len(part)))[:, 0, 0, 0].tolist() for part in (trained, held)]
     assert sorted(values[0] + values[1]) == list(range(40))
-    assert split(data)[1].read(np.arange(4))[:, 0, 0, 0].tolist() == values[1]
+    assert split_held_out(data)[1].read(np.arange(4))[:, 0, 0, 0].tolist() == values[1]
     assert trained.part(np.array([2, 0])).read(np.array([0, 1]))[:, 0, 0, 0].tolist() == [values[0][2], values[0][0]]
-    assert [len(part) for part in split(data, 0)] == [40, 0]
+    assert [len(part) for part in split_held_out(data, 0)] == [40, 0]
     for wrong in (-1, 40):
         with pytest.raises(InputError, match="takes 0 to 39"):
-            split(data, wrong)
+            split_held_out(data, wrong)

@@ -19,7 +19,7 @@ from pyarrow import parquet
 import unnoise
 from unnoise.config import EvalConfig
 from unnoise.data import open_data
-from unnoise.data.dataset import Dataset, split
+from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.data.sources.folder import training
 from unnoise.errors import InputError
 from unnoise.evaluation.evaluate import evaluate
@@ -204,10 +204,10 @@ def test_data_that_changes_meanwhile_is_told(tmp_path):
 
 
 def test_held_out_images_are_never_trained_on(streamed):
-    trained, held = split(streamed, 12)
+    trained, held = split_held_out(streamed, 12)
     assert len(held) == 12
     assert sorted(numbers(trained, np.arange(48)) + numbers(held, np.arange(12))) == list(range(COUNT))
-    assert numbers(split(streamed, 12)[1], np.arange(12)) == numbers(held, np.arange(12))
+    assert numbers(split_held_out(streamed, 12)[1], np.arange(12)) == numbers(held, np.arange(12))
 
 
 def test_a_fingerprint_knows_the_data_and_not_its_place(tmp_path):

@@ -16,7 +16,7 @@ from unnoise.config import Sampling
 from unnoise.diffusion.guidance import guide
 from unnoise.diffusion.model import Diffusion, clip_x0
 from unnoise.errors import InputError
-from unnoise.samplers.draw import run, seeded_noise
+from unnoise.samplers.draw import draw, seeded_noise
 from worlds import Gaussian
 
 SHAPE = (1, 8, 8)
@@ -79,7 +79,7 @@ class Labelled(nn.Module):
 
 def test_run_guides_by_the_model_without_its_label():
     model = Diffusion(Labelled(), SCHEDULE, registry.target.get("x0"), SHAPE, ("a", "b", "c"))
-    *_, last = run(model, [0, 1], Sampling(steps=4, clip=False, guidance=2.0), torch.tensor([1, 2]))
+    *_, last = draw(model, [0, 1], Sampling(steps=4, clip=False, guidance=2.0), torch.tensor([1, 2]))
     assert_close(last.x.mean(dim=(1, 2, 3)), torch.tensor([0.1 + 0.2, 0.2 + 0.3]))
 
 
@@ -88,7 +88,7 @@ def test_run_guides_by_a_weaker_model_with_its_label():
         Diffusion(Labelled(), SCHEDULE, registry.target.get("x0"), SHAPE, ("a", "b", "c")) for _ in range(2)
     )
     weaker.backbone.weight.data.mul_(0.5)
-    *_, last = run(model, [0, 1], Sampling(steps=4, clip=False, guidance=2.0), torch.tensor([1, 2]), weaker)
+    *_, last = draw(model, [0, 1], Sampling(steps=4, clip=False, guidance=2.0), torch.tensor([1, 2]), weaker)
     assert_close(last.x.mean(dim=(1, 2, 3)), torch.tensor([0.15, 0.3]))
 
 

@@ -21,7 +21,7 @@ from unnoise.editing.measurements import Blurred, Gray, Pixels, Shrunk
 from unnoise.editing.posterior import Known, keeping, pigdm, pulled, repaint, replace
 from unnoise.editing.tasks import Edit, Work
 from unnoise.errors import InputError
-from unnoise.images import film
+from unnoise.images import save_gif
 from unnoise.samplers.base import Step
 from unnoise.samplers.ddim import ddim, invert
 from unnoise.samplers.draw import seeded_noise
@@ -269,8 +269,8 @@ def test_a_morph_is_a_film(run, picture, tmp_path):
     given = ("edit", run, picture, tmp_path / "other.png", "--task", "morph", "-n", 5, "--out", tmp_path / "way")
     assert unnoise_cli(*given) == 0
     assert sorted(path.name for path in (tmp_path / "way").iterdir()) == [f"{i:06d}.png" for i in range(5)]
-    with Image.open(tmp_path / "way.gif") as film:
-        assert film.size == (80, 80)
+    with Image.open(tmp_path / "way.gif") as made:
+        assert made.size == (80, 80)
     before = (tmp_path / "way.gif").read_bytes()
     shutil.rmtree(tmp_path / "way")
     assert unnoise_cli(*given) == 2  # what lies there is not written over
@@ -347,7 +347,7 @@ def test_pictures_of_other_kinds_are_edited(mode, tmp_path, monkeypatch):
 
 
 def test_a_film_goes_there_and_back(tmp_path):
-    film([*torch.linspace(-1, 1, 5).view(5, 1, 1, 1, 1).expand(5, 1, 3, 8, 8)], tmp_path / "film.gif")
+    save_gif([*torch.linspace(-1, 1, 5).view(5, 1, 1, 1, 1).expand(5, 1, 3, 8, 8)], tmp_path / "film.gif")
     with Image.open(tmp_path / "film.gif") as made:
         shades = [made.seek(i) or made.convert("L").getpixel((40, 40)) for i in range(made.n_frames)]
     assert len(shades) == 8

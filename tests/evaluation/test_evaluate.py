@@ -26,7 +26,7 @@ from unnoise.evaluation import image_sets as sets
 from unnoise.evaluation.evaluate import evaluate, table
 from unnoise.evaluation.features import Extractor, as_rgb, resized
 from unnoise.evaluation.statistics import Statistics
-from unnoise.images import eight_bit, read_pixels
+from unnoise.images import as_uint8, to_uint8
 
 FEW = ["-n", "60", "--metrics", "kid,fid,colour"]
 
@@ -93,9 +93,9 @@ def test_gray_and_alpha_become_colours():
 
 
 def test_pictures_are_seen_as_they_lie_in_files():
-    assert eight_bit(torch.tensor([-1.2, -1, 0, 1]).reshape(1, 1, 2, 2)).flatten().tolist() == [0, 0, 128, 255]
+    assert to_uint8(torch.tensor([-1.2, -1, 0, 1]).reshape(1, 1, 2, 2)).flatten().tolist() == [0, 0, 128, 255]
     deep = torch.tensor([0, 257, 65535, 300]).to(torch.uint16).reshape(1, 1, 2, 2)
-    assert read_pixels(deep).flatten().tolist() == [0, 1, 255, 1]
+    assert as_uint8(deep).flatten().tolist() == [0, 1, 255, 1]
     wide = torch.randint(0, 256, (1, 3, 20, 40), dtype=torch.uint8)
     assert resized(wide, 64).shape == (1, 3, 64, 128)
     assert_close(resized(wide, 20), wide / 127.5 - 1)
@@ -110,8 +110,8 @@ def test_a_run_is_scored_by_the_pictures_it_draws(world):
     run, extractor = load(world / "run", "cpu"), registry.features.get("efficientnet")()
     s = {}
     with torch.inference_mode():
-        drawn = eight_bit(unnoise.sample(run, 60))
-        data = read_pixels(torch.from_numpy(open_data(str(world / "train")).read(np.arange(80))))
+        drawn = to_uint8(unnoise.sample(run, 60))
+        data = as_uint8(torch.from_numpy(open_data(str(world / "train")).read(np.arange(80))))
         for name, pixels in (("drawn", drawn), ("data", data)):
             s[name] = Statistics.empty(320, 1000, 3)
             s[name].add(*extractor(pixels), pixels)

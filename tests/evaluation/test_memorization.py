@@ -12,10 +12,10 @@ from unnoise.checkpoint import load
 from unnoise.cli import main
 from unnoise.config import EvalConfig
 from unnoise.data.cache import open_data
-from unnoise.data.dataset import split
+from unnoise.data.dataset import split_held_out
 from unnoise.errors import InputError
 from unnoise.evaluation import memorization
-from unnoise.evaluation.image_sets import Pictures
+from unnoise.evaluation.image_sets import ImageSet
 from unnoise.evaluation.memorization import ALARM, audit, limits, nearer, start, wilson
 
 TRAIN, NEW = smooth(300, 16, 0), smooth(300, 16, 1)
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
 def seen(run):
     """The images it was trained on."""
     data = open_data(str(run.path.parent.parent / "train.npz"))
-    trained, _ = split(data, run.card.data["held_out"])
+    trained, _ = split_held_out(data, run.card.data["held_out"])
     return trained.read(np.arange(len(trained))).transpose(0, 2, 3, 1)
 
 
@@ -44,7 +44,7 @@ def audited(run, monkeypatch, images):
     """What the audit says where these are the pictures drawn."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
     monkeypatch.setattr(
-        memorization, "drawn", lambda *_: Pictures(lambda _: iter(pixels.split(50)), len(pixels), 3, {}, 50)
+        memorization, "drawn", lambda *_: ImageSet(lambda _: iter(pixels.split(50)), len(pixels), 3, {}, 50)
     )
     extractor = registry.features.get("efficientnet:size=32")()
     return audit(EvalConfig(str(run.path)), run, extractor, len(pixels), lambda *_: None)
@@ -63,7 +63,7 @@ def test_held_out_images_set_the_threshold_and_count_as_new(run, monkeypatch):
     monkeypatch.setattr(memorization, "ENOUGH", 100)
     held = load(run.path.parent.parent / "held", "cpu")
     data = open_data(str(run.path.parent.parent / "train.npz"))
-    trained, new = (part.read(np.arange(100)).transpose(0, 2, 3, 1) for part in split(data, 100))
+    trained, new = (part.read(np.arange(100)).transpose(0, 2, 3, 1) for part in split_held_out(data, 100))
     found = audited(held, monkeypatch, trained)
     assert found["calibrated_on"] == "100 held-out images"
     assert found["training_images"] == 200

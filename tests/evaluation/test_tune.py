@@ -9,14 +9,14 @@ import torch
 
 import unnoise
 from unnoise import registry
-from unnoise.checkpoint import load, read, save, weights_of
+from unnoise.checkpoint import load, read_model, save, weights_hash
 from unnoise.cli import main
 from unnoise.config import EvalConfig, TuneConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.evaluate import evaluate
 from unnoise.evaluation.metrics import Score
 from unnoise.evaluation.tune import KEEP, ROUNDS, Judge, Tried, tune
-from unnoise.sampling import calls
+from unnoise.sampling import network_calls
 
 TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 
@@ -40,7 +40,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def run(trained, monkeypatch):
     """It, as it was; a call of its network takes a millisecond."""
-    card, weights = read(trained / "model.safetensors")
+    card, weights = read_model(trained / "model.safetensors")
     monkeypatch.setattr("unnoise.evaluation.tune.call", lambda *_: 0.001)
     yield trained
     save(trained / "model.safetensors", weights, card)
@@ -52,7 +52,7 @@ def judged(monkeypatch, value):
 
     def call(self, how, n, turn):
         seen.append((turn, n, how))
-        return Tried(how, self.each * calls(how), Score(value(how), 0.001))
+        return Tried(how, self.each * network_calls(how), Score(value(how), 0.001))
 
     monkeypatch.setattr(Judge, "__call__", call)
     return seen
@@ -64,19 +64,19 @@ def quiet(*_):
 
 def test_the_best_is_kept_and_the_weights_are_as_they_were(run, monkeypatch):
     seen = judged(monkeypatch, lambda how: 0.1 if (how.sampler, how.spacing) == ("unipc", "trailing") else 0.5)
-    weights, before = weights_of(load(run)), load(run).model.state_dict()
+    weights, before = weights_hash(load(run)), load(run).model.state_dict()
     found = tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
     opened = load(run)
     assert found["best"] == asdict(opened.card.sampling)
     assert (opened.card.sampling.sampler, opened.card.sampling.spacing) == ("unipc", "trailing")
     assert opened.card.sampling.steps == 20
-    assert weights_of(opened) == weights
+    assert weights_hash(opened) == weights
     assert all(torch.equal(value, before[name]) for name, value in opened.model.state_dict().items())
     first = [how for turn, _, how in seen if turn == 0]
     assert {how.sampler for how in first} >= {"ddpm", "ddim", "heun", "dpmpp_2m_sde", "ddim:eta=0.5"}
     assert not any(how.sampler.startswith("adaptive") for how in first)
     for how in first:
-        assert 0.001 * calls(how) <= 0.02 + 1e-9, how
+        assert 0.001 * network_calls(how) <= 0.02 + 1e-9, how
     assert {n for _, n, _ in seen} == {round(share * 200) for share in ROUNDS}
     assert len([turn for turn, _, _ in seen if turn == 1]) == round(KEEP * len(first))
 
@@ -90,19 +90,19 @@ def test_the_runs_own_way_stays_unless_another_is_clearly_better(run, monkeypatc
 
 
 def test_the_runs_own_way_goes_where_it_takes_too_long(run, monkeypatch):
-    card, weights = read(run / "model.safetensors")
+    card, weights = read_model(run / "model.safetensors")
     own = replace(card.sampling, steps=100)
     save(run / "model.safetensors", weights, replace(card, sampling=own))
     judged(monkeypatch, lambda how: 0.5 if how == own else 0.9)
     tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
-    assert 0.001 * calls(load(run).card.sampling) <= 0.02
+    assert 0.001 * network_calls(load(run).card.sampling) <= 0.02
 
 
 def test_without_a_time_it_is_what_a_picture_takes_now(run, monkeypatch):
     seen = judged(monkeypatch, lambda _: 0.5)
     tune(TuneConfig(str(run), n=200), say=quiet)
     evaluations = TINY["steps"] * registry.sampler.declared("dpmpp_2m_sde")["evaluations"]
-    assert max(calls(how) for _, _, how in seen) == evaluations
+    assert max(network_calls(how) for _, _, how in seen) == evaluations
 
 
 def test_classes_are_followed_more_strongly_at_the_same_cost(trained, tmp_path, monkeypatch):
@@ -117,13 +117,13 @@ def test_classes_are_followed_more_strongly_at_the_same_cost(trained, tmp_path, 
             found = tune(TuneConfig(str(place), time="20ms", n=200), say=quiet)
         guided = [how for turn, _, how in seen if turn == 1 and how.guidance != 1]
         assert {how.guidance for how in guided} == ({1.5, 2.0, 3.0} if dropout else set())
-        assert all(0.001 * calls(how) <= 0.02 + 1e-9 for how in guided)
+        assert all(0.001 * network_calls(how) <= 0.02 + 1e-9 for how in guided)
         assert found["best"]["guidance"] == (3.0 if dropout else 1.0)
         unnoise.sample(place, 2)  # as it is kept now
 
 
 def test_a_sampler_that_takes_what_it_likes_needs_a_time(run):
-    card, weights = read(run / "model.safetensors")
+    card, weights = read_model(run / "model.safetensors")
     save(run / "model.safetensors", weights, replace(card, sampling=replace(card.sampling, sampler="adaptive")))
     with pytest.raises(InputError, match="give a --time"):
         tune(TuneConfig(str(run), n=200), say=quiet)

@@ -11,13 +11,13 @@ from torch.testing import assert_close
 import unnoise
 from unnoise import registry, sample
 from unnoise.card import Card, Run
-from unnoise.checkpoint import build, load, save
+from unnoise.checkpoint import build_model, load, save
 from unnoise.config import Sampling
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
 from unnoise.interop.diffusers_write import to_diffusers
 from unnoise.run_folder import MODEL
-from unnoise.samplers.draw import run
+from unnoise.samplers.draw import draw
 from unnoise.training.warm_start import adapt
 
 UNET = "unet:widths=8-16,layers=1,groups=4,head=4,attention=2"
@@ -26,7 +26,7 @@ UNET = "unet:widths=8-16,layers=1,groups=4,head=4,attention=2"
 def made(folder, backbone=UNET, target="v", schedule="cosine:T=50", **more):
     """A run of random weights."""
     card = Card(backbone, schedule, target, (3, 8, 16), "RGB", sampling=Sampling("ddim", 10), **more)
-    model = build(card).eval()
+    model = build_model(card).eval()
     for p in model.parameters():
         p.data.add_(0.05 * torch.randn_like(p))
     folder.mkdir()
@@ -105,7 +105,7 @@ def test_their_pipeline_opens_here(pipeline):
     output = opened.model.output(x, opened.model.schedule.level(7.0))
     assert_close(output, network(x, 7).sample)
     assert sample(folder, 2, steps=4).shape == (2, 1, 8, 8)
-    *_, last = run(opened.model, [0], opened.card.sampling)
+    *_, last = draw(opened.model, [0], opened.card.sampling)
     assert last.x.isfinite().all()
 
 

@@ -24,7 +24,7 @@ from unnoise.samplers import dpm_solver
 from unnoise.samplers import precision as pace
 from unnoise.samplers.base import Step
 from unnoise.samplers.ddim import invert
-from unnoise.samplers.draw import run, seeded_noise
+from unnoise.samplers.draw import draw, seeded_noise
 from unnoise.types import RandnLike
 from worlds import Gaussian, Points
 
@@ -160,7 +160,7 @@ def test_image_depends_on_its_seed_only(spec, clip):
     model, how = diffusion("v", backbone=Toy(outputs=2 * SHAPE[0])), Sampling(spec, steps=6, clip=clip)
 
     def images(seeds):
-        *_, last = run(model, seeds, how)
+        *_, last = draw(model, seeds, how)
         return last.x
 
     together = images([3, 4, 5, 6, 7])
@@ -179,16 +179,16 @@ def test_run_draws_every_step_and_passes_labels():
             return super().forward(x, time)
 
     model = diffusion(backbone=Labelled()).requires_grad_()
-    steps = list(run(model, [0, 1], Sampling("ddim", steps=5, spacing="leading"), torch.tensor([1, 0])))
+    steps = list(draw(model, [0, 1], Sampling("ddim", steps=5, spacing="leading"), torch.tensor([1, 0])))
     assert [step.level.time for step in steps] == [600, 400, 200, 0, -1]
     assert [label.tolist() for label in seen] == [[1, 0]] * 5
     assert not steps[0].x.requires_grad
-    assert next(run(model, [0], Sampling("ddim", steps=1))).x.shape == (1, *SHAPE)
+    assert next(draw(model, [0], Sampling("ddim", steps=1))).x.shape == (1, *SHAPE)
     assert seen[-1] is None
 
 
 def test_run_leaves_gradients_on_between_steps():
-    for _ in run(diffusion(), [0], Sampling("ddpm", steps=2)):
+    for _ in draw(diffusion(), [0], Sampling("ddpm", steps=2)):
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
 
@@ -199,10 +199,10 @@ def test_only_the_network_is_computed_in_bf16(precision):
     model, products = diffusion("v", backbone=(network := UNet(3, widths=(32,), groups=8, zero_init=False))), set()
     network.conv_out.register_forward_hook(lambda _, x, y: products.add(y.dtype))
     how = Sampling("dpmpp_2m", steps=5)
-    *_, last = run(model, [3, 4], how, precision=precision)
+    *_, last = draw(model, [3, 4], how, precision=precision)
     assert products == {torch.bfloat16 if precision == "bf16" else torch.float32}
     assert last.x.dtype == last.x0.dtype == torch.float32
-    *_, exact = run(model, [3, 4], how)
+    *_, exact = draw(model, [3, 4], how)
     error = (last.x - exact.x).norm() / exact.x.norm()
     assert error == 0 if precision == "fp32" else 1e-6 < error < 0.02
 
@@ -246,7 +246,7 @@ def test_bad_options_are_refused():
         ("dpmpp_2n", "did you mean 'dpmpp_2m'"),
     ]:
         with pytest.raises(InputError, match=message):
-            list(run(diffusion(), [0], Sampling(spec, steps=2)))
+            list(draw(diffusion(), [0], Sampling(spec, steps=2)))
 
 
 # Clipping
@@ -276,7 +276,7 @@ def test_clip_keeps_images_in_range(spec):
     model = diffusion(backbone=backbone)
     reach = {}
     for clip in (True, False):
-        steps = list(run(model, [0, 1], Sampling(spec, steps=8, clip=clip)))
+        steps = list(draw(model, [0, 1], Sampling(spec, steps=8, clip=clip)))
         reach[clip] = max(step.x0.abs().max() for step in steps), steps[-1].x.abs().max()
     assert max(reach[True]) <= 1 + 1e-5
     assert min(reach[False]) > 2

@@ -22,14 +22,14 @@ from unnoise import files, run_folder
 from unnoise.config import SampleConfig
 from unnoise.data.cache import Kept
 from unnoise.errors import InputError
-from unnoise.files import LOCK, sweep
+from unnoise.files import LOCK, remove_leftovers
 from unnoise.images import save_image
-from unnoise.sampling import grid_of, sample_to_folder
+from unnoise.sampling import grid_path, sample_to_folder
 from unnoise.tensors import save_tensors
 from unnoise.training import state
 from unnoise.training import train as loop
 from unnoise.training.signals import Interrupted
-from unnoise.training.trainer import Training
+from unnoise.training.trainer import Trainer
 
 NET = "unet:widths=8,layers=1,groups=4,head=8"
 TINY = {"backbone": NET, "batch": 8, "steps": 2, "precision": "fp32"}
@@ -56,7 +56,7 @@ def often(monkeypatch):
 
 def killed_at(monkeypatch, count):
     """Runs end when they have taken so many steps in this sitting."""
-    step, taken = Training.step, []
+    step, taken = Trainer.step, []
 
     def last(run, *batch):
         taken.append(batch)
@@ -64,8 +64,8 @@ def killed_at(monkeypatch, count):
             raise KilledError
         return step(run, *batch)
 
-    monkeypatch.setattr(Training, "step", last)
-    return lambda: monkeypatch.setattr(Training, "step", step)
+    monkeypatch.setattr(Trainer, "step", last)
+    return lambda: monkeypatch.setattr(Trainer, "step", step)
 
 
 def ends(run):
@@ -138,7 +138,7 @@ def test_what_was_logged_after_the_last_state_is_taken_back(gray, tmp_path, monk
 
 def stop_after(monkeypatch, count):
     """A signal after so many steps."""
-    step, taken = Training.step, []
+    step, taken = Trainer.step, []
 
     def last(run, *batch):
         taken.append(batch)
@@ -146,8 +146,8 @@ def stop_after(monkeypatch, count):
             os.kill(os.getpid(), signal.SIGTERM)
         return step(run, *batch)
 
-    monkeypatch.setattr(Training, "step", last)
-    return lambda: monkeypatch.setattr(Training, "step", step)
+    monkeypatch.setattr(Trainer, "step", last)
+    return lambda: monkeypatch.setattr(Trainer, "step", step)
 
 
 def stopped(gray, monkeypatch, **settings):
@@ -318,7 +318,7 @@ def test_leftovers_of_a_killed_write_are_swept(gray, tmp_path, monkeypatch):
     for name in (".state.safetensors.99999999.part.safetensors", "samples/.final.png.99999999.part.png", ours):
         (tmp_path / "run" / "samples").mkdir(exist_ok=True)
         (tmp_path / "run" / name).write_bytes(b"half")
-    sweep(tmp_path / "run")
+    remove_leftovers(tmp_path / "run")
     assert [path.name for path in (tmp_path / "run").rglob(".*.part*")] == [ours]
     (tmp_path / "run" / ".state.safetensors.99999999.part.safetensors").write_bytes(b"half")
     (tmp_path / "run" / ours).unlink()
@@ -336,13 +336,13 @@ def test_a_run_killed_before_its_first_state_starts_in_its_folder(gray, tmp_path
 
 def poison(monkeypatch, harm, when):
     """Do `harm` to the run after the steps at which `when` holds."""
-    step = Training.step
+    step = Trainer.step
 
     def poisoned(run, *batch):
         result = step(run, *batch)
         return harm(run) if when(run) else result
 
-    monkeypatch.setattr(Training, "step", poisoned)
+    monkeypatch.setattr(Trainer, "step", poisoned)
 
 
 def test_weights_that_broke_are_never_saved_and_taken_back(gray, tmp_path, monkeypatch, often, capsys):
@@ -381,7 +381,7 @@ def test_a_slot_of_the_optimizer_that_broke_is_taken_back(gray, tmp_path, monkey
 def test_after_four_tries_training_stops_with_a_diagnosis(gray, tmp_path, monkeypatch, capsys):
     """Here a layer that gives NaN from the third step on: the message names it, the image and the level."""
     monkeypatch.setattr(loop, "PATIENCE", 3)
-    step = Training.step
+    step = Trainer.step
 
     def poisoned(run, *batch):
         if run.clock.seen > 24:
@@ -389,7 +389,7 @@ def test_after_four_tries_training_stops_with_a_diagnosis(gray, tmp_path, monkey
             layer.register_forward_hook(lambda *_: torch.tensor(float("nan")).expand(_[-1].shape))
         return step(run, *batch)
 
-    monkeypatch.setattr(Training, "step", poisoned)
+    monkeypatch.setattr(Trainer, "step", poisoned)
     told = r"training stopped: 3 steps in a row.*image \d+ at level .*layer conv_in.*of 0 images.*--init run"
     with pytest.raises(InputError, match=told):
         unnoise.train(gray, **TINY, images="800", out="run")
@@ -457,8 +457,8 @@ def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_start_in(gray,
 
 def test_no_state_is_saved_in_the_middle_of_trouble(gray, tmp_path, monkeypatch, often):
     """Steps that are skipped are no progress to go on from."""
-    step = Training.step
-    monkeypatch.setattr(Training, "step", lambda run, *batch: step(run, *batch) if run.clock.seen <= 40 else None)
+    step = Trainer.step
+    monkeypatch.setattr(Trainer, "step", lambda run, *batch: step(run, *batch) if run.clock.seen <= 40 else None)
     with pytest.raises(InputError, match="training stopped"):
         unnoise.train(gray, **TINY, images="2000", out="run")
     assert state.read(tmp_path / "run")[0]["parts"]["clock"]["seen"] <= 48
@@ -536,7 +536,7 @@ def test_sampling_goes_on_and_gives_the_same_files(drawn_from, tmp_path, monkeyp
     assert again.resolve() == folder.resolve()
     assert "which holds 6 pictures" in said[0]
     assert pictures(again) == pictures(whole)
-    assert grid_of(again).read_bytes() == grid_of(whole).read_bytes()
+    assert grid_path(again).read_bytes() == grid_path(whole).read_bytes()
     assert (folder / "000005.png").stat().st_mtime_ns != inode  # of a batch that was not whole
     assert json.loads((folder / ".sampled.json").read_text())["sampler"] == "dpmpp_2m_sde"
 
@@ -578,7 +578,7 @@ def test_short_memory_makes_parts_of_the_batch_and_the_batch_stays(gray, monkeyp
     """At most three images are held at a time, as by a GPU that is too small; the curve is that of whole batches."""
     settings = {**TINY, "images": "40", "optimizer": "adamw"}
     whole = unnoise.train(gray, out="whole", **settings)
-    objective, sizes = Training.in_parts, []
+    objective, sizes = Trainer.in_parts, []
 
     def short(run, batch, each):
         sizes.append(min(run.at_once, len(batch.x0)))
@@ -586,7 +586,7 @@ def test_short_memory_makes_parts_of_the_batch_and_the_batch_stays(gray, monkeyp
             raise torch.OutOfMemoryError("CUDA out of memory")
         return objective(run, batch, each)
 
-    monkeypatch.setattr(Training, "in_parts", short)
+    monkeypatch.setattr(Trainer, "in_parts", short)
     parts = unnoise.train(gray, out="parts", **settings)
     assert sizes[:3] == [8, 4, 2]
     assert max(sizes[3:]) == 2
@@ -596,13 +596,13 @@ def test_short_memory_makes_parts_of_the_batch_and_the_batch_stays(gray, monkeyp
 
 
 def test_objectives_are_told_how_far_the_training_is(gray, monkeypatch):
-    taught, told = Training.in_parts, []
+    taught, told = Trainer.in_parts, []
 
     def listening(run, batch, each):
         told.append(batch.progress)
         return taught(run, batch, each)
 
-    monkeypatch.setattr(Training, "in_parts", listening)
+    monkeypatch.setattr(Trainer, "in_parts", listening)
     unnoise.train(gray, out="run", **TINY, images="40")
     assert (told[:3], told[-1]) == ([8 / 40, 16 / 40, 18 / 40], 1.0)  # of 18 images, 8 in a batch
     told.clear()
@@ -614,6 +614,6 @@ def test_memory_for_not_even_one_image_is_told(gray, monkeypatch):
     def short(run, batch, each):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
 
-    monkeypatch.setattr(Training, "in_parts", short)
+    monkeypatch.setattr(Trainer, "in_parts", short)
     with pytest.raises(InputError, match="out of memory even for one image"):
         unnoise.train(gray, out="run", **TINY, images="40")

@@ -15,15 +15,15 @@ from torch import nn
 import unnoise
 from unnoise import registry
 from unnoise.card import Card
-from unnoise.checkpoint import build, load, save
+from unnoise.checkpoint import build_model, load, save
 from unnoise.config import Sampling, TrainConfig
 from unnoise.data.cache import Kept, open_data
-from unnoise.data.dataset import Dataset, split
+from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.times import Uniform
 from unnoise.errors import InputError
 from unnoise.evaluation.metrics import Score, kid
-from unnoise.images import eight_bit
+from unnoise.images import to_uint8
 from unnoise.recipes import names, train_config
 from unnoise.samplers.draw import seeded_noise
 from unnoise.training import precision as device
@@ -33,14 +33,14 @@ from unnoise.training.batches import noise, noised, order, read
 from unnoise.training.checks import learned_variance, validate
 from unnoise.training.clock import Clock
 from unnoise.training.ema import EMA
-from unnoise.training.monitors.kid import MARKS, Quality
-from unnoise.training.monitors.monitor import Occasions
-from unnoise.training.monitors.previews import Previews, affordable, look, sample
-from unnoise.training.monitors.validation import BANDS, HeldOut, few
+from unnoise.training.monitors.kid import MARKS, KidMonitor
+from unnoise.training.monitors.monitor import TimeBudget
+from unnoise.training.monitors.previews import PreviewMonitor, affordable, look, sample
+from unnoise.training.monitors.validation import BANDS, ValidationMonitor, fixed_subset
 from unnoise.training.plan import WIDTHS, unet
 from unnoise.training.precision import choose
 from unnoise.training.signals import Stop
-from unnoise.training.trainer import Training
+from unnoise.training.trainer import Trainer
 
 TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 
@@ -87,7 +87,7 @@ def test_the_schedule_is_no_part_of_the_weights_and_survives_averaging(gray, tmp
 def test_a_model_file_of_any_header_length_is_no_pickle(tmp_path):
     """The first byte of safetensors is its header's length modulo 256; a pickle starts with 0x80."""
     card = Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L")
-    weights, starts = build(card).backbone.state_dict(), set()
+    weights, starts = build_model(card).backbone.state_dict(), set()
     for extra in range(0, 256, 8):
         path = tmp_path / f"{extra}.safetensors"
         save(path, weights, replace(card, data={"name": "x" * extra}))
@@ -165,7 +165,7 @@ def test_the_network_is_chosen_where_none_is_named(gray, tmp_path):
 
 def test_a_loss_that_is_not_finite_changes_nothing(gray, tmp_path):
     config = train_config(None, {"data": str(gray), "images": "100", **TINY})
-    dataset, held = split(open_data(str(gray)))
+    dataset, held = split_held_out(open_data(str(gray)))
     card = loop.card_of(config, dataset, held)
     (tmp_path / "run").mkdir()
     ready = loop.planned(config, dataset.shape, len(dataset))
@@ -274,7 +274,7 @@ def test_trouble_of_a_tracker_ends_no_training(gray, tmp_path, told, monkeypatch
 
 
 def test_rows_that_are_taken_back_are_not_told_again(told):
-    elsewhere = follower.Follower.__new__(follower.Follower)
+    elsewhere = follower.Tracker.__new__(follower.Tracker)
     elsewhere.name, elsewhere.say, elsewhere.seen, elsewhere.tracker = "tensorboard", print, 0, told.__new__(told)
     told.rows.clear()
     for seen in (8, 16, 8, 16, 24):
@@ -362,14 +362,14 @@ def test_the_network_is_laid_out_for_its_precision(gray, tmp_path, precision, mo
     """In memory, from the first step to the last."""
     if torch.cuda.is_available():
         pytest.skip("of a processor")
-    seen, step = set(), Training.step
+    seen, step = set(), Trainer.step
 
     def watched(run, *batch):
         weight = run.accelerator.unwrap_model(run.model.backbone).down[0].res.conv1.weight
         seen.add(weight.is_contiguous())
         return step(run, *batch)
 
-    monkeypatch.setattr(Training, "step", watched)
+    monkeypatch.setattr(Trainer, "step", watched)
     unnoise.train(gray, images="24", out=str(tmp_path / "run"), **TINY | {"precision": precision})
     assert seen == {precision == "bf16"}
 
@@ -384,7 +384,7 @@ def test_timing_the_precisions_leaves_no_trace():
 
 
 def test_previews_keep_to_their_share(tmp_path):
-    previews = Previews(tmp_path, "L", usual=0.0)
+    previews = PreviewMonitor(tmp_path, "L", usual=0.0)
     clock = Clock(600.0, None)
     clock.start()
     clock.started -= 30
@@ -504,9 +504,11 @@ def test_config_yaml_is_plain(gray, tmp_path):
 
 
 def held_out(gray, objective="simple", **config):
-    data, held = split(open_data(str(gray)), 8)
+    data, held = split_held_out(open_data(str(gray)), 8)
     card = Card("unet:widths=8,groups=4,head=4,zero_init=false", "linear", "eps", (1, 8, 8), "L")
-    return build(card), HeldOut(TrainConfig(**config), registry.objective.get(objective), data, held, count=8)
+    return build_model(card), ValidationMonitor(
+        TrainConfig(**config), registry.objective.get(objective), data, held, count=8
+    )
 
 
 def test_held_out_loss_is_that_of_its_images_at_fixed_noise_and_levels(gray):
@@ -570,13 +572,13 @@ def test_held_out_images_are_never_trained_on(gray, tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "noised", noted)
     unnoise.train(gray, images="200", held_out=6, out=str(tmp_path / "run"), **TINY)
-    _, held = split(open_data(str(gray)), 6)
+    _, held = split_held_out(open_data(str(gray)), 6)
     assert len(seen) == 14
     assert not seen & {image.tobytes() for image in held.read(np.arange(6))}
 
 
 def test_measuring_keeps_to_its_share_of_the_time(monkeypatch):
-    clock, occasions = Clock(600.0, None), Occasions(0.05)
+    clock, occasions = Clock(600.0, None), TimeBudget(0.05)
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     clock.start()
@@ -601,13 +603,13 @@ def scored(gray, monkeypatch):
     clock.start()
     now[0] = 100.0
     monkeypatch.setattr("unnoise.training.monitors.kid.FEWEST", 10)
-    model = build(Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L"))
+    model = build_model(Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L"))
     monkeypatch.setattr("unnoise.training.monitors.kid.seeing", lambda _: 0.01)
 
     def draw(count, seconds=math.inf):
         return sample(model, count, Sampling("ddim", steps=2), Stop(), seconds)
 
-    return Quality(data, Sampling("ddim", steps=2)), draw, clock, now
+    return KidMonitor(data, Sampling("ddim", steps=2)), draw, clock, now
 
 
 def test_kid_is_planned_within_its_share_and_told_beforehand(scored):
@@ -616,20 +618,20 @@ def test_kid_is_planned_within_its_share_and_told_beforehand(scored):
     text = quality.plan(clock, images_per_second=10.0)
     assert 10 <= quality.count <= 1000
     assert "pictures at 10%, 20%, 40%, 70%, 100% of the way" in text
-    slow = Quality(quality.dataset, Sampling("ddim", steps=500))
+    slow = KidMonitor(quality.dataset, Sampling("ddim", steps=500))
     assert slow.how.steps == 20, "it is there to tell weights apart"
     assert "there is none for 10 pictures" in slow.plan(clock, images_per_second=1.0)
     assert not slow.due(clock)
-    few = Quality(quality.dataset.part(np.arange(9)), Sampling("ddim", steps=2))
-    assert "it takes 10 images or more" in few.plan(clock, images_per_second=10.0)
-    wide = Quality(replace(quality.dataset, shape=(5, 8, 8)), Sampling("ddim", steps=2))
+    fixed_subset = KidMonitor(quality.dataset.part(np.arange(9)), Sampling("ddim", steps=2))
+    assert "it takes 10 images or more" in fixed_subset.plan(clock, images_per_second=10.0)
+    wide = KidMonitor(replace(quality.dataset, shape=(5, 8, 8)), Sampling("ddim", steps=2))
     assert "of 1 to 4 channels" in wide.plan(clock, images_per_second=10.0)
     for images_per_second in (3.0, 5.0):
-        plan = Quality(quality.dataset, Sampling("ddim", steps=20))
+        plan = KidMonitor(quality.dataset, Sampling("ddim", steps=20))
         plan.plan(clock, images_per_second)
         cost = plan.count * (20 / (3 * images_per_second) + 0.01) * len(MARKS) + 20 * 0.01
         assert cost <= 0.04 * 1000
-    one, two = (Quality(quality.dataset, Sampling(name, steps=20)) for name in ("ddim", "heun"))
+    one, two = (KidMonitor(quality.dataset, Sampling(name, steps=20)) for name in ("ddim", "heun"))
     for plan in (one, two):
         plan.plan(clock, 8.0)
     assert two.count <= one.count / 2 + 1, "heun asks the network twice a step"
@@ -642,7 +644,7 @@ def test_kid_on_the_way_is_that_of_the_same_pictures(scored, gray):
     assert quality.measure(draw, clock) is None
     look = registry.features.get("efficientnet")()
     with torch.inference_mode():
-        drawn = eight_bit(draw(20))
+        drawn = to_uint8(draw(20))
         expected = kid(*(look(pixels)[0] for pixels in (drawn, torch.from_numpy(np.load(gray))[:, None])))
     assert quality.rows[0]["kid"] == pytest.approx(expected.value, rel=1e-3)
     assert quality.rows[0]["pictures"] == 20
@@ -672,14 +674,14 @@ def test_kid_keeps_to_its_share_on_a_machine_that_became_busy(scored):
     quality.measure(draw, clock)
     assert [row["pictures"] for row in quality.rows] == [planned, quality.count]
 
-    spent = Quality(quality.dataset, quality.how)
+    spent = KidMonitor(quality.dataset, quality.how)
     now[0] = 100.0
     spent.plan(clock, 10.0)
     spent.spent, spent.last = 39.99, 30.0
     assert "its share of the time is spent" in spent.measure(slow, clock)
     assert not spent.due(clock)
 
-    never = Quality(quality.dataset, quality.how)
+    never = KidMonitor(quality.dataset, quality.how)
     never.plan(clock, 10.0)
 
     def busy(count, seconds):
@@ -742,17 +744,19 @@ def test_held_out_loss_is_of_all_kinds_and_as_much_as_there_is_time_for(gray):
     """Not the first images, which in a folder of classes are of one; and fewer where the network is slow."""
     data = open_data(str(gray))
     many = data.part(np.arange(20).repeat(50))
-    rows = few(many).rows
+    rows = fixed_subset(many).rows
     assert len(rows) == 256
     assert set(rows.tolist()) == set(range(20))
-    assert np.array_equal(few(many).rows, rows)
+    assert np.array_equal(fixed_subset(many).rows, rows)
     counts = []
     for seen in (100, 3_000, 1_000_000):
         clock = Clock(600.0, None)
         clock.start()
         clock.started -= 60
         clock.seen = seen
-        measure = HeldOut(TrainConfig(), registry.objective.get("simple"), few(many), few(many))
+        measure = ValidationMonitor(
+            TrainConfig(), registry.objective.get("simple"), fixed_subset(many), fixed_subset(many)
+        )
         measure.plan(clock)
         counts.append(measure.count)
     assert counts[0] == 8

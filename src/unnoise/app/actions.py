@@ -8,18 +8,18 @@ import torch
 from unnoise.card import Run
 from unnoise.config import EditConfig, EvalConfig, SampleConfig
 from unnoise.data.dataset import Dataset
-from unnoise.device import finished
+from unnoise.device import synchronize
 from unnoise.diffusion.process import q_sample
 from unnoise.editing.edit import begin, resolved
 from unnoise.editing.edit import calls as edit_calls
 from unnoise.editing.tasks import Edit, Picture, read
 from unnoise.errors import InputError
-from unnoise.evaluation.image_sets import data_of, parts_of
+from unnoise.evaluation.image_sets import run_data, run_split
 from unnoise.evaluation.memorization import nearest
-from unnoise.samplers.draw import in_turn, noise
-from unnoise.samplers.draw import run as run_sampler
-from unnoise.samplers.precision import call, fastest
-from unnoise.sampling import calls, precision_of, resolve
+from unnoise.samplers.draw import draw as run_sampler
+from unnoise.samplers.draw import initial_noise, labels_in_turn
+from unnoise.samplers.precision import fastest, seconds_per_image
+from unnoise.sampling import choose_precision, network_calls, resolve_settings
 from unnoise.types import Images
 
 MOST = 64  # pictures at once
@@ -46,13 +46,13 @@ def affordable(n: int, calls: int) -> None:
 def sampled(run: Run, settings: dict[str, Any]) -> Iterator[Frame]:
     """As `unnoise sample` draws them; settings are fields of SampleConfig."""
     config = SampleConfig(str(run.path), **settings)
-    how = resolve(config, run)
-    affordable(config.n, calls(how))
+    how = resolve_settings(config, run)
+    affordable(config.n, network_calls(how))
     seeds = range(config.seed, config.seed + config.n)
-    labels = in_turn(run.card.classes, seeds)
+    labels = labels_in_turn(run.card.classes, seeds)
     if config.label is not None:
         labels = torch.full((config.n,), run.card.classes.index(config.label))
-    precision = precision_of(config.precision, run)
+    precision = choose_precision(config.precision, run)
     for done, step in enumerate(run_sampler(run.model, seeds, how, labels, precision=precision), 1):
         yield Frame(step.x, step.x0, done, how.steps)
 
@@ -71,14 +71,16 @@ def compared(run: Run, samplers: Sequence[str], settings: dict[str, Any]) -> Ite
     if not samplers:
         raise InputError("choose at least one sampler")
     ways = [{**settings, "sampler": name} for name in samplers]
-    affordable(settings["n"], sum(calls(resolve(SampleConfig(str(run.path), **way), run)) for way in ways))
-    call(run.model, settings["n"], fastest(run.model))
+    affordable(
+        settings["n"], sum(network_calls(resolve_settings(SampleConfig(str(run.path), **way), run)) for way in ways)
+    )
+    seconds_per_image(run.model, settings["n"], fastest(run.model))
     for name, way in zip(samplers, ways, strict=True):
-        spent, begun = 0.0, finished()
+        spent, begun = 0.0, synchronize()
         for frame in sampled(run, way):
-            spent += finished() - begun
+            spent += synchronize() - begun
             yield Compared(name, frame.x0, spent, done=False)
-            begun = finished()
+            begun = synchronize()
         yield Compared(name, frame.x, spent, done=True)
 
 
@@ -102,17 +104,17 @@ def framed(made: Edit, steps: int) -> Iterator[Frame]:
 def noised(run: Run, picture: Picture, count: int, seed: int = 0) -> tuple[Images, list[int]]:
     """The forward process, as the notebook shows it: a picture at evenly spaced levels, under one noise."""
     x0 = read(picture, run.card.shape, run.card.mode).to(run.model.device)
-    _, eps = noise(run.model, [seed])
+    _, eps = initial_noise(run.model, [seed])
     times = torch.linspace(0, run.model.schedule.T - 1, count).round().long().tolist()
     return torch.cat([q_sample(x0, eps, run.model.schedule.level(time)) for time in times]), times
 
 
 def training_images(run: Run) -> Dataset:
     """Those the run saw, where its data is on this machine."""
-    everything = data_of(EvalConfig(str(run.path)), run)
+    everything = run_data(EvalConfig(str(run.path)), run)
     if everything.fingerprint != run.card.data.get("fingerprint"):
         raise InputError(f"{everything.name} is no longer what this run was trained on")
-    return parts_of(everything, run)[0]
+    return run_split(everything, run)[0]
 
 
 def nearest_seen(run: Run, images: Images) -> Images:

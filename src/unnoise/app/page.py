@@ -15,7 +15,7 @@ from unnoise.app import actions as acts
 from unnoise.app.session import Desk
 from unnoise.app.training_view import watched
 from unnoise.errors import InputError
-from unnoise.images import Eight, eight_bit, to_float
+from unnoise.images import Uint8Images, to_float, to_uint8
 from unnoise.types import Images
 
 STYLE = ".pixels img, img.pixels { image-rendering: pixelated } img.pixels { width: min(100%, 32rem) }"
@@ -176,19 +176,19 @@ def film_tab(desk: Desk) -> None:
     frames = gr.State(None, time_to_live=3600)
 
     def roll(seed: int, *values: Any) -> Iterator[tuple[Any, ...]]:
-        seen = list[Eight]()
+        seen = list[Uint8Images]()
         for frame in acts.sampled(desk.run, {"n": 1, "seed": whole(seed), **settings(*values)}):
-            seen.append(eight_bit(torch.cat([frame.x, frame.x0])).cpu())
+            seen.append(to_uint8(torch.cat([frame.x, frame.x0])).cpu())
             if desk.due(last=frame.done == frame.steps):
                 yield desk.shown(to_float(seen[-1]), columns=2), gr.skip(), gr.skip(), gr.skip()
         slider = gr.Slider(1, len(seen), len(seen), step=1)
-        made = gr.Files(desk.film([*map(to_float, seen)]), visible=True)
+        made = gr.Files(desk.save_gif([*map(to_float, seen)]), visible=True)
         yield desk.shown(to_float(seen[-1]), columns=2), slider, made, seen
 
     with ask:
         working(roll, [seed, *boxes], [shown, place, files, frames])
 
-    def at(step: int, seen: list[Eight] | None) -> Any:
+    def at(step: int, seen: list[Uint8Images] | None) -> Any:
         if not seen or not step:
             return gr.skip()
         return desk.shown(to_float(seen[min(int(step), len(seen)) - 1]), columns=2)
@@ -233,7 +233,7 @@ def between_tab(desk: Desk) -> None:
         _, steps = acts.edited(desk.run, settings)
         for frame in desk.paced(steps):
             yield desk.shown(frame.x0), gr.skip()
-        yield desk.shown(frame.x), gr.Files(desk.film([*frame.x[:, None].cpu()]), visible=True)
+        yield desk.shown(frame.x), gr.Files(desk.save_gif([*frame.x[:, None].cpu()]), visible=True)
 
     with ask:
         working(go, [first, last, n, *box], [shown, files])

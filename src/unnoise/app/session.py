@@ -12,9 +12,9 @@ from PIL import Image
 
 from unnoise.app.actions import Frame
 from unnoise.card import Run
-from unnoise.checkpoint import find, load
+from unnoise.checkpoint import find_model, load
 from unnoise.editing.tasks import read
-from unnoise.images import film, grid, save_image, to_image
+from unnoise.images import grid, save_gif, save_image, to_pil
 from unnoise.types import Images
 
 WIDE = 640  # pixels of a sheet on the page, about
@@ -31,7 +31,7 @@ class Desk:
     """A run, opened again where training has replaced its file, and where its files go."""
 
     def __init__(self, path: str, out: Path) -> None:
-        self.path, self.out, self.last = find(Path(path)), out, 0.0
+        self.path, self.out, self.last = find_model(Path(path)), out, 0.0
         self.written, self.lock = self.path.stat().st_mtime_ns, Lock()
         self.opened = load(self.path)
 
@@ -81,7 +81,7 @@ class Desk:
         """An upload as the run takes it, its pixels large enough to paint on; and as it was, if it is smaller."""
         seen, card = read(picture, self.run.card.shape, self.run.card.mode)[0], self.run.card
         small = picture if picture.width < card.shape[2] and picture.height < card.shape[1] else None
-        return enlarged(to_image(seen, card.mode), max(1, WIDE // max(card.shape[1:]))), small
+        return enlarged(to_pil(seen, card.mode), max(1, WIDE // max(card.shape[1:]))), small
 
     def own(self, painted: Image.Image) -> Image.Image:
         """What `fitted` made, pixel for pixel as it was."""
@@ -111,8 +111,8 @@ class Desk:
                 path.unlink()
         return [str(together), str(packed)]
 
-    def film(self, frames: Sequence[Images]) -> list[str]:
+    def save_gif(self, frames: Sequence[Images]) -> list[str]:
         """One frame after another."""
         place = self.place()
-        film(frames, path := place / "film.gif")
+        save_gif(frames, path := place / "film.gif")
         return [str(path)]

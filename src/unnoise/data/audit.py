@@ -11,10 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from unnoise.data.cache import open_data
-from unnoise.data.dataset import Dataset, split
+from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.data.decode import read_header
 from unnoise.data.sources.find import find
-from unnoise.data.sources.source import Source, Unreadable
+from unnoise.data.sources.source import Source, UnreadableImage
 from unnoise.data.target_format import DRAWN
 from unnoise.progress import Report
 
@@ -46,7 +46,7 @@ def headers(source: Source, progress: Report) -> dict[str, Any]:
             progress("scanning", count, source.count)
         try:
             header = read_header(item.content, DRAWN)
-        except Unreadable as reason:
+        except UnreadableImage as reason:
             broken.append(f"{item.name} ({reason})")
             continue
         width, height = header.size
@@ -81,7 +81,7 @@ def duplicates(dataset: Dataset, progress: Report) -> dict[str, Any]:
     same = [pair for group in named.values() for pair in combinations(group[:SHOWN], 2)]
     digest = {i: key for key, group in named.items() for i in group}
     near = [(a, b) for a, b in near_pairs(torch.cat(small), progress) if digest[a] != digest[b]]
-    _, held = split(dataset)
+    _, held = split_held_out(dataset)
     inside = set() if held.rows is None else set(held.rows.tolist())
     return {
         "same": sum(len(group) - 1 for group in named.values()),

@@ -16,7 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from unnoise.data.decode import Content, Decoded, Plan, decode
-from unnoise.data.sources.source import Array, Item, Source, Unreadable, class_names
+from unnoise.data.sources.source import Array, Item, Source, UnreadableImage, class_names
 from unnoise.data.target_format import NAMED, suffixes
 from unnoise.errors import InputError
 from unnoise.progress import Report
@@ -53,7 +53,7 @@ class Tally:
     size: int = 0
     digest: Any = field(default_factory=hashlib.sha256)
 
-    def skip(self, name: str, why: Unreadable) -> None:
+    def skip(self, name: str, why: UnreadableImage) -> None:
         self.skipped += 1
         if len(self.examples) < NAMED:
             self.examples.append(f"{name} ({why})")
@@ -99,7 +99,7 @@ def settle(file: IO[bytes]) -> None:
 def write_pixels(source: Source, plan: Plan, examined: int, file: IO[bytes], progress: Report) -> Tally:
     tally = Tally()
     for item, image in decoded(islice(source.items(), examined), plan):
-        if isinstance(image, Unreadable):
+        if isinstance(image, UnreadableImage):
             tally.skip(item.name, image)
         else:
             data = image.pixels.tobytes()
@@ -111,17 +111,17 @@ def write_pixels(source: Source, plan: Plan, examined: int, file: IO[bytes], pro
     return tally
 
 
-def decoded(items: Iterator[Item], plan: Plan) -> Iterator[tuple[Item, Decoded | Unreadable]]:
+def decoded(items: Iterator[Item], plan: Plan) -> Iterator[tuple[Item, Decoded | UnreadableImage]]:
     """Decode on several threads (Pillow works outside Python's lock), a window at a time, in order."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         while window := list(islice(items, WINDOW)):
             yield from zip(window, pool.map(partial(attempt, plan), [item.content for item in window]), strict=True)
 
 
-def attempt(plan: Plan, content: Content) -> Decoded | Unreadable:
+def attempt(plan: Plan, content: Content) -> Decoded | UnreadableImage:
     try:
         return decode(content, plan)
-    except Unreadable as why:
+    except UnreadableImage as why:
         return why
 
 

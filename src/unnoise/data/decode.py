@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unnoise.data.resize import fit_image
-from unnoise.data.sources.source import Array, Broken, Unreadable
+from unnoise.data.sources.source import Array, Broken, UnreadableImage
 
 Content: TypeAlias = Path | bytes | Array | Callable[[tuple[int, int]], Image.Image]
 # Only these decoders run, whatever the bytes claim to be: some of the others start programs.
@@ -143,7 +143,7 @@ def sixteen_bit(image: Image.Image) -> Image.Image:
     """Whole numbers 0..65535 in mode "F"."""
     values = np.asarray(image).astype(np.float32)
     if not np.isfinite(values).all():
-        raise Unreadable("holds numbers that are not finite")
+        raise UnreadableImage("holds numbers that are not finite")
     if image.mode == "F" and values.max() <= 1:
         values = values * 65535
     return Image.fromarray(np.clip(np.rint(values), 0, 65535))
@@ -153,7 +153,7 @@ def sixteen_bit(image: Image.Image) -> Image.Image:
 def opened(content: Path | bytes) -> Iterator[Image.Image]:
     """Open without decoding; whatever goes wrong, then or inside the block, is an `Unreadable` in a few words."""
     if isinstance(content, Broken):
-        raise Unreadable(content.decode())
+        raise UnreadableImage(content.decode())
     try:
         refuse(content.stat().st_size == 0 if isinstance(content, Path) else not content, "empty file")
         # Given a path, Pillow maps a plain TIFF into memory and then forgets its orientation.
@@ -161,15 +161,15 @@ def opened(content: Path | bytes) -> Iterator[Image.Image]:
             image = Image.open(file, formats=FORMATS)
             refuse(image.width * image.height > MOST_PIXELS, f"too large: {image.width}x{image.height}")
             yield image
-    except Unreadable:
+    except UnreadableImage:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything inside a decoder
-        raise Unreadable(reason(error)) from None
+        raise UnreadableImage(reason(error)) from None
 
 
 def refuse(bad: bool, why: str) -> None:
     if bad:
-        raise Unreadable(why)
+        raise UnreadableImage(why)
 
 
 def reason(error: Exception) -> str:

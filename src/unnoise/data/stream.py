@@ -16,7 +16,7 @@ import numpy as np
 
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import Plan, decode
-from unnoise.data.sources.source import Array, Group, Item, Source, Unreadable
+from unnoise.data.sources.source import Array, Group, Item, Source, UnreadableImage
 from unnoise.data.target_format import make_plan, survey
 from unnoise.errors import InputError
 from unnoise.progress import Report
@@ -98,16 +98,16 @@ class Stream:
         """Decoded; and its label is known from now on."""
         try:
             pixels = decode(item.content, self.plan).pixels
-        except Unreadable as error:
+        except UnreadableImage as error:
             return self.stand_in(item, row, among, error)
         self.known[row] = self.label(item)
         return pixels
 
-    def stand_in(self, item: Item, row: int, among: Array | None, why: Unreadable) -> Array:
+    def stand_in(self, item: Item, row: int, among: Array | None, why: UnreadableImage) -> Array:
         """The pixels of the next image that can be read, and its label."""
         for other in self.following(row, among):
             (instead,) = self.items(other[None])
-            with suppress(Unreadable):
+            with suppress(UnreadableImage):
                 pixels = decode(instead.content, self.plan).pixels
                 self.known[row] = self.label(instead)
                 if self.told < TOLD:
@@ -172,6 +172,6 @@ def done_to(looked_at: Source, plan: Plan) -> list[str]:
     """What is done to the images beyond decoding them, of those that were looked at."""
     done, items = Counter[str](), [*looked_at.items()]
     for item in items:
-        with suppress(Unreadable):
+        with suppress(UnreadableImage):
             done.update(decode(item.content, plan).done)
     return [f"of {len(items)} images looked at: {what.format(n=n)}" for what, n in sorted(done.items())]

@@ -7,7 +7,7 @@ import numpy as np
 
 from unnoise.data.decode import Header, Plan, read_header
 from unnoise.data.resize import SMALLEST, parse_size
-from unnoise.data.sources.source import READS, Source, Unreadable
+from unnoise.data.sources.source import READS, Source, UnreadableImage
 from unnoise.errors import InputError
 from unnoise.progress import Report
 from unnoise.types import MODES
@@ -46,7 +46,7 @@ def survey(source: Source, limit: int | None, progress: Report) -> Survey:
         try:
             found.add(read_header(item.content, DRAWN))
             readable += 1
-        except Unreadable as reason:
+        except UnreadableImage as reason:
             if len(found.skipped) < NAMED:
                 found.skipped.append(f"{item.name} ({reason})")
         found.array = isinstance(item.content, np.ndarray)

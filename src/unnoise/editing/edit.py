@@ -13,13 +13,13 @@ from unnoise.checkpoint import load
 from unnoise.config import EditConfig, SampleConfig, Sampling
 from unnoise.editing.tasks import Edit, Picture, Work
 from unnoise.errors import InputError, unknown
-from unnoise.files import new_folder, replacing, vacant
-from unnoise.images import film, grid, save_image
+from unnoise.files import check_vacant, new_folder, replacing
+from unnoise.images import grid, save_gif, save_image
 from unnoise.progress import Report, silent
 from unnoise.samplers.base import Step
-from unnoise.samplers.draw import untracked
-from unnoise.sampling import calls as calls_of
-from unnoise.sampling import grid_of, resolve
+from unnoise.samplers.draw import without_grad
+from unnoise.sampling import grid_path, resolve_settings
+from unnoise.sampling import network_calls as calls_of
 from unnoise.types import Images
 
 MOST = 64  # pictures at once
@@ -49,7 +49,7 @@ def begin(config: EditConfig, run: Run, pictures: tuple[Picture, ...] = (), mask
     seeds = range(config.seed, config.seed + config.n)
     work = Work(run.model, how, run.card.mode, seeds, label, config.by, pictures, mask, config.fit)
     made: Edit = registry.edit.get(config.task)(work)
-    return made._replace(steps=untracked(made.steps))
+    return made._replace(steps=without_grad(made.steps))
 
 
 def check(config: EditConfig, pictures: int, mask: Picture | None) -> None:
@@ -79,7 +79,7 @@ def check(config: EditConfig, pictures: int, mask: Picture | None) -> None:
 def resolved(config: EditConfig, run: Run) -> tuple[Sampling, int]:
     """How it is sampled, and the class, -1 for none: a run that never saw pictures without one needs to be told."""
     shared = ("run", "n", "seed", "label", *(f.name for f in fields(Sampling)))
-    how = resolve(SampleConfig(**{name: getattr(config, name) for name in shared}), run)
+    how = resolve_settings(SampleConfig(**{name: getattr(config, name) for name in shared}), run)
     if config.label is not None or not run.card.classes:
         return how, -1 if config.label is None else run.card.classes.index(config.label)
     if config.guidance not in (None, 1) or config.guidance_interval is not None:
@@ -112,7 +112,7 @@ def edit_to_folder(config: EditConfig, report: Report = silent) -> tuple[Path, P
     run = load(config.run)
     pictures = tuple(picture for picture in (config.picture, config.other) if picture is not None)
     made, is_film = begin(config, run, pictures, config.mask), config.task.partition(":")[0] in WAYS
-    if config.out is not None and (there := beside(vacant(config.out), is_film=is_film)).exists():
+    if config.out is not None and (there := beside(check_vacant(config.out), is_film=is_film)).exists():
         raise InputError(f"{there} is there already; name another folder by --out")
     images = last(made.steps, report).cpu()
     folder = new_folder(config.out, run.path.parent, "edited")
@@ -122,7 +122,7 @@ def edit_to_folder(config: EditConfig, report: Report = silent) -> tuple[Path, P
             save_image(image, temporary, run.card.mode)
     with replacing(together := beside(folder, is_film=is_film)) as temporary:
         if is_film:
-            film([*images[:, None]], temporary)
+            save_gif([*images[:, None]], temporary)
         else:
             grid(torch.cat([made.given.cpu(), images]), run.card.mode).save(temporary)
     return folder, together
@@ -130,5 +130,5 @@ def edit_to_folder(config: EditConfig, report: Report = silent) -> tuple[Path, P
 
 def beside(folder: Path, *, is_film: bool) -> Path:
     """Not inside, among the pictures: where the grid of sampled ones lies, or a film by the name of the folder."""
-    grid_there = grid_of(folder)
+    grid_there = grid_path(folder)
     return grid_there.with_name(grid_there.name.removesuffix("-grid.png") + ".gif") if is_film else grid_there

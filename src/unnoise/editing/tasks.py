@@ -12,7 +12,7 @@ from torch import Tensor
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.data.decode import Plan, decode, upright
-from unnoise.data.sources.source import Unreadable
+from unnoise.data.sources.source import UnreadableImage
 from unnoise.diffusion.model import Denoiser, Diffusion, clip_x0
 from unnoise.diffusion.process import q_sample
 from unnoise.diffusion.schedule import Levels
@@ -24,7 +24,7 @@ from unnoise.images import to_float
 from unnoise.registry import edit
 from unnoise.samplers.base import Sampler, Step
 from unnoise.samplers.ddim import ddim, invert
-from unnoise.samplers.draw import denoiser, noise, seeded_noise
+from unnoise.samplers.draw import initial_noise, make_denoiser, seeded_noise
 from unnoise.types import Images, RandnLike
 
 Picture: TypeAlias = str | Path | Image.Image | Tensor  # a tensor is [c, h, w] in [-1, 1]
@@ -64,7 +64,7 @@ class Work:
     def denoise(self, count: int = 0) -> Denoiser:
         """For so many images at once; not clipped, which is the sampler's."""
         labels = torch.full((count or len(self.seeds),), self.label) if self.model.classes else None
-        return denoiser(self.model, replace(self.how, clip=False), labels, None)
+        return make_denoiser(self.model, replace(self.how, clip=False), labels, None)
 
     def picture(self, which: int = 0, *, shrunk: int = 1, mode: str = "") -> Images:
         """One that was given, [1, c, h, w], as those of the run are, or smaller, or gray."""
@@ -93,7 +93,7 @@ def read(picture: Picture, shape: tuple[int, int, int], mode: str, fit: str = "c
     try:
         content = (lambda _: upright(picture)) if isinstance(picture, Image.Image) else Path(picture).expanduser()
         pixels = decode(content, Plan(mode, (shape[2], shape[1]), fit)).pixels
-    except (Unreadable, OSError) as error:  # the latter of an image that is opened, and cut off
+    except (UnreadableImage, OSError) as error:  # the latter of an image that is opened, and cut off
         raise InputError(f"{picture} cannot be read: {error}") from error
     return to_float(torch.tensor(pixels)[None])
 
@@ -142,7 +142,7 @@ def deblur(work: Work, *, sigma: float = 1.5) -> Edit:
 def restored(work: Work, measure: Measurement, y: Measured, by: str = "replace") -> Iterator[Step]:
     """Pictures of which y is known, by the posterior sampler asked for, or the one named here."""
     method = registry.posterior.get(work.by or by)(work.sampler, Known(measure, y))
-    randn_like, start = noise(work.model, work.seeds)
+    randn_like, start = initial_noise(work.model, work.seeds)
     steps: Iterator[Step] = method(work.denoise(), start, work.levels, randn_like=randn_like)
     return steps
 
@@ -174,7 +174,7 @@ def vary(work: Work, *, strength: float = 0.5) -> Edit:
     picture, levels = work.picture(), work.levels
     first = levels.schedule.level(strength * (levels.schedule.T - 1))
     rest = tuple(level for level in levels if level.time < first.time)
-    randn_like, eps = noise(work.model, work.seeds)
+    randn_like, eps = initial_noise(work.model, work.seeds)
     start = q_sample(picture.expand_as(eps), eps, first)
     way = Levels((first, *rest), levels.schedule)
     return Edit(picture, work.sampler(work.denoise(), start, way, randn_like=randn_like))
@@ -204,8 +204,8 @@ def morph(work: Work, *, iterations: int = 3) -> Edit:
 
     def steps() -> Iterator[Step]:
         for step in invert(work.denoise(2), ends, levels, iterations=iterations):
-            noise = step.x
-        start = slerp(noise[:1], noise[1:], torch.linspace(0, 1, len(work.seeds)).to(noise))
+            start = step.x
+        start = slerp(start[:1], start[1:], torch.linspace(0, 1, len(work.seeds)).to(start))
         yield from ddim(work.denoise(), start, levels)
 
     return Edit(ends, steps())

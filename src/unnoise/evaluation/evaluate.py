@@ -14,7 +14,7 @@ from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError, unknown
 from unnoise.evaluation import metrics
-from unnoise.evaluation.image_sets import Pictures, data_of, drawn, stored
+from unnoise.evaluation.image_sets import ImageSet, dataset_images, run_data, run_images
 from unnoise.evaluation.likelihood import bits_per_dim
 from unnoise.evaluation.measure import seconds, statistics
 from unnoise.evaluation.memorization import audit
@@ -23,7 +23,7 @@ from unnoise.evaluation.statistics import Statistics
 from unnoise.interop.diffusers_read import INDEX
 from unnoise.progress import Report, silent
 from unnoise.run_folder import MODEL, keep_evaluation
-from unnoise.sampling import precision_of
+from unnoise.sampling import choose_precision
 
 FEWEST = 50  # pictures a score is computed from
 DRAWN = 2_000  # pictures drawn from a run, if nothing else is asked for
@@ -79,7 +79,7 @@ def evaluate(config: EvalConfig, report: Report = silent, say: Callable[[str], o
         result["memorization"] = audit(config, run, extractor, config.n or DRAWN, report)
     if compared := [name for name in wanted if name not in ALONE]:
         result["scores"] = compare(config, run, compared, report, say)
-    if run and distributed.first():
+    if run and distributed.is_main():
         keep_evaluation(run.path.parent, result)
     return result
 
@@ -112,7 +112,7 @@ def compare(
         raise InputError(f"metric inception_score needs a network that tells classes; {config.features} does not")
     if run:  # before they work one after another
         asked = config.precision
-        config = replace(config, precision=distributed.of_first(lambda: precision_of(asked, run)))
+        config = replace(config, precision=distributed.from_main(lambda: choose_precision(asked, run)))
     with distributed.state().local_main_process_first():  # which fills the cache for the others
         mine, theirs = both(config, run)
     for pictures in (mine, theirs):
@@ -143,19 +143,21 @@ def compare(
     }
 
 
-def both(config: EvalConfig, run: Run | None) -> tuple[Pictures, Pictures]:
+def both(config: EvalConfig, run: Run | None) -> tuple[ImageSet, ImageSet]:
     """The set to measure, and the data it is measured against."""
     if run:
-        return drawn(config, run, config.n or DRAWN), reference(data_of(config, run), config)
+        return run_images(config, run, config.n or DRAWN), reference(run_data(config, run), config)
     data = config.against or config.data
     if data is None:
         raise InputError(f"{config.set} is no run: name what to compare it with, a second set or --data DATA")
-    return stored(open_data(config.set), config.n, config.seed, config.batch), reference(open_data(data), config)
+    return dataset_images(open_data(config.set), config.n, config.seed, config.batch), reference(
+        open_data(data), config
+    )
 
 
-def reference(dataset: Dataset, config: EvalConfig) -> Pictures:
+def reference(dataset: Dataset, config: EvalConfig) -> ImageSet:
     """Data to compare with: all, or as many as --reference says."""
-    return stored(dataset, min(len(dataset), config.reference), config.seed, config.batch)
+    return dataset_images(dataset, min(len(dataset), config.reference), config.seed, config.batch)
 
 
 def plain(score: Score) -> dict[str, Any]:
@@ -166,7 +168,7 @@ def tints(colour: Colour) -> dict[str, list[dict[str, Any]]]:
     return {name: [plain(score) for score in scores] for name, scores in colour._asdict().items()}
 
 
-def spoiled(mine: Pictures, theirs: Pictures) -> list[str]:
+def spoiled(mine: ImageSet, theirs: ImageSet) -> list[str]:
     """What else than quality the scores measure."""
     said = []
     sizes = [pictures.about.get("size") for pictures in (mine, theirs)]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from unnoise.errors import InputError
 from unnoise.evaluation import efficientnet as lite
-from unnoise.images import Eight
+from unnoise.images import Uint8Images
 from unnoise.registry import features
 
 Seen: TypeAlias = tuple[Float[Tensor, "b d"], Float[Tensor, "b k"]]  # features, probabilities of classes
@@ -22,12 +22,12 @@ Seen: TypeAlias = tuple[Float[Tensor, "b d"], Float[Tensor, "b k"]]  # features,
 class Extractor(NamedTuple):
     """A network, and what must be the same for two scores to be comparable."""
 
-    look: Callable[[Eight], Seen]  # of [b, 3, h, w]
+    look: Callable[[Uint8Images], Seen]  # of [b, 3, h, w]
     features: int
     classes: int  # 0 where it knows none
     about: dict[str, str]  # network, sha256 of its weights, resize
 
-    def __call__(self, pixels: Eight) -> Seen:
+    def __call__(self, pixels: Uint8Images) -> Seen:
         return self.look(as_rgb(pixels))
 
 
@@ -48,7 +48,7 @@ def efficientnet(*, size: int = 64) -> Extractor:
     path = next((Path(package.origin).parent / "models").glob("*.pth"))
     network = lite.load(str(path)).to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def look(pixels: Eight) -> Seen:
+    def look(pixels: Uint8Images) -> Seen:
         device = next(network.parameters()).device
         found, logits = network(resized(pixels.to(device), size))
         return SCALE * found, logits.softmax(dim=1)
@@ -84,7 +84,7 @@ def inception(*, weights: str = "") -> Extractor:
             f"the weights of Inception can't be downloaded ({error}); name a file: inception:weights=FILE"
         ) from None
 
-    def look(pixels: Eight) -> Seen:
+    def look(pixels: Uint8Images) -> Seen:
         found, logits = network(pixels.cpu())
         return found, logits.softmax(dim=1)
 
@@ -114,7 +114,7 @@ def dinov2(*, model: str = "facebook/dinov2-large") -> Extractor:
     network = network.to("cuda" if torch.cuda.is_available() else "cpu")
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
-    def look(pixels: Eight) -> Seen:
+    def look(pixels: Uint8Images) -> Seen:
         large = F.interpolate(pixels.float(), (224, 224), mode="bicubic", antialias=True).round().clamp(0, 255)
         found = network(((large / 255 - mean.to(large)) / std.to(large)).to(network.device)).pooler_output
         return found, found.new_empty(len(found), 0)
@@ -131,7 +131,7 @@ def fingerprint(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def resized(pixels: Eight, size: int) -> Float[Tensor, "b _ _ _"]:
+def resized(pixels: Uint8Images, size: int) -> Float[Tensor, "b _ _ _"]:
     """To [-1, 1] and the shorter side to `size`, smoothed where that shrinks."""
     x, scale = pixels.float() / 127.5 - 1, size / min(pixels.shape[-2:])
     wanted = [round(scale * side) for side in pixels.shape[-2:]]
@@ -139,7 +139,7 @@ def resized(pixels: Eight, size: int) -> Float[Tensor, "b _ _ _"]:
     return small.to(memory_format=torch.channels_last)
 
 
-def as_rgb(pixels: Eight) -> UInt8[Tensor, "b 3 _ _"]:
+def as_rgb(pixels: Uint8Images) -> UInt8[Tensor, "b 3 _ _"]:
     """Gray three times; what has alpha over white."""
     channels = pixels.shape[1]
     if channels > 4:

@@ -11,17 +11,17 @@ import torch
 
 from unnoise import registry
 from unnoise.card import Run
-from unnoise.checkpoint import weights_of
+from unnoise.checkpoint import weights_hash
 from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import open_data
-from unnoise.data.dataset import Dataset, split
+from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.data.sources.find import find
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
-from unnoise.images import Eight, eight_bit, read_pixels
+from unnoise.images import Uint8Images, as_uint8, to_uint8
 from unnoise.run_folder import MODEL
-from unnoise.samplers.precision import call, timed
-from unnoise.sampling import batches, calls, precision_of, resolve
+from unnoise.samplers.precision import seconds_per_image, timed
+from unnoise.sampling import choose_precision, network_calls, resolve_settings, sample_batches
 
 Chosen = Callable[[int], bool]  # which batches, by their number
 
@@ -30,10 +30,10 @@ def every(_: int) -> bool:
     return True
 
 
-class Pictures(NamedTuple):
+class ImageSet(NamedTuple):
     """A set that can be streamed, and what must be told beside any score of it."""
 
-    stream: Callable[[Chosen], Iterator[Eight]]  # its batches of those numbers
+    stream: Callable[[Chosen], Iterator[Uint8Images]]  # its batches of those numbers
     n: int
     channels: int
     about: dict[str, Any]
@@ -42,7 +42,7 @@ class Pictures(NamedTuple):
     each: float = 0.0  # seconds that making a picture takes, about
 
 
-def data_of(config: EvalConfig, run: Run) -> Dataset:
+def run_data(config: EvalConfig, run: Run) -> Dataset:
     """The pictures named, or those of the training, fitted to the run's size and channels."""
     trained, named = run.card.training.get("config", {}), config.against or config.data
     source = named or trained.get("data")
@@ -56,9 +56,9 @@ def data_of(config: EvalConfig, run: Run) -> Dataset:
     return open_data(source, size=f"{w}x{h}", channels=c, fit=trained.get("fit", "crop"), limit=limit, stream=stream)
 
 
-def parts_of(dataset: Dataset, run: Run) -> tuple[Dataset, Dataset]:
+def run_split(dataset: Dataset, run: Run) -> tuple[Dataset, Dataset]:
     """Of the data a run was trained on, the images it saw, and those held out."""
-    return split(dataset, run.card.data.get("held_out", 0))
+    return split_held_out(dataset, run.card.data.get("held_out", 0))
 
 
 def here(source: str) -> bool:
@@ -66,51 +66,56 @@ def here(source: str) -> bool:
     return Path(source).expanduser().exists() or source.partition(":")[0].strip() in registry.dataset.names()
 
 
-def drawn(config: EvalConfig, run: Run, n: int) -> Pictures:
+def run_images(config: EvalConfig, run: Run, n: int) -> ImageSet:
     """Pictures of a run, of the seeds from `seed` on, as `unnoise sample` draws them."""
     names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "batch")
     asked = SampleConfig(str(run.path), n, **{name: getattr(config, name) for name in names})
-    how = resolve(asked, run)
-    precision = precision_of(config.precision, run)
+    how = resolve_settings(asked, run)
+    precision = choose_precision(config.precision, run)
     asked = replace(asked, precision=precision)
     about = {
         "name": str(run.path.parent if run.path.name == MODEL else run.path),
         "n": n,
-        "weights": weights_of(run),
+        "weights": weights_hash(run),
         "trained_images": run.card.training.get("images"),
         "seed": config.seed,
         **asdict(how),
         "precision": precision,
     }
 
-    def stream(chosen: Chosen) -> Iterator[Eight]:
+    def stream(chosen: Chosen) -> Iterator[Uint8Images]:
         def another(seeds: Sequence[int]) -> bool:
             return not chosen((seeds[0] - asked.seed) // asked.batch)
 
-        return (eight_bit(images) for _, images in batches(asked, run, how, there=another))
+        return (to_uint8(images) for _, images in sample_batches(asked, run, how, there=another))
 
-    return Pictures(
-        stream, n, run.card.shape[0], about, config.batch, each=calls(how) * call(run.model, precision=precision)
+    return ImageSet(
+        stream,
+        n,
+        run.card.shape[0],
+        about,
+        config.batch,
+        each=network_calls(how) * seconds_per_image(run.model, precision=precision),
     )
 
 
-def seeing(extractor: Extractor) -> float:
+def seconds_to_look(extractor: Extractor) -> float:
     """Seconds that looking at a picture takes, about."""
     some = torch.zeros(16, 1, 32, 32, dtype=torch.uint8)
     return timed(lambda: extractor(some)) / len(some)
 
 
-def stored(dataset: Dataset, n: int | None, seed: int, batch: int) -> Pictures:
+def dataset_images(dataset: Dataset, n: int | None, seed: int, batch: int) -> ImageSet:
     """Pictures of a data set: all, or n of them drawn by the seed."""
     n = len(dataset) if n is None else n
     if n > len(dataset):
         raise InputError(f"{n} pictures were asked for, but {dataset.name} has {len(dataset):,}; ask for fewer")
     rows = np.sort(dataset.chosen(n, seed))
 
-    def stream(chosen: Chosen) -> Iterator[Eight]:
+    def stream(chosen: Chosen) -> Iterator[Uint8Images]:
         for i, start in enumerate(range(0, n, batch)):
             if chosen(i):
-                yield read_pixels(torch.from_numpy(dataset.read(rows[start : start + batch])))
+                yield as_uint8(torch.from_numpy(dataset.read(rows[start : start + batch])))
 
     _, height, width = dataset.shape
     about = {
@@ -122,4 +127,4 @@ def stored(dataset: Dataset, n: int | None, seed: int, batch: int) -> Pictures:
     }
     part = None if dataset.rows is None else hashlib.sha256(dataset.rows.tobytes()).hexdigest()
     key = ascii((dataset.fingerprint, part, n, seed if n < len(dataset) else None))
-    return Pictures(stream, n, dataset.shape[0], about, batch, key)
+    return ImageSet(stream, n, dataset.shape[0], about, batch, key)

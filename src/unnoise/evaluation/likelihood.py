@@ -14,7 +14,7 @@ from unnoise.data.dataset import Dataset
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
-from unnoise.evaluation.image_sets import data_of, parts_of
+from unnoise.evaluation.image_sets import run_data, run_split
 from unnoise.images import to_float
 from unnoise.progress import Report, silent
 from unnoise.samplers.draw import seeded_noise
@@ -26,10 +26,10 @@ N = 256  # images, if nothing else is asked for
 
 def bits_per_dim(config: EvalConfig, run: Run, report: Report = silent) -> dict[str, Any]:
     """Both estimates over the same images, each with its standard error over the images, as plain values."""
-    dataset = data_of(config, run)
+    dataset = run_data(config, run)
     name, trained_on = dataset.name, dataset.fingerprint == run.card.data.get("fingerprint")
     if trained_on and run.card.data.get("held_out"):
-        dataset, name, trained_on = parts_of(dataset, run)[1], f"{name}, the images held out", False
+        dataset, name, trained_on = run_split(dataset, run)[1], f"{name}, the images held out", False
     levels = run.model.schedule.grid(config.levels)
     variance = config.variance or ("learned" if run.card.learned_variance else "small")
     if variance == "learned" and not run.card.learned_variance:

@@ -15,9 +15,9 @@ from unnoise.config import EvalConfig
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor, resized
-from unnoise.evaluation.image_sets import data_of, drawn, every, parts_of
+from unnoise.evaluation.image_sets import every, run_data, run_images, run_split
 from unnoise.files import replacing
-from unnoise.images import Eight, eight_bit, grid, read_pixels
+from unnoise.images import Uint8Images, as_uint8, grid, to_uint8
 from unnoise.progress import Report
 from unnoise.types import Images
 
@@ -55,7 +55,7 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
     from them as any new picture of the same kind. Half of ALARM goes to each space. Writes a contact sheet of the
     nearest pairs.
     """
-    everything = data_of(config, run)
+    everything = run_data(config, run)
     if not run.card.data.get("fingerprint"):
         raise InputError("memorization needs the images of the training, and this model does not say which they were")
     if everything.fingerprint != run.card.data.get("fingerprint"):
@@ -63,11 +63,11 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
             f"memorization is measured against what the run was trained on, and {everything.name} is other data; name "
             "the training data with --data"
         )
-    dataset, held = parts_of(everything, run)
+    dataset, held = run_split(everything, run)
     new = held if len(held) >= ENOUGH else dataset
     if len(dataset) < NEIGHBOURS + 2:
         raise InputError(f"memorization needs {NEIGHBOURS + 2} training images or more, there are {len(dataset)}")
-    pictures = drawn(config, run, n)
+    pictures = run_images(config, run, n)
     made, vectors = [], []
     with torch.inference_mode():
         for pixels in pictures.stream(every):
@@ -103,20 +103,20 @@ def audit(config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Re
     }
 
 
-def seen(pixels: Eight, extractor: Extractor) -> tuple[Vectors, Vectors]:
+def seen(pixels: Uint8Images, extractor: Extractor) -> tuple[Vectors, Vectors]:
     """Of pictures, both kinds of vectors that are compared."""
     return extractor(pixels)[0].cpu(), small(pixels)
 
 
-def small(pixels: Eight) -> Vectors:
+def small(pixels: Uint8Images) -> Vectors:
     """The pixels themselves, at SIDE where they are larger."""
     shrunk = resized(pixels, SIDE) if min(pixels.shape[-2:]) > SIDE else pixels.float() / 127.5 - 1
     return shrunk.flatten(1).cpu()
 
 
-def batched(dataset: Dataset, indices: np.ndarray, size: int = 256) -> Iterator[Eight]:
+def batched(dataset: Dataset, indices: np.ndarray, size: int = 256) -> Iterator[Uint8Images]:
     for start in range(0, len(indices), size):
-        yield read_pixels(torch.from_numpy(dataset.read(indices[start : start + size])))
+        yield as_uint8(torch.from_numpy(dataset.read(indices[start : start + size])))
 
 
 def search(
@@ -147,14 +147,14 @@ def search(
 
 def nearest(images: Images, dataset: Dataset) -> Images:
     """Of each image, the one of the data that is nearest in its pixels, at SIDE or less."""
-    samples, place = small(eight_bit(images)), 0
+    samples, place = small(to_uint8(images)), 0
     found = start(len(samples), 1)
     with torch.inference_mode():
         for pixels in batched(dataset, np.arange(len(dataset))):
             indices = torch.arange(place, place + len(pixels))
             found, place = nearer(found, samples, small(pixels), indices, None), place + len(pixels)
     twins = dataset.read(found.first.numpy())
-    return read_pixels(torch.from_numpy(twins)).float() / 127.5 - 1
+    return as_uint8(torch.from_numpy(twins)).float() / 127.5 - 1
 
 
 def start(count: int, k: int) -> Nearest:
@@ -194,7 +194,7 @@ def wilson(count: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def worst(pixels: Eight, dataset: Dataset, found: list[Nearest], thresholds: list[float], run: Run) -> Path:
+def worst(pixels: Uint8Images, dataset: Dataset, found: list[Nearest], thresholds: list[float], run: Run) -> Path:
     """Contact sheet: the nearest beside their training images, each of these once; by closeness over its threshold."""
     over = torch.stack([near.closeness / max(limit, 1e-12) for near, limit in zip(found, thresholds, strict=True)])
     least, space = over.min(dim=0)
@@ -203,7 +203,7 @@ def worst(pixels: Eight, dataset: Dataset, found: list[Nearest], thresholds: lis
         nearest.setdefault(int(found[int(space[i])].first[i]), i)
     pairs = []
     for twin, i in list(nearest.items())[:WORST]:
-        pairs += [pixels[i : i + 1], read_pixels(torch.from_numpy(dataset.read(np.array([twin]))))]
+        pairs += [pixels[i : i + 1], as_uint8(torch.from_numpy(dataset.read(np.array([twin]))))]
     place = run.path.parent / "memorization.png"
     with replacing(place) as temporary:
         grid(torch.cat(pairs) / 127.5 - 1, run.card.mode, columns=8).save(temporary, format="PNG")

@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 
 from unnoise import registry
 from unnoise.card import Run
-from unnoise.checkpoint import load, read, save
+from unnoise.checkpoint import load, read_model, save
 from unnoise.config import EvalConfig, Sampling, TuneConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
-from unnoise.evaluation.image_sets import data_of, drawn, seeing, stored
+from unnoise.evaluation.image_sets import dataset_images, run_data, run_images, seconds_to_look
 from unnoise.evaluation.measure import seconds, statistics
 from unnoise.evaluation.metrics import Score, kid
 from unnoise.evaluation.statistics import Statistics
-from unnoise.files import held
+from unnoise.files import lock_folder
 from unnoise.interop import diffusers_read as pipeline
 from unnoise.progress import Report, silent
-from unnoise.samplers.draw import check
-from unnoise.samplers.precision import Precision, call, fastest
-from unnoise.sampling import calls, check_guidance
+from unnoise.samplers.draw import check_settings
+from unnoise.samplers.precision import Precision, fastest, seconds_per_image
+from unnoise.sampling import check_guidance, network_calls
 
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0}
 SPACINGS = ("trailing", "karras", "log_snr")
@@ -54,8 +54,8 @@ def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], objec
     if "evaluations" not in registry.sampler.declared(run.card.sampling.sampler) and not config.time:
         raise InputError(f"the run's own sampler {run.card.sampling.sampler} takes as long as it likes; give a --time")
     precision = fastest(run.model)
-    each = min(call(run.model, config.batch, precision) for _ in range(3))
-    time = given(config.time, each) if config.time else each * calls(run.card.sampling)
+    each = min(seconds_per_image(run.model, config.batch, precision) for _ in range(3))
+    time = given(config.time, each) if config.time else each * network_calls(run.card.sampling)
     rivals = [how for how in candidates(run, time / each) if how != run.card.sampling]
     judge = Judge(config, run, precision, registry.features.get(config.features)(), each, report)
     say(f"{len(rivals)} ways in {1000 * time:.0f} ms a picture; this takes about {judge.seconds(rivals):.0f} s")
@@ -105,7 +105,7 @@ def candidates(run: Run, evaluations: float) -> Iterator[Sampling]:
         steps = min(int(evaluations / a_step + 1e-6), run.model.schedule.T)  # 19.999 are 20
         how = replace(run.card.sampling, sampler=sampler, steps=steps, spacing=spacing, guidance=1.0)
         try:
-            check(how, run.model.schedule, run.card.learned_variance)
+            check_settings(how, run.model.schedule, run.card.learned_variance)
         except InputError:  # such as a spacing of other schedules
             continue
         yield how
@@ -138,25 +138,25 @@ class Judge:
     ) -> None:
         self.config, self.run, self.extractor, self.each, self.report = config, run, extractor, each, report
         self.asked = EvalConfig(config.run, data=config.data, batch=config.batch, precision=precision)
-        dataset = data_of(self.asked, run)
+        dataset = run_data(self.asked, run)
         if len(dataset) < FEWEST:
             raise InputError(f"scores need {FEWEST} pictures or more; {dataset.name} has {len(dataset)}")
-        self.data = stored(dataset, min(len(dataset), config.reference), 0, config.batch)
+        self.data = dataset_images(dataset, min(len(dataset), config.reference), 0, config.batch)
         self.real: Statistics | None = None
 
     def seconds(self, rivals: list[Sampling]) -> float:
         """About how long all rounds will take."""
-        shares, look = sum(share * KEEP**i for i, share in enumerate(ROUNDS)), seeing(self.extractor)
-        drawing = sum(self.each * calls(how) + look for how in rivals) * self.config.n * shares
+        shares, look = sum(share * KEEP**i for i, share in enumerate(ROUNDS)), seconds_to_look(self.extractor)
+        drawing = sum(self.each * network_calls(how) + look for how in rivals) * self.config.n * shares
         return drawing + seconds(self.data, self.extractor)
 
     def __call__(self, how: Sampling, n: int, turn: int) -> Tried:
         if self.real is None:
             self.real = statistics(self.data, self.extractor, "reading", self.report)
         asked = replace(self.asked, seed=turn * self.config.n, **asdict(how))
-        pictures = drawn(asked, self.run, n)
+        pictures = run_images(asked, self.run, n)
         found = statistics(pictures, self.extractor, f"round {turn + 1}: {how.sampler}", self.report)
-        return Tried(how, self.each * calls(how), kid(found.kept, self.real.kept))
+        return Tried(how, self.each * network_calls(how), kid(found.kept, self.real.kept))
 
 
 def choice(others: list[Tried], before: Tried, seconds: float) -> Tried:
@@ -168,8 +168,8 @@ def choice(others: list[Tried], before: Tried, seconds: float) -> Tried:
 
 def keep(run: Run, how: Sampling) -> str:
     """Write it into the model file: from now on the run is sampled so."""
-    with held(run.path.parent):
-        card, weights = read(run.path)
+    with lock_folder(run.path.parent):
+        card, weights = read_model(run.path)
         save(run.path, weights, replace(card, sampling=how))
     return str(run.path)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.errors import InputError, unknown
-from unnoise.options import show
+from unnoise.options import format_value
 from unnoise.types import MODES
 
 INDEX = "model_index.json"
@@ -78,7 +78,7 @@ def spec_of(network: dict[str, Any]) -> str:
     """The network's settings as a spec of our backbone `unet2d`; those that mean nothing there are left out."""
     usual = registry.backbone.settings("unet2d")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
-    told = [f"{name}={show(given[name])}" for name in usual if name in given and given[name] != usual[name]]
+    told = [f"{name}={format_value(given[name])}" for name in usual if name in given and given[name] != usual[name]]
     return ":".join(filter(None, ["unet2d", ",".join(told)]))
 
 
@@ -86,7 +86,7 @@ def schedule_of(scheduler: dict[str, Any]) -> str:
     """The scheduler's variances as a spec of ours."""
     given = USUAL | scheduler
     if scheduler.get("trained_betas") is not None:
-        return f"betas:values={show(tuple(scheduler['trained_betas']))}"
+        return f"betas:values={format_value(tuple(scheduler['trained_betas']))}"
     name = one_of(SCHEDULES, given["beta_schedule"], "beta_schedule")
     ends = {} if name == "cosine" else {"start": given["beta_start"], "end": given["beta_end"]}
     if scheduler.get("rescale_betas_zero_snr"):

@@ -24,7 +24,7 @@ def train_config(recipe: str | None, settings: Mapping[str, Any]) -> TrainConfig
     if any(settings.get(name) is not None for name in LENGTHS):  # one length replaces another
         values = {name: value for name, value in values.items() if name not in LENGTHS}
     if settings.get("init"):
-        card, _ = checkpoint.read(checkpoint.find(Path(settings["init"])))
+        card, _ = checkpoint.read_model(checkpoint.find_model(Path(settings["init"])))
         values |= {"backbone": card.backbone, "schedule": card.schedule, "target": card.target}
     return TrainConfig(**values | checked(settings, "settings"))
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from unnoise.card import Run
-from unnoise.checkpoint import load, weights_of
+from unnoise.checkpoint import load, weights_hash
 from unnoise.errors import InputError
 from unnoise.evaluation.evaluate import TOLD, shown
 from unnoise.run_folder import MODEL, evaluations
@@ -72,7 +72,7 @@ def name_of(run: Run) -> str:
 
 def by_terms(run: Run) -> dict[str, Any]:
     """The last result of these weights for each set of terms: number of pictures, data, network that looks at them."""
-    found, weights = {}, weights_of(run)
+    found, weights = {}, weights_hash(run)
     for result in evaluations(run.path.parent):
         scored = result.get("scores")
         if scored and scored["of"].get("weights") == weights:

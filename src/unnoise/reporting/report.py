@@ -18,7 +18,7 @@ from unnoise.checkpoint import load
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.evaluate import TOLD, shown
-from unnoise.files import replacing, rows_of
+from unnoise.files import read_json_lines, replacing
 from unnoise.run_folder import FINAL, METRICS, MODEL, SAMPLES, evaluations
 
 BLUE, ORANGE, GRAY = "#1f4e8c", "#d1661d", "#b8c4d6"
@@ -83,7 +83,7 @@ def report(place: str, out: str | None = None) -> Path:
 def read(path: Path) -> Rows:
     """Those that can be read; the last one may have been cut off."""
     found = Rows([], [], [], {})
-    for row in rows_of(path):
+    for row in read_json_lines(path):
         if "held_out" in row:
             found.held_out.append(row)
         elif "kid" in row:

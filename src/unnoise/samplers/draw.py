@@ -14,7 +14,7 @@ from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
 from unnoise.registry import sampler
 from unnoise.samplers.base import Step
-from unnoise.samplers.precision import Precision, computed_in
+from unnoise.samplers.precision import Precision, with_precision
 from unnoise.types import Images, Labels, RandnLike
 
 FAINT = 0.2  # what may be left of the image where pure noise takes its place
@@ -31,12 +31,12 @@ def seeded_noise(seeds: Sequence[int]) -> RandnLike:
     return randn_like
 
 
-def in_turn(classes: Sequence[str], seeds: Sequence[int]) -> Labels | None:
+def labels_in_turn(classes: Sequence[str], seeds: Sequence[int]) -> Labels | None:
     """The classes in turn, by seed; None where there are none."""
     return torch.tensor(seeds) % len(classes) if classes else None
 
 
-def check(how: Sampling, schedule: Schedule, learned_variance: bool) -> None:
+def check_settings(how: Sampling, schedule: Schedule, learned_variance: bool) -> None:
     """Refuse a way of sampling before any work is done: one step of it on one pixel, and where it starts."""
 
     def nothing(x_t: Images, _: Level) -> Prediction:
@@ -49,12 +49,12 @@ def check(how: Sampling, schedule: Schedule, learned_variance: bool) -> None:
             f"sampling starts from pure noise, but the first level visited still has {levels[0].alpha:.2f} of the "
             f"image; choose trailing spacing, or a schedule with more levels or a larger end"
         )
-    interval(how.guidance_interval)
+    parse_interval(how.guidance_interval)
     if not 0 <= how.guidance < math.inf:
         raise InputError(f"--guidance takes 0 or more (1 is off, 2 a usual value), got {how.guidance:g}")
 
 
-def interval(text: str) -> tuple[float, float]:
+def parse_interval(text: str) -> tuple[float, float]:
     """Read LOW-HIGH, two noise-to-signal ratios."""
     low, dash, high = text.partition("-")
     try:
@@ -66,16 +66,16 @@ def interval(text: str) -> tuple[float, float]:
     return ratios
 
 
-def denoiser(model: Diffusion, how: Sampling, labels: Labels | None, weaker: Diffusion | None) -> Denoiser:
+def make_denoiser(model: Diffusion, how: Sampling, labels: Labels | None, weaker: Diffusion | None) -> Denoiser:
     """The model with its labels, guided and clipped as asked for; `weaker` takes the place of the unlabelled model."""
     known = model.given(labels)
     if how.guidance != 1:
         poor = weaker.given(labels if weaker.classes else None) if weaker else model
-        known = guide(known, poor, how.guidance, interval(how.guidance_interval))
+        known = guide(known, poor, how.guidance, parse_interval(how.guidance_interval))
     return clip_x0(known) if how.clip else known
 
 
-def run(
+def draw(
     model: Diffusion,
     seeds: Sequence[int],
     how: Sampling,
@@ -85,18 +85,18 @@ def run(
 ) -> Iterator[Step]:
     """Yield each step from pure noise to images, [len(seeds), *model.shape]."""
     levels = model.schedule.grid(how.steps, how.spacing)
-    randn_like, start = noise(model, seeds)
-    denoise = computed_in(precision, denoiser(model, how, labels, weaker))
-    return untracked(sampler.get(how.sampler)(denoise, start, levels, randn_like=randn_like))
+    randn_like, start = initial_noise(model, seeds)
+    denoise = with_precision(precision, make_denoiser(model, how, labels, weaker))
+    return without_grad(sampler.get(how.sampler)(denoise, start, levels, randn_like=randn_like))
 
 
-def noise(model: Diffusion, seeds: Sequence[int]) -> tuple[RandnLike, Images]:
+def initial_noise(model: Diffusion, seeds: Sequence[int]) -> tuple[RandnLike, Images]:
     """The source of each image's noise, and what is drawn first: pure noise, [len(seeds), *model.shape]."""
     randn_like = seeded_noise(seeds)
     return randn_like, randn_like(torch.empty(len(seeds), *model.shape, device=model.device))
 
 
-def untracked(steps: Iterator[Step]) -> Iterator[Step]:
+def without_grad(steps: Iterator[Step]) -> Iterator[Step]:
     """The same without a record for gradients."""
     while True:
         with torch.inference_mode():  # never held across a yield

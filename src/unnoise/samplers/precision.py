@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from unnoise.device import computes_bf16, finished
+from unnoise.device import computes_bf16, synchronize
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser, Diffusion, Prediction
 from unnoise.types import Images
@@ -24,18 +24,18 @@ def timed(work: Callable[[], object]) -> float:
         for _ in range(2):
             begun = time.monotonic()
             work()
-            spent = finished() - begun
+            spent = synchronize() - begun
     return spent
 
 
-def call(model: Diffusion, batch: int = 16, precision: Precision = "fp32") -> float:
+def seconds_per_image(model: Diffusion, batch: int = 16, precision: Precision = "fp32") -> float:
     """Seconds that a call of the network takes for a picture, by one on a few."""
     level, some = model.schedule.level(model.schedule.T // 2), torch.zeros(batch, *model.shape, device=model.device)
-    denoise = computed_in(precision, model)
+    denoise = with_precision(precision, model)
     return timed(lambda: denoise(some, level)) / batch
 
 
-def computed_in(precision: Precision, denoise: Denoiser) -> Denoiser:
+def with_precision(precision: Precision, denoise: Denoiser) -> Denoiser:
     """The same in fp32, or with the products and convolutions inside a call in bf16; between calls all stays fp32."""
 
     def in_bf16(x_t: Images, level: Level) -> Prediction:
@@ -55,7 +55,7 @@ def tried(model: Diffusion, device: torch.device) -> Precision:
     if not computes_bf16(device):
         return "fp32"
     try:
-        turns = [(call(model, FEW, "bf16"), call(model, FEW)) for _ in range(2)]
+        turns = [(seconds_per_image(model, FEW, "bf16"), seconds_per_image(model, FEW)) for _ in range(2)]
     except torch.OutOfMemoryError:  # of a GPU, where a smaller batch may have been asked for
         return "fp32"
     bf16, fp32 = map(min, zip(*turns, strict=True))

@@ -13,7 +13,7 @@ from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError, unknown
-from unnoise.samplers.draw import check
+from unnoise.samplers.draw import check_settings
 from unnoise.training import tracker as follower
 from unnoise.training.clock import Clock
 from unnoise.training.optimizers import as_configured
@@ -50,11 +50,11 @@ def validate(config: TrainConfig) -> None:
     schedule = registry.schedule.get(config.schedule)()
     registry.times.get(config.times)(schedule)
     target.check(registry.target.get(config.target), schedule)
-    check(way_of(config), schedule, learned_variance(config.objective))
+    check_settings(way_of(config), schedule, learned_variance(config.objective))
     if not 0 <= config.label_dropout <= 1:
         raise InputError(f"--label-dropout is a share, 0 to 1, got {config.label_dropout:g}")
     if config.tracker is not None:
-        follower.check(config.tracker)
+        follower.check_tracker(config.tracker)
     if config.seed >= 2**63:
         raise InputError(f"--seed is below 2^63, got {config.seed}")
     check_objective(config, schedule)

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unnoise.files import replacing, rows_of
+from unnoise.files import read_json_lines, replacing
 from unnoise.progress import duration
 from unnoise.training.clock import Clock
-from unnoise.training.tracker import Follower
+from unnoise.training.tracker import Tracker
 
 WAIT = 0.02  # share of the time, for data, from which on it is told
 
@@ -20,7 +20,7 @@ class Log:
 
     def __init__(self, path: Path | None) -> None:
         self.path, self.rows, self.whole = path, list[dict[str, Any]](), True
-        self.follower: Follower | None = None
+        self.follower: Tracker | None = None
         self.last_time, self.last_seen = 0.0, 0
         self.losses, self.waited = list[float](), 0.0  # of the steps since the last row; seconds, for data
         self.epoch_loss, self.epoch_steps = 0.0, 0
@@ -36,7 +36,7 @@ class Log:
     @kept.setter
     def kept(self, count: int) -> None:
         if self.path is not None and not self.rows and self.path.exists():
-            self.rows = [*rows_of(self.path)]
+            self.rows = [*read_json_lines(self.path)]
         self.rows = self.rows[:count]
         self.whole = False  # it is written anew with the next row
 

@@ -62,7 +62,7 @@ class Muon(torch.optim.AdamW):
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
         torch._foreach_mul_(given, 1 - group["lr"] * group["weight_decay"])
-        turns, moves, others = count(), dict[Tensor, Tensor](), distributed.count() if self.shared else 1
+        turns, moves, others = count(), dict[Tensor, Tensor](), distributed.world_size() if self.shared else 1
         for shape, same in grouped(zip(given, ahead, strict=True)):
             mine = [pair for pair in same if next(turns) % others == distributed.rank() % others]
             made = dict[Tensor, Tensor]()
@@ -77,7 +77,7 @@ class Muon(torch.optim.AdamW):
 
 def together(moves: list[Tensor]) -> list[Tensor]:
     """The sums over all processes, in one message."""
-    flat = distributed.summed(torch.cat([move.flatten() for move in moves]))
+    flat = distributed.all_reduce_sum(torch.cat([move.flatten() for move in moves]))
     sizes = [move.numel() for move in moves]
     return [part.view(move.shape) for part, move in zip(torch.split(flat, sizes), moves, strict=True)]
 

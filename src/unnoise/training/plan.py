@@ -15,7 +15,7 @@ from torch import nn
 from unnoise import distributed, registry
 from unnoise.backbones.layers import recompute
 from unnoise.config import TrainConfig
-from unnoise.device import finished, forget_peak, out_of_memory, peak_memory, recent_peak, release_memory
+from unnoise.device import forget_peak, out_of_memory, peak_memory, recent_peak, release_memory, synchronize
 from unnoise.progress import duration
 from unnoise.training.clock import Clock
 from unnoise.training.optimizers import as_configured
@@ -73,10 +73,10 @@ def rehearse(
             with autocast():
                 loss = trial(x, t).float().square().mean()
             loss.backward()
-            between = finished()
+            between = synchronize()
             steps.step()
             steps.zero_grad()
-            return between - begun, finished() - between
+            return between - begun, synchronize() - between
 
         def settled(size: int) -> tuple[float, float]:
             seconds(size)  # the first of a size is much slower: kernels are made for it
@@ -112,10 +112,10 @@ def rehearse(
             peak += round(slope * (at_once - small))
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
-    pace = -distributed.largest(-batch / step)[0]
-    peak = round(distributed.largest(max(peak + ROOM, peak_memory()) if known else 0)[0])
-    at_once = -round(distributed.largest(-at_once)[0]) if at_once < batch else ALL
-    return Plan((1 - OVERHEAD) * distributed.count() * pace, peak, at_once)
+    pace = -distributed.all_reduce_max(-batch / step)[0]
+    peak = round(distributed.all_reduce_max(max(peak + ROOM, peak_memory()) if known else 0)[0])
+    at_once = -round(distributed.all_reduce_max(-at_once)[0]) if at_once < batch else ALL
+    return Plan((1 - OVERHEAD) * distributed.world_size() * pace, peak, at_once)
 
 
 def room_for(batch: int, small: int, slope: float, device: torch.device) -> int:
@@ -159,17 +159,17 @@ def planned(config: TrainConfig, shape: tuple[int, int, int], count: int) -> Pla
 
 def available() -> float:
     """Bytes of memory, of the process that has the least."""
-    return -distributed.largest(-psutil.virtual_memory().available)[0]
+    return -distributed.all_reduce_max(-psutil.virtual_memory().available)[0]
 
 
 def rehearsed(config: TrainConfig, backbone: str, shape: tuple[int, int, int]) -> Planned:
     network = registry.backbone.get(backbone)(shape[0])
     if config.recompute:
         recompute(network)
-    precision = distributed.of_first(lambda: precision_for(network, config, shape))
+    precision = distributed.from_main(lambda: precision_for(network, config, shape))
     accelerator = make_accelerator(precision)
     place(network, accelerator.device, precision)
-    batch = -(-config.batch // distributed.count())
+    batch = -(-config.batch // distributed.world_size())
     plan = rehearse(network, as_configured(config), shape, batch, accelerator.autocast)
     return Planned(backbone, precision, plan)
 

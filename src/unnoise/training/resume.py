@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from unnoise import checkpoint, distributed, run_folder
-from unnoise.config import LENGTHS, Sampling, TrainConfig, changes
+from unnoise.config import LENGTHS, Sampling, TrainConfig, describe_changes
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
-from unnoise.files import held, new_folder, sweep, vacant
+from unnoise.files import check_vacant, lock_folder, new_folder, remove_leftovers
 from unnoise.progress import duration
 from unnoise.run_folder import STATE, STATE_BEFORE
 from unnoise.training import state
@@ -33,7 +33,7 @@ class Earlier:
 def refuse_taken(config: TrainConfig) -> None:
     """What --out names is not there, or empty, or a run: told before any data is read."""
     if config.out is not None and not has_state(Path(config.out).expanduser()):
-        vacant(config.out)
+        check_vacant(config.out)
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def find(config: TrainConfig, dataset: Dataset) -> Iterator[Earlier | None]:
             found.extend(filter(None, [search(config, dataset, to_the_end)]))
             return (found[0].folder, found[0].said) if found else None
 
-        told = distributed.of_first(first)
+        told = distributed.from_main(first)
         if told and not found:  # another process found it
             found.append(Earlier(told[0], state.read(told[0])[0], told[1]))
         yield found[0] if found else None
@@ -59,7 +59,7 @@ def search(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earl
         tried = (same(path, config, dataset, to_the_end) for path in stopped(dataset.name))
         earlier = next(filter(None, tried), None)
     elif has_state(folder := Path(config.out).expanduser()):
-        to_the_end.enter_context(held(folder))
+        to_the_end.enter_context(lock_folder(folder))
         earlier = check(Earlier(folder, *state.read(folder)), config, dataset)
     else:
         earlier = None
@@ -67,7 +67,7 @@ def search(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earl
         return None
     if earlier.said:
         state.set_damaged_aside(earlier.folder)
-    sweep(earlier.folder)
+    remove_leftovers(earlier.folder)
     earlier.said += news(config, earlier.state)
     return earlier
 
@@ -76,22 +76,22 @@ def search(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earl
 def place(config: TrainConfig, dataset: Dataset, earlier: Earlier | None) -> Iterator[Path]:
     """The folder to train in: that of the earlier run, or a new one; held until the end."""
     with ExitStack() as to_the_end:
-        yield earlier.folder if earlier else distributed.of_first(lambda: new(config, dataset, to_the_end))
+        yield earlier.folder if earlier else distributed.from_main(lambda: new(config, dataset, to_the_end))
 
 
 def new(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Path:
     if config.fresh and config.out is not None and has_state(Path(config.out).expanduser()):
         set_aside(Path(config.out).expanduser())
     folder = new_folder(config.out, RUNS, dataset.name)
-    to_the_end.enter_context(held(folder))
-    vacant(str(folder))  # still
-    sweep(folder)
+    to_the_end.enter_context(lock_folder(folder))
+    check_vacant(str(folder))  # still
+    remove_leftovers(folder)
     return folder
 
 
 def set_aside(folder: Path) -> None:
     """The run that is there, for a fresh one."""
-    with held(folder):
+    with lock_folder(folder):
         pass
     free = (folder.with_name(f"{folder.name}-before-{i}") for i in count(1))
     folder.rename(aside := next(path for path in free if not path.exists()))
@@ -117,7 +117,7 @@ def check(earlier: Earlier, config: TrainConfig, dataset: Dataset) -> Earlier:
 def same(folder: Path, config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earlier | None:
     """This very run, not over, that nobody trains; held until the end."""
     with suppress(InputError, OSError), ExitStack() as trying:
-        trying.enter_context(held(folder))
+        trying.enter_context(lock_folder(folder))
         try:
             found = Earlier(folder, *state.read(folder))
         except InputError as error:
@@ -141,7 +141,7 @@ def stopped(name: str) -> list[Path]:
 def sampling(earlier: Earlier) -> Sampling | None:
     """How the run is sampled, as its model file says it: that may have been tuned."""
     with suppress(InputError):
-        return checkpoint.read(earlier.folder / run_folder.MODEL)[0].sampling
+        return checkpoint.read_model(earlier.folder / run_folder.MODEL)[0].sampling
     return None
 
 
@@ -151,7 +151,7 @@ def has_state(folder: Path) -> bool:
 
 def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> list[str]:
     """What is not as it was, in words."""
-    said = changes(asdict(TrainConfig()) | earlier["config"], asdict(config), FREE)
+    said = describe_changes(asdict(TrainConfig()) | earlier["config"], asdict(config), FREE)
     if earlier["fingerprint"] != dataset.fingerprint:
         said.append("the pictures are not the same")
     return said

@@ -6,10 +6,10 @@ from datetime import datetime
 from unnoise.device import peak_memory
 from unnoise.progress import Progress, duration
 from unnoise.run_folder import FINAL, SAMPLES
-from unnoise.training.trainer import Training
+from unnoise.training.trainer import Trainer
 
 
-def introduce(run: Training, progress: Progress) -> None:
+def introduce(run: Trainer, progress: Progress) -> None:
     """Say what will be done with what, before it is done."""
     config, (c, h, w) = run.config, run.dataset.shape
     for note in run.dataset.notes:
@@ -29,7 +29,7 @@ def introduce(run: Training, progress: Progress) -> None:
     progress.say(f"training  {length}, into {run.folder}")
 
 
-def conclude(run: Training, interrupted: int | None) -> None:
+def conclude(run: Trainer, interrupted: int | None) -> None:
     clock, memory = run.clock, peak_memory()
     why = f"stopped by {signal.Signals(interrupted).name} after" if interrupted else "trained"
     rate = clock.seen / max(clock.elapsed, 1e-9)

@@ -12,7 +12,7 @@ TRACKERS = ("tensorboard", "trackio", "wandb")
 PROJECT = "unnoise"
 
 
-def check(name: str) -> None:
+def check_tracker(name: str) -> None:
     """Refuse what is no tracker, or one whose package is missing."""
     if name not in TRACKERS:
         raise unknown("tracker", name, TRACKERS)
@@ -20,7 +20,7 @@ def check(name: str) -> None:
         raise InputError(f"--tracker {name} needs its package: pip install {name}")
 
 
-class Follower:
+class Tracker:
     """Told each row of the log, by the first process alone; trouble there ends no training, it is said once."""
 
     def __init__(self, name: str, folder: Path, settings: Mapping[str, Any], say: Callable[[str], None]) -> None:

@@ -27,10 +27,10 @@ from unnoise.training.batches import ALL
 from unnoise.training.clock import Clock
 from unnoise.training.ema import EMA
 from unnoise.training.log import Log
-from unnoise.training.monitors.kid import Quality
-from unnoise.training.monitors.monitor import Occasions
-from unnoise.training.monitors.previews import Previews, sample, saturation
-from unnoise.training.monitors.validation import SHARE, HeldOut, few
+from unnoise.training.monitors.kid import KidMonitor
+from unnoise.training.monitors.monitor import TimeBudget
+from unnoise.training.monitors.previews import PreviewMonitor, sample, saturation
+from unnoise.training.monitors.validation import SHARE, ValidationMonitor, fixed_subset
 from unnoise.training.nonfinite import diagnosis, finite
 from unnoise.training.optimizers import as_configured, with_state
 from unnoise.training.plan import Planned
@@ -40,7 +40,7 @@ from unnoise.training.state import FORMAT, Part, State, read, recall, remember, 
 from unnoise.types import Images, PerImage
 
 
-class Training:
+class Trainer:
     """What a run is made of."""
 
     remembered = ("caution", "at_once", "finished", "skipped")
@@ -68,11 +68,14 @@ class Training:
         self.model.backbone, self.optimizer = self.accelerator.prepare(network, optimizer)
         self.objective: Objective = registry.objective.get(config.objective)
         self.times: Times = registry.times.get(config.times)(self.model.schedule)
-        self.log = Log(folder / METRICS if distributed.first() else None)
-        self.held_out, self.measuring = HeldOut(config, self.objective, few(self.dataset), few(held)), Occasions(SHARE)
-        self.quality = Quality(self.dataset, self.card.sampling)
+        self.log = Log(folder / METRICS if distributed.is_main() else None)
+        self.held_out, self.measuring = (
+            ValidationMonitor(config, self.objective, fixed_subset(self.dataset), fixed_subset(held)),
+            TimeBudget(SHARE),
+        )
+        self.quality = KidMonitor(self.dataset, self.card.sampling)
         some = torch.from_numpy(self.dataset.read(self.dataset.chosen(64, 0)))
-        self.previews = Previews(folder / SAMPLES, self.dataset.mode, saturation(to_float(some)))
+        self.previews = PreviewMonitor(folder / SAMPLES, self.dataset.mode, saturation(to_float(some)))
         self.clock = Clock.of(config, len(self.dataset))
         self.at_once = ready.plan.at_once  # images in memory
         self.notes = list[str]()  # to be told
@@ -97,7 +100,7 @@ class Training:
             found[:, rows] = torch.stack([batch.t.time, self.taught(batch, 1 / n).double().cpu()])
         else:
             self.taught(batch, 0.0)  # fewer images than processes: it only keeps step
-        time, losses = distributed.summed(found).cpu()
+        time, losses = distributed.all_reduce_sum(found).cpu()
         loss = float((self.times.weight(time) * losses).mean())
         self.times.update(time, losses)
         norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm or math.inf))
@@ -137,7 +140,9 @@ class Training:
             with nullcontext() if last else self.accelerator.no_sync(self.model.backbone):
                 losses = self.objective(self.model, part)
                 weight = self.times.weight(part.t.time).to(losses)
-                self.accelerator.backward((weight * losses).sum() * (each * distributed.count()))  # which take the mean
+                self.accelerator.backward(
+                    (weight * losses).sum() * (each * distributed.world_size())
+                )  # which take the mean
             found.append(losses.detach())
         return torch.cat(found)
 
@@ -193,7 +198,7 @@ class Training:
         saved, _ = read(self.folder)
         self.restore(saved)
         self.caution, self.clock.elapsed, self.skipped = caution, elapsed, skipped
-        distributed.wait()  # until all have read it
+        distributed.barrier()  # until all have read it
 
     def restore(self, saved: State) -> None:
         """Refuses what is of another kind."""
@@ -237,7 +242,7 @@ class Training:
         network = self.accelerator.unwrap_model(self.model.backbone)
         model = Diffusion(network, self.model.schedule, self.model.target, self.card.shape, self.card.classes)
         with self.accelerator.autocast():
-            found = distributed.gathered(diagnosis(model, self.objective, batch, self.dataset.numbers(indices)))
+            found = distributed.all_gather(diagnosis(model, self.objective, batch, self.dataset.numbers(indices)))
         return next((text for text in found if "not" in text), found[0])
 
     def preview(self, stop: Stop) -> list[str]:

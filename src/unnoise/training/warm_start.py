@@ -6,12 +6,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from unnoise.checkpoint import find, read
+from unnoise.checkpoint import find_model, read_model
 
 
 def load_into(network: nn.Module, init: str) -> str:
     """Copy what can be had; returns a report of what was kept."""
-    _, weights = read(find(Path(init)))
+    _, weights = read_model(find_model(Path(init)))
     return adapt(network, weights)
 
 

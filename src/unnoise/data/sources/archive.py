@@ -16,12 +16,12 @@ from unnoise.data.sources.source import (
     Broken,
     Item,
     Source,
+    errors_in_words,
     file_key,
     is_hidden,
     is_image,
     label_of,
     suffix_of,
-    told,
 )
 
 TOO_LARGE = Broken(f"larger than {MOST_BYTES >> 20} MiB".encode())
@@ -81,7 +81,7 @@ def read_zip(path: Path) -> Source:
 
 def zip_members(path: Path) -> tuple[list[Member], Counter[str]]:
     members, ignored = [], Counter[str]()
-    with told(path, DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
+    with errors_in_words(path, DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             parts = None if info.is_dir() else safe_parts(info.filename)
             if parts and is_image(parts[-1]):
@@ -93,7 +93,7 @@ def zip_members(path: Path) -> tuple[list[Member], Counter[str]]:
 
 def stream_zip(path: Path, members: list[Member]) -> Iterator[Item]:
     depth = root_depth(members)
-    with told(path, DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
+    with errors_in_words(path, DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
         for member in members:
             yield item_of(member.parts, zip_bytes(archive, member), depth)
 
@@ -134,7 +134,7 @@ def survey_tar(path: Place, mode: str, ignored: Counter[str], labels: dict[str, 
     """Its images; `labels` are the classes that lie beside them, as text in KEY.cls."""
     ignored.clear()
     with (
-        told(path, DAMAGE, "archive"),
+        errors_in_words(path, DAMAGE, "archive"),
         path.open("rb") as file,
         tarfile.open(fileobj=file, mode=mode) as archive,  # type: ignore[call-overload]
     ):
@@ -151,7 +151,7 @@ def stream_plain(path: Path, ignored: Counter[str]) -> Iterator[Item]:
     labels: dict[str, str] = {}
     members = sorted(survey_tar(path, "r:", ignored, labels), key=lambda member: member.parts)
     depth = root_depth(members)
-    with told(path, DAMAGE, "archive"), path.open("rb") as file:
+    with errors_in_words(path, DAMAGE, "archive"), path.open("rb") as file:
         for member in members:
             content = bytes_at(file, member.at, member.size)  # type: ignore[arg-type]
             yield item_of(member.parts, content, depth, labels)
@@ -168,7 +168,7 @@ def bytes_at(file: Any, at: int, size: int) -> bytes:
 def stream_compressed(path: Path, ignored: Counter[str]) -> Iterator[Item]:
     labels: dict[str, str] = {}
     depth = root_depth(survey_tar(path, "r|*", ignored, labels))
-    with told(path, DAMAGE, "archive"), tarfile.open(path, "r|*") as archive:
+    with errors_in_words(path, DAMAGE, "archive"), tarfile.open(path, "r|*") as archive:
         for parts, info in tar_files(archive):
             if is_image(parts[-1]):
                 file = archive.extractfile(info)

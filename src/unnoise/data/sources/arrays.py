@@ -15,7 +15,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from unnoise.data.sources.source import MOST_BYTES, Array, Item, Source, file_key, told
+from unnoise.data.sources.source import MOST_BYTES, Array, Item, Source, errors_in_words, file_key
 from unnoise.errors import InputError
 
 Open: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]
@@ -50,7 +50,7 @@ class Table:
         """Stream the rows, a few megabytes at a time."""
         size = math.prod(self.shape[1:]) * self.dtype.itemsize
         chunk = max(1, CHUNK // max(size, 1))
-        with told(self.path, DAMAGE), self.open() as file:
+        with errors_in_words(self.path, DAMAGE), self.open() as file:
             file.read(self.start)
             for first in range(0, self.shape[0], chunk):
                 count = min(chunk, self.shape[0] - first)
@@ -66,7 +66,7 @@ def read_npy(path: Path) -> Source:
 
 def read_npz(path: Path) -> Source:
     """The array `images`, `x` or the first of three or four axes; labels are `labels` or `y`."""
-    with told(path, DAMAGE), zipfile.ZipFile(path) as archive:
+    with errors_in_words(path, DAMAGE), zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
     tables = {name: numpy_table(path, partial(member, path, f"{name}.npy")) for name in names}
     fitting = [name for name in names if len(tables[name].shape) in (3, 4)]
@@ -85,7 +85,7 @@ def member(path: Path, name: str) -> Iterator[IO[bytes]]:
 
 def numpy_table(path: Path, opener: Open) -> Table:
     """Read the header of the NumPy format; objects, which would need unpickling, are refused."""
-    with told(path, DAMAGE), opener() as file:
+    with errors_in_words(path, DAMAGE), opener() as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
@@ -119,7 +119,7 @@ def read_idx(path: Path) -> Source:
 def idx_table(path: Path) -> Table:
     """Read the header: two zeros, a type code, the number of axes, their sizes."""
     opener: Any = partial(gzip.open if path.suffix.lower() == ".gz" else open, path, "rb")
-    with told(path, DAMAGE), opener() as file:
+    with errors_in_words(path, DAMAGE), opener() as file:
         magic = file.read(4)
         if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES:
             raise InputError(f"{str(path)!r} is not an IDX file: it starts with {magic.hex() or 'nothing'}")

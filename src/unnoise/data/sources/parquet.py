@@ -8,7 +8,17 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from unnoise.data.sources.remote import Place, Remote
-from unnoise.data.sources.source import ITEM, Broken, Group, Groups, Item, Source, class_names, file_key, told
+from unnoise.data.sources.source import (
+    ITEM,
+    Broken,
+    Group,
+    Groups,
+    Item,
+    Source,
+    class_names,
+    errors_in_words,
+    file_key,
+)
 from unnoise.errors import InputError
 from unnoise.progress import Report
 
@@ -57,7 +67,7 @@ def table(path: Place) -> Iterator[Any]:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     with (
-        told(path, DAMAGE),
+        errors_in_words(path, DAMAGE),
         path.open("rb") if isinstance(path, Remote) else nullcontext(path) as place,
         pq.ParquetFile(place, pre_buffer=False) as file,
     ):

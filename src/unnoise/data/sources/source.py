@@ -20,7 +20,7 @@ ITEM = 500  # bytes of an image in memory beside its own
 MOST_BYTES = 512 * 2**20  # of one file in an archive, or one row of an array; more is an accident or an attack
 
 
-class Unreadable(Exception):  # noqa: N818 - it is a verdict on one file, not a failure of the program
+class UnreadableImage(Exception):  # noqa: N818 - it is a verdict on one file, not a failure of the program
     """One file cannot be used; the message is a few words for the user."""
 
 
@@ -100,13 +100,13 @@ def file_key(*paths: Place) -> str:
 
 def stamp(path: Place) -> tuple[Any, ...]:
     if isinstance(path, Remote):
-        with told(path, ()):
+        with errors_in_words(path, ()):
             return path.stamp
     return str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
 
 
 @contextmanager
-def told(path: Place, damage: tuple[type[Exception], ...], what: str = "file") -> Iterator[None]:
+def errors_in_words(path: Place, damage: tuple[type[Exception], ...], what: str = "file") -> Iterator[None]:
     """Turn damage to a file as a whole into one line."""
     try:
         yield

@@ -15,7 +15,18 @@ import numpy as np
 
 from unnoise.data.sources.archive import DAMAGE, bytes_at, key_of, root_depth, survey_tar
 from unnoise.data.sources.remote import Place
-from unnoise.data.sources.source import ITEM, Array, Group, Groups, Item, Source, class_names, file_key, label_of, told
+from unnoise.data.sources.source import (
+    ITEM,
+    Array,
+    Group,
+    Groups,
+    Item,
+    Source,
+    class_names,
+    errors_in_words,
+    file_key,
+    label_of,
+)
 from unnoise.files import cache_folder, replacing
 from unnoise.progress import Report
 
@@ -71,7 +82,7 @@ def pieces(sizes: Array) -> Iterator[tuple[int, int]]:
 
 def members(path: Place, at: Array, size: Array, labels: Sequence[str | None], first: int) -> Iterator[Item]:
     """Of a piece of a shard, in the order they lie in it."""
-    with told(path, DAMAGE, "archive"), path.open("rb") as file:
+    with errors_in_words(path, DAMAGE, "archive"), path.open("rb") as file:
         for i, (begin, length, label) in enumerate(zip(at.tolist(), size.tolist(), labels, strict=True)):
             yield Item(f"{path.name} image {first + i}", bytes_at(file, begin, length), label)
 

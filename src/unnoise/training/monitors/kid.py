@@ -10,13 +10,13 @@ from unnoise.config import Sampling
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
-from unnoise.evaluation.image_sets import seeing, stored
+from unnoise.evaluation.image_sets import dataset_images, seconds_to_look
 from unnoise.evaluation.measure import gathered, statistics
 from unnoise.evaluation.metrics import Score, kid
 from unnoise.evaluation.statistics import Statistics
-from unnoise.images import eight_bit
+from unnoise.images import to_uint8
 from unnoise.progress import duration
-from unnoise.sampling import calls
+from unnoise.sampling import network_calls
 from unnoise.training.clock import Clock
 from unnoise.types import Images
 
@@ -28,7 +28,7 @@ REFERENCE = 2_000  # training images they are compared with
 STILL = 1_800.0  # seconds without a change beyond the interval that are worth telling
 
 
-class Quality:
+class KidMonitor:
     """Plans at the first mark, once the pace is known; silent where there is no time for it."""
 
     remembered = ("count", "next", "spent", "last", "each", "rows")
@@ -53,10 +53,10 @@ class Quality:
         if known < FEWEST or self.dataset.shape[0] > 4:
             return self.never(f"it takes {FEWEST} images or more of 1 to 4 channels")
         try:
-            look = seeing(self.extractor)
+            look = seconds_to_look(self.extractor)
         except InputError as error:
             return self.never(str(error))
-        self.each = calls(self.how) / (3 * images_per_second) + look  # a call is about a third of a step
+        self.each = network_calls(self.how) / (3 * images_per_second) + look  # a call is about a third of a step
         room = SHARE * (clock.elapsed + clock.left) - known * look
         self.count = max(0, min(MOST, int(room / (len(MARKS) + 1) / self.each)))  # one more, to be safe
         if self.count < FEWEST:
@@ -99,9 +99,9 @@ class Quality:
 
     def add(self, images: Images, clock: Clock) -> str | None:
         if self.real is None:
-            known = stored(self.dataset, min(REFERENCE, len(self.dataset)), 0, 64)
+            known = dataset_images(self.dataset, min(REFERENCE, len(self.dataset)), 0, 64)
             self.real = statistics(known, self.extractor, "", lambda *_: None)
-        drawn = gathered(eight_bit(images), self.extractor)
+        drawn = gathered(to_uint8(images), self.extractor)
         score = kid(drawn.kept, self.real.kept)
         self.best = all(score.value < row["kid"] for row in self.rows)
         row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), "kid": score.value}

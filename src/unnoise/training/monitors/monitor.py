@@ -9,7 +9,7 @@ from unnoise.training.clock import Clock
 FIRST, GROWTH = 40.0, 1.6  # seconds; factor between two
 
 
-class Occasions:
+class TimeBudget:
     """Counts what was spent, so that the next one waits until it fits in its share of the time."""
 
     remembered = ("next", "spent", "last")

@@ -10,9 +10,9 @@ from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
 from unnoise.files import replacing
 from unnoise.images import grid
-from unnoise.samplers.draw import in_turn, run
+from unnoise.samplers.draw import draw, labels_in_turn
 from unnoise.training.clock import Clock
-from unnoise.training.monitors.monitor import Occasions
+from unnoise.training.monitors.monitor import TimeBudget
 from unnoise.training.signals import Stop
 from unnoise.types import Images
 
@@ -20,14 +20,14 @@ FEW = Sampling(steps=10, spacing="karras")
 SHARE = 0.05  # of the time
 
 
-class Previews:
+class PreviewMonitor:
     """Draws `samples/IMAGES.png`; `usual` is the share of the data's own values at the ends of their range."""
 
     remembered = ("count",)
 
     def __init__(self, folder: Path, mode: str, usual: float) -> None:
         self.folder, self.mode, self.usual = folder, mode, usual
-        self.count, self.occasions = 0, Occasions(SHARE)
+        self.count, self.occasions = 0, TimeBudget(SHARE)
 
     def due(self, clock: Clock, images_per_second: float) -> bool:
         """Whether the next preview is wanted, and the pace known by which it is cut to its share of the time."""
@@ -62,7 +62,7 @@ def sample(
     try:
         for start in range(0, count, batch):
             seeds = range(start, min(start + batch, count))
-            for step in run(model, seeds, how, in_turn(model.classes, seeds)):
+            for step in draw(model, seeds, how, labels_in_turn(model.classes, seeds)):
                 if stop.signal is not None or time.monotonic() > end:
                     return None
                 x = step.x

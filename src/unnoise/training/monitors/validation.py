@@ -24,13 +24,13 @@ SHARE = 0.01  # of the time of the training, for all measurements; a quarter of 
 Losses = Float64[Tensor, "bands n"]
 
 
-def few(dataset: Dataset) -> Dataset:
+def fixed_subset(dataset: Dataset) -> Dataset:
     """At most MOST of the images, of all kinds: always the same, and not the first ones, which may be of one class."""
     return dataset.part(dataset.chosen(MOST, 0))
 
 
 @dataclass
-class HeldOut:
+class ValidationMonitor:
     """Measures, and remembers the best: `better` are the losses of the held-out images then."""
 
     config: TrainConfig
