@@ -1,23 +1,52 @@
-"""TODO."""
+"""The device: pick one, wait for it, tell what is fast on it and when its memory is short, measure the peak."""
 
 import contextlib
 import ctypes
 import gc
+import os
 import sys
 import time
 from pathlib import Path
 
 import torch
 
+earlier_peaks = list[int]()  # bytes; one for each call of `forget_peak`
+
+
+def pick_device() -> torch.device:
+    """Return the GPU of this process if there is one, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", torch.cuda.current_device())))
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def fast_bf16(device: torch.device) -> bool:
+    """Return True if bf16 is clearly faster than fp32 on a device, by its instructions alone.
+
+    Measured for training and sampling: 1.5 to 2 times as fast with AMX, 1.6 to 1.8 times on an AMD core with
+    AVX512-BF16. Other CPUs emulate bf16, or were not measured; MPS was not measured.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+
+
+def synchronize() -> float:
+    """Wait until the device has done all its work, and return the time in seconds (time.monotonic)."""
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+    return time.monotonic()
+
 
 def out_of_memory(error: Exception) -> bool:
-    """On a GPU, or where a CPU's allocator is refused what it asks for."""
-    told = "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or told
+    """Return True if an error says that the memory of a GPU, or of a CPU, is not enough."""
+    says_so = "can't allocate memory" in str(error) or "out of memory" in str(error).lower()
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or says_so
 
 
 def release_memory() -> None:
-    """What is free goes back to the system; glibc keeps it otherwise, and a peak after it could not be told."""
+    """Give free memory back to the system; glibc keeps it otherwise, and hides the next peak."""
     gc.collect()
     with contextlib.suppress(AttributeError, OSError, TypeError):  # other C libraries
         ctypes.CDLL(None).malloc_trim(0)
@@ -25,41 +54,23 @@ def release_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def synchronize() -> float:
-    """The time when the device has done all that it was asked for."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-    return time.monotonic()
-
-
-def computes_bf16(device: torch.device) -> bool:
-    """Whether a device has bf16 arithmetic; without it bf16 is emulated and slower than fp32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)() if device.type == "cpu" else {}
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16"))
-
-
-forgotten = list[int]()  # peaks before `forget_peak`
-
-
 def peak_memory() -> int:
-    """Peak memory of this process in bytes: resident on the CPU, allocated on CUDA; 0 where it cannot be told."""
-    return max([*forgotten, recent_peak()])
+    """Return the peak memory of this process in bytes: resident on a CPU, allocated on CUDA; 0 if it is not known."""
+    return max([*earlier_peaks, recent_peak()])
 
 
 def forget_peak() -> None:
-    """Let `recent_peak` begin anew, where Linux lets it."""
-    forgotten.append(recent_peak())
+    """Start `recent_peak` anew, if Linux allows it."""
+    earlier_peaks.append(recent_peak())
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def recent_peak() -> int:
-    """The same since `forget_peak`."""
+    """Return the peak memory in bytes since the last `forget_peak`."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    with contextlib.suppress(OSError, StopIteration):  # Linux; what getrusage says there may be its parent's peak
+    with contextlib.suppress(OSError, StopIteration):  # Linux; its getrusage may tell the peak of the parent process
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     try:

@@ -210,12 +210,12 @@ def test_only_the_network_is_computed_in_bf16(precision):
 def test_a_precision_is_taken_for_a_clear_gain_only(monkeypatch):
     told = {"bf16": 1.0, "fp32": 2.0}
     monkeypatch.setattr(pace, "call", lambda _, __, precision="fp32": told[precision])
-    monkeypatch.setattr(pace, "computes_bf16", lambda _: True)
+    monkeypatch.setattr(pace, "fast_bf16", lambda _: True)
     assert pace.fastest(diffusion()) == "bf16"
     told["fp32"] = 1.2  # noise of a busy machine
     assert pace.fastest(diffusion()) == "fp32"
     told["fp32"] = 2.0
-    monkeypatch.setattr(pace, "computes_bf16", lambda _: False)
+    monkeypatch.setattr(pace, "fast_bf16", lambda _: False)
     assert pace.fastest(diffusion()) == "fp32"
 
 
@@ -224,7 +224,7 @@ def test_a_precision_that_is_tried_without_enough_memory_is_no_error(monkeypatch
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(pace, "call", full)
-    monkeypatch.setattr(pace, "computes_bf16", lambda _: True)
+    monkeypatch.setattr(pace, "fast_bf16", lambda _: True)
     assert pace.fastest(diffusion()) == "fp32"
 
 

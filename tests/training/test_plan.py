@@ -209,7 +209,7 @@ def test_what_was_taken_before_hides_no_plan():
         from contextlib import nullcontext
         import torch
         from unnoise import registry
-        from unnoise.training.log import peak_memory
+        from unnoise.device import peak_memory
         from unnoise.training.plan import rehearse
         held = b"1" * 2**30
         del held
@@ -225,7 +225,7 @@ def test_what_was_taken_before_hides_no_plan():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the peak is of the GPU there")
 def test_the_peak_memory_is_not_that_of_the_process_that_started_this_one():
     """Which is what Linux's getrusage tells where that one was larger."""
-    tell = "from unnoise.training.log import peak_memory; print(peak_memory())"
+    tell = "from unnoise.device import peak_memory; print(peak_memory())"
     code = f"import subprocess, sys; held = b'1' * 2**30; subprocess.run([sys.executable, '-c', {tell!r}], check=True)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
     assert 2**25 < int(told) < 2**30

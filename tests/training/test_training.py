@@ -344,7 +344,7 @@ def test_bf16_is_chosen_where_it_gains(monkeypatch):
     if torch.cuda.is_available() or torch.backends.mps.is_available():
         pytest.skip("of a processor")
     for computes, faster, precision in ((True, True, "bf16"), (True, False, "fp32"), (False, True, "fp32")):
-        monkeypatch.setattr(device, "computes_bf16", lambda _, computes=computes: computes)
+        monkeypatch.setattr(device, "fast_bf16", lambda _, computes=computes: computes)
         assert choose("auto", lambda faster=faster: faster) == precision
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from unnoise.device import computes_bf16, synchronize
+from unnoise.device import fast_bf16, synchronize
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser, Diffusion, Prediction
 from unnoise.types import Images
@@ -52,7 +52,7 @@ def fastest(model: Diffusion) -> Precision:
 
 @lru_cache(maxsize=1)
 def tried(model: Diffusion, device: torch.device) -> Precision:
-    if not computes_bf16(device):
+    if not fast_bf16(device):
         return "fp32"
     try:
         turns = [(seconds_per_image(model, FEW, "bf16"), seconds_per_image(model, FEW)) for _ in range(2)]

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 from torch import nn
 
 from unnoise.config import TrainConfig
-from unnoise.device import computes_bf16
+from unnoise.device import fast_bf16
 from unnoise.errors import InputError
 
 ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate, that this does not know
@@ -54,13 +54,13 @@ def choose(wanted: str, gains: Callable[[], bool]) -> str:
     if wanted != "auto":
         return wanted
     if torch.cuda.is_available():
-        if computes_bf16(torch.device("cuda")):
+        if fast_bf16(torch.device("cuda")):
             return "bf16"
         slow = "GTX 16" in torch.cuda.get_device_name()  # no tensor cores, and known for NaN in fp16
         return "fp32" if slow or torch.cuda.get_device_capability() < (7, 0) else "fp16"
     if torch.backends.mps.is_available():
         return "fp32"
-    return "bf16" if computes_bf16(torch.device("cpu")) and gains() else "fp32"
+    return "bf16" if fast_bf16(torch.device("cpu")) and gains() else "fp32"
 
 
 def gains(network: nn.Module, shape: tuple[int, int, int], batch: int) -> bool:
