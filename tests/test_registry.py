@@ -1,14 +1,18 @@
 """Names, specs, and what is said of a mistake."""
 
-from functools import partial
+import gc
+import sys
+from functools import partial, wraps
 from typing import Literal
 
 import pytest
+import torch
 
 from unnoise import registry
 from unnoise.errors import InputError, unknown
 from unnoise.options import format_value, options_of, parse_value
 from unnoise.registry import Registry
+from unnoise.samplers.ddim import ddim
 
 KINDS = ("schedule", "spacing", "target", "objective", "times", "optimizer", "sampler", "backbone")
 EVERY = {kind: getattr(registry, kind) for kind in KINDS}
@@ -185,3 +189,112 @@ def test_an_option_without_a_type_is_no_option(toys):
 def test_an_option_is_given_once():
     with pytest.raises(InputError, match="eta is given twice"):
         registry.sampler.get("ddim:eta=0.1,eta=0.7")
+
+
+def own_sampler(denoise, x, levels, *, randn_like, pull: float = 0.5):
+    yield
+
+
+class OwnNetwork(torch.nn.Module):
+    def __init__(self, channels: int, *, width: int = 4) -> None:
+        super().__init__()
+        self.layer = torch.nn.Conv2d(channels, channels, 1)
+        self.width = width
+
+
+def test_a_callable_means_the_same_as_its_spec():
+    for given, spec in [
+        (ddim, "ddim"),
+        (partial(ddim, eta=0.5), "ddim:eta=0.5"),
+        (partial(partial(ddim, eta=0.1), eta=0.5), "ddim:eta=0.5"),
+    ]:
+        assert registry.sampler.text(given) == spec
+        assert registry.sampler.text(spec) == spec
+        made, read = registry.sampler.get(given), registry.sampler.get(spec)
+        assert made.func is read.func is ddim
+        assert made.keywords == read.keywords
+        assert registry.sampler.settings(given) == registry.sampler.settings(spec)
+        assert registry.sampler.declared(given) == registry.sampler.declared(spec) != {}
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        (partial(ddim, eta="x"), "^sampler ddim: eta takes a number, got 'x'$"),
+        (partial(ddim, etta=1), "^unknown option of sampler ddim 'etta'; did you mean 'eta'"),
+        (partial(ddim, 0.5), "^sampler ddim: give its options by name"),
+    ],
+)
+def test_mistakes_in_callables_are_told_in_one_line(given, says):
+    with pytest.raises(InputError, match=says):
+        registry.sampler.get(given)
+
+
+def test_the_size_of_an_option_is_bounded_for_callables_too():
+    network = registry.backbone.entries["unet"]
+    with pytest.raises(InputError, match="widths is at most 4096, got 5000-5000"):
+        registry.backbone.get(partial(network, widths=(5000, 5000)))
+
+
+def test_an_own_function_is_taken_without_being_registered():
+    text = f"{__name__}:own_sampler"
+    with pytest.raises(InputError, match="unknown sampler"):
+        registry.sampler.get(f"{__name__}:never_given")
+    assert registry.sampler.text(own_sampler) == text
+    assert registry.sampler.text(partial(own_sampler, pull=0.1)) == f"{text}:pull=0.1"
+    assert registry.sampler.get(own_sampler).func is own_sampler
+    assert registry.sampler.get(f"{text}:pull=0.1").keywords == {"pull": 0.1}  # it was given before
+    assert registry.sampler.settings(own_sampler) == {"pull": 0.5}
+    assert registry.sampler.declared(own_sampler) == {}
+
+
+def test_an_own_function_that_is_gone_is_not_kept():
+    def short_lived(denoise, x, levels, *, randn_like):
+        yield
+
+    text = registry.sampler.text(short_lived)
+    assert registry.sampler.get(text).func is short_lived
+    del short_lived
+    gc.collect()
+    with pytest.raises(InputError, match="unknown sampler"):
+        registry.sampler.get(text)
+
+
+def test_a_function_of_ones_own_can_declare_facts(monkeypatch):
+    monkeypatch.setattr(registry.sampler, "entries", dict(registry.sampler.entries))
+    monkeypatch.setattr(registry.sampler, "facts", dict(registry.sampler.facts))
+
+    @registry.sampler.declare(order=1, evaluations=1)
+    def careful(denoise, x, levels, *, randn_like):
+        yield
+
+    assert registry.sampler.text(careful) == "careful"
+    assert registry.sampler.declared(careful) == registry.sampler.declared("careful") == {"order": 1, "evaluations": 1}
+
+
+def test_a_wrapper_of_an_entry_is_not_the_entry():
+    @wraps(ddim)
+    def mine(*given, **options):
+        return ddim(*given, **options)
+
+    assert ":" in registry.sampler.text(mine)
+    assert registry.sampler.get(mine).func is mine
+
+
+def test_a_network_may_be_given_as_an_instance():
+    own = OwnNetwork(3, width=8)
+    assert registry.backbone.text(own) == f"{__name__}:OwnNetwork"
+    copied = registry.backbone.get(own)(3, 0, None)
+    assert copied is not own
+    assert torch.equal(copied.layer.weight, own.layer.weight)
+    unet = registry.backbone.get("unet:widths=8-16,layers=1,groups=4")(3)
+    assert registry.backbone.text(unet) == "unet:widths=8-16,layers=1,groups=4"
+
+
+def test_the_class_of_a_network_is_found_in_modules_that_are_imported_and_nowhere_else():
+    assert registry.backbone.get("torch.nn.modules.conv:Conv2d").func is torch.nn.Conv2d
+    before = set(sys.modules)
+    for stranger in ("os:abort", "os:system", "antigravity:Net", "torch.nn:functional.relu", "torch.nn:Missing"):
+        with pytest.raises(InputError, match="unknown backbone"):
+            registry.backbone.get(stranger)
+    assert set(sys.modules) == before

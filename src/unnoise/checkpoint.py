@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +13,7 @@ from unnoise.card import Card, Run, make_card, parse_card
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
 from unnoise.interop import diffusers_read as pipeline
+from unnoise.options import plain
 from unnoise.run_folder import MODEL
 from unnoise.tensors import read_tensors, save_tensors
 
@@ -32,7 +32,7 @@ def build_backbone(card: Card) -> nn.Module:
 
 def save(path: Path, weights: Mapping[str, Tensor], card: Card) -> None:
     """Write the self-describing model file."""
-    save_tensors(path, weights, asdict(card))
+    save_tensors(path, weights, plain(card))
 
 
 def load(run: str | Path, device: str | torch.device | None = None) -> Run:

@@ -4,6 +4,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from unnoise.options import Spec
+
 LENGTHS = ("budget", "images", "epochs")  # of a training: one of them
 
 
@@ -25,9 +27,9 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Co
 class Sampling:
     """How images are drawn from a model; kept in the checkpoint."""
 
-    sampler: str = "dpmpp_2m_sde"
+    sampler: Spec = "dpmpp_2m_sde"
     steps: int = 40
-    spacing: str = "log_snr"
+    spacing: Spec = "log_snr"
     clip: bool = True
     guidance: float = 1.0
     guidance_interval: str = "0-inf"
@@ -60,14 +62,14 @@ class TrainConfig:
     classes: bool = option(False, "sub-folders or a label column become classes")
     label_dropout: float = option(0.1, "share of the images that are shown without their class, for guidance")
     flip: bool = option(False, "mirror images at random")
-    backbone: str | None = option(
+    backbone: Spec | None = option(
         None, "network, as NAME:OPTION=VALUE,... (default: a U-Net, as wide as the budget can teach)"
     )
-    schedule: str = option("cosine", "noise schedule")
-    target: str = option("x0", "what the network outputs")
-    objective: str = option("min_snr:gamma=2.5,first=20", "training objective")
-    times: str = option("uniform", "which noise levels are trained on")
-    optimizer: str = option("muon", "how the weights follow the gradient")
+    schedule: Spec = option("cosine", "noise schedule")
+    target: Spec = option("x0", "what the network outputs")
+    objective: Spec = option("min_snr:gamma=2.5,first=20", "training objective")
+    times: Spec = option("uniform", "which noise levels are trained on")
+    optimizer: Spec = option("muon", "how the weights follow the gradient")
     batch: int = option(64, "images in a training step")
     lr: float = option(1e-3, "peak learning rate")
     warmup: int = option(2000, "images over which the learning rate rises")
@@ -78,9 +80,9 @@ class TrainConfig:
     tracker: str | None = option(None, "also log to tensorboard, trackio or wandb, by Accelerate")
     recompute: bool = option(False, "for networks too large for the memory: less of it, for about a third more time")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = option("auto", "auto: bf16 or fp16 where the device gains")
-    sampler: str = option("dpmpp_2m_sde", "sampler of the last grid, and default of `unnoise sample`")
+    sampler: Spec = option("dpmpp_2m_sde", "sampler of the last grid, and default of `unnoise sample`")
     steps: int | None = option(None, "its steps (default: 40, or all levels of a schedule that has fewer)")
-    spacing: str = option("log_snr", "which noise levels it visits")
+    spacing: Spec = option("log_snr", "which noise levels it visits")
     clip: bool = option(True, "keep predicted images in range while sampling")
     seed: int = option(0, "seed of weights, order and noise")
     fresh: bool = option(False, "start over, also where the same command was stopped before; nothing is overwritten")
@@ -104,10 +106,10 @@ class EvalConfig:
     data: str | None = option(None, "the same as AGAINST; for bpd the pictures whose bits are measured")
     n: int | None = option(None, "pictures of SET (default: 2000 drawn from a run, all of a folder; 256 for bpd)")
     reference: int = option(10_000, "at most so many pictures of the data to compare with, drawn by the seed")
-    features: str = option("efficientnet", "network that looks at the pictures, as NAME:OPTION=VALUE")
-    sampler: str | None = option(None, "e.g. ddim:eta=0.5 (default: the run's own)")
+    features: Spec = option("efficientnet", "network that looks at the pictures, as NAME:OPTION=VALUE")
+    sampler: Spec | None = option(None, "e.g. ddim:eta=0.5 (default: the run's own)")
     steps: int | None = option(None, "steps of the sampler (default: the run's own)")
-    spacing: str | None = option(None, "which noise levels are visited (default: the run's own)")
+    spacing: Spec | None = option(None, "which noise levels are visited (default: the run's own)")
     clip: bool | None = option(None, "keep predicted images in range (default: the run's own)")
     guidance: float | None = option(None, "how strongly the class is followed (default: the run's own)")
     guidance_interval: str | None = option(None, "guide only at these noise-to-signal ratios, LOW-HIGH")
@@ -131,7 +133,7 @@ class TuneConfig:
     n: int = option(1000, "pictures of each way that reaches the last round")
     data: str | None = option(None, "pictures to compare with (default: the run's data)")
     reference: int = option(10_000, "at most so many of them")
-    features: str = option("efficientnet", "network that looks at the pictures, as NAME:OPTION=VALUE")
+    features: Spec = option("efficientnet", "network that looks at the pictures, as NAME:OPTION=VALUE")
     batch: int = option(64, "pictures computed at a time; does not change the numbers")
     json: str | None = option(None, "file to write all numbers to")
 
@@ -160,9 +162,9 @@ class SampleConfig:
     run: str = option("", "run folder or its model.safetensors")
     n: int = option(16, "number of images")
     out: str | None = option(None, "new folder for the images (default: a new one in the run)")
-    sampler: str | None = option(None, "e.g. ddim:eta=0.5 (default: the run's own)")
+    sampler: Spec | None = option(None, "e.g. ddim:eta=0.5 (default: the run's own)")
     steps: int | None = option(None, "steps of the sampler (default: the run's own)")
-    spacing: str | None = option(None, "which noise levels are visited (default: the run's own)")
+    spacing: Spec | None = option(None, "which noise levels are visited (default: the run's own)")
     clip: bool | None = option(None, "keep predicted images in range (default: the run's own)")
     seed: int = option(0, "seed of the first image; image i has seed + i")
     label: str | None = option(None, "class by name (default: every class in turn)")
@@ -180,17 +182,17 @@ class EditConfig:
     run: str = option("", "run folder or its model.safetensors")
     picture: str | None = option(None, "the picture that is edited")
     other: str | None = option(None, "the one it becomes, for morph")
-    task: str = option("vary", "vary, inpaint, colorize, enlarge, deblur, interpolate or morph, as NAME:OPTION=VALUE")
-    by: str | None = option(
+    task: Spec = option("vary", "vary, inpaint, colorize, enlarge, deblur, interpolate or morph, as NAME:OPTION=VALUE")
+    by: Spec | None = option(
         None, "how what is known is kept: replace, repaint or pigdm (default: repaint for inpaint, replace for others)"
     )
     mask: str | None = option(None, "picture that is white where inpaint fills in (default: where it is transparent)")
     n: int = option(8, "number of pictures: of variants, or on the way from one to the other")
     out: str | None = option(None, "new folder for the pictures (default: a new one in the run)")
     fit: Literal["crop", "pad", "stretch"] = option("crop", "how other proportions are fitted to those of the run")
-    sampler: str | None = option(None, "e.g. ddim:eta=0.5 (default: the run's own)")
+    sampler: Spec | None = option(None, "e.g. ddim:eta=0.5 (default: the run's own)")
     steps: int | None = option(None, "steps of the sampler (default: the run's own)")
-    spacing: str | None = option(None, "which noise levels are visited (default: the run's own)")
+    spacing: Spec | None = option(None, "which noise levels are visited (default: the run's own)")
     clip: bool | None = option(None, "keep predicted images in range (default: the run's own)")
     seed: int = option(0, "seed of the first variant; variant i has seed + i")
     label: str | None = option(None, "class by name (default: none)")

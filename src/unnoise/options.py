@@ -1,28 +1,41 @@
-"""TODO."""
+"""Plain values: read them from text, check them against a type hint, write them; and the text of any callable."""
 
 import inspect
+import math
+import os
 import re
 import types
-from collections.abc import Callable
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from functools import partial
+from numbers import Integral, Real
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from unnoise.errors import InputError, unknown
+
+Spec: TypeAlias = str | Callable[..., Any]  # a name with options such as "ddim:eta=0.5", or the callable itself
 
 PLAIN = (bool, int, float, str)
 
 
 def options_of(entry: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
-    """Name -> (type, default) of the keyword-only parameters of plain type."""
-    function = entry.__init__ if isinstance(entry, type) else entry  # type: ignore[misc]
-    hints = get_type_hints(function)
+    """Return name -> (type, default) of the keyword-only parameters of plain type."""
+    function: Any = entry.__init__ if isinstance(entry, type) else entry  # type: ignore[misc]
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    try:
+        hints, parameters = get_type_hints(function), inspect.signature(function).parameters.values()
+    except (NameError, TypeError, ValueError):  # a builtin, or annotations of names that are not there
+        return {}
     return {
         p.name: (hints[p.name], p.default)
-        for p in inspect.signature(function).parameters.values()
+        for p in parameters
         if p.kind is p.KEYWORD_ONLY and is_plain(hints.get(p.name))
     }
 
 
 def is_plain(hint: Any) -> bool:
+    """Return True if values of this type can be written in a spec."""
     if get_origin(hint) in (Union, types.UnionType, tuple):
         return all(is_plain(arm) for arm in get_args(hint) if arm not in (type(None), ...))
     return hint in PLAIN or get_origin(hint) is Literal
@@ -50,8 +63,136 @@ def parse_value(text: str, hint: Any, where: str, example: Any) -> Any:
         raise InputError(f"{where} takes {kind}, got {text!r}; for example {format_value(example)}") from None
 
 
+def check_value(value: Any, hint: Any, where: str) -> Any:
+    """Return a value as its type hint has it, or raise InputError.
+
+    A number may be written as text, as YAML reads 1e-3, and a text as a whole number or a path, as in size=32.
+    """
+    origin, arms = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Literal:
+        if not isinstance(value, str) or value not in arms:
+            raise unknown(f"value for {where}", str(value), map(str, arms))
+        return value
+    if origin in (Union, types.UnionType):
+        return check_union(value, arms, where)
+    if origin is tuple:
+        if not isinstance(value, tuple | list):
+            raise InputError(f"{where} takes values such as (64, 128), got {value!r:.100}")
+        return tuple(check_value(item, arms[0], where) for item in value)
+    converted = convert(value, hint)
+    if converted is None:
+        raise InputError(f"{where} takes {kind_of(hint)}, got {value!r:.100}")
+    return converted
+
+
+def check_union(value: Any, arms: tuple[Any, ...], where: str) -> Any:
+    """Return a value as one arm of a union has it."""
+    if value is None and type(None) in arms:
+        return None
+    arms = tuple(arm for arm in arms if arm is not type(None))
+    if len(arms) == 1:
+        return check_value(value, arms[0], where)
+    converted = next((found for arm in arms if (found := convert(value, arm)) is not None), None)
+    if converted is None:
+        raise InputError(f"{where} takes {' or '.join(map(kind_of, arms))}, got {value!r:.100}")
+    return converted
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """Return a value as a plain type or a callable has it; None if it is of another kind."""
+    if hint is bool or isinstance(value, bool):
+        return value if hint is bool and isinstance(value, bool) else None
+    if hint is int:
+        return int(value) if isinstance(value, Integral) else None
+    if hint is float:
+        return to_number(value)
+    if hint is str:
+        return os.fspath(value) if isinstance(value, os.PathLike) else to_text(value)
+    return value if callable(value) else None
+
+
+def to_number(value: Any) -> float | None:
+    """Return a number or the text of one as float, and None for anything else and for nan."""
+    if not isinstance(value, Real | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number
+
+
+def to_text(value: Any) -> str | None:
+    """Return a text, or a whole number as text."""
+    return str(value) if isinstance(value, str | Integral) else None
+
+
+def kind_of(hint: Any) -> str:
+    """Return words for a type."""
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return words.get(hint, "a callable")
+
+
 def format_value(value: Any) -> str:
-    """Write a value the way `parse` reads it."""
+    """Write a value the way `parse_value` reads it."""
     if isinstance(value, tuple):
         return "-".join(map(str, value))
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def spec_text(spec: Spec) -> str:
+    """Return the text of a spec for cards, settings and tables.
+
+    A registered entry, a partial of one and an instance of one give `name:option=value`; any other callable gives
+    `module:qualname`, with the plain options of a partial behind it. A text is returned as it is.
+    """
+    if isinstance(spec, str):
+        return spec
+    func, given = (spec.func, spec.keywords) if isinstance(spec, partial) else (spec, {})
+    if not isinstance(func, type) and hasattr(func, "made_with"):  # an instance of a registered class
+        given = {name: value for name, value in func.made_with.items() if name in options_of(type(func))}
+    entry: Any = func if hasattr(func, "__qualname__") else type(func)
+    registered = getattr(entry, "registered_entry", None) is entry
+    name = entry.__name__.lower() if registered else f"{entry.__module__}:{entry.__qualname__}"
+    plain_ones = {key: value for key, value in given.items() if isinstance(value, (*PLAIN, tuple, type(None)))}
+    options = ",".join(f"{key}={format_value(value)}" for key, value in plain_ones.items())
+    return f"{name}:{options}" if options else name
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass as plain values, without copies of arrays or networks.
+
+    Callables become their text, and data in memory becomes a short text such as "array [100, 32, 32, 3] uint8".
+    """
+    return {
+        f.name: data_text(value) if f.metadata.get("data") else plain_value(value)
+        for f in fields(config)
+        for value in [getattr(config, f.name)]
+    }
+
+
+def plain_value(value: Any) -> Any:
+    """Return one value of a dataclass as plain values."""
+    if value is None or isinstance(value, PLAIN):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(value)
+    if isinstance(value, Mapping):
+        return {key: plain_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(plain_value, value))
+    return spec_text(value) if callable(value) else data_text(value)
+
+
+def data_text(data: Any) -> Any:
+    """Return a short text of data in memory; a path or a name is returned as text, and None as it is."""
+    if data is None or isinstance(data, str):
+        return data
+    if isinstance(data, os.PathLike):
+        return os.fspath(data)
+    if hasattr(data, "shape") and hasattr(data, "dtype"):
+        return f"array {list(data.shape)} {str(data.dtype).removeprefix('torch.')}"
+    count = f" of {len(data):,}" if hasattr(data, "__len__") else ""
+    return f"{type(data).__name__}{count}"

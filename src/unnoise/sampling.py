@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from unnoise.config import SampleConfig, Sampling, describe_changes
 from unnoise.errors import InputError, unknown
 from unnoise.files import lock_folder, new_folder, remove_leftovers, replacing, write_json
 from unnoise.images import grid, is_readable, read_image, save_image
+from unnoise.options import plain
 from unnoise.progress import Report, silent
 from unnoise.samplers.draw import check_settings, labels_in_turn
 from unnoise.samplers.draw import draw as run_sampler
@@ -83,7 +84,7 @@ def sample_to_folder(
         "weights": weights_hash(run),
         "guide_with": weaker and weights_hash(weaker),
     }
-    about |= {"seed": config.seed, "label": config.label, **asdict(how), "precision": precision}
+    about |= {"seed": config.seed, "label": config.label, **plain(how), "precision": precision}
     with ExitStack() as to_the_end:
         folder = distributed.from_main(lambda: drawing_in(config, run, about, to_the_end))
 

@@ -119,7 +119,7 @@ def controls(desk: Desk, *, sampler: bool = True) -> tuple[list[Any], Callable[.
         boxes["label"] = box[0]
     with gr.Accordion("Sampler", open=False):
         if sampler:
-            choices = sorted({*registry.sampler.names(), how.sampler})
+            choices = sorted({*registry.sampler.names(), registry.sampler.text(how.sampler)})
             boxes["sampler"] = gr.Dropdown(choices, value=how.sampler, label="Sampler")
         most = max(how.steps, min(250, desk.run.model.schedule.T))
         boxes["steps"] = gr.Slider(1, most, how.steps, step=1, precision=0, label="Steps")
@@ -197,7 +197,7 @@ def film_tab(desk: Desk) -> None:
 
 
 def samplers_tab(desk: Desk) -> None:
-    own = desk.run.card.sampling.sampler
+    own = registry.sampler.text(desk.run.card.sampling.sampler)
     with gr.Row():
         with gr.Column(scale=1, min_width=260):
             names = sorted({*registry.sampler.names(), own})

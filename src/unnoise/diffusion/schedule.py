@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unnoise.diffusion.level import CLEAN, Level
 from unnoise.errors import InputError
+from unnoise.options import Spec
 from unnoise.registry import schedule, spacing
 
 FAR = -20.0  # half_log_snr that stands for minus infinity where a level is made between two
@@ -80,7 +81,7 @@ class Schedule:
         """The level of that half_log_snr, or the nearest one there is."""
         return self.level(self.time(half_log_snr))
 
-    def grid(self, steps: int, spaced: str = "trailing") -> "Levels":
+    def grid(self, steps: int, spaced: Spec = "trailing") -> "Levels":
         """The steps + 1 levels a sampler visits, decreasing, the last one clean."""
         if not 1 <= steps <= self.T:
             raise InputError(f"steps must be from 1 to {self.T} (the schedule's levels), got {steps}")

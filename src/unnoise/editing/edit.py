@@ -54,7 +54,7 @@ def begin(config: EditConfig, run: Run, pictures: tuple[Picture, ...] = (), mask
 
 def check(config: EditConfig, pictures: int, mask: Picture | None) -> None:
     """Refuse what an edit would not look at."""
-    task, takes = config.task.partition(":")[0].strip(), registry.edit.declared(config.task)
+    task, takes = task_name(config), registry.edit.declared(config.task)
     if not takes:  # of an edit that says nothing of itself
         return
     if pictures != takes["pictures"]:
@@ -76,6 +76,11 @@ def check(config: EditConfig, pictures: int, mask: Picture | None) -> None:
         raise InputError(f"--fit is for pictures that are given, and {task} takes none")
 
 
+def task_name(config: EditConfig) -> str:
+    """Return the name of the edit without its options."""
+    return registry.edit.text(config.task).partition(":")[0].strip()
+
+
 def resolved(config: EditConfig, run: Run) -> tuple[Sampling, int]:
     """How it is sampled, and the class, -1 for none: a run that never saw pictures without one needs to be told."""
     shared = ("run", "n", "seed", "label", *(f.name for f in fields(Sampling)))
@@ -84,7 +89,7 @@ def resolved(config: EditConfig, run: Run) -> tuple[Sampling, int]:
         return how, -1 if config.label is None else run.card.classes.index(config.label)
     if config.guidance not in (None, 1) or config.guidance_interval is not None:
         raise InputError("--guidance follows a class; name it by --label")
-    if config.task.startswith("interpolate") or not run.card.training.get("config", {}).get("label_dropout"):
+    if task_name(config) == "interpolate" or not run.card.training.get("config", {}).get("label_dropout"):
         raise InputError(f"this run draws pictures of a class; name it by --label: {', '.join(run.card.classes)}")
     return replace(how, guidance=1.0), -1
 
@@ -92,7 +97,7 @@ def resolved(config: EditConfig, run: Run) -> tuple[Sampling, int]:
 def calls(config: EditConfig, how: Sampling) -> int:
     """Of the network for a picture, about."""
     times = registry.posterior.settings(config.by).get("resamplings", 1) if config.by else 1
-    if config.by is None and config.task.startswith("inpaint"):
+    if config.by is None and task_name(config) == "inpaint":
         times = registry.posterior.settings("repaint")["resamplings"]
     return calls_of(how) * int(times)
 
@@ -111,7 +116,7 @@ def edit_to_folder(config: EditConfig, report: Report = silent) -> tuple[Path, P
     """
     run = load(config.run)
     pictures = tuple(picture for picture in (config.picture, config.other) if picture is not None)
-    made, is_film = begin(config, run, pictures, config.mask), config.task.partition(":")[0] in WAYS
+    made, is_film = begin(config, run, pictures, config.mask), task_name(config) in WAYS
     if config.out is not None and (there := beside(check_vacant(config.out), is_film=is_film)).exists():
         raise InputError(f"{there} is there already; name another folder by --out")
     images = last(made.steps, report).cpu()

@@ -21,6 +21,7 @@ from unnoise.editing.measurements import Blurred, Gray, Measured, Measurement, P
 from unnoise.editing.posterior import Known
 from unnoise.errors import InputError
 from unnoise.images import to_float
+from unnoise.options import Spec
 from unnoise.registry import edit
 from unnoise.samplers.base import Sampler, Step
 from unnoise.samplers.ddim import ddim, invert
@@ -46,7 +47,7 @@ class Work:
     mode: str
     seeds: Sequence[int]
     label: int = -1
-    by: str | None = None
+    by: Spec | None = None
     pictures: tuple[Picture, ...] = ()
     mask: Picture | None = None
     fit: str = "crop"

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from unnoise.data.sources.find import find
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
 from unnoise.images import Uint8Images, as_uint8, to_uint8
+from unnoise.options import plain
 from unnoise.run_folder import MODEL
 from unnoise.samplers.precision import seconds_per_image, timed
 from unnoise.sampling import choose_precision, network_calls, resolve_settings, sample_batches
@@ -79,7 +80,7 @@ def run_images(config: EvalConfig, run: Run, n: int) -> ImageSet:
         "weights": weights_hash(run),
         "trained_images": run.card.training.get("images"),
         "seed": config.seed,
-        **asdict(how),
+        **plain(how),
         "precision": precision,
     }
 

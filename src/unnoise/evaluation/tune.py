@@ -6,7 +6,7 @@ Successive halving, Jamieson & Talwalkar 2016 (arXiv:1502.07943): many ways on f
 import math
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from unnoise.evaluation.metrics import Score, kid
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import lock_folder
 from unnoise.interop import diffusers_read as pipeline
+from unnoise.options import plain
 from unnoise.progress import Report, silent
 from unnoise.samplers.draw import check_settings
 from unnoise.samplers.precision import Precision, fastest, seconds_per_image
@@ -71,11 +72,11 @@ def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], objec
     before = next(one for one in tried if one.how == run.card.sampling)
     best = choice([one for one in tried if one is not before], before, time)
     stored_in = keep(run, best.how) if best is not before else None
-    rows = [{**asdict(one.how), "seconds": one.seconds, **one.score._asdict()} for one in tried]
+    rows = [{**plain(one.how), "seconds": one.seconds, **one.score._asdict()} for one in tried]
     return {
         "tried": rows,
-        "best": asdict(best.how),
-        "before": asdict(before.how),
+        "best": plain(best.how),
+        "before": plain(before.how),
         "precision": precision,
         "stored": stored_in,
     }
@@ -153,7 +154,7 @@ class Judge:
     def __call__(self, how: Sampling, n: int, turn: int) -> Tried:
         if self.real is None:
             self.real = statistics(self.data, self.extractor, "reading", self.report)
-        asked = replace(self.asked, seed=turn * self.config.n, **asdict(how))
+        asked = replace(self.asked, seed=turn * self.config.n, **vars(how))
         pictures = run_images(asked, self.run, n)
         found = statistics(pictures, self.extractor, f"round {turn + 1}: {how.sampler}", self.report)
         return Tried(how, self.each * network_calls(how), kid(found.kept, self.real.kept))

@@ -13,6 +13,7 @@ from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError, unknown
+from unnoise.options import Spec
 from unnoise.samplers.draw import check_settings
 from unnoise.training import tracker as follower
 from unnoise.training.clock import Clock
@@ -73,13 +74,15 @@ def check_objective(config: TrainConfig, schedule: Schedule) -> None:
     aim, t = registry.target.get(config.target), torch.arange(schedule.T)
     model = Diffusion(Silent(outputs=1 + learned_variance(config.objective)), schedule, aim, (1, 1, 1))
     image, levels = torch.full((schedule.T, 1, 1, 1), 0.5), (schedule.level(t), schedule.level(t - 1))
+    name, target_name = registry.objective.text(config.objective), registry.target.text(config.target)
     losses = registry.objective.get(config.objective)(model, add_noise(image, torch.ones_like(image), levels))
     if not losses.isfinite().all():
         raise InputError(
-            f"--objective {config.objective} is infinite at level {int(losses.isfinite().logical_not().nonzero()[-1])} "
-            f"of --schedule {config.schedule}, which leaves nothing of the image; choose another of the two"
+            f"--objective {name} is infinite at level {int(losses.isfinite().logical_not().nonzero()[-1])} of "
+            f"--schedule {registry.schedule.text(config.schedule)}, which leaves nothing of the image; "
+            f"choose another of the two"
         )
-    if config.target == "eps" and config.objective.startswith("min_snr"):
+    if target_name == "eps" and name.startswith("min_snr"):
         raise InputError(
             "--target eps with --objective min_snr: measured on eps its weight grows without bound at the noisiest "
             "levels; use --objective simple"
@@ -97,6 +100,6 @@ class Silent(nn.Module):
         return x.new_zeros(len(x), self.outputs, *x.shape[2:])
 
 
-def learned_variance(objective: str) -> bool:
+def learned_variance(objective: Spec) -> bool:
     """Whether the objective teaches the network a variance too, as it declares."""
     return bool(registry.objective.declared(objective).get("learned_variance"))

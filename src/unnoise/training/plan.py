@@ -16,6 +16,7 @@ from unnoise import distributed, registry
 from unnoise.backbones.layers import recompute
 from unnoise.config import TrainConfig
 from unnoise.device import forget_peak, out_of_memory, peak_memory, recent_peak, release_memory, synchronize
+from unnoise.options import Spec
 from unnoise.progress import duration
 from unnoise.training.clock import Clock
 from unnoise.training.optimizers import as_configured
@@ -127,7 +128,7 @@ def room_for(batch: int, small: int, slope: float, device: torch.device) -> int:
 
 
 class Planned(NamedTuple):
-    backbone: str
+    backbone: Spec
     precision: str
     plan: Plan
 
@@ -162,7 +163,7 @@ def available() -> float:
     return -distributed.all_reduce_max(-psutil.virtual_memory().available)[0]
 
 
-def rehearsed(config: TrainConfig, backbone: str, shape: tuple[int, int, int]) -> Planned:
+def rehearsed(config: TrainConfig, backbone: Spec, shape: tuple[int, int, int]) -> Planned:
     network = registry.backbone.get(backbone)(shape[0])
     if config.recompute:
         recompute(network)

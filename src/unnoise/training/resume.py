@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from unnoise.config import LENGTHS, Sampling, TrainConfig, describe_changes
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.files import check_vacant, lock_folder, new_folder, remove_leftovers
+from unnoise.options import plain
 from unnoise.progress import duration
 from unnoise.run_folder import STATE, STATE_BEFORE
 from unnoise.training import state
@@ -151,7 +152,7 @@ def has_state(folder: Path) -> bool:
 
 def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> list[str]:
     """What is not as it was, in words."""
-    said = describe_changes(asdict(TrainConfig()) | earlier["config"], asdict(config), FREE)
+    said = describe_changes(plain(TrainConfig()) | earlier["config"], plain(config), FREE)
     if earlier["fingerprint"] != dataset.fingerprint:
         said.append("the pictures are not the same")
     return said
@@ -171,7 +172,7 @@ def so_far(earlier: Mapping[str, Any]) -> str:
 
 def news(config: TrainConfig, earlier: Mapping[str, Any]) -> list[str]:
     """What is said of a run that goes on."""
-    before, now = earlier["config"], asdict(config)
+    before, now = earlier["config"], plain(config)
     changed = [name for name in LENGTHS if before.get(name) != now[name]]
     told = [f"length    --{name} was {before.get(name)}, now {now[name]}" for name in changed]
     return [f"goes on   from {so_far(earlier)}; --fresh would start over", *told]

@@ -3,14 +3,14 @@
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from unnoise import distributed
+from unnoise import distributed, registry
 from unnoise.backbones.layers import recompute
 from unnoise.card import Card
 from unnoise.checkpoint import build_model
@@ -18,6 +18,7 @@ from unnoise.config import TrainConfig
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.errors import InputError, UnreadError
+from unnoise.options import plain
 from unnoise.progress import Progress
 from unnoise.run_folder import FINAL, LOSS, SAMPLES
 from unnoise.samplers.precision import seconds_per_image
@@ -135,7 +136,7 @@ def follow(run: Trainer) -> Callable[[], None]:
     """Let the tracker know of what is logged from here on, where one is named; returns what ends it."""
     if run.config.tracker is None:
         return lambda: None
-    run.log.follower = Tracker(run.config.tracker, run.folder, asdict(run.asked), run.notes.append)
+    run.log.follower = Tracker(run.config.tracker, run.folder, plain(run.asked), run.notes.append)
     return run.log.follower.finish
 
 
@@ -268,9 +269,9 @@ def card_of(config: TrainConfig, dataset: Dataset, held: Dataset) -> Card:
     """What the model file will say of itself."""
     assert config.backbone  # planned
     return Card(
-        backbone=config.backbone,
-        schedule=config.schedule,
-        target=config.target,
+        backbone=registry.backbone.text(config.backbone),
+        schedule=registry.schedule.text(config.schedule),
+        target=registry.target.text(config.target),
         shape=dataset.shape,
         mode=dataset.mode,
         classes=dataset.classes if config.classes else (),

@@ -2,7 +2,7 @@
 
 import math
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from unnoise.diffusion.times import Times
 from unnoise.errors import InputError
 from unnoise.files import replacing
 from unnoise.images import to_float
+from unnoise.options import plain
 from unnoise.progress import Progress
 from unnoise.run_folder import BEST, CONFIG, LOSS, METRICS, MODEL, SAMPLES, STATE
 from unnoise.training.batches import ALL
@@ -167,7 +168,7 @@ class Trainer:
         scaler = self.accelerator.scaler
         return {
             "format": FORMAT,
-            "config": asdict(self.asked),
+            "config": plain(self.asked),
             "fingerprint": self.card.data["fingerprint"],
             "backbone": self.card.backbone,
             "precision": self.precision,
@@ -221,7 +222,7 @@ class Trainer:
 
     def save_model(self, path: Path) -> None:
         """Write the model file, which tells everything."""
-        training = {**self.clock.position, "config": asdict(self.config), "loss": self.log.curve()}
+        training = {**self.clock.position, "config": plain(self.config), "loss": self.log.curve()}
         save(path, self.ema.network.state_dict(), replace(self.card, training=training))
 
     def save(self) -> None:
@@ -233,7 +234,7 @@ class Trainer:
             write(self.folder, self.state)
         self.log.write(self.clock)
         with replacing(self.folder / CONFIG) as temporary:
-            temporary.write_text(yaml.safe_dump(asdict(self.config), sort_keys=False), encoding="utf-8")
+            temporary.write_text(yaml.safe_dump(plain(self.config), sort_keys=False), encoding="utf-8")
         self.save_model(self.folder / MODEL)
         write(self.folder, self.state)
 
