@@ -33,7 +33,7 @@ from unnoise.evaluation import metrics
 from unnoise.evaluation.measure import gathered
 from unnoise.files import write_json
 from unnoise.images import grid
-from unnoise.samplers.precision import Precision, fastest
+from unnoise.samplers.precision import Precision, choose_precision
 
 BATCH, SECONDS = 64, 600.0  # pictures drawn at a time, and for all of a sampler
 
@@ -113,7 +113,7 @@ def of_unnoise(run: unnoise.Run, steps: list[int]) -> dict[str, Draw]:
     def draw(steps: int, precision: Precision, n: int, seed: int) -> Pictures:
         return to_pictures(unnoise.sample(run, n, steps=steps, seed=1000 * seed, precision=precision, batch=n))
 
-    how, own = run.card.sampling, fastest(run.model)
+    how, own = run.card.sampling, choose_precision("auto", run.model.device)
     ways = {f"{count} steps": (count, "fp32") for count in steps}
     if own != "fp32":
         ways[f"{Sampling().steps} steps, {own}"] = (Sampling().steps, own)

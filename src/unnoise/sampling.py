@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -20,11 +20,11 @@ from unnoise.options import plain
 from unnoise.progress import Report, silent
 from unnoise.samplers.draw import check_settings, labels_in_turn
 from unnoise.samplers.draw import draw as run_sampler
-from unnoise.samplers.precision import Precision, fastest
+from unnoise.samplers.precision import Precision, choose_precision, describe_precision
 from unnoise.types import Images
 
 RECORD = ".sampled.json"  # in the folder: how its pictures were drawn; readers of pictures pass over hidden files
-FREE = ("n", "run", "precision")  # in what is told of a folder: how many, where the weights lay, how computed
+FREE_TO_CHANGE = ("n", "run")  # entries of the record that may differ when a folder is resumed
 
 
 def sample(  # noqa: PLR0913  # the options of one call
@@ -77,16 +77,15 @@ def sample_to_folder(
     run = load(config.run)
     weaker = load(config.guide_with) if config.guide_with else None
     how = resolve_settings(config, run, weaker)
-    precision = distributed.from_main(lambda: choose_precision(config.precision, run))
-    config = replace(config, precision=precision)
     about: dict[str, Any] = {
         "run": str(run.path),
         "weights": weights_hash(run),
         "guide_with": weaker and weights_hash(weaker),
     }
-    about |= {"seed": config.seed, "label": config.label, **plain(how), "precision": precision}
+    about |= {"seed": config.seed, "label": config.label, **plain(how), "precision": config.precision}
     with ExitStack() as to_the_end:
-        folder = distributed.from_main(lambda: drawing_in(config, run, about, to_the_end))
+        folder, precision = distributed.from_main(lambda: find_folder(config, run, about, to_the_end))
+        config = replace(config, precision=precision)
 
         def place(seed: int) -> Path:
             return folder / f"{seed:06d}{'.png' if run.card.mode else '.npy'}"
@@ -98,6 +97,7 @@ def sample_to_folder(
         kept = [path for path in folder.iterdir() if not path.name.startswith(".")]
         if kept:
             say(f"goes on with {folder}, which holds {len(kept):,} pictures")
+        say(describe_precision(precision, run.model.device))
         distributed.barrier()  # until all have looked
         for seeds, images in sample_batches(config, run, how, report, weaker, there):
             for seed, image in zip(seeds, images, strict=True):
@@ -111,41 +111,51 @@ def sample_to_folder(
     return folder
 
 
-def drawing_in(config: SampleConfig, run: Run, about: Mapping[str, Any], to_the_end: ExitStack) -> Path:
-    """The folder of --out, or one in the run: that of the same call if it was stopped, else a new one; ours alone."""
+def find_folder(config: SampleConfig, run: Run, about: Mapping[str, Any], held: ExitStack) -> tuple[Path, Precision]:
+    """Return the folder to write to, locked until `held` closes, and the precision of its images.
+
+    The folder is the one that the same call left unfinished, else a new one. A resumed folder keeps its precision.
+    """
     record = {**about, "n": config.n}
-    folder = begun(config, run, record, to_the_end)
+    folder = find_unfinished(config, run, record, held)
     if folder is None:
-        to_the_end.enter_context(lock_folder(folder := new_folder(config.out, run.path.parent, "sampled")))
+        held.enter_context(lock_folder(folder := new_folder(config.out, run.path.parent, "sampled")))
+    recorded, requested = read_record(folder) or {}, config.precision
+    if requested == "auto" and recorded.get("precision") in get_args(Precision):
+        requested = recorded["precision"]
+    precision = choose_precision(requested, run.model.device)
     remove_leftovers(folder)
-    write_json(folder / RECORD, record)
-    return folder
+    write_json(folder / RECORD, record | {"precision": precision})
+    return folder, precision
 
 
-def begun(config: SampleConfig, run: Run, record: Mapping[str, Any], to_the_end: ExitStack) -> Path | None:
-    """The folder that the same call left unfinished, held until the end; --out may be given more pictures."""
+def find_unfinished(config: SampleConfig, run: Run, record: Mapping[str, Any], held: ExitStack) -> Path | None:
+    """Return the folder that the same call left unfinished, locked until `held` closes, or None.
+
+    A folder named by --out may also be given more images. Raises InputError if it holds other images.
+    """
+    ignored = ("precision",) if config.precision == "auto" else ()
     if config.out is not None:
         folder = Path(config.out).expanduser()
-        before = recorded(folder)
+        before = read_record(folder)
         if before is None or not folder.is_dir():
             return None
-        if changed := describe_changes(before, record, FREE):
-            raise InputError(f"--out {folder} holds other pictures: {'; '.join(changed)}; name a new folder")
-        to_the_end.enter_context(lock_folder(folder))
+        if changed := describe_changes(before, record, (*FREE_TO_CHANGE, *ignored)):
+            raise InputError(f"--out {folder} holds other images: {'; '.join(changed)}; name a new folder")
+        held.enter_context(lock_folder(folder))
         return folder
     for folder in sorted(run.path.parent.glob("sampled-*/")):
         made = sum(path.stat().st_size > 0 for path in folder.glob("[0-9]*"))
-        if not describe_changes(recorded(folder) or {}, record, ("precision",)) and (
-            made < config.n or not grid_path(folder).exists()
-        ):
-            with suppress(InputError):  # another program draws them
-                to_the_end.enter_context(lock_folder(folder))
+        unfinished = made < config.n or not grid_path(folder).exists()
+        if unfinished and not describe_changes(read_record(folder) or {}, record, ignored):
+            with suppress(InputError):  # another program draws into it
+                held.enter_context(lock_folder(folder))
                 return folder
     return None
 
 
-def recorded(folder: Path) -> dict[str, Any] | None:
-    """What was written of how the pictures of a folder were drawn, if that can be read."""
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return how the images of a folder were drawn, or None if the record is missing or cannot be read."""
     try:
         found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -179,11 +189,6 @@ def resolve_settings(config: SampleConfig, run: Run, weaker: Run | None = None) 
     return how
 
 
-def choose_precision(asked: Precision | Literal["auto"], run: Run) -> Precision:
-    """That asked for; auto is the fastest."""
-    return fastest(run.model) if asked == "auto" else asked
-
-
 def network_calls(how: Sampling) -> int:
     """Of the network for a picture, about: samplers that take as many as they like count as two a step."""
     return how.steps * registry.sampler.declared(how.sampler).get("evaluations", 2) * (1 + (how.guidance != 1))
@@ -214,7 +219,7 @@ def sample_batches(
     there: Callable[[Sequence[int]], bool] = lambda _: False,
 ) -> Iterator[tuple[Sequence[int], Images]]:
     """Yield (seeds, images) a batch at a time, but for batches that are `there` already."""
-    precision, done, total = choose_precision(config.precision, run), 0, config.n * how.steps
+    precision, done, total = choose_precision(config.precision, run.model.device), 0, config.n * how.steps
     for start in range(0, config.n, config.batch):
         part = slice(start, min(start + config.batch, config.n))
         seeds = range(config.seed + part.start, config.seed + part.stop)

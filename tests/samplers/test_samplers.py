@@ -21,10 +21,10 @@ from unnoise.diffusion.schedule import Levels
 from unnoise.diffusion.target import check
 from unnoise.errors import InputError
 from unnoise.samplers import dpm_solver
-from unnoise.samplers import precision as pace
 from unnoise.samplers.base import Step
 from unnoise.samplers.ddim import invert
 from unnoise.samplers.draw import draw, seeded_noise
+from unnoise.samplers.precision import choose_precision, describe_precision
 from unnoise.types import RandnLike
 from worlds import Gaussian, Points
 
@@ -207,25 +207,32 @@ def test_only_the_network_is_computed_in_bf16(precision):
     assert error == 0 if precision == "fp32" else 1e-6 < error < 0.02
 
 
-def test_a_precision_is_taken_for_a_clear_gain_only(monkeypatch):
-    told = {"bf16": 1.0, "fp32": 2.0}
-    monkeypatch.setattr(pace, "call", lambda _, __, precision="fp32": told[precision])
-    monkeypatch.setattr(pace, "fast_bf16", lambda _: True)
-    assert pace.fastest(diffusion()) == "bf16"
-    told["fp32"] = 1.2  # noise of a busy machine
-    assert pace.fastest(diffusion()) == "fp32"
-    told["fp32"] = 2.0
-    monkeypatch.setattr(pace, "fast_bf16", lambda _: False)
-    assert pace.fastest(diffusion()) == "fp32"
+@pytest.mark.parametrize(
+    ("capabilities", "precision", "said"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True, "avx2": True}, "bf16", "precision bf16 (cpu with AMX)"),
+        ({"avx512_bf16": True, "amx_bf16": False}, "bf16", "precision bf16 (cpu with AVX512-BF16)"),
+        ({"avx2": True, "avx512": True, "avx512_vnni": True}, "fp32", "precision fp32 (cpu)"),
+        ({}, "fp32", "precision fp32 (cpu)"),
+    ],
+)
+def test_the_precision_of_a_cpu_follows_from_its_instructions(monkeypatch, capabilities, precision, said):
+    """A busy machine decides the same: no clock is read."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr("time.monotonic", lambda: pytest.fail("a clock was read"))
+    cpu = torch.device("cpu")
+    assert choose_precision("auto", cpu) == precision
+    assert describe_precision(precision, cpu) == said
+    for requested in ("fp32", "bf16"):
+        assert choose_precision(requested, cpu) == requested
 
 
-def test_a_precision_that_is_tried_without_enough_memory_is_no_error(monkeypatch):
-    def full(*_):
-        raise torch.OutOfMemoryError
-
-    monkeypatch.setattr(pace, "call", full)
-    monkeypatch.setattr(pace, "fast_bf16", lambda _: True)
-    assert pace.fastest(diffusion()) == "fp32"
+@pytest.mark.parametrize(("kind", "native", "precision"), [("cuda", True, "bf16"), ("cuda", False, "fp32")])
+def test_the_precision_of_a_gpu_follows_from_its_hardware(monkeypatch, kind, native, precision):
+    """A GPU that emulates bf16, and MPS, sample in fp32."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert choose_precision("auto", torch.device(kind)) == precision
+    assert choose_precision("auto", torch.device("mps")) == "fp32"
 
 
 def test_seeded_noise_is_standard_normal_and_moves_on():

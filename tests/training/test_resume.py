@@ -541,15 +541,31 @@ def test_sampling_goes_on_and_gives_the_same_files(drawn_from, tmp_path, monkeyp
     assert json.loads((folder / ".sampled.json").read_text())["sampler"] == "dpmpp_2m_sde"
 
 
-def test_sampling_goes_on_where_another_precision_is_the_faster(drawn_from, monkeypatch):
-    """As a busy machine may find."""
-    monkeypatch.setattr("unnoise.sampling.fastest", lambda _: "fp32")
-    killed_while_drawing(monkeypatch, drawn_from, 14, 6)
-    monkeypatch.setattr("unnoise.sampling.fastest", lambda _: "bf16")
-    again, said = draw(drawn_from, 14)
-    assert again.name == "sampled-1"
+@pytest.mark.parametrize("out", [None, "pictures"])
+@pytest.mark.parametrize(("first", "then"), [("fp32", "bf16"), ("bf16", "fp32")])
+def test_a_resumed_folder_keeps_its_precision_on_another_machine(drawn_from, monkeypatch, out, first, then):
+    """All files are those of one precision, though the instructions of the second machine ask for the other."""
+    monkeypatch.setattr("unnoise.samplers.precision.fast_bf16", lambda _: first == "bf16")
+    whole, _ = draw(drawn_from, 14, out="whole", precision=first)
+    killed_while_drawing(monkeypatch, drawn_from, 14, 6, out=out)
+    monkeypatch.setattr("unnoise.samplers.precision.fast_bf16", lambda _: then == "bf16")
+    again, said = draw(drawn_from, 14, out=out)
+    assert again.name == (out or "sampled-1")
     assert "which holds 6 pictures" in said[0]
-    assert json.loads((again / ".sampled.json").read_text())["precision"] == "bf16"
+    assert said[1].startswith(f"precision {first} (")
+    assert json.loads((again / ".sampled.json").read_text())["precision"] == first
+    assert pictures(again) == pictures(whole)
+
+
+def test_a_folder_is_not_resumed_in_another_precision_that_was_asked_for(drawn_from, monkeypatch):
+    killed_while_drawing(monkeypatch, drawn_from, 14, 6, out="pictures", precision="fp32")
+    with pytest.raises(InputError, match=r"precision was 'fp32', now 'bf16'; name a new folder"):
+        draw(drawn_from, 14, out="pictures", precision="bf16")
+    assert json.loads(Path("pictures/.sampled.json").read_text())["precision"] == "fp32"
+    killed_while_drawing(monkeypatch, drawn_from, 14, 6, precision="fp32")
+    again, said = draw(drawn_from, 14, precision="bf16")
+    assert again.name == "sampled-2"
+    assert said[0].startswith("precision bf16 (")
 
 
 def test_finished_pictures_are_left_and_a_named_folder_can_be_given_more(drawn_from):

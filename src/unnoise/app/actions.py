@@ -18,8 +18,8 @@ from unnoise.evaluation.image_sets import run_data, run_split
 from unnoise.evaluation.memorization import nearest
 from unnoise.samplers.draw import draw as run_sampler
 from unnoise.samplers.draw import initial_noise, labels_in_turn
-from unnoise.samplers.precision import fastest, seconds_per_image
-from unnoise.sampling import choose_precision, network_calls, resolve_settings
+from unnoise.samplers.precision import choose_precision, seconds_per_image
+from unnoise.sampling import network_calls, resolve_settings
 from unnoise.types import Images
 
 MOST = 64  # pictures at once
@@ -52,7 +52,7 @@ def sampled(run: Run, settings: dict[str, Any]) -> Iterator[Frame]:
     labels = labels_in_turn(run.card.classes, seeds)
     if config.label is not None:
         labels = torch.full((config.n,), run.card.classes.index(config.label))
-    precision = choose_precision(config.precision, run)
+    precision = choose_precision(config.precision, run.model.device)
     for done, step in enumerate(run_sampler(run.model, seeds, how, labels, precision=precision), 1):
         yield Frame(step.x, step.x0, done, how.steps)
 
@@ -74,7 +74,7 @@ def compared(run: Run, samplers: Sequence[str], settings: dict[str, Any]) -> Ite
     affordable(
         settings["n"], sum(network_calls(resolve_settings(SampleConfig(str(run.path), **way), run)) for way in ways)
     )
-    seconds_per_image(run.model, settings["n"], fastest(run.model))
+    seconds_per_image(run.model, settings["n"], choose_precision("auto", run.model.device))
     for name, way in zip(samplers, ways, strict=True):
         spent, begun = 0.0, synchronize()
         for frame in sampled(run, way):

@@ -23,7 +23,7 @@ from unnoise.evaluation.statistics import Statistics
 from unnoise.interop.diffusers_read import INDEX
 from unnoise.progress import Report, silent
 from unnoise.run_folder import MODEL, keep_evaluation
-from unnoise.sampling import choose_precision
+from unnoise.samplers.precision import choose_precision, describe_precision
 
 FEWEST = 50  # pictures a score is computed from
 DRAWN = 2_000  # pictures drawn from a run, if nothing else is asked for
@@ -112,7 +112,9 @@ def compare(
         raise InputError(f"metric inception_score needs a network that tells classes; {config.features} does not")
     if run:  # before they work one after another
         asked = config.precision
-        config = replace(config, precision=distributed.from_main(lambda: choose_precision(asked, run)))
+        precision = distributed.from_main(lambda: choose_precision(asked, run.model.device))
+        config = replace(config, precision=precision)
+        say(describe_precision(precision, run.model.device))
     with distributed.state().local_main_process_first():  # which fills the cache for the others
         mine, theirs = both(config, run)
     for pictures in (mine, theirs):

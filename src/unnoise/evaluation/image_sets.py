@@ -21,8 +21,8 @@ from unnoise.evaluation.features import Extractor
 from unnoise.images import Uint8Images, as_uint8, to_uint8
 from unnoise.options import plain
 from unnoise.run_folder import MODEL
-from unnoise.samplers.precision import seconds_per_image, timed
-from unnoise.sampling import choose_precision, network_calls, resolve_settings, sample_batches
+from unnoise.samplers.precision import choose_precision, measure_seconds, seconds_per_image
+from unnoise.sampling import network_calls, resolve_settings, sample_batches
 
 Chosen = Callable[[int], bool]  # which batches, by their number
 
@@ -72,7 +72,7 @@ def run_images(config: EvalConfig, run: Run, n: int) -> ImageSet:
     names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "batch")
     asked = SampleConfig(str(run.path), n, **{name: getattr(config, name) for name in names})
     how = resolve_settings(asked, run)
-    precision = choose_precision(config.precision, run)
+    precision = choose_precision(config.precision, run.model.device)
     asked = replace(asked, precision=precision)
     about = {
         "name": str(run.path.parent if run.path.name == MODEL else run.path),
@@ -103,7 +103,7 @@ def run_images(config: EvalConfig, run: Run, n: int) -> ImageSet:
 def seconds_to_look(extractor: Extractor) -> float:
     """Seconds that looking at a picture takes, about."""
     some = torch.zeros(16, 1, 32, 32, dtype=torch.uint8)
-    return timed(lambda: extractor(some)) / len(some)
+    return measure_seconds(lambda: extractor(some)) / len(some)
 
 
 def dataset_images(dataset: Dataset, n: int | None, seed: int, batch: int) -> ImageSet:

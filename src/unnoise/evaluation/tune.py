@@ -25,7 +25,7 @@ from unnoise.interop import diffusers_read as pipeline
 from unnoise.options import plain
 from unnoise.progress import Report, silent
 from unnoise.samplers.draw import check_settings
-from unnoise.samplers.precision import Precision, fastest, seconds_per_image
+from unnoise.samplers.precision import Precision, choose_precision, describe_precision, seconds_per_image
 from unnoise.sampling import check_guidance, network_calls
 
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0}
@@ -54,7 +54,8 @@ def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], objec
         raise InputError(f"--batch takes 1 or more, --reference {FEWEST} or more pictures")
     if "evaluations" not in registry.sampler.declared(run.card.sampling.sampler) and not config.time:
         raise InputError(f"the run's own sampler {run.card.sampling.sampler} takes as long as it likes; give a --time")
-    precision = fastest(run.model)
+    precision = choose_precision("auto", run.model.device)
+    say(describe_precision(precision, run.model.device))
     each = min(seconds_per_image(run.model, config.batch, precision) for _ in range(3))
     time = given(config.time, each) if config.time else each * network_calls(run.card.sampling)
     rivals = [how for how in candidates(run, time / each) if how != run.card.sampling]

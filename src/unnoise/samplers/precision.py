@@ -1,42 +1,36 @@
-"""How long a call of a network takes here, and the precision that takes the least."""
+"""Choose the precision that a network samples in, compute in it, and measure how long a call of the network takes."""
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Literal
 
 import torch
 
-from unnoise.device import fast_bf16, synchronize
+from unnoise.device import describe_device, fast_bf16, synchronize
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser, Diffusion, Prediction
 from unnoise.types import Images
 
 Precision = Literal["fp32", "bf16"]
 
-FEW = 16  # images that a precision is tried on
-GAIN = 1.25  # times as fast, for bf16 to be taken: by less, noise of the clock would decide how pictures are drawn
+
+def choose_precision(requested: Precision | Literal["auto"], device: torch.device) -> Precision:
+    """Return the requested precision; "auto" is bf16 on a device whose instructions make it fast, else fp32."""
+    if requested == "auto":
+        return "bf16" if fast_bf16(device) else "fp32"
+    return requested
 
 
-def timed(work: Callable[[], object]) -> float:
-    """Seconds it takes, the second time: the first is slower."""
-    with torch.inference_mode():
-        for _ in range(2):
-            begun = time.monotonic()
-            work()
-            spent = synchronize() - begun
-    return spent
-
-
-def seconds_per_image(model: Diffusion, batch: int = 16, precision: Precision = "fp32") -> float:
-    """Seconds that a call of the network takes for a picture, by one on a few."""
-    level, some = model.schedule.level(model.schedule.T // 2), torch.zeros(batch, *model.shape, device=model.device)
-    denoise = with_precision(precision, model)
-    return timed(lambda: denoise(some, level)) / batch
+def describe_precision(precision: Precision, device: torch.device) -> str:
+    """Return the line that the commands print, such as "precision bf16 (cpu with AMX)"."""
+    return f"precision {precision} ({describe_device(device)})"
 
 
 def with_precision(precision: Precision, denoise: Denoiser) -> Denoiser:
-    """The same in fp32, or with the products and convolutions inside a call in bf16; between calls all stays fp32."""
+    """Return a denoiser that computes matrix products and convolutions in this precision.
+
+    Only a call of the network is in bf16. Between calls, the sampler computes in fp32.
+    """
 
     def in_bf16(x_t: Images, level: Level) -> Prediction:
         with torch.autocast(x_t.device.type, torch.bfloat16):
@@ -45,18 +39,18 @@ def with_precision(precision: Precision, denoise: Denoiser) -> Denoiser:
     return in_bf16 if precision == "bf16" else denoise
 
 
-def fastest(model: Diffusion) -> Precision:
-    """bf16 where this network is clearly faster in it on its device, else fp32."""
-    return tried(model, model.device)
+def seconds_per_image(model: Diffusion, batch: int = 16, precision: Precision = "fp32") -> float:
+    """Measure the seconds per image of one call of the network. Plans print it; it never decides a precision."""
+    level, zeros = model.schedule.level(model.schedule.T // 2), torch.zeros(batch, *model.shape, device=model.device)
+    denoise = with_precision(precision, model)
+    return measure_seconds(lambda: denoise(zeros, level)) / batch
 
 
-@lru_cache(maxsize=1)
-def tried(model: Diffusion, device: torch.device) -> Precision:
-    if not fast_bf16(device):
-        return "fp32"
-    try:
-        turns = [(seconds_per_image(model, FEW, "bf16"), seconds_per_image(model, FEW)) for _ in range(2)]
-    except torch.OutOfMemoryError:  # of a GPU, where a smaller batch may have been asked for
-        return "fp32"
-    bf16, fp32 = map(min, zip(*turns, strict=True))
-    return "bf16" if GAIN * bf16 < fp32 else "fp32"
+def measure_seconds(work: Callable[[], object]) -> float:
+    """Return the seconds of the second call of `work`; the first one is slower, since kernels are made for it."""
+    with torch.inference_mode():
+        for _ in range(2):
+            begun = time.monotonic()
+            work()
+            spent = synchronize() - begun
+    return spent
