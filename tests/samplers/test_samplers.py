@@ -20,6 +20,7 @@ from unnoise.diffusion.model import Diffusion, Prediction, clip_x0
 from unnoise.diffusion.schedule import Levels
 from unnoise.diffusion.target import check
 from unnoise.errors import InputError
+from unnoise.options import format_value, options_of
 from unnoise.samplers import dpm_solver
 from unnoise.samplers.base import Step
 from unnoise.samplers.ddim import invert
@@ -36,9 +37,9 @@ def sampler_specs():
     specs = ["ddim:eta=1", "euler:churn=4", "heun:churn=4"]  # a number has no few values: these are other ends
     for name in registry.sampler.names():
         specs.append(name)
-        for key, (hint, default) in registry.options(registry.sampler.entries[name]).items():
+        for key, (hint, default) in options_of(registry.sampler.entries[name]).items():
             values = get_args(hint) if get_origin(hint) is Literal else (False, True) if hint is bool else ()
-            specs += [f"{name}:{key}={registry.show(value)}" for value in values if value != default]
+            specs += [f"{name}:{key}={format_value(value)}" for value in values if value != default]
     return sorted(specs)
 
 
