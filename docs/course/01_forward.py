@@ -1,11 +1,11 @@
 # %% [markdown]
 # # 1. Noise, one step at a time
 #
-# Diffusion starts with something easy: spoiling a picture. The **forward process** $q$ takes a picture $x_0$ and makes
-# $x_1, x_2, \ldots, x_T$ of it, each a little noisier than the one before, until nothing of it is left. Nothing is
-# learned here; we choose how it goes.
+# Diffusion starts with something easy: it destroys an image. The **forward process** $q$ takes an image $x_0$ and makes
+# $x_1, x_2, \ldots, x_T$ from it. Each one is a little noisier than the one before, until nothing of the image is left.
+# Nothing is learned here; we choose the process.
 #
-# We draw our pictures ourselves: `faces` is a set that unnoise comes with, so nothing is downloaded. Pixels lie
+# We draw our images ourselves: `faces` is a dataset that is part of unnoise, so nothing is downloaded. Pixels lie
 # between -1 and 1.
 
 # %%
@@ -22,18 +22,18 @@ unnoise.show(x0)
 # %% [markdown]
 # ## One step
 #
-# A step shrinks every pixel a little towards 0 and adds a little noise, of variance $\beta_t$ (Ho et al. 2020,
+# A step shrinks every pixel a little towards 0 and adds a little noise with variance $\beta_t$ (Ho et al. 2020,
 # [arXiv:2006.11239](https://arxiv.org/abs/2006.11239), eq. 2):
 #
 # $$ q(x_t \mid x_{t-1}) = \mathcal{N}\left(x_t;\ \sqrt{1-\beta_t}\,x_{t-1},\ \beta_t I\right)
 # \qquad\text{or}\qquad x_t = \sqrt{1-\beta_t}\,x_{t-1} + \sqrt{\beta_t}\,\epsilon_t,\quad \epsilon_t \sim \mathcal{N}(0, I). $$
 #
-# Why shrink? Were noise only added, the picture would grow without end. Shrunk by $\sqrt{1-\beta_t}$, pixels of
-# variance 1 keep variance $(1-\beta_t) + \beta_t = 1$.
+# Why shrink? If noise were only added, the pixels would grow without end. If they are shrunk by $\sqrt{1-\beta_t}$, pixels
+# with variance 1 keep the variance $(1-\beta_t) + \beta_t = 1$.
 #
 # In unnoise a step leads from a [`Level`](unnoise.diffusion.level.Level) `s` to a noisier one `t`, by
-# [`q_step`](unnoise.diffusion.process.q_step). Levels come from a **schedule**, the table of all $\beta_t$; the first
-# paper lets them grow evenly from $10^{-4}$ to $0.02$ over $T = 1000$ steps
+# [`q_step`](unnoise.diffusion.process.q_step). Levels come from a **schedule**, the table of all $\beta_t$. In the
+# first paper they grow linearly from $10^{-4}$ to $0.02$ over $T = 1000$ steps
 # ([`linear`](unnoise.diffusion.schedule.linear)).
 
 # %%
@@ -52,8 +52,8 @@ print(f"variance {variance:.5f} = beta = {schedule.betas[400]:.5f}")
 # %% [markdown]
 # ## One pixel
 #
-# Take a pixel of value 0.8 and $\beta = 0.02$. Its next value is drawn around $\sqrt{0.98} \cdot 0.8 \approx 0.792$ with a
-# deviation of $\sqrt{0.02} \approx 0.14$. Let us do it a hundred thousand times and look at what comes out.
+# Take a pixel with the value 0.8, and $\beta = 0.02$. Its next value is drawn around $\sqrt{0.98} \cdot 0.8 \approx 0.792$
+# with a standard deviation of $\sqrt{0.02} \approx 0.14$. We draw it a hundred thousand times and look at the result.
 
 # %%
 pixel, beta = torch.full((100_000,), 0.8), torch.tensor(0.02)
@@ -63,7 +63,7 @@ print(f"mean {after.mean():.3f}, deviation {after.std():.3f}")
 # %% [markdown]
 # ## Step by step
 #
-# To see something in four steps they must be larger than usual: $\beta$ from 0.03 to 0.3.
+# Four steps show something only if they are larger than usual: $\beta$ goes from 0.03 to 0.3.
 
 # %%
 short = registry.schedule.get("linear:T=4,start=0.03,end=0.3")()
@@ -76,13 +76,13 @@ unnoise.show(torch.cat(row), [f"$x_{i}$" for i in range(5)])
 
 # %% [markdown]
 # !!! note "Numbers of levels"
-#     The paper counts $t = 1 \ldots T$ and calls the clean picture $x_0$. A table in Python starts at 0, so unnoise has
+#     The paper counts $t = 1 \ldots T$ and calls the clean image $x_0$. A table in Python starts at 0, so unnoise has
 #     levels 0 to T - 1, and `CLEAN` before them, at time -1.
 #
 # ## Exercises
 #
-# 1. How many steps of the 1,000 does it take until less than half of a pixel's own value is left?
-# 2. Replace the noise by uniform noise of the same variance. After many steps, can one tell the difference?
+# 1. How many steps of the 1,000 does it take until less than half of a pixel's original value is left?
+# 2. Replace the noise by uniform noise of the same variance. After many steps, can you see the difference?
 #
 # ### Solutions
 

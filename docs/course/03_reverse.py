@@ -1,22 +1,22 @@
 # %% [markdown]
 # # 3. The way back
 #
-# Generating means going the other way: from pure noise, step by step, to a picture. If $x_0$ were known, each step back
-# would be known too. By Bayes' rule, and since $x_t$ depends on nothing but $x_{t-1}$,
+# Generation goes the other way: from pure noise, step by step, to an image. If $x_0$ were known, each step back would be
+# known too. By Bayes' rule, and because $x_t$ depends only on $x_{t-1}$,
 #
 # $$ q(x_{t-1} \mid x_t, x_0) \propto q(x_t \mid x_{t-1})\, q(x_{t-1} \mid x_0), $$
 #
-# a product of two Gaussians in $x_{t-1}$: again a Gaussian. Its precision is the sum of their precisions, its mean the
-# mean of theirs weighted by these; written out (Ho et al. 2020, eq. 7):
+# a product of two Gaussians in $x_{t-1}$, which is again a Gaussian. Its precision is the sum of their precisions. Its mean
+# is the mean of their means, weighted by their precisions. Written out (Ho et al. 2020, eq. 7):
 #
 # $$ \tilde\mu_t = \frac{\sqrt{\bar\alpha_{t-1}}\,\beta_t}{1-\bar\alpha_t}\,x_0
 #  + \frac{\sqrt{\alpha_t}\,(1-\bar\alpha_{t-1})}{1-\bar\alpha_t}\,x_t, \qquad
 # \tilde\beta_t = \beta_t\,\frac{1-\bar\alpha_{t-1}}{1-\bar\alpha_t}. $$
 #
-# Nothing in the argument needs neighbouring levels, so unnoise has it between any two:
+# The argument does not need neighbouring levels, so unnoise computes it between any two levels:
 # [`posterior_mean`](unnoise.diffusion.process.posterior_mean) and
-# [`posterior_variance`](unnoise.diffusion.process.posterior_variance). That one fact replaces all "respacing" of other
-# libraries.
+# [`posterior_variance`](unnoise.diffusion.process.posterior_variance). This one fact replaces the "respacing" of
+# other libraries.
 
 # %%
 import torch
@@ -41,15 +41,15 @@ print(f"largest difference of the means {(mean - by_hand).abs().max():.1e}")
 print(f"variance {variance:.6f} = {beta * (1 - before) / (1 - bar):.6f}")
 
 # %% [markdown]
-# ## What is missing
+# ## The missing part
 #
-# When we generate, $x_0$ is what we are after. So a network looks at $x_t$ and $t$ and guesses. It may guess the
-# picture, or the noise in it: by $x_t = \alpha_t x_0 + \sigma_t \epsilon$ one gives the other,
+# In generation, $x_0$ is unknown. So a network looks at $x_t$ and $t$ and predicts it. The network may predict the image or
+# the noise in it. From $x_t = \alpha_t x_0 + \sigma_t \epsilon$, one gives the other:
 #
 # $$ \hat x_0 = \frac{x_t - \sigma_t\,\epsilon_\theta(x_t, t)}{\alpha_t}. $$
 #
-# unnoise writes what a network is asked for as $a\,x_0 + b\,\epsilon$ (a [target](unnoise.diffusion.target.eps)) and gets
-# both back from it by one 2 x 2 inverse, [`decode`](unnoise.diffusion.target.decode).
+# unnoise writes the output of the network as $a\,x_0 + b\,\epsilon$ (a [target](unnoise.diffusion.target.eps)). One 2 x 2
+# inverse gives both $x_0$ and $\epsilon$ back, [`decode`](unnoise.diffusion.target.decode).
 
 # %%
 from unnoise.diffusion.target import decode, encode
@@ -62,10 +62,10 @@ for name in registry.target.names():
     print(f"{name:5} a, b = {[round(float(c), 3) for c in target(t)]}, x0 off by {(clean - x0).abs().max():.1e}")
 
 # %% [markdown]
-# ## The best guess there is
+# ## The best possible prediction
 #
-# For a finite set of pictures, each as likely, the best guess in the sense of least squares can be written down: the mean
-# of all of them, weighted by how well each explains $x_t$. No network is needed to see what a perfect one would do.
+# For a finite set of equally likely images, the best prediction in the sense of least squares has a formula. It is the mean
+# of all images, each weighted by how well it explains $x_t$. So no network is needed to see what a perfect network would do.
 
 # %%
 from unnoise.diffusion.model import Prediction
@@ -85,19 +85,19 @@ unnoise.show(torch.cat(noisy), [f"t = {t}" for t in times])
 unnoise.show(torch.cat([perfect(x, schedule.level(t)).x0 for x, t in zip(noisy, times, strict=True)]))
 
 # %% [markdown]
-# (This is [`ideal`](unnoise.diffusion.ideal.ideal) of unnoise, which later chapters use; Karras et al. 2022,
+# (unnoise has this function as [`ideal`](unnoise.diffusion.ideal.ideal), and later chapters use it; Karras et al. 2022,
 # [arXiv:2206.00364](https://arxiv.org/abs/2206.00364), eq. 57.)
 #
-# Where there is little noise the guess is the picture. Where there is nothing but noise it is the mean of all faces: the
-# best one can say, and a blur. That is why one does not jump to $\hat x_0$ from pure noise but goes step by step, and
-# guesses again after each.
+# If there is little noise, the prediction is the image. If there is only noise, the prediction is the mean of all faces,
+# which is a blur. This is why sampling does not jump from pure noise to $\hat x_0$: it goes step by step, and predicts again
+# after each step.
 #
 # ## Exercises
 #
 # 1. Put $x_0 = (x_t - \sigma_t \epsilon)/\alpha_t$ into $\tilde\mu_t$ and show that
 #    $\tilde\mu_t = \frac{1}{\sqrt{\alpha_t}}\left(x_t - \frac{\beta_t}{\sqrt{1-\bar\alpha_t}}\,\epsilon\right)$
 #    (the $\alpha_t = 1 - \beta_t$ of the paper). Check it with numbers.
-# 2. What is $\tilde\beta_1$, the variance of the last step? Why must it be so?
+# 2. What is $\tilde\beta_1$, the variance of the last step? Why?
 #
 # ### Solutions
 
@@ -107,4 +107,4 @@ beta = schedule.betas[500]
 x_t = q_sample(x0, eps, t)
 short = (x_t - beta / t.sigma * eps) / (1 - beta).sqrt()
 print(f"1. off by {(posterior_mean(x0, x_t, t, s) - short).abs().max():.1e}")
-print("2.", float(posterior_variance(schedule.level(0), unnoise.diffusion.level.CLEAN)), "since x0 itself is known")
+print("2.", float(posterior_variance(schedule.level(0), unnoise.diffusion.level.CLEAN)), "because x0 itself is known")

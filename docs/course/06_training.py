@@ -1,12 +1,13 @@
 # %% [markdown]
 # # 6. Training
 #
-# Take pictures, choose a time for each, noise them, let the network guess the noise, and make the squared error smaller.
-# That is all; as a loop it is a dozen lines. Here on a small network and for a short time (`COURSE_STEPS` changes it),
-# which is enough to see it work.
+# Take images, choose a time for each, add noise, let the network predict the noise, and make the squared error smaller. As a
+# loop this is a dozen lines. Here the network is small and the time is short (`COURSE_STEPS` sets it), which is enough to
+# see that it works.
 
 # %%
 import os
+from pathlib import Path
 
 import torch
 
@@ -32,7 +33,7 @@ for _ in range(int(os.environ.get("COURSE_STEPS", "150"))):
     loss.backward()
     optimizer.step()
     losses.append(loss.item())
-print(f"loss {losses[0]:.2f} at first, {sum(losses[-20:]) / 20:.2f} at the end")
+print(f"loss {losses[0]:.2f} at the start, {sum(losses[-20:]) / 20:.2f} at the end")
 
 # %%
 import matplotlib.pyplot as plt
@@ -43,17 +44,18 @@ axis.set(xlabel="step", ylabel="loss", yscale="log")
 plt.show()
 
 # %% [markdown]
-# A loss of 1 is what always guessing 0 gets, since the noise has variance 1. Even a small network comes below that in a
-# few steps, for at high noise it need only copy its input. The low losses come late, and they are what pictures hang on.
+# A network that always predicts 0 has a loss of 1, because the noise has variance 1. Even a small network is below 1 after a
+# few steps: at high noise it only has to copy its input. The low losses come late, and the quality of the images depends on
+# them.
 #
 # ## What a real training adds
 #
-# The same loop, with what people miss when it is not there, is
-# [`loop.py`](unnoise.training.train.steps) and [`Training.step`](unnoise.training.trainer.Training.step): an average of the
-# weights, from which one samples ([`EMA`](unnoise.training.ema.EMA)); mixed precision, with a loss scale where it is fp16;
-# a learning rate that ends with the time; steps that are not finite skipped; a state to go on from; held-out images.
+# [`loop`](unnoise.training.loop.loop) and [`Trainer.step`](unnoise.training.trainer.Trainer.step) are the same loop with what
+# a long training needs: an average of the weights for sampling ([`EMA`](unnoise.training.ema.EMA)); mixed precision, with
+# loss scaling for fp16; a learning rate that follows the clock; steps that are not finite are skipped; a saved state to
+# resume from; held-out images. [Your own loop](../guides/loop.md) shows how to write one with the parts of unnoise.
 #
-# The notebook's training is a recipe: `unnoise train --recipe notebook` on its 10,000 pictures is that training, number
+# The notebook's training is a recipe: `unnoise train --recipe notebook` on its 10,000 images is the same training, number
 # for number (50 epochs, AdamW, 2e-4, linear schedule). The default learns much more in the same time:
 
 # %%
@@ -64,19 +66,19 @@ run = unnoise.train(
     batch=32,
     backbone="unet:widths=16-32,layers=1",
 )
-print(sorted(path.name for path in run.iterdir() if not path.name.startswith(".")))
+print(sorted(path.name for path in Path(run).iterdir() if not path.name.startswith(".")))
 
 # %% [markdown]
 # ## Exercises
 #
 # 1. Train the loop above on $x_0$ instead of the noise. Are the two losses comparable?
-# 2. The notebook's exercise: more pictures, a deeper network, more time.
+# 2. The notebook's exercise: more images, a deeper network, more time.
 #
 # ### Solutions
 #
-# 1. No. $\hat x_0 - x_0 = -\frac{\sigma_t}{\alpha_t}(\hat\epsilon - \epsilon)$: the same guess has another error, and each time
-#    another factor. That is why unnoise also reports the loss on fixed noise and levels, and pictures' scores.
-# 2. It is a recipe too: `unnoise train --recipe notebook-exercise` (50,000 pictures, widths 64-128-256-512).
+# 1. No. $\hat x_0 - x_0 = -\frac{\sigma_t}{\alpha_t}(\hat\epsilon - \epsilon)$: the two errors differ by a factor that depends
+#    on the time. This is why unnoise also reports the loss at fixed noise and levels, and scores of the images.
+# 2. This training is a recipe too: `unnoise train --recipe notebook-exercise` (50,000 images, widths 64-128-256-512).
 
 # %%
 from unnoise.recipes import train_config

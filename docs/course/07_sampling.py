@@ -1,13 +1,13 @@
 # %% [markdown]
 # # 7. Sampling
 #
-# From pure noise, for $t = T \ldots 1$: guess the noise, take the mean of the step back, add noise of the step's variance,
-# none at the last (Ho et al. 2020, algorithm 2):
+# Start from pure noise. For $t = T \ldots 1$: predict the noise, take the mean of the step back, and add noise with the
+# variance of the step, except in the last step (Ho et al. 2020, algorithm 2):
 #
 # $$ x_{t-1} = \frac{1}{\sqrt{\alpha_t}}\left(x_t - \frac{\beta_t}{\sqrt{1-\bar\alpha_t}}\,\epsilon_\theta(x_t, t)\right)
 # + \sqrt{\tilde\beta_t}\,z. $$
 #
-# By hand, with the perfect guess for 200 faces in place of a network:
+# By hand, with the perfect prediction for 200 faces in place of a network:
 
 # %%
 import torch
@@ -32,38 +32,38 @@ for t in reversed(range(schedule.T)):
 unnoise.show(x)
 
 # %% [markdown]
-# Faces! But which? The perfect guess knows 200 pictures and nothing else, so what it draws are these very 200:
+# The result is faces. But which faces? The perfect prediction knows only 200 images, so the sampler draws exactly these:
 
 # %%
 nearest = torch.cdist(x.flatten(1), faces.flatten(1)).min(dim=1)
 print("distance to the nearest of the 200:", [round(float(d), 2) for d in nearest.values])
 
 # %% [markdown]
-# A network that had learned its training set by heart would do the same. What makes diffusion models useful is that
-# networks of limited size, shown each picture a limited number of times, guess something smoother, and draw pictures that
-# are new. `unnoise eval RUN --metrics memorization` looks for those that are not.
+# A network that memorised its training set would do the same. Diffusion models are useful because a network of limited size,
+# which sees each image a limited number of times, predicts something smoother, and so it draws new images.
+# `unnoise eval RUN --metrics memorization` looks for images that are copies.
 #
 # ## A sampler is a generator
 #
-# In unnoise the loop above is eight lines, [`ddpm`](unnoise.samplers.ddpm.ddpm). It gets a guess, noise, and the levels to
-# visit, and yields each [`Step`](unnoise.samplers.base.Step): the picture as it is, and the one that is believed in.
+# In unnoise the loop above is eight lines, [`ddpm`](unnoise.samplers.ddpm.ddpm). It takes a denoiser, noise, and the levels
+# to visit. It yields a [`Step`](unnoise.samplers.base.Step) after each level: the noisy image, and the predicted clean image.
 
 # %%
 sampler = registry.sampler.get("ddpm")
 steps = list(sampler(perfect, torch.randn(1, 3, 32, 32), schedule.grid(1000)))
 shown = [0, 200, 400, 600, 800, 900, 950, 999]
 unnoise.show(torch.cat([steps[i].x for i in shown]), [f"step {i}" for i in shown])
-unnoise.show(torch.cat([steps[i].x0 for i in shown]), ["believed" for _ in shown])
+unnoise.show(torch.cat([steps[i].x0 for i in shown]), ["predicted" for _ in shown])
 
 # %% [markdown]
-# From a trained run it is one call, `unnoise.sample(run, 16)`: the run knows how it wants to be sampled, and picture i has
-# a seed of its own, so that it is the same at any batch size.
+# A trained run needs one call, `unnoise.sample(run, 16)`. The run contains its sampling settings. Image i has its own seed, so
+# it is the same at any batch size.
 #
 # ## Exercises
 #
 # 1. Leave out the noise $z$ in the loop. What happens?
-# 2. Are all of the 200 faces as likely? Draw 64 on 50 levels and count how many different ones there are. If each is drawn
-#    with probability 1/200, there should be about $200\,(1 - (1 - 1/200)^{64})$.
+# 2. Are all of the 200 faces equally likely? Draw 64 images with 50 levels and count the different faces. If each face has
+#    the probability 1/200, there should be about $200\,(1 - (1 - 1/200)^{64})$.
 #
 # ### Solutions
 
@@ -75,4 +75,4 @@ for t in reversed(range(schedule.T)):
 unnoise.show(x, ["no noise" for _ in x])
 *_, last = registry.sampler.get("ddpm")(perfect, torch.randn(64, 3, 32, 32), schedule.grid(50))
 which = torch.cdist(last.x.flatten(1), faces.flatten(1)).argmin(dim=1)
-print(f"2. {len(which.unique())} different ones; expected are {200 * (1 - (1 - 1 / 200) ** 64):.0f}")
+print(f"2. {len(which.unique())} different faces; expected are {200 * (1 - (1 - 1 / 200) ** 64):.0f}")

@@ -1,20 +1,20 @@
 # %% [markdown]
 # # 8. Fewer steps
 #
-# A thousand network calls for a picture are too many. Nothing in the training says that all levels must be visited: the
-# network was asked for the noise at each level by itself. Any rule that leads from $x_t$ to a cleaner $x_s$ will do, if it
-# keeps $x_s$ where pictures noised to level $s$ lie.
+# A thousand network calls for one image are too many. The training does not demand that all levels are visited: the network
+# learned the noise at each level separately. Any rule that leads from $x_t$ to a cleaner $x_s$ is allowed, if $x_s$ has the
+# distribution of images noised to level $s$.
 #
-# **DDIM** (Song et al. 2021, [arXiv:2010.02502](https://arxiv.org/abs/2010.02502), eq. 12) takes the believed picture and
-# noises it again to level $s$, with the very noise that was just found:
+# **DDIM** (Song et al. 2021, [arXiv:2010.02502](https://arxiv.org/abs/2010.02502), eq. 12) takes the predicted image
+# and noises it again to level $s$, with the predicted noise:
 #
 # $$ x_s = \alpha_s\,\hat x_0 + \sqrt{\sigma_s^2 - \eta^2\tilde\sigma^2}\;\hat\epsilon + \eta\,\tilde\sigma z. $$
 #
-# With $\eta = 1$ it is ancestral sampling, with $\eta = 0$ there is no chance at all: one noise, one picture. In unnoise:
+# With $\eta = 1$ this is ancestral sampling. With $\eta = 0$ it is deterministic: one noise gives one image. In unnoise it is
 # [`ddim`](unnoise.samplers.ddim.ddim), two lines of mathematics.
 #
-# To see what samplers do, we need a world where the right answer is known. Let pictures be Gaussian with the mean and the
-# covariance of the faces: then the best guess is linear, and the exact solution is known in closed form.
+# To compare samplers, we need a case with a known solution. Let the images be Gaussian, with the mean and the covariance of
+# the faces. Then the best prediction is linear, and the exact solution has a closed form.
 
 # %%
 import torch
@@ -33,7 +33,7 @@ values = values.clamp(min=0)
 
 
 def exact(x_t, level):
-    """E[x0 | x_t] where x0 is Gaussian: each direction by itself."""
+    """Return E[x0 | x_t] for a Gaussian x0, each direction separately."""
     off = (x_t - level.alpha * mean).flatten(1) @ vectors
     share = level.alpha * values / (level.alpha**2 * values + level.sigma**2)
     x0 = mean + (share * off @ vectors.T).view_as(x_t)
@@ -41,7 +41,7 @@ def exact(x_t, level):
 
 
 def solution(x, t):
-    """Where the noise-free way from x at level t ends: every direction keeps its quantile."""
+    """Return the end of the noise-free path from x at level t: every direction keeps its quantile."""
     off = (x - t.alpha * mean).flatten(1) @ vectors
     return mean + (off * (values / (t.alpha**2 * values + t.sigma**2)).sqrt() @ vectors.T).view_as(x)
 
@@ -52,8 +52,8 @@ truth = solution(start, schedule.level(schedule.T - 1))
 unnoise.show(truth)
 
 # %% [markdown]
-# These are faces as far as a Gaussian goes: ghosts. But we know exactly where each noise should lead, and can measure how
-# far a sampler is off after so many steps.
+# A Gaussian cannot make better faces than these. But we know exactly where each noise should lead, so we can measure the
+# error of a sampler for a given number of steps.
 
 # %%
 import matplotlib.pyplot as plt
@@ -75,21 +75,21 @@ axis.legend()
 plt.show()
 
 # %% [markdown]
-# Twice the steps halve the error of `ddim`, a method of order 1. Solvers of order 2 and 3 use what they saw before:
+# Twice the steps halve the error of `ddim`, a method of order 1. Solvers of order 2 and 3 also use earlier predictions:
 # [`dpmpp_2m`](unnoise.samplers.dpm_solver.dpmpp_2m) (Lu et al. 2022, [arXiv:2211.01095](https://arxiv.org/abs/2211.01095))
-# looks at the last two believed pictures and goes on along the line through them, for one call a step. What is left at
-# the end, a thousandth, is lost in the very last step, which takes the picture it believes in as it is.
+# follows the line through the last two predicted images, for one call per step. The remaining error, a thousandth, comes from
+# the very last step, which takes the predicted image unchanged.
 #
-# Which levels are visited matters as much: `schedule.grid(count, "karras")` and others are
-# [spacings](unnoise.diffusion.spacing.log_snr). What is best for a trained network is measured, not proved: `unnoise tune
-# RUN --time 50ms` tries samplers, steps and spacings and keeps the winner in the model's file. See also
+# The choice of levels matters as much: `schedule.grid(count, "karras")` uses one of the
+# [spacings](unnoise.diffusion.spacing.log_snr). The best choice for a trained network is measured, not proved: `unnoise tune
+# RUN --time 50ms` tries samplers, steps and spacings, and stores the winner in the model file. See also
 # [which sampler when](../concepts/samplers.md).
 #
 # ## Exercises
 #
-# 1. Write a sampler of your own: `ddim` that takes half a step too far in every step and comes back by half. It is one
-#    generator; register it with `@registry.sampler.declare(order=1, evaluations=1)` and add it to the plot.
-# 2. Do samplers that draw noise come to the same pictures? Compare `ddim:eta=1` with 5 and with 80 steps.
+# 1. Write your own sampler: a `ddim` that goes half a step too far in every step, and then comes back. It is one generator;
+#    register it with `@registry.sampler.declare(order=1, evaluations=1)` and add it to the plot.
+# 2. Do samplers that draw noise end at the same images? Compare `ddim:eta=1` with 5 and with 80 steps.
 #
 # ### Solutions
 
@@ -101,17 +101,17 @@ from unnoise.samplers.base import Step
 
 @registry.sampler.declare(order=1, evaluations=1)
 def there_and_back(denoise, x, levels, *, randn_like=torch.randn_like):
-    """An exercise of the course."""
+    """Take ddim's step too far and back, an exercise of the course."""
     for t, s in pairwise(levels):
         x0, eps, _ = denoise(x, t)
         further = levels.schedule.at(s.half_log_snr + (s.half_log_snr - t.half_log_snr) / 2) if s.sigma > 0 else s
         x = further.alpha * x0 + further.sigma * eps
-        x = s.alpha * x0 + s.sigma * eps  # the straight way back is the way it came: nothing is won
+        x = s.alpha * x0 + s.sigma * eps  # the way back is the same line, so nothing changes
         yield Step(x, x0, s)
 
 
 *_, last = registry.sampler.get("there_and_back")(exact, start, schedule.grid(20, "log_snr"))
-print(f"1. {(last.x - truth).square().mean().sqrt():.1e}, as ddim: x0 and eps are the same, whatever lies between")
+print(f"1. {(last.x - truth).square().mean().sqrt():.1e}, equal to ddim: x0 and eps do not change between")
 for count in (5, 80):
     *_, last = registry.sampler.get("ddim:eta=1")(exact, start, schedule.grid(count, "log_snr"))
-    print(f"2. {count} steps: {(last.x - truth).square().mean().sqrt():.2f} from the noise-free end: other pictures")
+    print(f"2. {count} steps: {(last.x - truth).square().mean().sqrt():.2f} from the noise-free end: different images")

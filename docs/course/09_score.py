@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 9. Score, SDE and ODE
 #
-# The **score** of a density is $\nabla_x \log p(x)$, the direction in which things become likelier. The best guess of the
-# noise is the score, up to a factor (Vincent 2011; Song et al. 2021,
+# The **score** of a density is $\nabla_x \log p(x)$, the direction in which the density grows fastest. The best prediction of
+# the noise is the score, up to a factor (Vincent 2011; Song et al. 2021,
 # [arXiv:2011.13456](https://arxiv.org/abs/2011.13456)):
 #
 # $$ \nabla_{x_t} \log q(x_t) = -\frac{\mathbb{E}[\epsilon \mid x_t]}{\sigma_t}. $$
 #
-# So a network that was taught to find noise has learned the score of every noised distribution. We check it in one
-# dimension, where pictures are one number, -1 or 1.
+# So a network that learned to predict noise has learned the score of every noised distribution. We check this in one
+# dimension: an image is one number, -1 or 1.
 
 # %%
 import torch
@@ -44,14 +44,14 @@ print("-eps / sigma:", [f"{float(s):+.3f}" for s in -eps / level.sigma])
 # %% [markdown]
 # ## Two ways back
 #
-# In the limit of many small steps the forward process is a stochastic differential equation. It can be run backwards in
-# time, with the score; that is what ancestral sampling discretises. And there is an ordinary differential equation,
-# without any chance, whose paths have the same distribution at every level (Song et al. 2021, eq. 13): with
+# In the limit of many small steps the forward process is a stochastic differential equation (SDE). The score allows us to run
+# it backwards in time; ancestral sampling discretises this reverse SDE. There is also an ordinary differential equation
+# (ODE), without randomness, whose paths have the same distribution at every level (Song et al. 2021, eq. 13): with
 # $\rho = \sigma/\alpha$,
 #
 # $$ \frac{d\,(x/\alpha)}{d\rho} = \hat\epsilon(x, t), $$
 #
-# of which `ddim` is Euler's method. Both, on 40 starting points:
+# and `ddim` is Euler's method for it. Here are both, from 40 starting points:
 
 # %%
 import matplotlib.pyplot as plt
@@ -65,15 +65,15 @@ for axis, name, title in ((axes[0], "ddim", "ODE"), (axes[1], "ddpm", "SDE")):
 plt.show()
 
 # %% [markdown]
-# Paths of the ODE never cross: each starting point belongs to one of the two numbers from the beginning, and neighbours
-# stay neighbours. That is why one can interpolate between noises (`unnoise edit RUN --task interpolate`), and find the
-# noise of a given picture by going backwards ([`invert`](unnoise.samplers.ddim.invert)).
+# Paths of the ODE never cross. Each starting point belongs to one of the two numbers from the beginning, and neighbours stay
+# neighbours. This is why you can interpolate between noises (`unnoise edit RUN --task interpolate`), and find the noise of a
+# given image by going backwards ([`invert`](unnoise.samplers.ddim.invert)).
 #
 # ## Likelihood
 #
-# An ODE moves probability without losing any, so the density at its end follows from that at its start and from how much
+# An ODE moves probability and loses none. So the density at its end follows from the density at its start and from how much
 # the flow spreads on the way (Song et al. 2021, eq. 39): [`ode_log_density`](unnoise.diffusion.likelihood.ode_log_density).
-# Here against the true density at a level of little noise, by hundreds of steps:
+# Here we compare it with the true density at a level of little noise, with hundreds of steps:
 
 # %%
 from unnoise.diffusion.likelihood import ode_log_density
@@ -83,20 +83,20 @@ cut = levels[:300]
 x = torch.tensor([-1.2, -0.9, 0.0, 0.8, 1.0], dtype=torch.float64).view(-1, 1, 1, 1) * cut[-1].alpha
 estimate = ode_log_density(perfect, x, cut, probes=1).value
 for found, true in zip(estimate, log_density(x.flatten(), cut[-1]), strict=True):
-    print(f"by the ODE {found:+.3f}, truly {true:+.3f}")
+    print(f"by the ODE {found:+.3f}, true value {true:+.3f}")
 
 # %% [markdown]
 # ## Exercises
 #
 # 1. Show that $\nabla \log q(x_t) = -\mathbb{E}[\epsilon\mid x_t]/\sigma_t$. (Write $q(x_t) = \int q(x_t\mid x_0)q(x_0)\,dx_0$ and
 #    differentiate under the integral.)
-# 2. Which points of pure noise end at 1? Find out by symmetry, then by sampling.
+# 2. Which points of pure noise end at 1? Find the answer by symmetry, then by sampling.
 #
 # ### Solutions
 #
 # 1. $\nabla q(x_t \mid x_0) = -q(x_t\mid x_0)\,(x_t - \alpha_t x_0)/\sigma_t^2 = -q(x_t\mid x_0)\,\epsilon/\sigma_t$. Integrate over $x_0$
-#    and divide by $q(x_t)$: what is left is the mean of $-\epsilon/\sigma_t$ under $q(x_0\mid x_t)$.
+#    and divide by $q(x_t)$: the result is the mean of $-\epsilon/\sigma_t$ under $q(x_0\mid x_t)$.
 
 # %%
 *_, last = registry.sampler.get("ddim")(perfect, start, schedule.grid(300))
-print("2. those above 0:", bool((last.x.sign() == start.sign()).all()))
+print("2. the points above 0:", bool((last.x.sign() == start.sign()).all()))

@@ -1,14 +1,14 @@
 # %% [markdown]
 # # 10. How good is it?
 #
-# A loss says how well noise is found, not how good pictures are. So one compares sets of pictures: those the model draws,
-# and real ones it has not seen, by what a network for images sees in them. The **kernel distance** (KID; Binkowski et al.
-# 2018, [arXiv:1801.01401](https://arxiv.org/abs/1801.01401)) compares the means, the spreads and the skews of what it sees:
-# for two sets from the same distribution it is 0 on average, whatever their size ([`kid`](unnoise.evaluation.metrics.kid)). The
-# **Frechet distance** (FID) is not: of few pictures it is too large. unnoise prints both with an interval, and what real
-# pictures get against real pictures.
+# A loss says how well the noise is predicted, not how good the images are. So we compare two sets: images that the model
+# draws, and real images that it has not seen. A feature extractor (a network for images) describes each image by numbers. The **kernel distance** (KID; Binkowski et al.
+# 2018, [arXiv:1801.01401](https://arxiv.org/abs/1801.01401)) compares the means, the spreads and the skews of these numbers.
+# For two sets from the same distribution it is 0 on average, at any size of the sets ([`kid`](unnoise.evaluation.metrics.kid)). The
+# **Frechet distance** (FID) is not: for few images it is too large. unnoise prints both with an interval, and the score of
+# real images against real images.
 #
-# To see what a number means, spoil real pictures in a known way and look at what the number does.
+# To see what a score means, damage real images in a known way and look at how the score changes.
 
 # %%
 import torch
@@ -29,7 +29,7 @@ schedule = registry.schedule.get("cosine")()
 
 others = faces[300:]
 for name, spoiled in {
-    "others, as they are": others,
+    "others, unchanged": others,
     "a little noise": q_sample(others, torch.randn_like(others), schedule.level(30)),
     "more noise": q_sample(others, torch.randn_like(others), schedule.level(100)),
     "half of them copies of one": torch.cat([others[:150], others[:1].expand(150, -1, -1, -1)]),
@@ -39,16 +39,15 @@ for name, spoiled in {
     print(f"{name:27} KID x 1000: {1000 * value:6.0f} +- {1960 * error:.0f}")
 
 # %% [markdown]
-# What scores say and what they do not, with figures for each kind of fault, is in
-# [what a score says](../concepts/evaluation.md). For a run it is `unnoise eval RUN`.
+# [What a score says](../concepts/evaluation.md) has figures for each kind of damage. `unnoise eval RUN` scores a run.
 #
-# The other question is whether pictures are new. `unnoise eval RUN --metrics memorization` looks for the nearest training
-# picture of each, and tells how many are nearer than new pictures are.
+# The other question is whether the images are new. `unnoise eval RUN --metrics memorization` finds the nearest training image
+# of each image, and reports how many are nearer than new images are.
 #
 # ## Exercises
 #
-# 1. How does the interval shrink with the number of pictures? Score 75 and 300 of `others`.
-# 2. Mirror all pictures. Should the score change? Does it?
+# 1. How does the interval shrink with the number of images? Score 75 and 300 of `others`.
+# 2. Mirror all images. Should the score change? Does it?
 #
 # ### Solutions
 
@@ -57,4 +56,4 @@ for count in (75, 300):
     value, error = metrics.kid(gathered(to_uint8(others[:count]), extractor).kept, real.kept)
     print(f"1. {count}: {1000 * value:.0f} +- {1960 * error:.0f}")
 value, error = metrics.kid(gathered(to_uint8(others.flip(-1)), extractor).kept, real.kept)
-print(f"2. mirrored: {1000 * value:.0f} +- {1960 * error:.0f}: no difference that 300 pictures would show")
+print(f"2. mirrored: {1000 * value:.0f} +- {1960 * error:.0f}: 300 images show no difference")
