@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from unnoise.data.cache_writer import LABELS, META, PIXELS, Result, write_images
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import Plan
-from unnoise.data.resize import check_fit, parse_size
+from unnoise.data.resize import Size, check_fit, parse_size
 from unnoise.data.sources.find import Source, find
 from unnoise.data.sources.source import Array
 from unnoise.data.stream import open_stream
@@ -67,9 +68,9 @@ class Kept:
 
 
 def open_data(
-    data: str,
+    data: Any,
     *,
-    size: str | None = None,
+    size: Size | None = None,
     channels: int | None = None,
     fit: str = "crop",
     limit: int | None = None,
@@ -79,12 +80,14 @@ def open_data(
 ) -> Dataset:
     """Find the images, and decode them unless that was done before; or read them as needed where they lie, `stream`."""
     check_fit(fit)
-    if limit is not None and limit < 1:
-        raise InputError(f"limit={limit}: give 1 or more, or leave it out for all images")
-    asked = parse_size(size) if size else None
+    check_whole("limit", limit, "all images")
+    check_whole("channels", channels, "the channels that most images have")
+    asked = parse_size(size) if size is not None and size != "" else None
+    if isinstance(data, Dataset) and fits_already(data, asked, channels, limit):
+        return data
     source = find(data)
     if stream:
-        return open_stream(source, (size, channels, fit), limit, progress or silent)
+        return open_stream(source, (asked, channels, fit), limit, progress or silent)
     key = ascii((source.key, asked, channels, fit, limit, FORMAT))
     folder = (cache or cache_folder()).absolute() / hashlib.sha256(key.encode()).hexdigest()[:32]
     ready = load(folder, source.name)
@@ -92,13 +95,25 @@ def open_data(
         return ready
     with warnings.catch_warnings():  # of Pillow, about files; what matters of them is in the notes
         warnings.simplefilter("ignore")
-        return build(source, folder, (size, channels, fit), limit, progress or silent)
+        return build(source, folder, (asked, channels, fit), limit, progress or silent)
+
+
+def check_whole(name: str, value: object, default: str) -> None:
+    """Raise InputError if a value is neither None nor a whole number of 1 or more."""
+    if value is not None and (type(value) is not int or value < 1):
+        raise InputError(f"{name}={value!r}: give a whole number of 1 or more, or leave it out for {default}")
+
+
+def fits_already(data: Dataset, size: tuple[int, int] | None, channels: int | None, limit: int | None) -> bool:
+    """Return whether an opened dataset, not a part of one, is what is asked for."""
+    c, h, w = data.shape
+    return data.rows is None and size in (None, (w, h)) and channels in (None, c) and len(data) <= (limit or len(data))
 
 
 def build(
     source: Source,
     folder: Path,
-    wishes: tuple[str | None, int | None, str],
+    wishes: tuple[tuple[int, int] | None, int | None, str],
     limit: int | None,
     progress: Report,
 ) -> Dataset:

@@ -1,13 +1,19 @@
 """What training and measuring see of the data: numbered images, wherever they lie."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, SupportsIndex, TypeAlias, overload, runtime_checkable
 
 import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from unnoise.data.sources.source import Array
 from unnoise.errors import InputError
+from unnoise.images import to_float
 
+Indices: TypeAlias = Array | Sequence[int]
 SPREAD = 32  # groups from which images are chosen, at least
 
 
@@ -53,19 +59,46 @@ class Dataset:
     def __len__(self) -> int:
         return self.count if self.rows is None else len(self.rows)
 
-    def part(self, rows: Array) -> "Dataset":
-        """Some of the images, which are numbered anew."""
-        return replace(self, rows=rows if self.rows is None else self.rows[rows])
+    @overload
+    def __getitem__(self, index: slice) -> "Dataset": ...
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> tuple[Float[Tensor, "c h w"], int]: ...
+    def __getitem__(self, index: SupportsIndex | slice) -> "tuple[Float[Tensor, 'c h w'], int] | Dataset":
+        """Return one image and its label, as a torch dataset does; of a slice, return that part of the dataset.
 
-    def numbers(self, indices: Array) -> Array:
-        """Of these images in the whole of the data."""
+        Args:
+            index: 0 to len - 1, or negative to count from the end.
+
+        Returns:
+            The image [c, h, w], float32 in [-1, 1], and an index into `classes`, -1 if the image has no label.
+
+        Raises:
+            IndexError: If there is no such image.
+        """
+        if isinstance(index, slice):
+            return self.part(np.arange(len(self))[index])
+        try:
+            row = np.array([range(len(self))[index]])
+        except IndexError:
+            raise IndexError(f"image {index} of a dataset of {len(self)}") from None
+        x0 = to_float(torch.from_numpy(self.read(row)))[0]
+        labels = self.labels(row)
+        return x0, -1 if labels is None else int(labels[0])
+
+    def part(self, rows: Indices) -> "Dataset":
+        """Return the dataset of these images alone, numbered anew."""
+        return replace(self, rows=self.numbers(rows))
+
+    def numbers(self, indices: Indices) -> Array:
+        """Return the numbers of these images in the store."""
+        indices = np.asarray(indices, dtype=np.int64)
         return indices if self.rows is None else self.rows[indices]
 
-    def read(self, indices: Array) -> Array:
-        """Pixels [b, c, h, w]."""
+    def read(self, indices: Indices) -> Array:
+        """Return the pixels [b, c, h, w] of these images, uint8 or uint16."""
         return self.store.pixels(self.numbers(indices), self.rows)
 
-    def labels(self, indices: Array) -> Array | None:
+    def labels(self, indices: Indices) -> Array | None:
         """Indices into the classes [b], int64; -1 where an image has none."""
         return self.store.labels(self.numbers(indices)) if self.classes else None
 

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from unnoise.data.resize import fit_image
 from unnoise.data.sources.source import Array, Broken, UnreadableImage
 
-Content: TypeAlias = Path | bytes | Array | Callable[[tuple[int, int]], Image.Image]
+Content: TypeAlias = Path | bytes | Array | Image.Image | Callable[[tuple[int, int]], Image.Image]
 # Only these decoders run, whatever the bytes claim to be: some of the others start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
 MOST_PIXELS = 89_478_485
@@ -59,6 +59,10 @@ def read_header(content: Content, drawn: tuple[int, int]) -> Header:
     if callable(content):
         mode = kind_of(content(drawn))
         return Header(mode, drawn, len(Image.new(mode, (1, 1)).getbands()))
+    if isinstance(content, Image.Image):
+        refuse_huge(content)
+        content = upright(content)
+        return Header(kind_of(content), content.size, len(Image.new(kind_of(content), (1, 1)).getbands()))
     with opened(content) as image:
         mode, (width, height) = kind_of(image), image.size
         # Pillow turns TIFF by itself; asking a PNG for EXIF can decode it whole, its text is in `info`.
@@ -74,6 +78,9 @@ def decode(content: Content, plan: Plan) -> Decoded:
         return decode_array(content, plan)
     if callable(content):
         return finish(content(plan.size), plan)
+    if isinstance(content, Image.Image):
+        refuse_huge(content)
+        return finish(upright(content), plan)
     with opened(content) as image:
         image.load()
         return finish(upright(image), plan)
@@ -159,12 +166,12 @@ def opened(content: Path | bytes) -> Iterator[Image.Image]:
         # Given a path, Pillow maps a plain TIFF into memory and then forgets its orientation.
         with content.open("rb") if isinstance(content, Path) else BytesIO(content) as file:
             image = Image.open(file, formats=FORMATS)
-            refuse(image.width * image.height > MOST_PIXELS, f"too large: {image.width}x{image.height}")
+            refuse_huge(image)
             yield image
     except UnreadableImage:
         raise
     except Exception as error:  # noqa: BLE001 - a damaged file can raise anything inside a decoder
-        raise UnreadableImage(reason(error)) from None
+        raise UnreadableImage(describe_error(error)) from None
 
 
 def refuse(bad: bool, why: str) -> None:
@@ -172,7 +179,11 @@ def refuse(bad: bool, why: str) -> None:
         raise UnreadableImage(why)
 
 
-def reason(error: Exception) -> str:
+def refuse_huge(image: Image.Image) -> None:
+    refuse(image.width * image.height > MOST_PIXELS, f"too large: {image.width}x{image.height}")
+
+
+def describe_error(error: Exception) -> str:
     known = {
         UnidentifiedImageError: "not an image",
         Image.DecompressionBombError: "too large",

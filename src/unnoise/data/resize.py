@@ -1,6 +1,7 @@
 """Geometry: the size that was asked for, and how an image of another shape gets there."""
 
 import re
+from typing import TypeAlias
 
 from PIL import Image
 
@@ -10,20 +11,29 @@ FITS = ("crop", "pad", "stretch")
 SMALLEST = 8
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """`64` or `96x64`, width before height."""
+Size: TypeAlias = int | str | tuple[int, int]
+
+
+def parse_size(size: object) -> tuple[int, int]:
+    """Return (width, height) of a size: 64, (96, 64), "64" or "96x64", width before height."""
+    sides = size if isinstance(size, tuple | list) else (size,)
+    text = size if isinstance(size, str) else "x".join(map(repr, sides))
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
     if not match:
-        raise InputError(f"size {text!r}: write 64, or WIDTHxHEIGHT such as 96x64")
+        raise InputError(f"size {size!r}: write 64, or WIDTHxHEIGHT such as 96x64; in Python also 64 or (96, 64)")
     width, height = int(match[1]), int(match[2] or match[1])
     if min(width, height) < SMALLEST:
-        raise InputError(f"size {text!r} is too small: width and height are at least {SMALLEST}")
+        raise InputError(f"size {size!r} is too small: width and height are at least {SMALLEST}")
     return width, height
 
 
-def check_fit(fit: str) -> None:
+def check_fit(fit: object) -> None:
+    """Raise InputError, with the nearest match, if there is no such fit."""
     if fit not in FITS:
-        raise unknown("fit", fit, FITS)
+        meant = {"fill": "stretch", "squash": "stretch", "contain": "pad", "letterbox": "pad", "cover": "crop"}
+        if isinstance(fit, str) and fit in meant:  # the words of other tools
+            raise InputError(f"unknown fit {fit!r}; did you mean {meant[fit]!r}? Known: {', '.join(sorted(FITS))}")
+        raise unknown("fit", str(fit), FITS)
 
 
 def fit_image(image: Image.Image, size: tuple[int, int], fit: str) -> tuple[Image.Image, tuple[str, ...]]:

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 
@@ -40,8 +41,21 @@ class Stream:
         self.open: OrderedDict[int, list[Item]] = OrderedDict()
         self.among: tuple[Array | None, Array] = (None, self.starts)  # of the last one asked for, and sorted
         self.held = 0  # bytes of the groups that are open
-        self.lock, self.told, self.fresh = Lock(), 0, list[str]()
-        self.pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+        self.told, self.fresh = 0, list[str]()
+        self.start_threads()
+
+    def follow_process(self) -> None:
+        """Start threads anew in another process, such as a worker of a DataLoader: threads do not survive a fork."""
+        if self.process != os.getpid():
+            self.start_threads()
+
+    def start_threads(self) -> None:
+        self.process, self.lock, self.pool = os.getpid(), Lock(), ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a worker process needs; threads and groups in memory stay here."""
+        here: dict[str, Any] = {"process": 0, "lock": None, "pool": None, "open": OrderedDict(), "held": 0}
+        return {**self.__dict__, **here}
 
     @property
     def room(self) -> int:
@@ -50,10 +64,12 @@ class Stream:
 
     def pixels(self, rows: Array, among: Array | None = None) -> Array:
         """[b, c, h, w]; for an image that cannot be read stands the next that can, of those it is `among`."""
+        self.follow_process()
         images = self.pool.map(partial(self.image, among=among), self.items(rows), rows.tolist())
         return np.stack([*images])
 
     def labels(self, rows: Array) -> Array:
+        self.follow_process()
         unknown = rows[self.known[rows] == UNKNOWN]
         for item, row in zip(self.items(unknown), unknown.tolist(), strict=True):
             self.known[row] = self.label(item)
@@ -130,7 +146,7 @@ class Stream:
 
 
 def open_stream(
-    source: Source, wishes: tuple[str | None, int | None, str], limit: int | None, progress: Report
+    source: Source, wishes: tuple[tuple[int, int] | None, int | None, str], limit: int | None, progress: Report
 ) -> Dataset:
     """Look at a few images of some groups, and at no other."""
     if source.groups is None:

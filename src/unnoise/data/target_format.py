@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unnoise.data.decode import Header, Plan, read_header
-from unnoise.data.resize import SMALLEST, parse_size
+from unnoise.data.resize import SMALLEST
 from unnoise.data.sources.source import READS, Source, UnreadableImage
 from unnoise.errors import InputError
 from unnoise.progress import Report
@@ -51,7 +51,7 @@ def survey(source: Source, limit: int | None, progress: Report) -> Survey:
                 found.skipped.append(f"{item.name} ({reason})")
         found.array = isinstance(item.content, np.ndarray)
         found.drawn = callable(item.content)
-        if (found.array or found.drawn) and total is not None:  # the others are like the first
+        if source.uniform and readable and total is not None:
             found.examined = total
             break
         if readable == limit:
@@ -82,9 +82,9 @@ def suffixes(source: Source) -> str:
     return ", ".join(f"{suffix} {n}" for suffix, n in Counter(source.ignored).most_common(5))
 
 
-def make_plan(found: Survey, size: str | None, channels: int | None, fit: str) -> Plan:
+def make_plan(found: Survey, size: tuple[int, int] | None, channels: int | None, fit: str) -> Plan:
     mode = max(found.modes, key=lambda mode: (found.modes[mode], RANK.index(mode)))
-    chosen = parse_size(size) if size else default_size(found)
+    chosen = size or default_size(found)
     return Plan(choose_mode(mode, channels, found), chosen, fit)
 
 

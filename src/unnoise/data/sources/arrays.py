@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from tokenize import TokenError  # how NumPy says that a header is torn
@@ -38,30 +38,34 @@ DAMAGE = (
 
 @dataclass(frozen=True)
 class Table:
-    """An array in a file: how to open the file, and where in it which rows are."""
+    """Rows of numbers, in a file or in memory."""
 
-    path: Path
-    open: Open
-    start: int  # offset of the first row
+    text: str  # how errors name the table
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    rows: Callable[[], Iterator[Array]]  # a fresh pass over the rows each call
 
-    def rows(self) -> Iterator[Array]:
-        """Stream the rows, a few megabytes at a time."""
-        size = math.prod(self.shape[1:]) * self.dtype.itemsize
-        chunk = max(1, CHUNK // max(size, 1))
-        with errors_in_words(self.path, DAMAGE), self.open() as file:
-            file.read(self.start)
-            for first in range(0, self.shape[0], chunk):
-                count = min(chunk, self.shape[0] - first)
-                data = file.read(count * size)
-                if len(data) < count * size:
-                    raise InputError(f"{str(self.path)!r} is cut short: {self.shape[0]} rows promised")
-                yield from np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+
+def file_rows(path: Path, opener: Open, start: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[Array]:
+    """Yield the rows of a file, a few megabytes at a time; the first row begins at byte `start`."""
+    size = math.prod(shape[1:]) * dtype.itemsize
+    chunk = max(1, CHUNK // max(size, 1))
+    with errors_in_words(path, DAMAGE), opener() as file:
+        file.read(start)
+        for first in range(0, shape[0], chunk):
+            count = min(chunk, shape[0] - first)
+            data = file.read(count * size)
+            if len(data) < count * size:
+                raise InputError(f"{str(path)!r} is cut short: {shape[0]} rows promised")
+            yield from np.frombuffer(data, dtype).reshape(count, *shape[1:])
+
+
+def file_table(path: Path, opener: Open, start: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Table:
+    return Table(repr(str(path)), dtype, shape, partial(file_rows, path, opener, start, dtype, shape))
 
 
 def read_npy(path: Path) -> Source:
-    return source_of(numpy_table(path, lambda: path.open("rb")), None)
+    return table_source(numpy_table(path, lambda: path.open("rb")), None, path.stem, file_key(path))
 
 
 def read_npz(path: Path) -> Source:
@@ -74,7 +78,8 @@ def read_npz(path: Path) -> Source:
     if chosen is None:
         raise InputError(f"no array of images in {str(path)!r}; its arrays are {', '.join(names) or 'none'}")
     label = next((name for name in ("labels", "y") if name in names), None)
-    return source_of(tables[chosen], tables[label] if label else None)
+    key = file_key(path, path) if label else file_key(path)
+    return table_source(tables[chosen], tables[label] if label else None, path.stem, key)
 
 
 @contextmanager
@@ -94,7 +99,7 @@ def numpy_table(path: Path, opener: Open) -> Table:
         raise InputError(f"{str(path)!r} holds Python objects; save a plain array of numbers")
     if fortran and len(shape) > 1:
         raise InputError(f"{str(path)!r} is in Fortran order; save numpy.ascontiguousarray(x)")
-    return Table(path, opener, start, dtype, shape)
+    return file_table(path, opener, start, dtype, shape)
 
 
 def idx_in(folder: Path) -> Path | None:
@@ -111,9 +116,10 @@ def read_idx(path: Path) -> Source:
     plain = re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)
     other = re.sub(r"idx[34]", "idx1", plain.replace("images", "labels"))
     beside = [path.with_name(name) for name in (other, f"{other}.gz") if other != plain]
-    labels = next((idx_table(near) for near in beside if near.exists()), None)
+    labels = next((near for near in beside if near.exists()), None)
     name = re.sub(r"([-.](idx\d|ubyte|idx|images))+$", "", plain) or plain
-    return replace(source_of(images, labels), name=name)
+    key = file_key(path, labels) if labels else file_key(path)
+    return table_source(images, idx_table(labels) if labels else None, name, key)
 
 
 def idx_table(path: Path) -> Table:
@@ -125,49 +131,58 @@ def idx_table(path: Path) -> Table:
             raise InputError(f"{str(path)!r} is not an IDX file: it starts with {magic.hex() or 'nothing'}")
         sizes = file.read(4 * magic[3])
         shape = tuple(np.frombuffer(sizes, ">u4").tolist())
-    return Table(path, opener, 4 + len(sizes), np.dtype(IDX_TYPES[magic[2]]), shape)
+    return file_table(path, opener, 4 + len(sizes), np.dtype(IDX_TYPES[magic[2]]), shape)
 
 
-def source_of(table: Table, labels: Table | None) -> Source:
-    """Check shape and type, and put channels last."""
+def table_source(table: Table, labels: Table | None, name: str, key: str) -> Source:
+    """Check shape and type of a table of images, and put channels last."""
     if len(table.shape) not in (3, 4) or 0 in table.shape[1:]:
-        raise InputError(f"{str(table.path)!r} has shape {table.shape}; images are [n,h,w], [n,h,w,c] or [n,c,h,w]")
-    if math.prod(table.shape[1:]) * table.dtype.itemsize > MOST_BYTES:
-        raise InputError(f"one image of {str(table.path)!r} has shape {table.shape[1:]}, too large to be one")
-    if table.dtype.kind not in "bf" and table.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        raise InputError(f"{str(table.path)!r} holds {table.dtype}; pixels are uint8, uint16, bool or floats in [0, 1]")
-    axes = channels_last(table.shape[1:])
+        raise InputError(f"{table.text} has shape {table.shape}; images are [n,h,w], [n,h,w,c] or [n,c,h,w]")
+    check_pixels(table.text, table.dtype, table.shape[1:])
     span = cache(partial(float_span, table))
     names = label_names(labels, table.shape[0]) if labels else None
 
     def items() -> Iterator[Item]:
         scale = scaling(table.dtype, span)
         for index, row in enumerate(table.rows()):
-            image = row[:, :, None] if row.ndim == 2 else row.transpose(axes)
-            yield Item(f"row {index}", scale(image), names[index] if names else None)
+            yield Item(f"row {index}", scale(channels_last(row)), names[index] if names else None)
 
-    key = file_key(table.path, *([labels.path] if labels else []))
-    return Source(table.path.stem, key, items, table.shape[0])
+    return Source(name, key, items, table.shape[0], uniform=True)
 
 
-def channels_last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Of the first and the last axis, the channels are the shorter."""
-    return (1, 2, 0) if shape[0] < shape[-1] else (0, 1, 2)
+def check_pixels(text: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    """Raise InputError if one image of this type and shape cannot be used."""
+    if math.prod(shape) * dtype.itemsize > MOST_BYTES:
+        raise InputError(f"one image of {text} has shape {shape}, too large to be one")
+    if dtype.kind not in "bf" and dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        raise InputError(f"{text} holds {dtype}; pixels are uint8, uint16, bool or floats in [0, 1]")
+
+
+def channels_last(image: Array) -> Array:
+    """Return an image [h, w], [h, w, c] or [c, h, w] as [h, w, c]; channels are the shorter of first and last axis."""
+    if image.ndim == 2:
+        return image[:, :, None]
+    return image.transpose(1, 2, 0) if image.shape[0] < image.shape[-1] else image
 
 
 def label_names(table: Table, count: int) -> list[str]:
     if math.prod(table.shape) != count:
-        raise InputError(f"{str(table.path)!r}: {count} images but labels of shape {table.shape}; give one for each")
+        raise InputError(f"{table.text}: {count} images but labels of shape {table.shape}; give one for each")
     return [str(label.reshape(-1)[0]) for label in table.rows()]
 
 
 def float_span(table: Table) -> tuple[float, float]:
-    """(low, high) of all pixels; it takes a pass over the file."""
+    """Return (low, high) of all pixels, which takes a pass over the table."""
     low, high = math.inf, -math.inf
     for row in table.rows():
         low, high = float(np.minimum(low, row.min())), float(np.maximum(high, row.max()))
-    if not (low >= -1.001 and high <= 1.001):  # also where one of them is nan
-        raise InputError(f"floats in {str(table.path)!r} span {low:g}..{high:g}; scale them to [0, 1] or [-1, 1]")
+    return check_span(table.text, low, high)
+
+
+def check_span(text: str, low: float, high: float) -> tuple[float, float]:
+    """Return (low, high) again; raise InputError if floats lie outside [-1, 1]."""
+    if not (low >= -1.001 and high <= 1.001):  # also if one of them is nan
+        raise InputError(f"floats in {text} span {low:g}..{high:g}; scale them to [0, 1] or [-1, 1]")
     return low, high
 
 

@@ -1,15 +1,18 @@
 """From what the user typed to a source of images."""
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from difflib import get_close_matches
 from os.path import commonpath
 from pathlib import Path
+from typing import Any
 
 from unnoise.data.sources.archive import read_tar, read_zip
 from unnoise.data.sources.arrays import idx_in, read_idx, read_npy, read_npz
 from unnoise.data.sources.folder import files_in, images_below, read_folder, training
+from unnoise.data.sources.memory import is_in_memory, memory_source
 from unnoise.data.sources.parquet import read_parquet
 from unnoise.data.sources.remote import files_at, is_remote
 from unnoise.data.sources.source import Item, Source, is_image
@@ -31,8 +34,11 @@ READERS: tuple[tuple[str, Callable[[Path], Source]], ...] = (
 KINDS = "a folder of images or tar shards, .zip, .tar, .tar.gz, .npy, .npz, IDX (-ubyte, -ubyte.gz) or .parquet"
 
 
-def find(data: str) -> Source:
-    """Open a path, or a built-in set by its spec such as `faces:count=5000`."""
+def find(data: Any) -> Source:
+    """Open a path, a built-in set by its spec such as `faces:count=5000`, or images in memory."""
+    if is_in_memory(data):
+        return memory_source(data)
+    data = os.fsdecode(data)
     if not data.strip():
         raise InputError(f"no data given; give {KINDS}, or a built-in set: {', '.join(dataset.names())}")
     if is_remote(data):

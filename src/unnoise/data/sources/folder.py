@@ -20,6 +20,7 @@ from unnoise.data.sources.source import (
     is_hidden,
     is_image,
     label_of,
+    printable,
     suffix_of,
 )
 from unnoise.errors import InputError
@@ -97,11 +98,6 @@ def stamp(path: Path) -> bytes:
     except OSError:
         return b"\0gone\0"
     return f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode()
-
-
-def printable(name: str) -> str:
-    """File names need not be text; what is shown and stored must be."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def images_below(folder: Path) -> bool:

@@ -77,11 +77,11 @@ def table(path: Place) -> Iterator[Any]:
 def choose(schema: Any, path: Place) -> Columns:
     """Pick the image and the label column; ClassLabel names come from the Hugging Face metadata."""
     features = features_of(schema)
-    image = first(schema.names, IMAGE_NAMES, lambda name: holds_bytes(schema.field(name).type))
+    image = first_fitting(schema.names, IMAGE_NAMES, lambda name: holds_bytes(schema.field(name).type))
     if image is None:
         raise InputError(f"no column of images in {str(path)!r}; its columns are {', '.join(schema.names)}")
     named = [key for key, feature in features.items() if feature.get("_type") == "ClassLabel" and key in schema.names]
-    label = first(named, LABEL_NAMES, lambda _: True)
+    label = first_fitting(named, LABEL_NAMES, lambda _: True)
     label = label or next((name for name in LABEL_NAMES if name in schema.names and is_label(schema, name)), None)
     names = features.get(label or "", {}).get("names")
     return Columns(image, nested(schema.field(image).type), label, tuple(map(str, names)) if names else None)
@@ -96,7 +96,7 @@ def features_of(schema: Any) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def first(names: Sequence[str], preferred: Sequence[str], fits: Any) -> str | None:
+def first_fitting(names: Sequence[str], preferred: Sequence[str], fits: Any) -> str | None:
     """The first that fits, the usual names before the others."""
     ordered = [name for name in preferred if name in names] + list(names)
     return next((name for name in ordered if fits(name)), None)

@@ -1,6 +1,7 @@
 """What a data source is: named items streamed in a fixed order, and the rules that all readers share."""
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ class Item(NamedTuple):
 
     name: str  # how the user knows it: relative path, archive member, row number
     # Arrays are [h, w, c], uint8 or uint16; a callable draws itself at (width, height).
-    content: Path | bytes | Array | Callable[[tuple[int, int]], Image.Image]
+    content: Path | bytes | Array | Image.Image | Callable[[tuple[int, int]], Image.Image]
     label: str | None = None
 
 
@@ -64,7 +65,8 @@ class Source:
     count: int | None = None  # where known
     ignored: Mapping[str, int] = field(default_factory=dict)  # files that are not images, by suffix
     classes: tuple[str, ...] | None = None  # in the format's own order; None: the sorted labels
-    groups: Callable[[Report], Groups] | None = None  # where images can be read a group at a time
+    groups: Callable[[Report], Groups] | None = None  # if images can be read a group at a time
+    uniform: bool = False  # all images have the kind and the size of the first one
 
 
 def is_image(name: str) -> bool:
@@ -73,6 +75,11 @@ def is_image(name: str) -> bool:
 
 def suffix_of(name: str) -> str:
     return PurePosixPath(name).suffix.lower() or "no suffix"
+
+
+def printable(name: str) -> str:
+    """Return the name of a file as text that can be shown and stored; file names need not be text."""
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def is_hidden(name: str) -> bool:

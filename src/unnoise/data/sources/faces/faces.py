@@ -278,7 +278,7 @@ def faces(*, count: int = 20_000, label: Label = "hat") -> Source:
     """Cartoon faces drawn by unnoise itself: no download."""
     if count < 1:
         raise InputError(f"data faces: count takes 1 or more, got {count}; for example count=20000")
-    return Source("faces", f"faces-{VERSION}-{count}-{label}", partial(items, count, label), count)
+    return Source("faces", f"faces-{VERSION}-{count}-{label}", partial(items, count, label), count, uniform=True)
 
 
 def items(count: int, label: Label) -> Iterator[Item]:
