@@ -40,7 +40,7 @@ from unnoise.data import decode, open_data
 from unnoise.data.sources.find import find
 from unnoise.data.sources.source import UnreadableImage
 from unnoise.errors import InputError
-from unnoise.interop import diffusers_read as pipeline
+from unnoise.interop.diffusers_format import INDEX, NETWORK, SCHEDULER, WEIGHTS
 from unnoise.recipes import train_config
 from unnoise.training import state
 
@@ -66,7 +66,7 @@ WORDS += [b"9" * 30, b"\xff\xfe", b"&a [*a]", b":", b",", b"=", b"-", b"\n", b"\
 HARM: list[object] = [None, -1, 0, 1e308, 10**18, "", "x", [], {}, [10**9] * 3, True, "unet:widths=99999-99999"]
 HARM += ["dit:depth=100000000", "cosine:T=1000000000000", [1, 10**6, 10**6], "../../x", ["a"] * 1000, float("inf")]
 BETWEEN = b"\n--- next file ---\n"
-PIPELINE = (pipeline.INDEX, "unet/config.json", "scheduler/scheduler_config.json", pipeline.WEIGHTS)
+PIPELINE = (INDEX, NETWORK, SCHEDULER, WEIGHTS)
 
 
 class Target(NamedTuple):

@@ -26,7 +26,7 @@ from unnoise import registry
 from unnoise.backbones.unet import UNet
 from unnoise.card import Card
 from unnoise.device import synchronize
-from unnoise.interop.diffusers_write import converted
+from unnoise.interop.diffusers_write import convert_unet
 from unnoise.training.optimizers import adamw
 
 SHAPE = (3, 32, 32)
@@ -46,7 +46,7 @@ def networks(spec: str) -> dict[str, nn.Module]:
     ours = registry.backbone.get(spec)(SHAPE[0])
     for p in ours.parameters():
         nn.init.normal_(p, std=0.02)  # the last layers start at zero: nothing would be compared
-    theirs = converted(ours, registry.backbone.settings(spec), Card(spec, "linear", "eps", SHAPE, "RGB"))
+    theirs = convert_unet(ours, registry.backbone.settings(spec), Card(spec, "linear", "eps", SHAPE, "RGB"))
     return {"unnoise": ours, "diffusers": theirs}
 
 

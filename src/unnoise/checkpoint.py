@@ -12,7 +12,8 @@ from unnoise import registry
 from unnoise.card import Card, Run, make_card, parse_card
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
-from unnoise.interop import diffusers_read as pipeline
+from unnoise.interop.diffusers_format import INDEX, WEIGHTS
+from unnoise.interop.diffusers_read import read_pipeline
 from unnoise.options import plain
 from unnoise.run_folder import MODEL
 from unnoise.tensors import read_tensors, save_tensors
@@ -51,7 +52,7 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Run:
 
 def weights_hash(run: Run) -> str:
     """sha256 of its weights, and of nothing else that the file tells: they may be sampled in another way later."""
-    with (run.path.parent / pipeline.WEIGHTS if run.path.name == pipeline.INDEX else run.path).open("rb") as file:
+    with (run.path.parent / WEIGHTS if run.path.name == INDEX else run.path).open("rb") as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))  # the header of safetensors, after its own length
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -59,7 +60,7 @@ def weights_hash(run: Run) -> str:
 def find_model(path: Path) -> Path:
     """The model file of a run folder, or the file itself, or what is wrong with what was given."""
     if path.is_dir():
-        for name in (MODEL, pipeline.INDEX):
+        for name in (MODEL, INDEX):
             if (path / name).is_file():
                 return path / name
         runs = sorted(found.parent.name for found in path.glob(f"*/{MODEL}"))
@@ -75,8 +76,8 @@ def find_model(path: Path) -> Path:
 
 def read_model(path: Path) -> tuple[Card, dict[str, Tensor]]:
     """Card and weights of a model file, or of a pipeline folder of diffusers by its index."""
-    if path.name == pipeline.INDEX:
-        about, weights = pipeline.read(path.parent)
+    if path.name == INDEX:
+        about, weights = read_pipeline(path.parent)
         return make_card(about, path), weights
     text, weights = read_tensors(path)
     return parse_card(text, path), weights

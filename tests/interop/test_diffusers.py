@@ -1,6 +1,7 @@
-"""Runs as pipelines of diffusers and back: the same networks, the same pictures."""
+"""Runs become pipelines of diffusers and come back: the networks and the images are the same."""
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -23,8 +24,8 @@ from unnoise.training.warm_start import adapt
 UNET = "unet:widths=8-16,layers=1,groups=4,head=4,attention=2"
 
 
-def made(folder, backbone=UNET, target="v", schedule="cosine:T=50", **more):
-    """A run of random weights."""
+def untrained_run(folder, backbone=UNET, target="v", schedule="cosine:T=50", **more):
+    """Write a run with random weights and return it."""
     card = Card(backbone, schedule, target, (3, 8, 16), "RGB", sampling=Sampling("ddim", 10), **more)
     model = build_model(card).eval()
     for p in model.parameters():
@@ -35,8 +36,8 @@ def made(folder, backbone=UNET, target="v", schedule="cosine:T=50", **more):
 
 
 @pytest.mark.parametrize("more", [{}, {"learned_variance": True}, {"classes": ("a", "b")}], ids=str)
-def test_network_there_and_back_is_the_same(tmp_path, more):
-    original = made(tmp_path / "run", **more)
+def test_a_network_is_the_same_after_the_round_trip(tmp_path, more):
+    original = untrained_run(tmp_path / "run", **more)
     back = load(to_diffusers(original), "cpu")
     x, t = torch.randn(2, 3, 8, 16), original.model.schedule.level(torch.tensor([3, 40]))
     label = torch.tensor([0, 1]) if more.get("classes") else None
@@ -46,22 +47,24 @@ def test_network_there_and_back_is_the_same(tmp_path, more):
 
 
 def replay(noise):
-    """A source that gives these tensors, whatever it is asked."""
+    """Return a noise source that gives these tensors in turn, whatever its arguments are."""
     queue = iter(noise)
     return lambda *_, **__: next(queue)
 
 
+SCHEDULES = ("cosine:T=50", "linear:T=50,end=0.4", "scaled_linear:T=50,end=0.3", "zero_snr")
+PAIRS = [pair for pair in product(("eps", "v", "x0"), SCHEDULES) if pair != ("eps", "zero_snr")]  # which is no pair
 PIPELINES = {"ddim": (DDIMPipeline, {"use_clipped_model_output": True}), "ddpm": (DDPMPipeline, {})}
 
 
 @pytest.mark.parametrize("sampler", PIPELINES)
-@pytest.mark.parametrize("schedule", ["cosine:T=50", "linear:T=50,end=0.4", "scaled_linear:T=50,end=0.3", "zero_snr"])
-@pytest.mark.parametrize("target", ["eps", "v", "x0"])
-def test_pipelines_draw_the_same_pictures(tmp_path, monkeypatch, target, schedule, sampler):
-    """From the folder alone, with the same noise; DDIM's option says, as ours, that noise follows the clipped image."""
-    if (target, schedule) == ("eps", "zero_snr"):
-        return  # no pair
-    original, noise = made(tmp_path / "run", target=target, schedule=schedule), torch.randn(12, 2, 3, 8, 16)
+@pytest.mark.parametrize(("target", "schedule"), PAIRS)
+def test_pipelines_draw_the_same_images(tmp_path, monkeypatch, target, schedule, sampler):
+    """The folder alone draws the same images from the same noise.
+
+    DDIM's option says that the noise follows from the clipped image, as it does in unnoise.
+    """
+    original, noise = untrained_run(tmp_path / "run", target=target, schedule=schedule), torch.randn(12, 2, 3, 8, 16)
     source, levels = replay(noise), original.model.schedule.grid(10)
     *_, last = registry.sampler.get(sampler)(clip_x0(original.model), source(), levels, randn_like=source)
     kind, how = PIPELINES[sampler]
@@ -75,7 +78,7 @@ def test_pipelines_draw_the_same_pictures(tmp_path, monkeypatch, target, schedul
 
 @pytest.fixture
 def pipeline(tmp_path):
-    """One made by diffusers alone, with options that our own U-Net has not."""
+    """Write a pipeline with diffusers alone, with options that our own U-Net does not have."""
     network = UNet2DModel(
         sample_size=8,
         in_channels=1,
@@ -96,7 +99,7 @@ def pipeline(tmp_path):
     return tmp_path / "theirs", network
 
 
-def test_their_pipeline_opens_here(pipeline):
+def test_a_pipeline_of_diffusers_opens_as_a_run(pipeline):
     folder, network = pipeline
     opened = load(folder, "cpu")
     assert opened.card.sampling == Sampling("ddpm:variance=large", 20, "trailing", clip=False)
@@ -109,7 +112,7 @@ def test_their_pipeline_opens_here(pipeline):
     assert last.x.isfinite().all()
 
 
-def test_their_pipeline_goes_back_as_it_came(pipeline, tmp_path):
+def test_a_pipeline_of_diffusers_is_exported_unchanged(pipeline, tmp_path):
     folder, network = pipeline
     again = DDPMPipeline.from_pretrained(to_diffusers(load(folder, "cpu"), str(tmp_path / "again")))
     x = torch.randn(2, 1, 8, 8)
@@ -127,23 +130,23 @@ def test_their_pipeline_goes_back_as_it_came(pipeline, tmp_path):
         ({"schedule": "flow:T=50"}, "keeps the variance at 1"),
     ],
 )
-def test_what_diffusers_can_not_be_is_refused(tmp_path, changes, message):
+def test_a_run_that_diffusers_cannot_represent_is_refused(tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
-        to_diffusers(made(tmp_path / "run", **changes))
+        to_diffusers(untrained_run(tmp_path / "run", **changes))
 
 
-def test_damaged_pipelines_are_named(pipeline):
+def test_a_damaged_pipeline_is_refused_with_its_file(pipeline):
     folder, _ = pipeline
     config = folder / "scheduler/scheduler_config.json"
-    told = json.loads(config.read_text())
-    config.write_text(json.dumps(told | {"beta_schedule": "exp"}))
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps(settings | {"beta_schedule": "exp"}))
     with pytest.raises(InputError, match=r"beta_schedule of the pipeline's scheduler.*'exp'"):
         load(folder)
     config.write_text("{")
     with pytest.raises(InputError, match="damaged"):
         load(folder)
     config.unlink()
-    with pytest.raises(InputError, match="no whole pipeline"):
+    with pytest.raises(InputError, match="no complete pipeline"):
         load(folder)
 
 
@@ -158,14 +161,14 @@ def gray(tmp_path, monkeypatch):
 
 
 def test_training_starts_from_a_pipeline(pipeline, gray, tmp_path, capsys):
-    """Its network, schedule and target are taken over, and its weights: the first step hardly moves them."""
+    """The run takes over network, schedule, target and weights; at this learning rate, a step hardly moves them."""
     folder, network = pipeline
     out = str(tmp_path / "run")
     tuned = load(
         unnoise.train(gray, init=str(folder), images="8", lr=1e-9, batch=8, objective="simple", out=out), "cpu"
     )
     assert (tuned.card.target, tuned.card.schedule) == ("eps", "linear:T=20,end=0.4")
-    assert tuned.card.sampling.steps == 20, "the default has more, the schedule does not"
+    assert tuned.card.sampling.steps == 20, "the default has more steps than the schedule has levels"
     x = torch.randn(2, 1, 8, 16)
     assert_close(tuned.model.backbone(x, torch.full((2,), 3.0)), network(x, 3).sample, atol=1e-4, rtol=0)
     whole = len(network.state_dict())
@@ -173,7 +176,7 @@ def test_training_starts_from_a_pipeline(pipeline, gray, tmp_path, capsys):
 
 
 def test_training_starts_from_a_run_of_other_channels(gray, tmp_path, capsys):
-    made(tmp_path / "colour", target="x0")
+    untrained_run(tmp_path / "colour", target="x0")
     out = str(tmp_path / "run")
     tuned = load(unnoise.train(gray, init=str(tmp_path / "colour"), images="8", lr=1e-9, batch=8, out=out), "cpu")
     original = load(tmp_path / "colour", "cpu").model.backbone
@@ -184,7 +187,7 @@ def test_training_starts_from_a_run_of_other_channels(gray, tmp_path, capsys):
     assert "3 in part" in said
 
 
-def test_adapting_tells_what_is_new_and_what_is_not_used():
+def test_adapting_lists_new_and_unused_tensors():
     network = registry.backbone.get(UNET)(1, 2)
     weights = registry.backbone.get(UNET.replace("8-16", "8-16-16"))(1).state_dict()
     report = adapt(network, weights)

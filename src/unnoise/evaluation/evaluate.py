@@ -20,7 +20,7 @@ from unnoise.evaluation.measure import seconds, statistics
 from unnoise.evaluation.memorization import audit
 from unnoise.evaluation.metrics import Colour, Score
 from unnoise.evaluation.statistics import Statistics
-from unnoise.interop.diffusers_read import INDEX
+from unnoise.interop.diffusers_format import INDEX
 from unnoise.progress import Report, silent
 from unnoise.run_folder import MODEL, keep_evaluation
 from unnoise.samplers.precision import choose_precision, describe_precision

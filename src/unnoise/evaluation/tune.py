@@ -21,7 +21,7 @@ from unnoise.evaluation.measure import seconds, statistics
 from unnoise.evaluation.metrics import Score, kid
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import lock_folder
-from unnoise.interop import diffusers_read as pipeline
+from unnoise.interop.diffusers_format import INDEX
 from unnoise.options import plain
 from unnoise.progress import Report, silent
 from unnoise.samplers.draw import check_settings
@@ -46,7 +46,7 @@ class Tried(NamedTuple):
 def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], object] = print) -> dict[str, Any]:
     """Try, keep the best in the model file, and return everything as plain values."""
     run = load(config.run)
-    if run.path.name == pipeline.INDEX:
+    if run.path.name == INDEX:
         raise InputError(f"{run.path.parent} is a pipeline of diffusers, which unnoise does not change")
     if ROUNDS[0] * config.n < FEWEST:
         raise InputError(f"-n takes {math.ceil(FEWEST / ROUNDS[0])} pictures or more, got {config.n}")

@@ -1,1 +1,1 @@
-"""Trained runs in other libraries' formats."""
+"""Read and write the model formats of other libraries."""

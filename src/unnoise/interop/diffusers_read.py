@@ -1,4 +1,7 @@
-"""Pipeline folders of the diffusers library (UNet2DModel and its scheduler), read as a model card and weights."""
+"""Read a pipeline folder of the diffusers library (UNet2DModel and its scheduler) as the fields of a card and weights.
+
+`diffusers_write` is the other direction.
+"""
 
 import json
 from pathlib import Path
@@ -11,25 +14,27 @@ from torch import Tensor
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.errors import InputError, unknown
+from unnoise.interop.diffusers_format import (
+    NETWORK,
+    SCHEDULER,
+    SCHEDULER_DEFAULTS,
+    SCHEDULES,
+    TARGETS,
+    VARIANCES,
+    WEIGHTS,
+)
 from unnoise.options import format_value
 from unnoise.types import MODES
 
-INDEX = "model_index.json"
-WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
-SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}  # theirs: ours
-TARGETS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
-VARIANCES = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "learned_range": "learned"}
-MOST_CLASSES = 2**16
-USUAL: dict[str, Any] = {
-    "num_train_timesteps": 1000,
-    "beta_start": 1e-4,
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-}
+MAX_CLASSES = 2**16
 
 
-def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The fields of the card, and the weights by the names of our backbone `unet2d`."""
+def read_pipeline(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the fields of the card, and the weights by the names of our backbone `unet2d`.
+
+    Raises:
+        InputError: the folder is incomplete or damaged, or its network or scheduler has no counterpart in unnoise.
+    """
     try:
         return card_and_weights(folder)
     except InputError:
@@ -37,78 +42,82 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{folder}: its settings are damaged ({error!r:.200})") from error
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{folder / WEIGHTS} is not a whole safetensors file ({error})") from error
+        raise InputError(f"{folder / WEIGHTS} is not a complete safetensors file ({error})") from error
 
 
 def card_and_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    network, scheduler = (settings(folder / part) for part in ("unet/config.json", "scheduler/scheduler_config.json"))
+    """Return the same as `read_pipeline`; errors of damaged files are raised as they come."""
+    network, scheduler = read_settings(folder, NETWORK), read_settings(folder, SCHEDULER)
     if network.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise InputError(f"{folder}: its network is a {network['_class_name']}; unnoise opens UNet2DModel")
     if not (folder / WEIGHTS).is_file():
         raise InputError(f"{folder} has no {WEIGHTS}; save it with save_pretrained(..., safe_serialization=True)")
     channels, size = network["in_channels"], network["sample_size"]
-    if not 0 <= (classes := network.get("num_class_embeds") or 0) <= MOST_CLASSES:
-        raise InputError(f"{folder}: {classes} classes are more than {MOST_CLASSES}")
+    if not 0 <= (classes := network.get("num_class_embeds") or 0) <= MAX_CLASSES:
+        raise InputError(f"{folder}: a network has 0 to {MAX_CLASSES} classes, got {classes}")
     height, width = (size, size) if isinstance(size, int) else size
-    about = {
-        "backbone": spec_of(network),
-        "schedule": schedule_of(scheduler),
-        "target": one_of(TARGETS, scheduler.get("prediction_type", "epsilon"), "prediction_type"),
+    fields = {
+        "backbone": backbone_spec(network),
+        "schedule": schedule_spec(scheduler),
+        "target": look_up(TARGETS, scheduler.get("prediction_type", "epsilon"), "prediction_type"),
         "shape": (channels, height, width),
         "mode": MODES.get(channels, ""),
         "classes": tuple(map(str, range(classes))),
         "learned_variance": network["out_channels"] == 2 * channels,
-        "sampling": sampling_of(scheduler),
+        "sampling": sampling_settings(scheduler),
     }
-    return about, {f"net.{name}": tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+    return fields, {f"net.{name}": tensor for name, tensor in load_file(folder / WEIGHTS).items()}
 
 
-def settings(path: Path) -> dict[str, Any]:
+def read_settings(folder: Path, name: str) -> dict[str, Any]:
+    """Return the settings in one JSON file of the folder."""
     try:
-        return json.loads(path.read_text("utf-8"))  # type: ignore[no-any-return]
+        return json.loads((folder / name).read_text("utf-8"))  # type: ignore[no-any-return]
     except OSError as error:
-        raise InputError(
-            f"{path.parent.parent} is no whole pipeline: it has no {path.parent.name}/{path.name}"
-        ) from error
+        raise InputError(f"{folder} is no complete pipeline: it has no {name}") from error
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error})") from error
+        raise InputError(f"{folder / name} is damaged ({error})") from error
 
 
-def spec_of(network: dict[str, Any]) -> str:
-    """The network's settings as a spec of our backbone `unet2d`; those that mean nothing there are left out."""
-    usual = registry.backbone.settings("unet2d")
+def backbone_spec(network: dict[str, Any]) -> str:
+    """Write the network's settings as a spec of our backbone `unet2d`; settings that it does not have are left out."""
+    defaults = registry.backbone.settings("unet2d")
     given = {name: tuple(value) if isinstance(value, list) else value for name, value in network.items()}
-    told = [f"{name}={format_value(given[name])}" for name in usual if name in given and given[name] != usual[name]]
-    return ":".join(filter(None, ["unet2d", ",".join(told)]))
+    options = [
+        f"{name}={format_value(given[name])}" for name in defaults if name in given and given[name] != defaults[name]
+    ]
+    return ":".join(filter(None, ["unet2d", ",".join(options)]))
 
 
-def schedule_of(scheduler: dict[str, Any]) -> str:
-    """The scheduler's variances as a spec of ours."""
-    given = USUAL | scheduler
+def schedule_spec(scheduler: dict[str, Any]) -> str:
+    """Write the scheduler's variances as the spec of one of our schedules."""
+    given = SCHEDULER_DEFAULTS | scheduler
     if scheduler.get("trained_betas") is not None:
         return f"betas:values={format_value(tuple(scheduler['trained_betas']))}"
-    name = one_of(SCHEDULES, given["beta_schedule"], "beta_schedule")
+    name = look_up(SCHEDULES, given["beta_schedule"], "beta_schedule")
     ends = {} if name == "cosine" else {"start": given["beta_start"], "end": given["beta_end"]}
     if scheduler.get("rescale_betas_zero_snr"):
-        if ends not in ({}, {"start": 1e-4, "end": 0.02}):
-            raise InputError("unnoise rescales only schedules of the usual variances to zero SNR")
+        default_ends = {end: SCHEDULER_DEFAULTS[f"beta_{end}"] for end in ("start", "end")}
+        if ends not in ({}, default_ends):
+            raise InputError("unnoise rescales a schedule to zero SNR only if it has the default beta_start, beta_end")
         return f"zero_snr:of={name},T={given['num_train_timesteps']}"
-    options = {"T": given["num_train_timesteps"], **ends}
-    usual = registry.schedule.settings(name)
-    told = ",".join(f"{key}={value!r}" for key, value in options.items() if value != usual[key])
-    return f"{name}:{told}" if told else name
+    values = {"T": given["num_train_timesteps"], **ends}
+    defaults = registry.schedule.settings(name)
+    options = ",".join(f"{key}={value!r}" for key, value in values.items() if value != defaults[key])
+    return f"{name}:{options}" if options else name
 
 
-def sampling_of(scheduler: dict[str, Any]) -> Sampling:
-    """A pipeline of the ancestral sampler keeps it, with all its steps; others get ours."""
-    clip, levels = bool(scheduler.get("clip_sample", True)), (USUAL | scheduler)["num_train_timesteps"]
+def sampling_settings(scheduler: dict[str, Any]) -> Sampling:
+    """Return the sampling settings: a DDPM pipeline keeps its sampler and all its steps, others get our default."""
+    clip, levels = bool(scheduler.get("clip_sample", True)), (SCHEDULER_DEFAULTS | scheduler)["num_train_timesteps"]
     if scheduler.get("_class_name") != "DDPMScheduler":
         return Sampling(clip=clip).within(levels)
-    variance = one_of(VARIANCES, scheduler.get("variance_type", "fixed_small"), "variance_type")
+    variance = look_up(VARIANCES, scheduler.get("variance_type", "fixed_small"), "variance_type")
     return Sampling(f"ddpm:variance={variance}", levels, "trailing", clip)
 
 
-def one_of(known: dict[str, str], name: str, what: str) -> str:
-    if name not in known:
-        raise unknown(f"{what} of the pipeline's scheduler", str(name), known)
-    return known[name]
+def look_up(table: dict[str, str], name: str, setting: str) -> str:
+    """Return our name for diffusers' name; raise InputError if the table does not have it."""
+    if name not in table:
+        raise unknown(f"{setting} of the pipeline's scheduler", str(name), table)
+    return table[name]
