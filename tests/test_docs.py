@@ -1,4 +1,4 @@
-"""The documentation does what it says: pages run, links lead somewhere, commands are commands."""
+"""The documentation is true: its pages run, its links lead somewhere, its commands exist."""
 
 import os
 import re
@@ -17,6 +17,7 @@ from unnoise import cli, registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SCRIPTS = [path for folder in ("course", "guides") for path in sorted((ROOT / "docs" / folder).glob("*.py"))]
 GUIDES = [path for path in PAGES if path.parent.name == "guides" or path.name == "README.md"]
 TINY = "--images 64 --size 16 --batch 8 --steps 2 --backbone unet:widths=8-16,layers=1,groups=4,head=8"
 BLOCKING = ("app",)
@@ -30,14 +31,14 @@ def build():
 
 
 def commands(path, kind="sh"):
-    """Lines of shell, without what follows a sign of comment."""
+    """Yield the shell commands of a page, without comments."""
     for block in re.findall(rf"^```{kind}\n(.*?)^```", path.read_text("utf-8"), re.DOTALL | re.MULTILINE):
         for line in block.splitlines():
             yield from (part.strip() for part in line.partition(" #")[0].split("&&"))
 
 
 def inline(path):
-    """Commands within the text."""
+    """Return the commands that stand inside the text."""
     text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
     return [f"unnoise {found}" for found in re.findall(r"`unnoise ([^`]*)`", text.replace("\n", " "))]
 
@@ -64,7 +65,7 @@ def test_python_in_guides_is_python(path):
 
 def test_links_lead_to_lines_of_the_source():
     module, linked = build(), set()
-    for path in [*PAGES, *(ROOT / "docs" / "course").glob("*.py")]:
+    for path in [*PAGES, *SCRIPTS]:
         for name in module.NAMED.findall(path.read_text("utf-8")):
             file, _, line = module.place(name, linked).removeprefix("source/").partition(".md#__codelineno-0-")
             source = (module.SOURCE / file).read_text("utf-8").splitlines()
@@ -87,9 +88,37 @@ def test_formulas_become_mathml_and_code_stays():
     assert "`$y$`" in made
 
 
+def test_docstrings_become_markdown():
+    made = build().docstring_markdown(
+        "Add.\n\nArgs:\n    x: [b, c],\n        long\n    y: more\n\nReturns:\n    the sum"
+    )
+    assert made == "Add.\n\n**Arguments:**\n\n- `x`: [b, c],\n    long\n- `y`: more\n\n**Returns:** the sum\n"
+
+
+def test_signatures_are_those_of_the_source():
+    assert build().signature(build().write) == "write(path: Path, text: str) -> None"
+
+
+@pytest.fixture
+def own_entries():
+    """Take back the entries that a page registers."""
+    kinds = {kind: getattr(registry, kind) for kind in build().KINDS}
+    before = {kind: (dict(found.entries), dict(found.facts)) for kind, found in kinds.items()}
+    yield
+    for kind, found in kinds.items():
+        found.entries, found.facts = before[kind]
+
+
+@pytest.mark.parametrize("path", [path for path in SCRIPTS if path.parent.name == "guides"], ids=lambda path: path.stem)
+@pytest.mark.usefixtures("own_entries")
+def test_guides_that_are_scripts_run(path, tmp_path):
+    made = "\n".join(build().page(path, tmp_path))
+    assert "```python" in made
+
+
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path):
-    """All pages of the course run on the way."""
+    """The build also runs all pages that are scripts."""
     done = subprocess.run(
         [sys.executable, ROOT / "docs" / "build.py", tmp_path],
         env={**os.environ, "COURSE_STEPS": "30", "COURSE_IMAGES": "64"},
@@ -99,23 +128,26 @@ def test_the_site_is_built_without_a_warning(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "No issues found" in done.stdout + done.stderr
-    for script in (ROOT / "docs" / "course").glob("*.py"):
-        html = (tmp_path / "site" / "course" / f"{script.stem}.html").read_text("utf-8")
-        assert "<math" in html or "10_evaluation" in script.stem
+    for script in SCRIPTS:
+        html = (tmp_path / "site" / script.parent.name / f"{script.stem}.html").read_text("utf-8")
+        assert "<math" in html or "10_evaluation" in script.stem or script.parent.name == "guides"
         assert "$$" not in html
     assert len([*(tmp_path / "site" / "course").glob("*.png")]) > 15
     reference = (tmp_path / "site" / "reference" / "registries.html").read_text("utf-8")
     assert "there_and_back" not in reference  # an exercise
+    assert "calmer" not in reference  # an example
+    python = (tmp_path / "site" / "reference" / "python.html").read_text("utf-8")
+    assert all(name in python for name in unnoise.__all__)
     assert all(
         name in reference
         for kind in build().KINDS
         for name in getattr(registry, kind).names()
-        if name != "there_and_back"
+        if name not in ("there_and_back", "calmer", "straight", "mynet")
     )
 
 
 def tiny(line):
-    """The same command in seconds."""
+    """Return the same command, so small that it takes seconds."""
     line = re.sub(r"--budget \w+|--recipe \S+", TINY, line)
     line = re.sub(r" -n \d+", "", line).replace("train faces ", "train faces:count=200 ").replace("100ms", "4ms")
     count = {"eval": 50, "tune": 200, "sample": 4}.get(line.split()[1] if " " in line else "")
