@@ -23,11 +23,16 @@ TINY = "--images 64 --size 16 --batch 8 --steps 2 --backbone unet:widths=8-16,la
 BLOCKING = ("app",)
 
 
-def build():
-    spec = spec_from_file_location("build_docs", ROOT / "docs" / "build.py")
+def load(name):
+    """Import a script of docs/."""
+    spec = spec_from_file_location(f"docs_{name}", ROOT / "docs" / f"{name}.py")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def build():
+    return load("build")
 
 
 def commands(path, kind="sh"):
@@ -71,6 +76,21 @@ def test_links_lead_to_lines_of_the_source():
             source = (module.SOURCE / file).read_text("utf-8").splitlines()
             assert name.rpartition(".")[2] in "\n".join(source[int(line) - 2 : int(line) + 2]), name
     assert len(linked) > 10
+
+
+def test_every_module_is_listed():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    package = ROOT / "src" / "unnoise"
+    for path in package.rglob("*.py"):
+        assert path.name == "__init__.py" or f"{path.name}`" in page, path.relative_to(package)
+    for name in re.findall(r"^\| `([\w/]+\.py)` \|", page, re.MULTILINE):
+        assert [*package.rglob(name)], name
+
+
+def test_the_image_of_the_layers_is_up_to_date():
+    module = load("layers")
+    assert (ROOT / "docs" / "layers.svg").read_text("utf-8") == module.draw(module.layers())
+    assert {name for row in module.layers() for name in row} == {*module.CONTENT}
 
 
 def test_every_function_of_the_notebook_has_its_line():
