@@ -10,6 +10,7 @@ line of the source. A script that fails, or a link that leads nowhere, ends the 
 import argparse
 import ast
 import contextlib
+import dataclasses
 import inspect
 import io
 import os
@@ -193,6 +194,14 @@ def python_reference() -> Iterator[str]:
             continue
         yield f"## [`{name}`]({found.__module__}.{found.__qualname__})\n\n```python\n{signature(found)}\n```\n"
         yield docstring_markdown(inspect.getdoc(found) or "")
+        yield "\n".join(settings(found)) + "\n"
+
+
+def settings(config: Any) -> Iterator[str]:
+    """Yield a line for each setting of a config: its name, its default, and its help text."""
+    for field in dataclasses.fields(config) if dataclasses.is_dataclass(config) else ():
+        if "help" in field.metadata:
+            yield f"- `{field.name} = {field.default!r}`: {field.metadata['help']}"
 
 
 def signature(found: Any) -> str:
@@ -207,9 +216,7 @@ def signature(found: Any) -> str:
     arguments = [
         re.sub(r"^(\w+: [^=]+)=", r"\1 = ", part) for part in re.split(r", (?=\w+:|\*)", ast.unparse(node.args))
     ]
-    shown = (
-        ", ".join(arguments) if len(str(arguments)) < 100 else "".join(f"\n    {part}," for part in arguments) + "\n"
-    )
+    shown = ", ".join(arguments) if len(str(arguments)) < 80 else "".join(f"\n    {part}," for part in arguments) + "\n"
     return f"{node.name}({shown}){returns}"
 
 

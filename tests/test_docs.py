@@ -123,6 +123,8 @@ def test_signatures_are_those_of_the_source():
 def own_entries():
     """Take back the entries that a page registers."""
     kinds = {kind: getattr(registry, kind) for kind in build().KINDS}
+    for found in kinds.values():
+        found.names()  # loads the entries
     before = {kind: (dict(found.entries), dict(found.facts)) for kind, found in kinds.items()}
     yield
     for kind, found in kinds.items():
