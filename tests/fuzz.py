@@ -233,7 +233,7 @@ def card() -> checkpoint.Card:
 @cache
 def model_bytes() -> bytes:
     weights = checkpoint.build_model(card()).backbone.state_dict()
-    return file_bytes(lambda path: checkpoint.save(path, weights, card()), "model.safetensors")
+    return file_bytes(lambda path: checkpoint.write_model(path, weights, card()), "model.safetensors")
 
 
 def resigned(rng: random.Random, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""unnoise: train a diffusion model on your own pictures, on the machine you have, and trust every number it prints.
+"""unnoise: train a diffusion model on your own images, on the machine you have, and trust every number it prints.
 
 run = unnoise.train("photos", budget="20m")
 images = unnoise.sample(run, 16)
@@ -7,19 +7,26 @@ unnoise.show(images)
 
 import os
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unnoise.config import SampleConfig, TrainConfig
 from unnoise.errors import InputError
 
 if TYPE_CHECKING:
+    from unnoise import backbones, samplers
     from unnoise.card import Run
-    from unnoise.checkpoint import load
+    from unnoise.checkpoint import load, save
     from unnoise.data.cache import open_data
+    from unnoise.diffusion import objective as objectives
+    from unnoise.diffusion import schedule as schedules
+    from unnoise.diffusion import target as targets
+    from unnoise.diffusion.model import Diffusion
+    from unnoise.diffusion.objective import noised
     from unnoise.editing.edit import edit
+    from unnoise.evaluation.evaluate import evaluate
     from unnoise.images import show
     from unnoise.sampling import sample
+    from unnoise.training.ema import EMA
 
 # Read when torch is loaded: how long the threads of GNU's OpenMP stay awake waiting for each other. Its own choice, 30
 # times as long, is no faster on an idle machine, and beside other busy programs a step can take ten times the time.
@@ -27,27 +34,80 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Run", "SampleConfig", "TrainConfig", "edit", "load", "open_data", "sample", "show", "train"]
+__all__ = [
+    "EMA",
+    "Diffusion",
+    "InputError",
+    "Run",
+    "SampleConfig",
+    "TrainConfig",
+    "backbones",
+    "edit",
+    "evaluate",
+    "load",
+    "noised",
+    "objectives",
+    "open_data",
+    "sample",
+    "samplers",
+    "save",
+    "schedules",
+    "show",
+    "targets",
+    "train",
+]
 
-LAZY = {  # loaded on first use, so that importing unnoise does not import torch
-    "Run": "unnoise.checkpoint",
-    "edit": "unnoise.editing.edit",
-    "load": "unnoise.checkpoint",
-    "open_data": "unnoise.data.cache",
-    "sample": "unnoise.sampling",
-    "show": "unnoise.images",
+LAZY = {  # name -> where it is; loaded on first use, so that importing unnoise does not import torch
+    "EMA": "unnoise.training.ema:EMA",
+    "Diffusion": "unnoise.diffusion.model:Diffusion",
+    "Run": "unnoise.card:Run",
+    "backbones": "unnoise.backbones",
+    "edit": "unnoise.editing.edit:edit",
+    "evaluate": "unnoise.evaluation.evaluate:evaluate",
+    "load": "unnoise.checkpoint:load",
+    "noised": "unnoise.diffusion.objective:noised",
+    "objectives": "unnoise.diffusion.objective",
+    "open_data": "unnoise.data.cache:open_data",
+    "sample": "unnoise.sampling:sample",
+    "samplers": "unnoise.samplers",
+    "save": "unnoise.checkpoint:save",
+    "schedules": "unnoise.diffusion.schedule",
+    "show": "unnoise.images:show",
+    "targets": "unnoise.diffusion.target",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in LAZY:
-        return getattr(import_module(LAZY[name]), name)
-    raise AttributeError(f"module 'unnoise' has no attribute {name!r}")
+    if name not in LAZY:
+        raise AttributeError(f"module 'unnoise' has no attribute {name!r}")
+    module, _, attribute = LAZY[name].partition(":")
+    found = import_module(module)
+    return getattr(found, attribute) if attribute else found
 
 
-def train(data: str | Path = "faces", *, recipe: str | None = None, **settings: Any) -> Path:
-    """Train on `data` and return the run folder; settings are the fields of TrainConfig, e.g. `budget="20m"`."""
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def train(data: Any = "faces", *, recipe: str | None = None, **settings: Any) -> "Run":
+    """Train a diffusion model and return the run; a run that was stopped before is resumed.
+
+    Args:
+        data: A folder, archive or array file of images, the name of a built-in dataset, an array or tensor of images
+            [n, h, w, c] or [n, c, h, w], a torch or Hugging Face dataset, or a list of paths or of PIL images.
+        recipe: The name of a recipe, or the config.yaml of a run; `settings` change it.
+        settings: The fields of TrainConfig, for example `budget="20m"` or `backbone=MyNet(3)`.
+
+    Returns:
+        The run, opened from its folder: `unnoise.sample(run, 16)`; `Path(run)` is the folder.
+
+    Raises:
+        InputError: A setting or the data cannot be used; the message says what to change.
+    """
+    from unnoise.checkpoint import load  # noqa: PLC0415
     from unnoise.recipes import train_config  # noqa: PLC0415
-    from unnoise.training.train import train as run  # noqa: PLC0415
+    from unnoise.training.train import train as train_folder  # noqa: PLC0415
 
-    return run(train_config(recipe, {"data": str(data), **settings}))
+    config = train_config(recipe, {"data": data, **settings})
+    folder = train_folder(config)
+    return load(folder, backbone=None if isinstance(config.backbone, str) else config.backbone)

@@ -1,47 +1,80 @@
-"""TODO."""
+"""The card: everything a model file says about itself; and the run: a model with its card and its place."""
 
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
+from unnoise.run_folder import MODEL
 from unnoise.types import MODES
 
 FORMAT = 1
-MOST = 2**16  # pixels of a side
+MAX_SIDE = 2**16  # pixels
 
 
 @dataclass(frozen=True)
 class Card:
-    """Everything a model file says of itself beside its weights: plain values."""
+    """Everything a model file says about itself beside its weights: plain values."""
 
     backbone: str
     schedule: str
     target: str
     shape: tuple[int, int, int]  # channels, height, width
-    mode: str  # of the written pictures: L, LA, RGB, RGBA, I;16, or "" for other channel counts
+    mode: str  # of the written images: L, LA, RGB, RGBA, I;16, or "" for other channel counts
     classes: tuple[str, ...] = ()
     learned_variance: bool = False
     sampling: Sampling = field(default_factory=Sampling)
-    data: Mapping[str, Any] = field(default_factory=dict)  # name, fingerprint, count
+    data: Mapping[str, Any] = field(default_factory=dict)  # name, fingerprint, count, held_out
     training: Mapping[str, Any] = field(default_factory=dict)  # images, seconds, config, loss curve
     format: int = FORMAT
+    plugin: str = ""  # the file or distribution that defines the backbone, if it is not part of unnoise
 
 
-class Run(NamedTuple):
-    """A trained model, what its file says, and where it lies."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Run:
+    """A trained model, its card, and its model file (None for a model in memory).
+
+    A run is a path: `Path(run)` is the run folder, or the model file if it lies alone.
+    """
 
     model: Diffusion
     card: Card
-    path: Path
+    path: Path | None = None
+
+    @property
+    def file(self) -> Path:
+        """Return the model file; raise InputError for a model in memory."""
+        if self.path is None:
+            raise InputError("this model is only in memory; save it first: unnoise.save('NAME.safetensors', model)")
+        return self.path
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the model file; raise InputError for a model in memory."""
+        return self.file.parent
+
+    @property
+    def name(self) -> str:
+        """Return a name for tables: the run folder or the model file."""
+        return "a model in memory" if self.path is None else self.__fspath__()
+
+    def __fspath__(self) -> str:
+        return str(self.folder if self.file.name == MODEL else self.file)
+
+    def __repr__(self) -> str:
+        c, h, w = self.card.shape
+        place = "in memory" if self.path is None else repr(self.__fspath__())
+        images = f"{self.card.training.get('images', 0):,} images trained"
+        return f"Run({place}, {w}x{h} {self.card.mode or f'{c} channels'}, {images})"
 
 
 def parse_card(text: str, path: Path) -> Card:
+    """Read the card of a model file; raise InputError if it is damaged or of another format."""
     try:
         about = json.loads(text)
         known = {f.name for f in fields(Card)}
@@ -59,10 +92,10 @@ def parse_card(text: str, path: Path) -> Card:
 
 
 def make_card(about: Mapping[str, Any], path: Path) -> Card:
-    """Refuses what is not as a card says it of itself."""
+    """Make a card of the values in a file; raise InputError if any of them is not what it should be."""
     try:
         card = Card(**about)
-        wrong = [name for name, fine in sane(card).items() if not fine]
+        wrong = damaged_fields(card)
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"{path}: its description is damaged ({error!r:.200})") from error
     if wrong:
@@ -70,28 +103,41 @@ def make_card(about: Mapping[str, Any], path: Path) -> Card:
     return card
 
 
-def sane(card: Card) -> dict[str, bool]:
-    """Whether each field is what it should be: a stranger may have written it."""
-    how, told, trained = card.sampling, card.data, card.training
-    numbers = [card.shape, (told.get("count", 0), told.get("held_out", 0)), (trained.get("images", 0),)]
-    return {
-        "names": all(isinstance(name, str) for name in (card.backbone, card.schedule, card.target)),
-        "shape": len(card.shape) == 3 and all(type(side) is int and 1 <= side <= MOST for side in card.shape),
+def damaged_fields(card: Card) -> list[str]:
+    """Return the names of fields that are not what they should be: a stranger may have written the file."""
+    how, data, training = card.sampling, card.data, card.training
+    counts = (data.get("count", 0), data.get("held_out", 0), training.get("images", 0))
+    curve = [number for pair in training.get("loss", []) for number in (pair[0], pair[1])]
+    sound = {
+        "names": are_texts(card.backbone, card.schedule, card.target, card.plugin),
+        "shape": len(card.shape) == 3 and all(is_count(side) and 1 <= side <= MAX_SIDE for side in card.shape),
         "mode": card.mode in ("", "I;16", *MODES.values()),
-        "classes": all(isinstance(name, str) for name in card.classes) and len(set(card.classes)) == len(card.classes),
+        "classes": are_texts(*card.classes) and len(set(card.classes)) == len(card.classes),
         "learned_variance": isinstance(card.learned_variance, bool),
-        "sampling": all(isinstance(name, str) for name in (how.sampler, how.spacing, how.guidance_interval))
-        and type(how.steps) is int
-        and how.steps >= 1
-        and isinstance(how.clip, bool)
-        and is_number(how.guidance),
-        "data": all(isinstance(told.get(name, ""), str) for name in ("name", "fingerprint")),
-        "numbers": all(type(number) is int and number >= 0 for group in numbers for number in group),
-        "training": isinstance(trained.get("config", {}), dict)
-        and is_number(trained.get("seconds", 0))
-        and all(is_number(value) for pair in trained.get("loss", []) for value in (pair[0], pair[1])),
+        "sampling": is_sound_sampling(how),
+        "data": are_texts(data.get("name", ""), data.get("fingerprint", "")),
+        "numbers": all(map(is_count, counts)),
+        "training": isinstance(training.get("config", {}), dict) and are_numbers(training.get("seconds", 0), *curve),
     }
+    return [name for name, fine in sound.items() if not fine]
 
 
-def is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
+def is_sound_sampling(how: Sampling) -> bool:
+    """Return True if sampling settings from a file are of the right types."""
+    texts, steps = are_texts(how.sampler, how.spacing, how.guidance_interval), how.steps
+    return texts and is_count(steps) and steps >= 1 and isinstance(how.clip, bool) and are_numbers(how.guidance)
+
+
+def are_texts(*values: object) -> bool:
+    """Return True if all values are texts."""
+    return all(isinstance(value, str) for value in values)
+
+
+def is_count(value: object) -> bool:
+    """Return True for a whole number of 0 or more."""
+    return type(value) is int and value >= 0
+
+
+def are_numbers(*values: Any) -> bool:
+    """Return True if all values are finite numbers."""
+    return all(type(value) in (int, float) and math.isfinite(value) for value in values)

@@ -7,8 +7,9 @@ import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
-from functools import partial
+from functools import lru_cache, partial
 from numbers import Integral, Real
+from pathlib import PurePath
 from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from unnoise.errors import InputError, unknown
@@ -79,12 +80,38 @@ def check_value(value: Any, hint: Any, where: str) -> Any:
         return check_union(value, arms, where)
     if origin is tuple:
         if not isinstance(value, tuple | list):
-            raise InputError(f"{where} takes values such as (64, 128), got {value!r:.100}")
+            raise InputError(f"{where} takes values such as (64, 128), got {short_repr(value)}")
         return tuple(check_value(item, arms[0], where) for item in value)
     converted = convert(value, hint)
     if converted is None:
-        raise InputError(f"{where} takes {kind_of(hint)}, got {value!r:.100}")
+        raise InputError(f"{where} takes {kind_of(hint)}, got {short_repr(value)}")
     return converted
+
+
+def check_fields(config: Any) -> None:
+    """Check every field of a frozen dataclass against its type hint and range, and convert it."""
+    kind: Any = type(config)
+    hints = type_hints(kind)
+    for f in fields(config):
+        value = check_value(getattr(config, f.name), hints[f.name], f.name)
+        if isinstance(value, PurePath):  # of data, which may be anything
+            value = str(value)
+        least, most = f.metadata.get("least"), f.metadata.get("most")
+        if value is not None and ((least is not None and value < least) or (most is not None and value > most)):
+            allowed = f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
+            raise InputError(f"{f.name} takes {allowed}, got {value}")
+        object.__setattr__(config, f.name, value)
+
+
+@lru_cache
+def type_hints(config: type) -> dict[str, Any]:
+    """Return the type hints of a class."""
+    return get_type_hints(config)
+
+
+def short_repr(value: Any) -> str:
+    """Return a value in one line of at most 100 characters."""
+    return " ".join(repr(value).split())[:100]
 
 
 def check_union(value: Any, arms: tuple[Any, ...], where: str) -> Any:
@@ -96,7 +123,7 @@ def check_union(value: Any, arms: tuple[Any, ...], where: str) -> Any:
         return check_value(value, arms[0], where)
     converted = next((found for arm in arms if (found := convert(value, arm)) is not None), None)
     if converted is None:
-        raise InputError(f"{where} takes {' or '.join(map(kind_of, arms))}, got {value!r:.100}")
+        raise InputError(f"{where} takes {' or '.join(map(kind_of, arms))}, got {short_repr(value)}")
     return converted
 
 
@@ -190,8 +217,8 @@ def data_text(data: Any) -> Any:
     """Return a short text of data in memory; a path or a name is returned as text, and None as it is."""
     if data is None or isinstance(data, str):
         return data
-    if isinstance(data, os.PathLike):
-        return os.fspath(data)
+    if isinstance(data, PurePath):
+        return str(data)
     if hasattr(data, "shape") and hasattr(data, "dtype"):
         return f"array {list(data.shape)} {str(data.dtype).removeprefix('torch.')}"
     count = f" of {len(data):,}" if hasattr(data, "__len__") else ""

@@ -17,9 +17,12 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from unnoise.errors import InputError, unknown
-from unnoise.options import Spec, check_value, format_value, options_of, parse_value, spec_text
+from unnoise.options import Spec, check_value, format_value, options_of, parse_value, short_repr, spec_text
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+plugins: dict[str, str] = {}  # module, or top-level package: the file or distribution of the plugin
 
 
 class Registry:
@@ -76,6 +79,21 @@ class Registry:
             self.from_callable(spec)  # which is checked, and found again by its text
         return spec_text(spec)
 
+    def named(self, spec: Spec) -> str:
+        """Return the text of a spec; raise InputError for a callable without a registered name, which no file holds."""
+        text = self.text(spec)
+        if text.partition(":")[0].strip() not in self.names():
+            raise InputError(
+                f"a model file holds the name of its {self.kind}, and {text} has none: put "
+                f"@unnoise.registry.{self.kind} above its function"
+            )
+        return text
+
+    def origin(self, spec: Spec) -> str:
+        """Return the plugin that defines the entry of a spec, or "" if it comes from elsewhere."""
+        module = self.get(self.text(spec)).func.__module__
+        return plugins.get(module, plugins.get(module.partition(".")[0], ""))
+
     def settings(self, spec: Spec) -> dict[str, Any]:
         """Return all options of a spec, with the defaults of options that it leaves out."""
         made = self.get(self.text(spec))
@@ -124,7 +142,7 @@ class Registry:
     def from_callable(self, given: Callable[..., Any]) -> "partial[Any]":
         """Return a callable as a partial; options of a registered entry are checked as those of a spec are."""
         if not callable(given):
-            raise InputError(f"{self.kind} takes a name with options or a callable, got {given!r:.100}")
+            raise InputError(f"{self.kind} takes a name with options or a callable, got {short_repr(given)}")
         if self.instances and is_network(given):
             self.keep_unregistered(type(given))
             return partial(copy_network, given)
@@ -161,6 +179,12 @@ class Registry:
             found = getattr(found, part, None)
         is_class = isinstance(found, type) and issubclass(found, import_module("torch").nn.Module)
         return found if is_class else self.unnamed.get(f"{module}:{qualname}")
+
+
+def is_own(text: str) -> bool:
+    """Return True for the text of a callable without a registered name, `module:qualname`."""
+    _, colon, rest = text.partition(":")
+    return bool(colon) and bool(name := rest.partition(":")[0]) and "=" not in name
 
 
 def is_network(value: object) -> bool:

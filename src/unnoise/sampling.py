@@ -11,12 +11,12 @@ import torch
 
 from unnoise import distributed, registry
 from unnoise.card import Run
-from unnoise.checkpoint import load, weights_hash
+from unnoise.checkpoint import RunLike, as_run, load, weights_hash
 from unnoise.config import SampleConfig, Sampling, describe_changes
 from unnoise.errors import InputError, unknown
 from unnoise.files import lock_folder, new_folder, remove_leftovers, replacing, write_json
 from unnoise.images import grid, is_readable, read_image, save_image
-from unnoise.options import plain
+from unnoise.options import Spec, plain
 from unnoise.progress import Report, silent
 from unnoise.samplers.draw import check_settings, labels_in_turn
 from unnoise.samplers.draw import draw as run_sampler
@@ -28,29 +28,29 @@ FREE_TO_CHANGE = ("n", "run")  # entries of the record that may differ when a fo
 
 
 def sample(  # noqa: PLR0913  # the options of one call
-    run: Run | str | Path,
+    run: RunLike,
     n: int = 16,
     *,
-    sampler: str | None = None,
+    sampler: Spec | None = None,
     steps: int | None = None,
-    spacing: str | None = None,
+    spacing: Spec | None = None,
     clip: bool | None = None,
     seed: int = 0,
     label: str | None = None,
     guidance: float | None = None,
     guidance_interval: str | None = None,
-    guide_with: Run | str | Path | None = None,
+    guide_with: RunLike | None = None,
     precision: Precision | Literal["auto"] = "auto",
     batch: int = 64,
 ) -> Images:
     """Draw n images, [n, c, h, w] in [-1, 1]. Image i has seed + i and is the same at any n and batch.
 
-    `run` and `guide_with` are a run folder, a model file, or what `load` returned; options left out are the run's own.
+    `run` and `guide_with` are a run folder, a model file, a run, or a model; options left out are the run's own.
     """
-    opened = run if isinstance(run, Run) else load(run)
-    weaker = guide_with if isinstance(guide_with, Run) or guide_with is None else load(guide_with)
+    opened = as_run(run)
+    weaker = None if guide_with is None else as_run(guide_with)
     config = SampleConfig(
-        str(opened.path),
+        opened.name,
         n,
         sampler=sampler,
         steps=steps,
@@ -119,7 +119,7 @@ def find_folder(config: SampleConfig, run: Run, about: Mapping[str, Any], held: 
     record = {**about, "n": config.n}
     folder = find_unfinished(config, run, record, held)
     if folder is None:
-        held.enter_context(lock_folder(folder := new_folder(config.out, run.path.parent, "sampled")))
+        held.enter_context(lock_folder(folder := new_folder(config.out, run.folder, "sampled")))
     recorded, requested = read_record(folder) or {}, config.precision
     if requested == "auto" and recorded.get("precision") in get_args(Precision):
         requested = recorded["precision"]
@@ -144,7 +144,7 @@ def find_unfinished(config: SampleConfig, run: Run, record: Mapping[str, Any], h
             raise InputError(f"--out {folder} holds other images: {'; '.join(changed)}; name a new folder")
         held.enter_context(lock_folder(folder))
         return folder
-    for folder in sorted(run.path.parent.glob("sampled-*/")):
+    for folder in sorted(run.folder.glob("sampled-*/")):
         made = sum(path.stat().st_size > 0 for path in folder.glob("[0-9]*"))
         unfinished = made < config.n or not grid_path(folder).exists()
         if unfinished and not describe_changes(read_record(folder) or {}, record, ignored):

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Checked safetensors files: tensors, one JSON text and a checksum of both."""
 
 import hashlib
 import json
@@ -17,8 +17,11 @@ from unnoise.run_folder import MODEL
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Any, before: Path | None = None) -> None:
-    """Safetensors with one JSON text of metadata and a checksum of everything; read again before it counts."""
-    flat, text = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, json.dumps(about)
+    """Write tensors with one JSON text of metadata and a checksum of everything, and read the file again.
+
+    A file that is at `path` is replaced, or kept as `before`.
+    """
+    flat, text = unshared(tensors), json.dumps(about)
     with replacing(path, before) as temporary:
         try:
             save_file(flat, temporary, {"unnoise": text, "sha256": checksum(text, flat)})
@@ -29,8 +32,20 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Any, before: 
         read_tensors(temporary)
 
 
+def unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors on the CPU, copied if two share memory, as tied weights do: safetensors refuses those."""
+    flat, seen = dict[str, Tensor](), set[int]()
+    for name, tensor in tensors.items():
+        flat[name] = tensor.detach().cpu().contiguous()
+        place = flat[name].untyped_storage().data_ptr()
+        if place in seen:
+            flat[name] = flat[name].clone()
+        seen.add(place)
+    return flat
+
+
 def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of the description, and of the name, type, shape and bytes of every tensor."""
+    """Return the SHA-256 of the metadata, and of the name, type, shape and bytes of every tensor."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
@@ -40,7 +55,11 @@ def checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
-    """The description and the tensors of a file of `save_tensors`; refuses what is damaged, or no such file."""
+    """Return the metadata and the tensors of a file that `save_tensors` wrote.
+
+    Raises:
+        InputError: The file is damaged, or was not written by `save_tensors`.
+    """
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
@@ -49,7 +68,7 @@ def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
                     f"{path} holds weights but not what network they belong to; unnoise opens its own {MODEL}"
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError) as error:  # the last: "unable to open"
+    except (SafetensorError, OSError, RuntimeError) as error:  # RuntimeError: the file cannot be opened
         if isinstance(error, SafetensorError) and is_pickle(path):
             raise InputError(
                 f"{path} is a Python pickle (a .pt or .ckpt file), which can run code when opened; unnoise reads only "
@@ -59,11 +78,12 @@ def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
             f"{path} is not a whole safetensors file ({error}); give a run folder or its {MODEL}"
         ) from error
     if about.get("sha256", wanted := checksum(about["unnoise"], tensors)) != wanted:
-        raise InputError(f"{path} is damaged: its checksum is another one than when it was written")
+        raise InputError(f"{path} is damaged: its checksum has changed since it was written")
     return about["unnoise"], tensors
 
 
 def is_pickle(path: Path) -> bool:
+    """Return True if a file begins as Python pickles do."""
     with path.open("rb") as file:
         start = file.read(9)
     safetensors = start[8:] == b"{"  # after a length of eight bytes, which may begin as a pickle does

@@ -9,7 +9,7 @@ import torch
 
 import unnoise
 from unnoise import registry
-from unnoise.checkpoint import load, read_model, save, weights_hash
+from unnoise.checkpoint import load, read_model, weights_hash, write_model
 from unnoise.cli import main
 from unnoise.config import EvalConfig, TuneConfig
 from unnoise.errors import InputError
@@ -43,7 +43,7 @@ def run(trained, monkeypatch):
     card, weights = read_model(trained / "model.safetensors")
     monkeypatch.setattr("unnoise.evaluation.tune.call", lambda *_: 0.001)
     yield trained
-    save(trained / "model.safetensors", weights, card)
+    write_model(trained / "model.safetensors", weights, card)
 
 
 def judged(monkeypatch, value):
@@ -92,7 +92,7 @@ def test_the_runs_own_way_stays_unless_another_is_clearly_better(run, monkeypatc
 def test_the_runs_own_way_goes_where_it_takes_too_long(run, monkeypatch):
     card, weights = read_model(run / "model.safetensors")
     own = replace(card.sampling, steps=100)
-    save(run / "model.safetensors", weights, replace(card, sampling=own))
+    write_model(run / "model.safetensors", weights, replace(card, sampling=own))
     judged(monkeypatch, lambda how: 0.5 if how == own else 0.9)
     tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
     assert 0.001 * network_calls(load(run).card.sampling) <= 0.02
@@ -124,7 +124,7 @@ def test_classes_are_followed_more_strongly_at_the_same_cost(trained, tmp_path, 
 
 def test_a_sampler_that_takes_what_it_likes_needs_a_time(run):
     card, weights = read_model(run / "model.safetensors")
-    save(run / "model.safetensors", weights, replace(card, sampling=replace(card.sampling, sampler="adaptive")))
+    write_model(run / "model.safetensors", weights, replace(card, sampling=replace(card.sampling, sampler="adaptive")))
     with pytest.raises(InputError, match="give a --time"):
         tune(TuneConfig(str(run), n=200), say=quiet)
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import unnoise
 from unnoise import registry, sample
 from unnoise.card import Card, Run
-from unnoise.checkpoint import build_model, load, save
+from unnoise.checkpoint import build_model, load, write_model
 from unnoise.config import Sampling
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
@@ -31,7 +31,7 @@ def untrained_run(folder, backbone=UNET, target="v", schedule="cosine:T=50", **m
     for p in model.parameters():
         p.data.add_(0.05 * torch.randn_like(p))
     folder.mkdir()
-    save(folder / MODEL, model.backbone.state_dict(), card)
+    write_model(folder / MODEL, model.backbone.state_dict(), card)
     return Run(model.requires_grad_(False), card, folder / MODEL)
 
 

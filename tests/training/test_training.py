@@ -15,7 +15,7 @@ from torch import nn
 import unnoise
 from unnoise import registry
 from unnoise.card import Card
-from unnoise.checkpoint import build_model, load, save
+from unnoise.checkpoint import build_model, load, write_model
 from unnoise.config import Sampling, TrainConfig
 from unnoise.data.cache import Kept, open_data
 from unnoise.data.dataset import Dataset, split_held_out
@@ -90,7 +90,7 @@ def test_a_model_file_of_any_header_length_is_no_pickle(tmp_path):
     weights, starts = build_model(card).backbone.state_dict(), set()
     for extra in range(0, 256, 8):
         path = tmp_path / f"{extra}.safetensors"
-        save(path, weights, replace(card, data={"name": "x" * extra}))
+        write_model(path, weights, replace(card, data={"name": "x" * extra}))
         starts.add(path.read_bytes()[0])
         assert load(path, "cpu").card.data["name"] == "x" * extra
     assert 0x80 in starts

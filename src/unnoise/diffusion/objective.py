@@ -2,10 +2,14 @@
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import torch
+from torch import Generator
+
 from unnoise.diffusion.level import CLEAN, Level
 from unnoise.diffusion.likelihood import decoder_floor, term
 from unnoise.diffusion.model import Diffusion, Prediction
 from unnoise.diffusion.process import q_sample, transition
+from unnoise.diffusion.schedule import Schedule
 from unnoise.diffusion.target import encode
 from unnoise.errors import InputError
 from unnoise.registry import objective
@@ -42,6 +46,22 @@ def add_noise(x0: Images, eps: Images, levels: tuple[Level, Level], label: Label
     """Noise a batch to level t of `levels` = (t, s)."""
     t, s = levels
     return Noised(x0, eps, q_sample(x0, eps, t), t, s, label)
+
+
+def noised(x0: Images, label: Labels | None, schedule: Schedule, *, generator: Generator | None = None) -> Noised:
+    """Noise a batch to levels drawn uniformly, one for each image: the batch that an objective takes.
+
+    Args:
+        x0: Clean images, [b, c, h, w] in [-1, 1].
+        label: The class of each image, [b], -1 for none; None if there are no classes.
+        schedule: The noise schedule of the model.
+        generator: The random stream of levels and noise, on any device; by default torch's own.
+    """
+    device = generator.device if generator else torch.device("cpu")
+    time = torch.randint(schedule.T, (len(x0),), generator=generator, device=device).cpu()
+    eps = torch.randn(x0.shape, generator=generator, device=generator.device if generator else x0.device).to(x0)
+    known = None if label is None or (label < 0).all() else label.to(x0.device)
+    return add_noise(x0, eps, (schedule.level(time), schedule.level(time - 1)), known)
 
 
 def mean_square(error: Images) -> PerImage:

@@ -9,7 +9,7 @@ import torch
 
 from unnoise import registry
 from unnoise.card import Run
-from unnoise.checkpoint import load
+from unnoise.checkpoint import RunLike, as_run, load
 from unnoise.config import EditConfig, SampleConfig, Sampling
 from unnoise.editing.tasks import Edit, Picture, Work
 from unnoise.errors import InputError, unknown
@@ -26,18 +26,18 @@ MOST = 64  # pictures at once
 WAYS = ("interpolate", "morph")  # from one picture to another: theirs are the frames of a film
 
 
-def edit(run: Run | str | Path, *pictures: Picture, mask: Picture | None = None, **settings: Any) -> Images:
+def edit(run: RunLike, *pictures: Picture, mask: Picture | None = None, **settings: Any) -> Images:
     """Edit a picture, or go from one to another: [n, c, h, w] in [-1, 1]. Variant i has seed + i.
 
     Pictures are paths, Pillow's images, or tensors [c, h, w] in [-1, 1] of the run's shape; `mask` is one that is white
     where `inpaint` fills in. settings are the fields of EditConfig, e.g. `task="enlarge:factor=4"`, `n=4`.
     """
-    opened = run if isinstance(run, Run) else load(run)
+    opened = as_run(run)
     known = [f.name for f in fields(EditConfig) if f.name not in ("run", "picture", "other", "mask", "out")]
     for name in settings:
         if name not in known:
             raise unknown("setting of edit", name, known)
-    return last(begin(EditConfig(str(opened.path), **settings), opened, pictures, mask).steps)
+    return last(begin(EditConfig(opened.name, **settings), opened, pictures, mask).steps)
 
 
 def begin(config: EditConfig, run: Run, pictures: tuple[Picture, ...] = (), mask: Picture | None = None) -> Edit:
@@ -120,7 +120,7 @@ def edit_to_folder(config: EditConfig, report: Report = silent) -> tuple[Path, P
     if config.out is not None and (there := beside(check_vacant(config.out), is_film=is_film)).exists():
         raise InputError(f"{there} is there already; name another folder by --out")
     images = last(made.steps, report).cpu()
-    folder = new_folder(config.out, run.path.parent, "edited")
+    folder = new_folder(config.out, run.folder, "edited")
     for i, image in enumerate(images):
         name = f"{i if is_film else config.seed + i:06d}{'.png' if run.card.mode else '.npy'}"
         with replacing(folder / name, flush=False) as temporary:

@@ -79,8 +79,8 @@ def evaluate(config: EvalConfig, report: Report = silent, say: Callable[[str], o
         result["memorization"] = audit(config, run, extractor, config.n or DRAWN, report)
     if compared := [name for name in wanted if name not in ALONE]:
         result["scores"] = compare(config, run, compared, report, say)
-    if run and distributed.is_main():
-        keep_evaluation(run.path.parent, result)
+    if run and run.path and distributed.is_main():
+        keep_evaluation(run.folder, result)
     return result
 
 

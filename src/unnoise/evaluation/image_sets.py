@@ -20,7 +20,6 @@ from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
 from unnoise.images import Uint8Images, as_uint8, to_uint8
 from unnoise.options import plain
-from unnoise.run_folder import MODEL
 from unnoise.samplers.precision import choose_precision, measure_seconds, seconds_per_image
 from unnoise.sampling import network_calls, resolve_settings, sample_batches
 
@@ -75,7 +74,7 @@ def run_images(config: EvalConfig, run: Run, n: int) -> ImageSet:
     precision = choose_precision(config.precision, run.model.device)
     asked = replace(asked, precision=precision)
     about = {
-        "name": str(run.path.parent if run.path.name == MODEL else run.path),
+        "name": run.name,
         "n": n,
         "weights": weights_hash(run),
         "trained_images": run.card.training.get("images"),

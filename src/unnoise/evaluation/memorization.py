@@ -204,7 +204,7 @@ def worst(pixels: Uint8Images, dataset: Dataset, found: list[Nearest], threshold
     pairs = []
     for twin, i in list(nearest.items())[:WORST]:
         pairs += [pixels[i : i + 1], as_uint8(torch.from_numpy(dataset.read(np.array([twin]))))]
-    place = run.path.parent / "memorization.png"
+    place = run.folder / "memorization.png"
     with replacing(place) as temporary:
         grid(torch.cat(pairs) / 127.5 - 1, run.card.mode, columns=8).save(temporary, format="PNG")
     return place

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from unnoise import registry
 from unnoise.card import Run
-from unnoise.checkpoint import load, read_model, save
+from unnoise.checkpoint import load, read_model, write_model
 from unnoise.config import EvalConfig, Sampling, TuneConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
@@ -46,8 +46,8 @@ class Tried(NamedTuple):
 def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], object] = print) -> dict[str, Any]:
     """Try, keep the best in the model file, and return everything as plain values."""
     run = load(config.run)
-    if run.path.name == INDEX:
-        raise InputError(f"{run.path.parent} is a pipeline of diffusers, which unnoise does not change")
+    if run.file.name == INDEX:
+        raise InputError(f"{run.folder} is a pipeline of diffusers, which unnoise does not change")
     if ROUNDS[0] * config.n < FEWEST:
         raise InputError(f"-n takes {math.ceil(FEWEST / ROUNDS[0])} pictures or more, got {config.n}")
     if config.batch < 1 or config.reference < FEWEST:
@@ -170,9 +170,9 @@ def choice(others: list[Tried], before: Tried, seconds: float) -> Tried:
 
 def keep(run: Run, how: Sampling) -> str:
     """Write it into the model file: from now on the run is sampled so."""
-    with lock_folder(run.path.parent):
-        card, weights = read_model(run.path)
-        save(run.path, weights, replace(card, sampling=how))
+    with lock_folder(run.folder):
+        card, weights = read_model(run.file)
+        write_model(run.file, weights, replace(card, sampling=how))
     return str(run.path)
 
 

@@ -42,7 +42,7 @@ def to_diffusers(run: Run, out: str | None = None) -> Path:
     """
     scheduler = DDPMScheduler(**scheduler_settings(run.card, run.model.schedule))
     network = to_unet2d(run)
-    folder = new_folder(out, run.path.parent, "diffusers")
+    folder = new_folder(out, run.folder, "diffusers")
     DDPMPipeline(network, scheduler).save_pretrained(folder)
     return folder
 

@@ -1,36 +1,38 @@
-"""Recipes: named sets of training settings. Any run's config.yaml is one too."""
+"""Recipes: named sets of training settings. The config.yaml of a run is a recipe too."""
 
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import yaml
 
 from unnoise import checkpoint
 from unnoise.config import LENGTHS, TrainConfig
 from unnoise.errors import InputError, unknown
+from unnoise.options import check_value, type_hints
 
 
 def names() -> list[str]:
+    """Return the names of the built-in recipes."""
     return sorted(
         entry.name.removesuffix(".yaml") for entry in files("unnoise.recipes").iterdir() if entry.name.endswith(".yaml")
     )
 
 
 def train_config(recipe: str | None, settings: Mapping[str, Any]) -> TrainConfig:
-    """The recipe's settings (or the defaults) with `settings` in their place."""
-    values = {} if recipe is None else read(recipe)
+    """Return the settings of a recipe, or the defaults, with `settings` in their place."""
+    values = {} if recipe is None else read_recipe(recipe)
     if any(settings.get(name) is not None for name in LENGTHS):  # one length replaces another
         values = {name: value for name, value in values.items() if name not in LENGTHS}
     if settings.get("init"):
         card, _ = checkpoint.read_model(checkpoint.find_model(Path(settings["init"])))
         values |= {"backbone": card.backbone, "schedule": card.schedule, "target": card.target}
-    return TrainConfig(**values | checked(settings, "settings"))
+    return TrainConfig(**values | check_settings(settings, "settings"))
 
 
-def read(recipe: str) -> dict[str, Any]:
-    """A built-in recipe by name, or a YAML file such as a run's config.yaml."""
+def read_recipe(recipe: str) -> dict[str, Any]:
+    """Return the settings of a built-in recipe or of a YAML file such as the config.yaml of a run."""
     if recipe in names():
         text, where = files("unnoise.recipes").joinpath(f"{recipe}.yaml").read_text("utf-8"), f"recipe {recipe}"
     elif Path(recipe).is_file():
@@ -48,31 +50,13 @@ def read(recipe: str) -> dict[str, Any]:
         raise InputError(f"{where} holds no settings; a recipe is lines of 'name: value'")
     for name in ("out", "fresh"):  # a run's own folder is not part of its recipe
         values.pop(name, None)
-    return checked(values, where)
+    return check_settings(values, where)
 
 
-def checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Refuse unknown settings, and values of another type; whole numbers are fine where numbers are."""
-    hints, result = get_type_hints(TrainConfig), dict(values)
-    for name, value in values.items():
+def check_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return settings as TrainConfig has them; raise InputError for unknown settings and values of another kind."""
+    hints = type_hints(TrainConfig)
+    for name in values:
         if name not in hints:
             raise unknown(f"setting in {where}", str(name), hints)
-        if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
-            raise unknown(f"value for {name}", str(value), get_args(hints[name]))
-        allowed = tuple(arm for arm in (get_args(hints[name]) or (hints[name],)) if isinstance(arm, type)) or (str,)
-        if float in allowed and type(value) in (int, str) and is_number(value):  # YAML reads 1e-3 as text
-            result[name] = float(value)
-        elif str in allowed and (type(value) is int or isinstance(value, Path)):  # size: 32, out=Path("x")
-            result[name] = str(value)
-        elif type(value) not in allowed:
-            kinds = " or ".join("nothing" if arm is type(None) else arm.__name__ for arm in allowed)
-            raise InputError(f"{where}: {name} takes {kinds}, got {value!r}")
-    return result
-
-
-def is_number(value: int | str) -> bool:
-    try:
-        float(value)
-    except ValueError:
-        return False
-    return True
+    return {name: check_value(value, hints[name], f"{where}: {name}") for name, value in values.items()}

@@ -67,13 +67,13 @@ def scores(runs: Sequence[Run]) -> tuple[list[tuple[str, ...]], list[str]]:
 
 
 def name_of(run: Run) -> str:
-    return run.path.parent.name if run.path.name == MODEL else f"{run.path.parent.name}/{run.path.name}"
+    return run.folder.name if run.file.name == MODEL else f"{run.folder.name}/{run.file.name}"
 
 
 def by_terms(run: Run) -> dict[str, Any]:
     """The last result of these weights for each set of terms: number of pictures, data, network that looks at them."""
     found, weights = {}, weights_hash(run)
-    for result in evaluations(run.path.parent):
+    for result in evaluations(run.folder):
         scored = result.get("scores")
         if scored and scored["of"].get("weights") == weights:
             of, against, about = scored["of"], scored["against"], scored["features"]

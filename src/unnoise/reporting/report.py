@@ -56,9 +56,9 @@ class Rows(NamedTuple):
 def report(place: str, out: str | None = None) -> Path:
     """Write the page of a run; returns where it lies."""
     run = load(Path(place).resolve(), "cpu")
-    if run.path.name != MODEL or not (run.path.parent / METRICS).is_file():
+    if run.file.name != MODEL or not (run.folder / METRICS).is_file():
         raise InputError(f"{place} is no run folder: a report needs its metrics.jsonl beside the model")
-    folder, path = run.path.parent, Path(out) if out else run.path.parent / "report.html"
+    folder, path = run.folder, Path(out) if out else run.folder / "report.html"
     rows = read(folder / METRICS)
     body = "\n".join(
         part
@@ -100,7 +100,7 @@ def head(run: Run) -> Iterator[str]:
     c, h, w = card.shape
     data, size = card.data, sum(p.numel() for p in run.model.parameters()) / 1e6
     minutes, seconds = divmod(round(training.get("seconds", 0)), 60)
-    yield f"<h1>{escape(run.path.parent.name)}</h1>"
+    yield f"<h1>{escape(run.folder.name)}</h1>"
     yield f"<p>{size:.1f} M parameters, trained on {training.get('images', 0):,} pictures of {escape(data['name'])} "
     kind = escape(card.mode or f"{c} channels")
     yield f"({data['count']:,} images, {w}x{h}, {kind}; {data.get('held_out', 0):,} held out) "

@@ -1,7 +1,6 @@
 """Refuse what cannot work before anything is read or written."""
 
-from dataclasses import fields, replace
-from typing import Literal, get_args, get_origin, get_type_hints
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -12,7 +11,7 @@ from unnoise.diffusion import target
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.schedule import Schedule
-from unnoise.errors import InputError, unknown
+from unnoise.errors import InputError
 from unnoise.options import Spec
 from unnoise.samplers.draw import check_settings
 from unnoise.training import tracker as follower
@@ -20,28 +19,8 @@ from unnoise.training.clock import Clock
 from unnoise.training.optimizers import as_configured
 from unnoise.types import Images, Labels, Output, PerImage
 
-AT_LEAST = {
-    "batch": 1,
-    "lr": 0,
-    "warmup": 0,
-    "weight_decay": 0,
-    "max_grad_norm": 0,
-    "ema_halflife": 0,
-    "steps": 1,
-    "seed": 0,
-}
-
 
 def validate(config: TrainConfig) -> None:
-    hints = get_type_hints(TrainConfig)
-    for name in (f.name for f in fields(config)):
-        value = getattr(config, name)
-        if get_origin(hints[name]) is Literal and value not in get_args(hints[name]):
-            raise unknown(f"value for {name}", str(value), get_args(hints[name]))
-    for name, least in AT_LEAST.items():
-        value = getattr(config, name)
-        if value is not None and not value >= least:
-            raise InputError(f"--{name.replace('_', '-')} takes {least} or more, got {value}")
     Clock.of(config, count=1)
     for kind in (registry.target, registry.objective, registry.sampler, registry.spacing):
         kind.get(getattr(config, kind.kind))
@@ -56,8 +35,6 @@ def validate(config: TrainConfig) -> None:
         raise InputError(f"--label-dropout is a share, 0 to 1, got {config.label_dropout:g}")
     if config.tracker is not None:
         follower.check_tracker(config.tracker)
-    if config.seed >= 2**63:
-        raise InputError(f"--seed is below 2^63, got {config.seed}")
     check_objective(config, schedule)
 
 

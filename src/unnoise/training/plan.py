@@ -14,6 +14,7 @@ from torch import nn
 
 from unnoise import distributed, registry
 from unnoise.backbones.layers import recompute
+from unnoise.checkpoint import build_network, outputs_of
 from unnoise.config import TrainConfig
 from unnoise.device import forget_peak, out_of_memory, peak_memory, recent_peak, release_memory, synchronize
 from unnoise.options import Spec
@@ -164,7 +165,9 @@ def available() -> float:
 
 
 def rehearsed(config: TrainConfig, backbone: Spec, shape: tuple[int, int, int]) -> Planned:
-    network = registry.backbone.get(backbone)(shape[0])
+    network = build_network(backbone, shape[0])
+    if not isinstance(backbone, str):
+        outputs_of(network, shape, 0, registry.backbone.text(backbone))
     if config.recompute:
         recompute(network)
     precision = distributed.from_main(lambda: precision_for(network, config, shape))

@@ -70,12 +70,14 @@ def run_all(config: TrainConfig, progress: Progress) -> Path:
         raise InputError(f"--classes: {config.data} has none; put the images of each class in a sub-folder of its own")
     with resume.find(config, dataset) as earlier:
         as_before = {name: earlier.state[name] for name in ("backbone", "precision")} if earlier else {}
+        if config.backbone is not None and not isinstance(config.backbone, str):
+            as_before["backbone"] = config.backbone  # the same by its text, which the state holds
         ready = planned(replace(config, **as_before), dataset.shape, len(dataset))
         torch.manual_seed(config.seed)
         card = card_of(replace(config, backbone=ready.backbone), dataset, held)
         if earlier:
             card = replace(card, sampling=resume.sampling(earlier) or card.sampling)
-        model = build_model(card)  # all that can be refused is refused before there is a folder
+        model = build_model(card, ready.backbone)  # all that can be refused is refused before there is a folder
         if config.recompute:
             recompute(model.backbone)
         kept = load_into(model.backbone, config.init) if config.init and not earlier else None
@@ -270,11 +272,12 @@ def card_of(config: TrainConfig, dataset: Dataset, held: Dataset) -> Card:
     assert config.backbone  # planned
     return Card(
         backbone=registry.backbone.text(config.backbone),
-        schedule=registry.schedule.text(config.schedule),
-        target=registry.target.text(config.target),
+        schedule=registry.schedule.named(config.schedule),
+        target=registry.target.named(config.target),
         shape=dataset.shape,
         mode=dataset.mode,
         classes=dataset.classes if config.classes else (),
+        plugin=registry.backbone.origin(config.backbone),
         learned_variance=learned_variance(config.objective),
         sampling=way_of(config),
         data={

@@ -11,7 +11,7 @@ import yaml
 
 from unnoise import distributed, registry
 from unnoise.card import Card
-from unnoise.checkpoint import save
+from unnoise.checkpoint import write_model
 from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset
 from unnoise.device import out_of_memory, release_memory
@@ -223,7 +223,7 @@ class Trainer:
     def save_model(self, path: Path) -> None:
         """Write the model file, which tells everything."""
         training = {**self.clock.position, "config": plain(self.config), "loss": self.log.curve()}
-        save(path, self.ema.network.state_dict(), replace(self.card, training=training))
+        write_model(path, self.ema.network.state_dict(), replace(self.card, training=training))
 
     def save(self) -> None:
         """Write the last row of the log, the settings, the model, and then the state, which says that all is there.
