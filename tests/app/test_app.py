@@ -23,6 +23,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 import unnoise
+from tiny import train_folder
 from unnoise.app import actions as acts
 from unnoise.app.training_view import watched
 from unnoise.checkpoint import load
@@ -37,7 +38,7 @@ NETWORK = "unet:widths=8,layers=1,groups=4,head=8"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return unnoise.train(
+    return train_folder(
         "faces:count=64",
         size="16",
         images="64",
@@ -454,7 +455,7 @@ def test_a_taken_port_is_refused_in_one_line(app, run):
 @pytest.mark.parametrize("settings", [{"classes": True}, {"sampler": "ddpm", "steps": 1000, "spacing": "trailing"}])
 def test_every_run_has_its_page(settings, tmp_path):
     """Of classes, and of more steps than others usually take."""
-    run = unnoise.train("faces:count=40", size="16", images="8", batch=8, backbone=NETWORK, precision="fp32",
+    run = train_folder("faces:count=40", size="16", images="8", batch=8, backbone=NETWORK, precision="fp32",
                         out=str(tmp_path / "run"), **settings)  # fmt: skip
     app = App(run, tmp_path / "log")
     parts = json.loads(app.status("/config")[1])["components"]

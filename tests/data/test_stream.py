@@ -17,6 +17,7 @@ from PIL import Image
 from pyarrow import parquet
 
 import unnoise
+from tiny import train_folder
 from unnoise.config import EvalConfig
 from unnoise.data import open_data
 from unnoise.data.dataset import Dataset, split_held_out
@@ -280,9 +281,9 @@ def test_training_on_a_stream_goes_on_at_the_right_image(tmp_path):
     as_shards(tmp_path / "data")
     assert len(png(3)) == len(png(4))
     given = {"data": "data", "stream": True, "held_out": 4, "decay": "none", "classes": True, **TINY}
-    whole = unnoise.train(**given, images="160", out="whole")
-    unnoise.train(**given, images="72", out="parts")  # in the second epoch
-    parts = unnoise.train(**given, images="160", out="parts")
+    whole = train_folder(**given, images="160", out="whole")
+    train_folder(**given, images="72", out="parts")  # in the second epoch
+    parts = train_folder(**given, images="160", out="parts")
     one, two = (unnoise.load(run).model.backbone.state_dict() for run in (whole, parts))
     assert all((one[name] == two[name]).all() for name in one)
     assert unnoise.load(parts).card.training["config"]["stream"] is True

@@ -10,6 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import unnoise
+from tiny import train_folder
 from unnoise import registry
 from unnoise.checkpoint import load
 from unnoise.config import Sampling
@@ -107,7 +108,7 @@ def runs(tmp_path_factory):
             "plain": {},
             "linear": {"schedule": "linear"},
         }.items():
-            made[name] = unnoise.train(folder / "x.npz", images="40", out=str(folder / name), **TINY, **more)
+            made[name] = train_folder(folder / "x.npz", images="40", out=str(folder / name), **TINY, **more)
     return made
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import unnoise
+from tiny import train_folder
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
@@ -144,7 +145,7 @@ def test_the_ways_between_begin_and_end_where_they_should():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return unnoise.train(
+    return train_folder(
         "faces:count=64",
         size="16",
         images="64",
@@ -308,7 +309,7 @@ def test_a_mask_may_be_transparent_where_nothing_is_hidden(run, picture, tmp_pat
 
 @pytest.fixture(scope="module")
 def of_classes(tmp_path_factory):
-    return unnoise.train("faces:count=64", size="16", images="64", batch=8, steps=4, classes=True, precision="fp32",
+    return train_folder("faces:count=64", size="16", images="64", batch=8, steps=4, classes=True, precision="fp32",
                          backbone="unet:widths=8,layers=1,groups=4,head=8",
                          out=str(tmp_path_factory.mktemp("edit") / "classes"))  # fmt: skip
 
@@ -335,7 +336,7 @@ def test_pictures_of_other_kinds_are_edited(mode, tmp_path, monkeypatch):
         deep = chance.integers(0, 65536, (12, 20), np.uint16)
         image = Image.fromarray(deep) if mode == "I;16" else Image.fromarray((deep >> 8).astype(np.uint8)).convert(mode)
         image.save(tmp_path / "data" / f"{i}.png")
-    run = unnoise.train(tmp_path / "data", images="16", batch=8, steps=3, precision="fp32", out=str(tmp_path / "run"),
+    run = train_folder(tmp_path / "data", images="16", batch=8, steps=3, precision="fp32", out=str(tmp_path / "run"),
                         backbone="unet:widths=8,layers=1,groups=4,head=8")  # fmt: skip
     for task, by in (("vary", None), ("deblur:sigma=1", "pigdm"), ("enlarge:factor=2", "repaint")):
         made = unnoise.edit(run, tmp_path / "data" / "3.png", task=task, by=by, n=2)

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.testing import assert_close
 
 import unnoise
-from tiny import TINY, smooth
+from tiny import TINY, smooth, train_folder
 from unnoise import registry
 from unnoise.checkpoint import load
 from unnoise.cli import main
@@ -49,7 +49,7 @@ def world(tmp_path_factory):
             Image.fromarray(image.squeeze()).save(folder / name / f"{i:03d}.png")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNNOISE_CACHE", str(folder / "cache"))
-        unnoise.train(folder / "train", images="800", out=str(folder / "run"), **TINY)
+        train_folder(folder / "train", images="800", out=str(folder / "run"), **TINY)
         yield folder
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-import unnoise
+from tiny import train_folder
 from unnoise.checkpoint import load
 from unnoise.cli import main
 from unnoise.config import EvalConfig
@@ -34,8 +34,8 @@ def world(tmp_path_factory):
         patch.setenv("UNNOISE_CACHE", str(folder / "cache"))
         for objective in ("simple", "hybrid"):
             how = {"images": "40", "target": "eps", "objective": objective, "out": str(folder / objective)}
-            unnoise.train(folder / "train.npy", held_out=0, **how, **TINY)
-        unnoise.train(folder / "train.npy", held_out=5, images="40", out=str(folder / "parted"), **TINY)
+            train_folder(folder / "train.npy", held_out=0, **how, **TINY)
+        train_folder(folder / "train.npy", held_out=5, images="40", out=str(folder / "parted"), **TINY)
         yield folder
 
 

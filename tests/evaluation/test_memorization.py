@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-import unnoise
-from tiny import TINY, smooth
+from tiny import TINY, smooth, train_folder
 from unnoise import registry
 from unnoise.checkpoint import load
 from unnoise.cli import main
@@ -28,8 +27,8 @@ def run(tmp_path_factory):
         patch.setenv("UNNOISE_CACHE", str(folder / "cache"))
         np.savez(folder / "train.npz", images=TRAIN)
         np.savez(folder / "other.npz", images=NEW)
-        unnoise.train(folder / "train.npz", images="16", out=str(folder / "run"), **TINY)
-        unnoise.train(folder / "train.npz", images="16", held_out=100, out=str(folder / "held"), **TINY)
+        train_folder(folder / "train.npz", images="16", out=str(folder / "run"), **TINY)
+        train_folder(folder / "train.npz", images="16", held_out=100, out=str(folder / "held"), **TINY)
         yield load(folder / "run", "cpu")
 
 

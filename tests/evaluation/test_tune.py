@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import unnoise
+from tiny import train_folder
 from unnoise import registry
 from unnoise.checkpoint import load, read_model, weights_hash, write_model
 from unnoise.cli import main
@@ -33,7 +34,7 @@ def trained(tmp_path_factory):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UNNOISE_CACHE", str(folder / "cache"))
-        unnoise.train(folder / "data.npz", images="64", out=str(folder / "run"), **TINY)
+        train_folder(folder / "data.npz", images="64", out=str(folder / "run"), **TINY)
         yield folder / "run"
 
 
@@ -111,7 +112,7 @@ def test_classes_are_followed_more_strongly_at_the_same_cost(trained, tmp_path, 
     data, found = trained.parent / "data.npz", {}
     for dropout in (0.1, 0.0):
         place = tmp_path / f"run{dropout}"
-        unnoise.train(data, images="64", out=str(place), classes=True, label_dropout=dropout, **TINY)
+        train_folder(data, images="64", out=str(place), classes=True, label_dropout=dropout, **TINY)
         with monkeypatch.context() as patch:
             seen = judged(patch, lambda how: 0.5 / how.guidance)
             found = tune(TuneConfig(str(place), time="20ms", n=200), say=quiet)
@@ -151,8 +152,8 @@ def test_its_scores_are_those_of_eval(run, capsys, tmp_path):
         ({"time": "fast"}, "such as 50ms or 2s, got 'fast'"),
         ({"time": "0s"}, "such as 50ms"),
         ({"time": "1ms"}, "give 2ms or more"),
-        ({"n": 30}, "-n takes 200 pictures or more, got 30"),
-        ({"batch": 0}, "--batch takes 1 or more"),
+        ({"n": 30}, "n takes 200 or more, got 30"),
+        ({"batch": 0}, "batch takes 1 or more"),
         ({"reference": 5}, "--reference 20 or more"),
         ({"features": "eye"}, "unknown features"),
         ({"data": "nowhere"}, "nowhere"),

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 import unnoise
-from tiny import TINY, smooth
+from tiny import TINY, smooth, train_folder
 from unnoise.cli import main
 from unnoise.reporting.compare import compare
 from unnoise.reporting.report import command, read, report
@@ -52,7 +52,7 @@ def runs(tmp_path_factory):
         np.savez(folder / "data.npz", images=smooth(120, 16, 0))
         np.savez(folder / "<b>other.npz", images=smooth(120, 16, 1))
         for name, lr, data in (("one", 1e-3, "data"), ("two", 2e-3, "data"), ("three", 1e-3, "<b>other")):
-            unnoise.train(folder / f"{data}.npz", images="200", lr=lr, out=str(folder / name), **TINY)
+            train_folder(folder / f"{data}.npz", images="200", lr=lr, out=str(folder / name), **TINY)
         for name, more in (("one", []), ("two", ["--steps", "3"])):
             assert (
                 main(

@@ -17,7 +17,7 @@ import yaml
 from filelock import FileLock
 from safetensors.torch import load_file
 
-import unnoise
+from tiny import train_folder
 from unnoise import files, run_folder
 from unnoise.config import SampleConfig
 from unnoise.data.cache import Kept
@@ -101,13 +101,13 @@ def assert_same(a, b):
 def test_a_run_that_was_killed_ends_as_one_that_was_not(gray, tmp_path, monkeypatch, often, settings):
     """Bit by bit: weights, average, optimizer and epochs' losses; twice killed, the second time in another epoch."""
     settings = {**TINY, "images": "72", **settings}
-    whole = unnoise.train(gray, out=tmp_path / "whole", **settings)
+    whole = train_folder(gray, out=tmp_path / "whole", **settings)
     for steps in (4, 3):
         restore = killed_at(monkeypatch, steps)
         with pytest.raises(KilledError):
-            unnoise.train(gray, out=tmp_path / "torn", **settings)
+            train_folder(gray, out=tmp_path / "torn", **settings)
         restore()
-    assert_same(whole, unnoise.train(gray, out=tmp_path / "torn", **settings))
+    assert_same(whole, train_folder(gray, out=tmp_path / "torn", **settings))
 
 
 def test_classes_and_their_dropout_go_on_too(tmp_path, monkeypatch, often):
@@ -116,24 +116,24 @@ def test_classes_and_their_dropout_go_on_too(tmp_path, monkeypatch, often):
     images, labels = rng.integers(0, 256, (20, 8, 8), dtype=np.uint8), np.array(["a", "b"] * 10)
     np.savez(tmp_path / "two.npz", images=images, labels=labels)
     settings = {**TINY, "images": "54", "classes": True, "label_dropout": 0.5}
-    whole = unnoise.train(tmp_path / "two.npz", out=tmp_path / "whole", **settings)
+    whole = train_folder(tmp_path / "two.npz", out=tmp_path / "whole", **settings)
     restore = killed_at(monkeypatch, 5)
     with pytest.raises(KilledError):
-        unnoise.train(tmp_path / "two.npz", out=tmp_path / "torn", **settings)
+        train_folder(tmp_path / "two.npz", out=tmp_path / "torn", **settings)
     restore()
-    assert_same(whole, unnoise.train(tmp_path / "two.npz", out=tmp_path / "torn", **settings))
+    assert_same(whole, train_folder(tmp_path / "two.npz", out=tmp_path / "torn", **settings))
 
 
 def test_what_was_logged_after_the_last_state_is_taken_back(gray, tmp_path, monkeypatch):
     """KilledError long after a state was written: the steps since are made again, and logged once."""
     settings = {**TINY, "images": "72"}
-    whole = unnoise.train(gray, out=tmp_path / "whole", **settings)
+    whole = train_folder(gray, out=tmp_path / "whole", **settings)
     restore = killed_at(monkeypatch, 9)
     with pytest.raises(KilledError):
-        unnoise.train(gray, out=tmp_path / "torn", **settings)
+        train_folder(gray, out=tmp_path / "torn", **settings)
     restore()
     assert any("epoch" in line for line in (tmp_path / "torn" / "metrics.jsonl").read_text().splitlines())
-    assert_same(whole, unnoise.train(gray, out=tmp_path / "torn", **settings))
+    assert_same(whole, train_folder(gray, out=tmp_path / "torn", **settings))
 
 
 def stop_after(monkeypatch, count):
@@ -154,41 +154,41 @@ def stopped(gray, monkeypatch, **settings):
     """A run that was stopped after three steps."""
     restore = stop_after(monkeypatch, 3)
     with pytest.raises(Interrupted, match="the same command goes on"):
-        unnoise.train(gray, **{**TINY, "images": "40", **settings})
+        train_folder(gray, **{**TINY, "images": "40", **settings})
     restore()
 
 
 def test_the_same_command_goes_on_and_fresh_starts_over(gray, tmp_path, monkeypatch, capsys):
     stopped(gray, monkeypatch)
-    run = unnoise.train(gray, **TINY, images="40")
+    run = train_folder(gray, **TINY, images="40")
     assert run.name == "gray-1"
     assert "goes on   from 18 images" in capsys.readouterr().out
     stopped(gray, monkeypatch)  # the first is over: a second one
-    assert unnoise.train(gray, **TINY, images="40", fresh=True).name == "gray-3"
-    assert unnoise.train(gray, **TINY, images="40").name == "gray-2"
-    whole = unnoise.train(gray, **TINY, images="40", out="whole")
+    assert train_folder(gray, **TINY, images="40", fresh=True).name == "gray-3"
+    assert train_folder(gray, **TINY, images="40").name == "gray-2"
+    whole = train_folder(gray, **TINY, images="40", out="whole")
     for name in ("gray-1", "gray-2", "gray-3"):
         assert_same(whole, tmp_path / "runs" / name)
 
 
 def test_another_length_is_another_run_too(gray, monkeypatch):
-    assert unnoise.train(gray, **TINY, images="20").name == "gray-1"
-    assert unnoise.train(gray, **TINY, images="40").name == "gray-2"
+    assert train_folder(gray, **TINY, images="20").name == "gray-1"
+    assert train_folder(gray, **TINY, images="40").name == "gray-2"
     stopped(gray, monkeypatch, images="60")
-    assert unnoise.train(gray, **TINY, images="80").name == "gray-4"
-    assert unnoise.train(gray, **TINY, images="60").name == "gray-3"
+    assert train_folder(gray, **TINY, images="80").name == "gray-4"
+    assert train_folder(gray, **TINY, images="60").name == "gray-3"
 
 
 def test_what_was_stopped_at_the_last_step_is_measured_and_finished(gray, tmp_path, monkeypatch, capsys):
     restore = stop_after(monkeypatch, 6)
     with pytest.raises(Interrupted):
-        unnoise.train(gray, **TINY, images="36", out="run")
+        train_folder(gray, **TINY, images="36", out="run")
     restore()
     assert not (tmp_path / "run" / "samples" / "final.png").exists()
-    unnoise.train(gray, **TINY, images="36", out="run")
+    train_folder(gray, **TINY, images="36", out="run")
     assert (tmp_path / "run" / "samples" / "final.png").exists()
     with pytest.raises(InputError, match="this run is over"):
-        unnoise.train(gray, **TINY, images="36", out="run")
+        train_folder(gray, **TINY, images="36", out="run")
 
 
 @pytest.mark.parametrize(
@@ -209,8 +209,8 @@ def test_a_state_of_another_kind_is_no_state(gray, tmp_path, about):
     (tmp_path / "runs" / "gray-1").mkdir(parents=True)
     save_tensors(tmp_path / "runs" / "gray-1" / run_folder.STATE, {"other/x": torch.zeros(1)}, about)
     with pytest.raises(InputError, match="no state that this version can go on from"):
-        unnoise.train(gray, **TINY, images="40", out="runs/gray-1")
-    assert unnoise.train(gray, **TINY, images="8").name == "gray-2"  # and it is no hindrance
+        train_folder(gray, **TINY, images="40", out="runs/gray-1")
+    assert train_folder(gray, **TINY, images="8").name == "gray-2"  # and it is no hindrance
 
 
 def test_a_state_that_does_not_fit_is_refused(gray, tmp_path, monkeypatch):
@@ -221,46 +221,46 @@ def test_a_state_that_does_not_fit_is_refused(gray, tmp_path, monkeypatch):
     for harm in ({"network": other}, {"optimizer": {"x": {"step": 1}}}, {"parts": parts}):
         state.write(tmp_path / "run", saved | harm)
         with pytest.raises(InputError, match="does not fit this run"):
-            unnoise.train(gray, **TINY, images="40", out="run")
+            train_folder(gray, **TINY, images="40", out="run")
 
 
 def test_another_command_is_another_run(gray, monkeypatch):
     stopped(gray, monkeypatch)
-    assert unnoise.train(gray, **TINY, images="40", lr=1e-4).name == "gray-2"
+    assert train_folder(gray, **TINY, images="40", lr=1e-4).name == "gray-2"
     np.save(gray, np.random.default_rng(1).integers(0, 256, (20, 8, 8), dtype=np.uint8))
-    assert unnoise.train(gray, **TINY, images="40").name == "gray-3"
+    assert train_folder(gray, **TINY, images="40").name == "gray-3"
 
 
 def test_in_a_named_folder_what_changed_is_listed(gray, monkeypatch):
     stopped(gray, monkeypatch, out="run")
     before = (gray.parent / "run" / "state.safetensors").read_bytes()
     with pytest.raises(InputError, match=r"lr was 0\.001, now 0\.0001.*--fresh"):
-        unnoise.train(gray, **TINY, images="40", lr=1e-4, out="run")
+        train_folder(gray, **TINY, images="40", lr=1e-4, out="run")
     np.save(gray, np.random.default_rng(1).integers(0, 256, (20, 8, 8), dtype=np.uint8))
     with pytest.raises(InputError, match="the pictures are not the same"):
-        unnoise.train(gray, **TINY, images="40", out="run")
+        train_folder(gray, **TINY, images="40", out="run")
     assert (gray.parent / "run" / "state.safetensors").read_bytes() == before
 
 
 def test_a_run_that_is_over_goes_on_when_it_is_given_more(gray, tmp_path, monkeypatch, capsys):
-    run = unnoise.train(gray, **TINY, images="40", decay="none", out="run")
+    run = train_folder(gray, **TINY, images="40", decay="none", out="run")
     with pytest.raises(InputError, match="this run is over"):
-        unnoise.train(gray, **TINY, images="40", decay="none", out="run")
+        train_folder(gray, **TINY, images="40", decay="none", out="run")
     with pytest.raises(InputError, match="this run is over"):
-        unnoise.train(gray, **TINY, images="20", decay="none", out="run")
-    unnoise.train(gray, **TINY, images="60", decay="none", out="run")
+        train_folder(gray, **TINY, images="20", decay="none", out="run")
+    train_folder(gray, **TINY, images="60", decay="none", out="run")
     assert "--images was 40, now 60" in capsys.readouterr().out
     assert yaml.safe_load((run / "config.yaml").read_text())["images"] == "60"
-    assert_same(unnoise.train(gray, **TINY, images="60", decay="none", out="whole"), tmp_path / "run")
+    assert_same(train_folder(gray, **TINY, images="60", decay="none", out="whole"), tmp_path / "run")
 
 
 def test_fresh_sets_aside_what_a_named_folder_holds(gray, tmp_path, monkeypatch, capsys):
     stopped(gray, monkeypatch, out="run")
     before = (tmp_path / "run" / "state.safetensors").read_bytes()
-    unnoise.train(gray, **TINY, images="40", out="run", fresh=True)
+    train_folder(gray, **TINY, images="40", out="run", fresh=True)
     assert "is now in run-before-1" in capsys.readouterr().out
     assert (tmp_path / "run-before-1" / "state.safetensors").read_bytes() == before
-    assert_same(unnoise.train(gray, **TINY, images="40", out="whole"), tmp_path / "run")
+    assert_same(train_folder(gray, **TINY, images="40", out="whole"), tmp_path / "run")
 
 
 def flip(path, at):
@@ -271,7 +271,7 @@ def flip(path, at):
 
 @pytest.mark.parametrize("harm", ["flipped", "header", "torn", "empty", "gone"])
 def test_a_damaged_state_is_passed_over(gray, tmp_path, monkeypatch, often, capsys, harm):
-    whole = unnoise.train(gray, **TINY, images="40", out="whole")
+    whole = train_folder(gray, **TINY, images="40", out="whole")
     stopped(gray, monkeypatch, out="run")
     path = tmp_path / "run" / "state.safetensors"
     size = path.stat().st_size
@@ -284,7 +284,7 @@ def test_a_damaged_state_is_passed_over(gray, tmp_path, monkeypatch, often, caps
             os.truncate(path, size // 2 if harm == "torn" else 0)
         case "gone":
             path.unlink()
-    assert_same(whole, unnoise.train(gray, **TINY, images="40", out="run"))
+    assert_same(whole, train_folder(gray, **TINY, images="40", out="run"))
     out = capsys.readouterr().out
     assert ("passed over" in out) == (harm != "gone")
     assert (tmp_path / "run" / "state-damaged.safetensors").exists() == (harm != "gone")
@@ -297,7 +297,7 @@ def test_where_no_state_is_whole_nothing_is_touched(gray, tmp_path, monkeypatch,
         flip(tmp_path / "run" / name, -1)
     model = (tmp_path / "run" / "model.safetensors").read_bytes()
     with pytest.raises(InputError, match=r"no state of run is whole .*--fresh"):
-        unnoise.train(gray, **TINY, images="40", out="run")
+        train_folder(gray, **TINY, images="40", out="run")
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == model
 
 
@@ -305,10 +305,10 @@ def test_two_programs_never_train_in_one_folder(gray, tmp_path, monkeypatch):
     stopped(gray, monkeypatch)
     with FileLock(tmp_path / "runs" / "gray-1" / LOCK):
         with pytest.raises(InputError, match="in use by another program"):
-            unnoise.train(gray, **TINY, images="40", out=str(tmp_path / "runs" / "gray-1"))
+            train_folder(gray, **TINY, images="40", out=str(tmp_path / "runs" / "gray-1"))
         with pytest.raises(InputError, match="in use by another program"):
-            unnoise.train(gray, **TINY, images="40", out=str(tmp_path / "runs" / "gray-1"), fresh=True)
-        assert unnoise.train(gray, **TINY, images="40").name == "gray-2"
+            train_folder(gray, **TINY, images="40", out=str(tmp_path / "runs" / "gray-1"), fresh=True)
+        assert train_folder(gray, **TINY, images="40").name == "gray-2"
     assert (tmp_path / "runs" / "gray-1").exists()
 
 
@@ -322,7 +322,7 @@ def test_leftovers_of_a_killed_write_are_swept(gray, tmp_path, monkeypatch):
     assert [path.name for path in (tmp_path / "run").rglob(".*.part*")] == [ours]
     (tmp_path / "run" / ".state.safetensors.99999999.part.safetensors").write_bytes(b"half")
     (tmp_path / "run" / ours).unlink()
-    unnoise.train(gray, **TINY, images="40", out="run")
+    train_folder(gray, **TINY, images="40", out="run")
     assert not list((tmp_path / "run").rglob(".*.part*"))
 
 
@@ -330,7 +330,7 @@ def test_a_run_killed_before_its_first_state_starts_in_its_folder(gray, tmp_path
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".state.safetensors.123.part.safetensors").write_bytes(b"half")
     assert_same(
-        unnoise.train(gray, **TINY, images="40", out="run"), unnoise.train(gray, **TINY, images="40", out="whole")
+        train_folder(gray, **TINY, images="40", out="run"), train_folder(gray, **TINY, images="40", out="whole")
     )
 
 
@@ -355,7 +355,7 @@ def test_weights_that_broke_are_never_saved_and_taken_back(gray, tmp_path, monke
             next(iter(run.model.parameters())).fill_(float("inf"))
 
     poison(monkeypatch, harm, lambda run: run.clock.seen >= 40 and not broken)
-    run = unnoise.train(gray, **TINY, images="80", out="run")
+    run = train_folder(gray, **TINY, images="80", out="run")
     out = capsys.readouterr().out
     assert "are no longer finite; back to the state of" in out
     assert "at 0.5 of the learning rate" in out
@@ -374,7 +374,7 @@ def test_a_slot_of_the_optimizer_that_broke_is_taken_back(gray, tmp_path, monkey
         next(iter(run.optimizer.state.values()))["exp_avg"].fill_(float("nan"))
 
     poison(monkeypatch, harm, lambda run: run.clock.seen >= 40 and not broken)
-    unnoise.train(gray, **TINY, images="80", out="run")
+    train_folder(gray, **TINY, images="80", out="run")
     assert re.search(r"what the optimizer keeps of \S+ is no longer finite; back to", capsys.readouterr().out)
 
 
@@ -392,7 +392,7 @@ def test_after_four_tries_training_stops_with_a_diagnosis(gray, tmp_path, monkey
     monkeypatch.setattr(Trainer, "step", poisoned)
     told = r"training stopped: 3 steps in a row.*image \d+ at level .*layer conv_in.*of 0 images.*--init run"
     with pytest.raises(InputError, match=told):
-        unnoise.train(gray, **TINY, images="800", out="run")
+        train_folder(gray, **TINY, images="800", out="run")
     assert capsys.readouterr().out.count("of the learning rate") == 3
     saved, _ = state.read(tmp_path / "run")
     assert saved["parts"]["clock"]["seen"] == 0  # the last good one
@@ -409,11 +409,11 @@ def test_a_disk_that_is_full_for_a_while_stops_nothing(gray, tmp_path, monkeypat
         write(folder, saved)
 
     monkeypatch.setattr("unnoise.training.trainer.write", sometimes)
-    run = unnoise.train(gray, **TINY, images="80", out="run")
+    run = train_folder(gray, **TINY, images="80", out="run")
     assert len(full) >= 2
     assert "warning: not saved, and tried again soon: [Errno 28]" in capsys.readouterr().out
     monkeypatch.setattr("unnoise.training.trainer.write", write)
-    assert_same(unnoise.train(gray, **TINY, images="80", out="whole"), run)
+    assert_same(train_folder(gray, **TINY, images="80", out="whole"), run)
 
 
 def test_data_that_cannot_be_read_any_more_ends_a_run_that_goes_on(gray, tmp_path, monkeypatch):
@@ -430,10 +430,10 @@ def test_data_that_cannot_be_read_any_more_ends_a_run_that_goes_on(gray, tmp_pat
     monkeypatch.setattr(Kept, "pixels", vanishing)
     settings = {**TINY, "images": "80", "held_out": 0}
     with pytest.raises(InputError, match="images are gone"):
-        unnoise.train(gray, **settings, out="run")
+        train_folder(gray, **settings, out="run")
     assert 16 < state.read(tmp_path / "run")[0]["parts"]["clock"]["seen"] < 60
-    whole = unnoise.train(gray, **settings, out="whole")
-    assert_same(whole, unnoise.train(gray, **settings, out="run"))
+    whole = train_folder(gray, **settings, out="whole")
+    assert_same(whole, train_folder(gray, **settings, out="run"))
 
 
 @pytest.mark.parametrize("full", ["state", "config.yaml", "model"])
@@ -447,12 +447,12 @@ def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_start_in(gray,
     for module in ("unnoise.checkpoint", "unnoise.training.trainer"):
         monkeypatch.setattr(f"{module}.replacing", never)
     with pytest.raises(OSError, match="No space"):
-        unnoise.train(gray, **TINY, images="16", out="run")
+        train_folder(gray, **TINY, images="16", out="run")
     monkeypatch.undo()
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    whole = unnoise.train(gray, **TINY, images="16", out="whole")
-    assert_same(whole, unnoise.train(gray, **TINY, images="16", out="run"))
+    whole = train_folder(gray, **TINY, images="16", out="whole")
+    assert_same(whole, train_folder(gray, **TINY, images="16", out="run"))
 
 
 def test_no_state_is_saved_in_the_middle_of_trouble(gray, tmp_path, monkeypatch, often):
@@ -460,7 +460,7 @@ def test_no_state_is_saved_in_the_middle_of_trouble(gray, tmp_path, monkeypatch,
     step = Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda run, *batch: step(run, *batch) if run.clock.seen <= 40 else None)
     with pytest.raises(InputError, match="training stopped"):
-        unnoise.train(gray, **TINY, images="2000", out="run")
+        train_folder(gray, **TINY, images="2000", out="run")
     assert state.read(tmp_path / "run")[0]["parts"]["clock"]["seen"] <= 48
 
 
@@ -498,7 +498,7 @@ def test_kills_at_any_moment_change_nothing(gray, tmp_path):
 
 @pytest.fixture
 def drawn_from(gray, tmp_path):
-    return unnoise.train(gray, **TINY, images="8", out=tmp_path / "run")
+    return train_folder(gray, **TINY, images="8", out=tmp_path / "run")
 
 
 def pictures(folder):
@@ -593,7 +593,7 @@ def test_other_pictures_in_a_named_folder_are_refused(drawn_from, tmp_path):
 def test_short_memory_makes_parts_of_the_batch_and_the_batch_stays(gray, monkeypatch, capsys):
     """At most three images are held at a time, as by a GPU that is too small; the curve is that of whole batches."""
     settings = {**TINY, "images": "40", "optimizer": "adamw"}
-    whole = unnoise.train(gray, out="whole", **settings)
+    whole = train_folder(gray, out="whole", **settings)
     objective, sizes = Trainer.in_parts, []
 
     def short(run, batch, each):
@@ -603,7 +603,7 @@ def test_short_memory_makes_parts_of_the_batch_and_the_batch_stays(gray, monkeyp
         return objective(run, batch, each)
 
     monkeypatch.setattr(Trainer, "in_parts", short)
-    parts = unnoise.train(gray, out="parts", **settings)
+    parts = train_folder(gray, out="parts", **settings)
     assert sizes[:3] == [8, 4, 2]
     assert max(sizes[3:]) == 2
     assert "out of memory; 2 images at a time" in capsys.readouterr().out
@@ -619,10 +619,10 @@ def test_objectives_are_told_how_far_the_training_is(gray, monkeypatch):
         return taught(run, batch, each)
 
     monkeypatch.setattr(Trainer, "in_parts", listening)
-    unnoise.train(gray, out="run", **TINY, images="40")
+    train_folder(gray, out="run", **TINY, images="40")
     assert (told[:3], told[-1]) == ([8 / 40, 16 / 40, 18 / 40], 1.0)  # of 18 images, 8 in a batch
     told.clear()
-    unnoise.train(gray, out="even", **TINY, images="40", decay="none")
+    train_folder(gray, out="even", **TINY, images="40", decay="none")
     assert set(told) == {0.5}  # without decay, nothing goes by the length
 
 
@@ -632,4 +632,4 @@ def test_memory_for_not_even_one_image_is_told(gray, monkeypatch):
 
     monkeypatch.setattr(Trainer, "in_parts", short)
     with pytest.raises(InputError, match="out of memory even for one image"):
-        unnoise.train(gray, out="run", **TINY, images="40")
+        train_folder(gray, out="run", **TINY, images="40")

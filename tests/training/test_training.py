@@ -13,6 +13,7 @@ import yaml
 from torch import nn
 
 import unnoise
+from tiny import train_folder
 from unnoise import registry
 from unnoise.card import Card
 from unnoise.checkpoint import build_model, load, write_model
@@ -78,7 +79,7 @@ def test_ema_of_zero_is_the_network_itself():
 
 def test_the_schedule_is_no_part_of_the_weights_and_survives_averaging(gray, tmp_path):
     """A schedule among the averaged tensors gives black images (denoising-diffusion-pytorch, issue 136)."""
-    run = load(unnoise.train(gray, images="200", out=str(tmp_path / "run"), **TINY))
+    run = load(train_folder(gray, images="200", out=str(tmp_path / "run"), **TINY))
     assert not list(run.model.buffers())
     fresh = registry.schedule.get(run.card.schedule)()
     torch.testing.assert_close(run.model.schedule.alpha, fresh.alpha, rtol=0, atol=0)
@@ -156,7 +157,7 @@ def test_a_share_of_a_batch_is_what_the_whole_batch_has_there(tmp_path, monkeypa
 def test_the_network_is_chosen_where_none_is_named(gray, tmp_path):
     """And written down; how fast it was tried changes no weight."""
     given = {"batch": 8, "steps": 2, "precision": "fp32", "images": "16"}
-    runs = [unnoise.train(gray, out=tmp_path / str(i), **given) for i in range(2)]
+    runs = [train_folder(gray, out=tmp_path / str(i), **given) for i in range(2)]
     one, two = map(unnoise.load, runs)
     assert one.card.backbone == unet(WIDTHS[0]) == yaml.safe_load((runs[0] / "config.yaml").read_text())["backbone"]
     for p, q in zip(one.model.parameters(), two.model.parameters(), strict=True):
@@ -184,7 +185,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(gray, tmp_path):
 def test_training_that_never_is_finite_stops_with_a_diagnosis(gray, tmp_path, monkeypatch):
     monkeypatch.setattr(loop.Training, "step", lambda *_: None)
     with pytest.raises(InputError, match=r"not finite.*--lr"):
-        unnoise.train(gray, images="2k", out=str(tmp_path / "run"), **TINY)
+        train_folder(gray, images="2k", out=str(tmp_path / "run"), **TINY)
 
 
 def test_the_model_learns_a_world_of_one_image(tmp_path, monkeypatch):
@@ -193,7 +194,7 @@ def test_the_model_learns_a_world_of_one_image(tmp_path, monkeypatch):
     picture = np.zeros((1, 8, 8), np.uint8)
     picture[:, 2:6, 2:6] = 255
     np.save(tmp_path / "one.npy", np.repeat(picture, 8, axis=0))
-    run = unnoise.train(
+    run = train_folder(
         tmp_path / "one.npy", images="6k", warmup=100, out=str(tmp_path / "run"), **(TINY | {"steps": 10})
     )
     images = unnoise.sample(run, 4)
@@ -202,7 +203,7 @@ def test_the_model_learns_a_world_of_one_image(tmp_path, monkeypatch):
 
 
 def test_epoch_losses_are_the_mean_of_their_batches(gray, tmp_path):
-    run = unnoise.train(gray, epochs=2, held_out=0, out=str(tmp_path / "run"), **TINY)
+    run = train_folder(gray, epochs=2, held_out=0, out=str(tmp_path / "run"), **TINY)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     epochs = [row for row in rows if "epoch" in row]
     assert [(row["epoch"], row["images"]) for row in epochs] == [(1, 20), (2, 40)]
@@ -211,7 +212,7 @@ def test_epoch_losses_are_the_mean_of_their_batches(gray, tmp_path):
 
 def test_same_seed_same_weights_other_seed_other_weights(gray, tmp_path):
     runs = [
-        load(unnoise.train(gray, images="64", seed=seed, out=str(tmp_path / name), **TINY)).model
+        load(train_folder(gray, images="64", seed=seed, out=str(tmp_path / name), **TINY)).model
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
     ]
     a, b, c = (torch.cat([p.flatten() for p in model.parameters()]) for model in runs)
@@ -253,7 +254,7 @@ def told(monkeypatch):
 
 
 def test_a_tracker_is_told_what_the_log_is(gray, tmp_path, told):
-    run = unnoise.train(gray, epochs=2, out=str(tmp_path / "run"), tracker="tensorboard", **TINY)
+    run = train_folder(gray, epochs=2, out=str(tmp_path / "run"), tracker="tensorboard", **TINY)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     *told_rows, end = told.rows
     assert end == "finished"
@@ -267,7 +268,7 @@ def test_a_tracker_is_told_what_the_log_is(gray, tmp_path, told):
 
 def test_trouble_of_a_tracker_ends_no_training(gray, tmp_path, told, monkeypatch, capsys):
     monkeypatch.setattr(told, "trouble", 1)
-    run = unnoise.train(gray, epochs=2, out=str(tmp_path / "run"), tracker="tensorboard", **TINY)
+    run = train_folder(gray, epochs=2, out=str(tmp_path / "run"), tracker="tensorboard", **TINY)
     assert len(told.rows) == 1
     assert "training_seconds" in (run / "metrics.jsonl").read_text()
     assert capsys.readouterr().out.count("tensorboard is told no more") == 1
@@ -283,7 +284,7 @@ def test_rows_that_are_taken_back_are_not_told_again(told):
 
 
 def test_tensorboard_can_read_what_it_is_told(gray, tmp_path):
-    run = unnoise.train(gray, images="24", out=str(tmp_path / "run"), tracker="tensorboard", **TINY)
+    run = train_folder(gray, images="24", out=str(tmp_path / "run"), tracker="tensorboard", **TINY)
     assert [*(run / "unnoise").glob("*tfevents*")]
 
 
@@ -292,11 +293,11 @@ def test_tensorboard_can_read_what_it_is_told(gray, tmp_path):
 )
 def test_trackers_that_are_not_there_are_refused(name, said, told):
     with pytest.raises(InputError, match=said):
-        unnoise.train("faces", tracker=name)
+        train_folder("faces", tracker=name)
 
 
 def test_a_run_tells_how_it_was_made_and_its_config_is_a_recipe(gray, tmp_path):
-    run = unnoise.train(gray, images="64", lr=0.002, out=str(tmp_path / "run"), **TINY)
+    run = train_folder(gray, images="64", lr=0.002, out=str(tmp_path / "run"), **TINY)
     card = load(run).card
     assert (card.shape, card.mode, card.data["count"], card.data["held_out"]) == ((1, 8, 8), "L", 18, 2)
     assert len(card.data["fingerprint"]) == 64
@@ -370,7 +371,7 @@ def test_the_network_is_laid_out_for_its_precision(gray, tmp_path, precision, mo
         return step(run, *batch)
 
     monkeypatch.setattr(Trainer, "step", watched)
-    unnoise.train(gray, images="24", out=str(tmp_path / "run"), **TINY | {"precision": precision})
+    train_folder(gray, images="24", out=str(tmp_path / "run"), **TINY | {"precision": precision})
     assert seen == {precision == "bf16"}
 
 
@@ -417,7 +418,7 @@ def test_the_last_grid_takes_its_share_of_the_time_by_what_a_call_takes(tmp_path
     monkeypatch.setattr(loop, "sample", lambda model, count, *_: made.append(count))
     for seconds in (1e-6, 1.0, 20.0):  # that a call takes for a picture: two calls each, in 20 seconds
         monkeypatch.setattr(loop, "call", lambda *_, seconds=seconds: seconds)
-        unnoise.train(gray, images="8", out=str(tmp_path / f"{seconds}"), **TINY)
+        train_folder(gray, images="8", out=str(tmp_path / f"{seconds}"), **TINY)
     assert made == [64, 9, 1]
 
 
@@ -494,7 +495,7 @@ def test_simple_loss_is_the_notebooks_mse():
 
 
 def test_config_yaml_is_plain(gray, tmp_path):
-    run = unnoise.train(gray, images="16", out=str(tmp_path / "run"), **TINY)
+    run = train_folder(gray, images="16", out=str(tmp_path / "run"), **TINY)
     values = yaml.safe_load((run / "config.yaml").read_text())
     assert values["images"] == "16"
     assert values["data"] == str(gray)
@@ -549,7 +550,7 @@ def test_overfitting_is_told_once_it_is_one(gray, monkeypatch):
 
 
 def test_a_run_keeps_images_out_and_logs_the_loss_on_them(gray, tmp_path, capsys):
-    run = unnoise.train(gray, images="200", held_out=5, out=str(tmp_path / "run"), **TINY)
+    run = train_folder(gray, images="200", held_out=5, out=str(tmp_path / "run"), **TINY)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     (last,) = [row for row in rows if "held_out" in row]
     assert len(last["held_out"]) == len(last["trained"]) == BANDS
@@ -571,7 +572,7 @@ def test_held_out_images_are_never_trained_on(gray, tmp_path, monkeypatch):
         return given(batch, *rest)
 
     monkeypatch.setattr(loop, "noised", noted)
-    unnoise.train(gray, images="200", held_out=6, out=str(tmp_path / "run"), **TINY)
+    train_folder(gray, images="200", held_out=6, out=str(tmp_path / "run"), **TINY)
     _, held = split_held_out(open_data(str(gray)), 6)
     assert len(seen) == 14
     assert not seen & {image.tobytes() for image in held.read(np.arange(6))}
@@ -730,7 +731,7 @@ def test_a_run_with_time_for_it_logs_kid_and_keeps_the_best(gray, tmp_path, monk
     monkeypatch.setattr("unnoise.training.monitors.kid.FEWEST", 4)
     monkeypatch.setattr("unnoise.training.monitors.kid.SHARE", 20.0)
     monkeypatch.setattr("unnoise.training.monitors.kid.MOST", 30)
-    run = unnoise.train(gray, images="400", out=str(tmp_path / "run"), **TINY)
+    run = train_folder(gray, images="400", out=str(tmp_path / "run"), **TINY)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     scores = [row for row in rows if "kid" in row]
     assert len(scores) == len(MARKS)
