@@ -1,6 +1,6 @@
 """Add a sampler in one function: Heun's method on the probability-flow ODE.
 
-Registered under its own name, it works wherever a sampler is named, with its options: `heun2:average=0.5`.
+The sampler is registered under its own name. Its spec string works wherever a sampler is named: `heun2:average=0.5`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,11 +24,11 @@ def heun2(
     average: float = 0.5,
     randn_like: RandnLike = torch.randn_like,  # noqa: ARG001  # deterministic
 ) -> Iterator[Step]:
-    """Karras et al. 2022 (arXiv:2206.00364), algorithm 1: second order, two evaluations a step but the last."""
+    """Karras et al. 2022 (arXiv:2206.00364), algorithm 1: take second-order steps with two evaluations, the last with one."""
     for t, s in pairwise(levels):
         x0, eps, _ = denoise(x, t)
         if s.sigma > 0:
-            ahead = denoise(s.alpha.to(x) * x0 + s.sigma.to(x) * eps, s)  # Euler's step, and the slope found there
+            ahead = denoise(s.alpha.to(x) * x0 + s.sigma.to(x) * eps, s)  # Euler's step, and the slope at its end
             eps = torch.lerp(eps, ahead.eps, average)
         x = s.alpha.to(x) * (x / t.alpha.to(x) + (s.ratio - t.ratio).to(x) * eps)  # d(x / alpha) / d ratio = eps
         yield Step(x, x0, s)
