@@ -110,7 +110,7 @@ def mutated(rng: random.Random, seeds: list[bytes]) -> bytes:
 
 def read_pictures(path: Path) -> None:
     """As training does: the header of each, then all of it, brought to a small size."""
-    plan = decode.Plan("RGB", (8, 8), "crop")
+    plan = decode.TargetFormat("RGB", (8, 8), "crop")
     for item in islice(find(str(path)).items(), 20):
         try:
             decode.read_header(item.content, (8, 8))
@@ -120,7 +120,7 @@ def read_pictures(path: Path) -> None:
 
 
 def read_picture(path: Path) -> None:
-    plan = decode.Plan("RGBA", (8, 8), "pad")
+    plan = decode.TargetFormat("RGBA", (8, 8), "pad")
     try:
         decode.read_header(path, (8, 8))
         decode.decode(path, plan)

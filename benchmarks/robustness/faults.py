@@ -274,7 +274,9 @@ FAULTS = [
     ),
     Fault("folder read-only meanwhile", "Read-only file system", 1, during=sealed, mend=unsealed, disk="8m"),
     Fault("data file removed", "trained", during=lambda _, place: (place / "data.npy").unlink(), mend=written),
-    Fault("decoded images removed", "are gone or damaged", 2, during=lambda _, place: shutil.rmtree(place / "cache")),
+    Fault(
+        "decoded images removed", "are missing or damaged", 2, during=lambda _, place: shutil.rmtree(place / "cache")
+    ),
     Fault(
         "decoded images cut short before",
         "goes on",

@@ -200,14 +200,14 @@ def edit(arguments: argparse.Namespace) -> int:
 
 
 def data(arguments: argparse.Namespace) -> int:
-    from unnoise.data.audit import census, table
+    from unnoise.data.audit import audit_data, format_audit
     from unnoise.progress import Progress
 
     config = DataConfig(**given(arguments))
     with closing(Progress()) as progress:
-        found = census(config.data, progress.update)
+        found = audit_data(config.data, progress.update)
     to_json(config.json, found)
-    print("\n".join(table(found)))
+    print("\n".join(format_audit(found)))
     return 0
 
 

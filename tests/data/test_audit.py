@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from unnoise.cli import main
-from unnoise.data.audit import census, table
+from unnoise.data.audit import audit_data, format_audit
 
 RNG = np.random.default_rng(0)
 
@@ -45,7 +45,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_everything_is_counted(folder):
-    found = census(str(folder), lambda *_: None)
+    found = audit_data(str(folder), lambda *_: None)
     assert found["files"] == 56
     assert found["broken"]["count"] == 1
     assert "broken.png" in found["broken"]["examples"][0]
@@ -57,7 +57,7 @@ def test_everything_is_counted(folder):
 
 
 def test_copies_are_found_and_only_they(folder):
-    twice = census(str(folder), lambda *_: None)["duplicates"]
+    twice = audit_data(str(folder), lambda *_: None)["duplicates"]
     assert twice["same"] == 2
     assert twice["near"] == 1
     assert 0 <= twice["parted"] <= 4
@@ -68,7 +68,7 @@ def test_many_copies_of_one_are_copies_and_not_nearly(folder):
     one = (folder / "cat" / "02.png").read_bytes()
     for i in range(10):
         (folder / "dog" / f"again {i}.png").write_bytes(one)
-    twice = census(str(folder), lambda *_: None)["duplicates"]
+    twice = audit_data(str(folder), lambda *_: None)["duplicates"]
     assert (twice["same"], twice["near"]) == (12, 1)
 
 
@@ -77,7 +77,7 @@ def test_pairs_that_a_split_would_part_are_counted(folder):
     for path in list(folder.rglob("*.png")):
         if path.name != "broken.png":
             path.with_name(f"twin {path.name}").write_bytes(path.read_bytes())
-    assert census(str(folder), lambda *_: None)["duplicates"]["parted"] >= 8
+    assert audit_data(str(folder), lambda *_: None)["duplicates"]["parted"] >= 8
 
 
 def test_command_says_it_and_writes_it(folder, tmp_path, capsys):
@@ -86,20 +86,20 @@ def test_command_says_it_and_writes_it(folder, tmp_path, capsys):
     for text in (
         "55 of 56 files can be read",
         "cat 43",
-        "2 are exact copies of another, 1 nearly",
+        "2 are exact copies of another image, 1 are near copies",
         "broken.png",
         ".txt 1",
     ):
         assert text in said
     found = json.loads((tmp_path / "found.json").read_text())
-    assert said.splitlines() == table(found)
+    assert said.splitlines() == format_audit(found)
     assert "largest class has 4 times" in said
 
 
 def test_a_set_drawn_by_unnoise_itself(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
     assert main(["data", "faces:count=30"]) == 0
-    assert "0 are exact copies of another, 0 nearly" in capsys.readouterr().out
+    assert "0 are exact copies of another image, 0 are near copies" in capsys.readouterr().out
 
 
 def test_mistakes_are_named(tmp_path, capsys):

@@ -520,7 +520,7 @@ def test_tar_links_are_ignored(tmp_path):
 
 
 def test_member_size_is_bounded(tmp_path, monkeypatch, load):
-    monkeypatch.setattr("unnoise.data.sources.archive.MOST_BYTES", 1000)
+    monkeypatch.setattr("unnoise.data.sources.archive.MAX_BYTES", 1000)
     for suffix, write in (("zip", write_zip), ("tar", write_tar), ("tar.gz", write_tar)):
         path = tmp_path / f"set.{suffix}"
         write(path, {"a.png": encoded(noise(8, 8)), "b.png": bytes(1001)})
@@ -832,7 +832,7 @@ def test_failure_leaves_nothing(root, load, monkeypatch, tmp_path):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(build, "number", crash)
+        patch.setattr(build, "number_classes", crash)
         with pytest.raises(KeyboardInterrupt):
             load(root)
     assert list((tmp_path / "cache").iterdir()) == []
@@ -841,7 +841,7 @@ def test_failure_leaves_nothing(root, load, monkeypatch, tmp_path):
 
 def test_the_faster_of_two_builders_is_kept(root, load, monkeypatch):
     put(root, "a.png", noise(8, 8))
-    real, results = build.number, []
+    real, results = build.number_classes, []
 
     def race(*values):
         if not results:
@@ -850,7 +850,7 @@ def test_the_faster_of_two_builders_is_kept(root, load, monkeypatch):
             (results[1].store.folder / "mark").touch()
         return real(*values)
 
-    monkeypatch.setattr(build, "number", race)
+    monkeypatch.setattr(build, "number_classes", race)
     assert load(root) == results[1]
     assert (results[1].store.folder / "mark").exists()
 

@@ -21,7 +21,7 @@ from tiny import train_folder
 from unnoise.config import EvalConfig
 from unnoise.data import open_data
 from unnoise.data.dataset import Dataset, split_held_out
-from unnoise.data.sources.folder import training
+from unnoise.data.sources.folder import training_split
 from unnoise.errors import InputError
 from unnoise.evaluation.evaluate import evaluate
 from unnoise.training.batches import Batch, ahead, nearby, order, read
@@ -80,8 +80,8 @@ KINDS = {"shards": as_shards, "parquet": as_parquet, "folder": as_folder}
 
 @pytest.fixture(params=KINDS)
 def streamed(request, tmp_path, monkeypatch) -> Dataset:
-    monkeypatch.setattr("unnoise.data.sources.webdataset.TOGETHER", 6)
-    monkeypatch.setattr("unnoise.data.sources.folder.TOGETHER", 6)
+    monkeypatch.setattr("unnoise.data.sources.webdataset.GROUP_IMAGES", 6)
+    monkeypatch.setattr("unnoise.data.sources.folder.GROUP_IMAGES", 6)
     return open_data(str(KINDS[request.param](tmp_path / "data")), stream=True)
 
 
@@ -101,7 +101,7 @@ def test_images_and_labels_are_those_of_the_decoded_data(streamed, tmp_path):
 
 def test_an_epoch_is_a_permutation_that_opens_each_group_once(streamed, monkeypatch):
     opened = []
-    monkeypatch.setattr("unnoise.data.stream.ROOM", 20_000)  # about 33 images
+    monkeypatch.setattr("unnoise.data.stream.MAX_OPEN_BYTES", 20_000)  # about 33 images
     monkeypatch.setattr("unnoise.training.batches.WINDOW", 12)
     for i, group in enumerate(streamed.store.each):
         given = group.items
@@ -144,9 +144,9 @@ def test_shards_at_an_address_are_read_as_files_are(tmp_path):
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("memory://nothing", "nothing at memory://nothing"),
+        ("memory://nothing", "there are no files at memory://nothing"),
         ("ftp://x/y", "unknown storage 'ftp'"),
-        ("memory://text", "no .parquet and no .tar files"),
+        ("memory://text", "there are no .parquet and no .tar files"),
         ("s3://bucket/x", "s3fs"),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_neighbour_stands_in_for_an_image_that_cannot_be_read(tmp_path):
     assert dataset.labels(rows).tolist() == [3, 3]
     said = dataset.store.news()
     assert len(said) == 2
-    assert "3/0003.png cannot be read (not an image); 3/0027.png is taken instead" in said
+    assert "3/0003.png cannot be read (not an image); 3/0027.png replaces it" in said
     assert dataset.store.news() == []
     part = dataset.part(np.array([row, row + 3]))  # 0027.png is held out, say
     assert numbers(part, np.array([0])) == [39]
@@ -182,7 +182,7 @@ def test_a_neighbour_stands_in_for_an_image_that_cannot_be_read(tmp_path):
 
 
 def test_a_part_of_the_data_without_a_readable_image_stops_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("unnoise.data.sources.folder.TOGETHER", 5)
+    monkeypatch.setattr("unnoise.data.sources.folder.GROUP_IMAGES", 5)
     data = as_folder(tmp_path / "data")
     (data / "7" / "0031.png").write_bytes(b"no image")
     for path in (data / "0").iterdir():
@@ -306,7 +306,7 @@ def test_splits_of_a_folder_are_not_mixed(tmp_path):
     for path in (tmp_path / "data").rglob("*.tar"):
         system.pipe(f"/train-sets/a/{path.relative_to(tmp_path / 'data')}", path.read_bytes())
     assert len(open_data("memory://train-sets/a", stream=True)) == COUNT
-    assert training([("training-0.tar", 1), ("validation-0.tar", 2), ("strain/0.tar", 3)]) == [1]
+    assert training_split([("training-0.tar", 1), ("validation-0.tar", 2), ("strain/0.tar", 3)]) == [1]
 
 
 def test_a_tar_of_folders_has_the_same_classes_either_way(tmp_path):

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from tiny import train_folder
 from unnoise import files, run_folder
 from unnoise.config import SampleConfig
-from unnoise.data.cache import Kept
+from unnoise.data.cache import DecodedImages
 from unnoise.errors import InputError
 from unnoise.files import LOCK, remove_leftovers
 from unnoise.images import save_image
@@ -418,7 +418,7 @@ def test_a_disk_that_is_full_for_a_while_stops_nothing(gray, tmp_path, monkeypat
 
 def test_data_that_cannot_be_read_any_more_ends_a_run_that_goes_on(gray, tmp_path, monkeypatch):
     """What was learned until then is saved, though no state was due."""
-    pixels, asked = Kept.pixels, []
+    pixels, asked = DecodedImages.pixels, []
 
     def vanishing(self, rows, among=None):
         if len(rows) == 8:  # a batch
@@ -427,7 +427,7 @@ def test_data_that_cannot_be_read_any_more_ends_a_run_that_goes_on(gray, tmp_pat
                 raise InputError("the decoded images are gone")
         return pixels(self, rows, among)
 
-    monkeypatch.setattr(Kept, "pixels", vanishing)
+    monkeypatch.setattr(DecodedImages, "pixels", vanishing)
     settings = {**TINY, "images": "80", "held_out": 0}
     with pytest.raises(InputError, match="images are gone"):
         train_folder(gray, **settings, out="run")

@@ -18,7 +18,7 @@ from unnoise import registry
 from unnoise.card import Card
 from unnoise.checkpoint import build_model, load, write_model
 from unnoise.config import Sampling, TrainConfig
-from unnoise.data.cache import Kept, open_data
+from unnoise.data.cache import DecodedImages, open_data
 from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.times import Uniform
@@ -114,7 +114,7 @@ def test_epochs_count_images():
 
 
 def numbered(count):
-    return Dataset(Kept(Path(), count, (1, 8, 8)), "x", "L", (1, 8, 8), count, (), "", ())
+    return Dataset(DecodedImages(Path(), count, (1, 8, 8)), "x", "L", (1, 8, 8), count, (), "", ())
 
 
 def test_each_epoch_is_a_permutation_and_any_position_can_be_returned_to():

@@ -1,4 +1,4 @@
-"""Images decoded once, kept as raw pixels in one file, and read back a batch at a time."""
+"""The cache of decoded images: raw pixels in one file for each dataset, read back a batch at a time."""
 
 import hashlib
 import json
@@ -10,60 +10,62 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from unnoise.data.cache_writer import LABELS, META, PIXELS, Result, write_images
+from unnoise.data.cache_writer import LABELS, META, PIXELS, CacheMetadata, write_images
 from unnoise.data.dataset import Dataset
-from unnoise.data.decode import Plan
+from unnoise.data.decode import TargetFormat
 from unnoise.data.resize import Size, check_fit, parse_size
-from unnoise.data.sources.find import Source, find
-from unnoise.data.sources.source import Array
+from unnoise.data.sources.find import find
+from unnoise.data.sources.source import Array, Source
 from unnoise.data.stream import open_stream
-from unnoise.data.target_format import make_plan, survey
+from unnoise.data.target_format import choose_format, scan_headers
 from unnoise.errors import InputError
 from unnoise.files import cache_folder
 from unnoise.progress import Report, silent
 from unnoise.types import MODES
 
-FORMAT = 1  # raise it whenever the files, or the pixels that the same images give, change
+CACHE_FORMAT = 1  # raise it whenever the files, or the pixels that the same images give, change
+Wishes: TypeAlias = tuple[tuple[int, int] | None, int | None, str]  # (width, height), channels, fit
 
 
 @dataclass(frozen=True)
-class Kept:
-    """Images decoded once into a memory-mapped file."""
+class DecodedImages:
+    """A store of images that were decoded once into a memory-mapped file."""
 
     folder: Path
     count: int
     shape: tuple[int, int, int]  # c, h, w
     groups, room = None, 0
 
-    def pixels(self, rows: Array, among: Array | None = None) -> Array:  # noqa: ARG002  # all can be read
-        """[b, c, h, w]; the map is closed again so that touched pages do not pile up in our memory."""
+    def pixels(self, rows: Array, among: Array | None = None) -> Array:  # noqa: ARG002  # every image can be read
+        """Return the pixels [b, c, h, w]; the map is closed again, so that its pages do not pile up in memory."""
         path = self.folder / PIXELS
-        with self.there():
+        with self.reading():
             eight_bit = path.stat().st_size == self.count * math.prod(self.shape)
             dtype = np.uint8 if eight_bit else np.uint16
             return np.array(np.memmap(path, dtype, mode="r", shape=(self.count, *self.shape))[rows])
 
     def labels(self, rows: Array) -> Array:
-        """Indices into the classes [b], int64."""
-        with self.there():
+        """Return indices into the classes [b], int64."""
+        with self.reading():
             return np.array(np.load(self.folder / LABELS, mmap_mode="r")[rows])
 
     @contextmanager
-    def there(self) -> Iterator[None]:
+    def reading(self) -> Iterator[None]:
+        """Turn a missing or damaged file into an InputError."""
         try:
             yield
         except (OSError, ValueError) as error:
             raise InputError(
-                f"the decoded images in {self.folder} are gone or damaged ({error}); the same command "
-                f"decodes them again"
+                f"the decoded images in {self.folder} are missing or damaged ({error}); run the same command again to "
+                f"decode them anew"
             ) from error
 
     def news(self) -> list[str]:
-        """Nothing: all was told when they were decoded."""
+        """Return nothing: every warning was given when the images were decoded."""
         return []
 
 
@@ -78,24 +80,46 @@ def open_data(
     stream: bool = False,
     progress: Report | None = None,
 ) -> Dataset:
-    """Find the images, and decode them unless that was done before; or read them as needed where they lie, `stream`."""
+    """Find images and decode them into the cache, unless an earlier call did; return them as a dataset.
+
+    Args:
+        data: A folder, archive, array or parquet file, address (`hf://...`), or built-in dataset ("faces:count=5000");
+            or images in memory: an array or tensor [n, h, w], [n, h, w, c] or [n, c, h, w] of uint8, uint16, bool, or
+            floats; a torch or Hugging Face dataset; a list of paths, PIL images, arrays, or (image, label) pairs.
+        size: Pixels: 64, (width, height), or "96x64"; by default the common size, or 64 if there is none up to 64.
+        channels: 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA); by default what most of the images have.
+        fit: How an image of another shape becomes this size: crop, pad or stretch.
+        limit: Use the first `limit` images only.
+        cache: The folder of the cache; by default the one that UNNOISE_CACHE names.
+        stream: Read images from their files when they are needed, and decode nothing beforehand.
+        progress: Called with (stage, done, total).
+
+    Returns:
+        Images and labels: `data[i]` is an image [c, h, w], float32 in [-1, 1], and its label.
+
+    Raises:
+        InputError: If the data is missing, has no readable image, or an option has a value that is not allowed.
+    """
     check_fit(fit)
     check_whole("limit", limit, "all images")
     check_whole("channels", channels, "the channels that most images have")
-    asked = parse_size(size) if size is not None and size != "" else None
-    if isinstance(data, Dataset) and fits_already(data, asked, channels, limit):
+    wishes = (parse_size(size) if size is not None and size != "" else None, channels, fit)
+    if isinstance(data, Dataset) and fits_already(data, wishes, limit):
         return data
-    source = find(data)
     if stream:
-        return open_stream(source, (asked, channels, fit), limit, progress or silent)
-    key = ascii((source.key, asked, channels, fit, limit, FORMAT))
-    folder = (cache or cache_folder()).absolute() / hashlib.sha256(key.encode()).hexdigest()[:32]
-    ready = load(folder, source.name)
-    if ready:
+        return open_stream(find(data), wishes, limit, progress or silent)
+    return open_decoded(find(data), cache or cache_folder(), wishes, limit, progress or silent)
+
+
+def open_decoded(source: Source, cache: Path, wishes: Wishes, limit: int | None, progress: Report) -> Dataset:
+    """Open the images that an earlier run decoded, or decode them."""
+    key = ascii((source.key, *wishes, limit, CACHE_FORMAT))
+    folder = cache.absolute() / hashlib.sha256(key.encode()).hexdigest()[:32]
+    if ready := load_cached(folder, source.name):
         return ready
-    with warnings.catch_warnings():  # of Pillow, about files; what matters of them is in the notes
+    with warnings.catch_warnings():  # Pillow warns about files; the notes say what matters
         warnings.simplefilter("ignore")
-        return build(source, folder, (asked, channels, fit), limit, progress or silent)
+        return decode_into_cache(source, folder, wishes, limit, progress)
 
 
 def check_whole(name: str, value: object, default: str) -> None:
@@ -104,72 +128,71 @@ def check_whole(name: str, value: object, default: str) -> None:
         raise InputError(f"{name}={value!r}: give a whole number of 1 or more, or leave it out for {default}")
 
 
-def fits_already(data: Dataset, size: tuple[int, int] | None, channels: int | None, limit: int | None) -> bool:
-    """Return whether an opened dataset, not a part of one, is what is asked for."""
-    c, h, w = data.shape
+def fits_already(data: Dataset, wishes: Wishes, limit: int | None) -> bool:
+    """Return whether an opened dataset, not a part of one, is what the options ask for."""
+    (c, h, w), (size, channels, _) = data.shape, wishes
     return data.rows is None and size in (None, (w, h)) and channels in (None, c) and len(data) <= (limit or len(data))
 
 
-def build(
-    source: Source,
-    folder: Path,
-    wishes: tuple[tuple[int, int] | None, int | None, str],
-    limit: int | None,
-    progress: Report,
-) -> Dataset:
-    """Decode into a folder of our own and rename it, so that no one ever sees half of it."""
-    found = survey(source, limit, progress)
-    plan = make_plan(found, *wishes)
-    refuse_larger_than_disk(found.examined, plan, folder.parent)
+def decode_into_cache(source: Source, folder: Path, wishes: Wishes, limit: int | None, progress: Report) -> Dataset:
+    """Decode into a scratch folder and rename it, so that no process ever sees half of the images."""
+    found = scan_headers(source, limit, progress)
+    target = choose_format(found, *wishes)
+    check_disk_space(found.examined, target, folder.parent)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as scratch:
-            result = write_images(source, plan, found.examined, Path(scratch) / "new", progress)
-            publish(Path(scratch) / "new", folder, source.name)
+            metadata = write_images(source, target, found.examined, Path(scratch) / "new", progress)
+            publish_folder(Path(scratch) / "new", folder, source.name)
     except OSError as error:
         raise InputError(
             f"cannot write the cache folder {str(folder.parent)!r}: {error.strerror or error}; "
             "set UNNOISE_CACHE to a folder with room that you may write"
         ) from None
-    return dataset_of(folder, source.name, result)
+    return cached_dataset(folder, source.name, metadata)
 
 
-def refuse_larger_than_disk(count: int, plan: Plan, cache: Path) -> None:
-    """Before hours are spent on decoding; arrays that are no picture are not known beforehand."""
+def check_disk_space(count: int, target: TargetFormat, cache: Path) -> None:
+    """Raise InputError if the disk is too small, before hours are spent on decoding.
+
+    The channels of arrays that are no images are not known yet, so that these are not checked.
+    """
     bands = {mode: channels for channels, mode in MODES.items()} | {"I;16": 2}
-    needed = count * math.prod(plan.size) * bands.get(plan.mode, 0)
-    there = next(place for place in (cache, *cache.parents) if place.exists())
-    if needed > (free := shutil.disk_usage(there).free):
+    needed = count * math.prod(target.size) * bands.get(target.mode, 0)
+    existing = next(place for place in (cache, *cache.parents) if place.exists())
+    if needed > (free := shutil.disk_usage(existing).free):
         raise InputError(
-            f"{count:,} decoded images take {needed / 1e9:,.1f} GB, and {str(there)!r} has room for {free / 1e9:,.1f}: "
-            f"--stream reads them where they lie, or set UNNOISE_CACHE to a folder with more room"
+            f"{count:,} decoded images take {needed / 1e9:,.1f} GB, and {str(existing)!r} has room for "
+            f"{free / 1e9:,.1f}: use --stream to read the images from their files, or set UNNOISE_CACHE to a folder "
+            f"with more room"
         )
 
 
-def publish(new: Path, folder: Path, name: str) -> None:
-    """Put the finished folder in its place; where another process was faster, keep theirs."""
-    if folder.exists() and load(folder, name) is None:
-        shutil.rmtree(folder)  # damaged from outside: a whole one is never replaced
+def publish_folder(new: Path, folder: Path, name: str) -> None:
+    """Move the finished folder to its place; if another process was faster, keep the folder of that process."""
+    if folder.exists() and load_cached(folder, name) is None:
+        shutil.rmtree(folder)  # it was damaged from outside: a whole folder is never replaced
     try:
         new.rename(folder)
     except OSError:
-        if load(folder, name) is None:
+        if load_cached(folder, name) is None:
             raise
 
 
-def load(folder: Path, name: str) -> Dataset | None:
-    """Open what an earlier run left, if it is whole."""
+def load_cached(folder: Path, name: str) -> Dataset | None:
+    """Open the images that an earlier run decoded; return None if they are not there or damaged."""
     try:
-        result = Result(**json.loads((folder / META).read_text(encoding="utf-8")))
-        whole = (folder / PIXELS).stat().st_size == result.size and (folder / LABELS).is_file()
-        return dataset_of(folder, name, result) if whole else None
+        metadata = CacheMetadata(**json.loads((folder / META).read_text(encoding="utf-8")))
+        whole = (folder / PIXELS).stat().st_size == metadata.size and (folder / LABELS).is_file()
+        return cached_dataset(folder, name, metadata) if whole else None
     except (OSError, ValueError, TypeError):
         return None
 
 
-def dataset_of(folder: Path, name: str, result: Result) -> Dataset:
-    values = asdict(result)
+def cached_dataset(folder: Path, name: str, metadata: CacheMetadata) -> Dataset:
+    """Return the dataset of a folder of decoded images."""
+    values = asdict(metadata)
     del values["size"]
-    c, h, w = result.shape
-    values.update(shape=(c, h, w), classes=tuple(result.classes), notes=tuple(result.notes))
-    return Dataset(Kept(folder, result.count, (c, h, w)), name, **values)
+    c, h, w = metadata.shape
+    values.update(shape=(c, h, w), classes=tuple(metadata.classes), notes=tuple(metadata.notes))
+    return Dataset(DecodedImages(folder, metadata.count, (c, h, w)), name, **values)

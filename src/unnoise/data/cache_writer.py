@@ -1,4 +1,4 @@
-"""The one pass that decodes: images in, a file of raw pixels, labels and what happened out."""
+"""The pass that decodes: it writes raw pixels, labels, and metadata into a folder of the cache."""
 
 import hashlib
 import json
@@ -15,20 +15,20 @@ from typing import IO, Any
 
 import numpy as np
 
-from unnoise.data.decode import Content, Decoded, Plan, decode
+from unnoise.data.decode import Content, Decoded, TargetFormat, decode
 from unnoise.data.sources.source import Array, Item, Source, UnreadableImage, class_names
-from unnoise.data.target_format import NAMED, suffixes
+from unnoise.data.target_format import MAX_NAMED, format_suffixes
 from unnoise.errors import InputError
 from unnoise.progress import Report
 
 PIXELS, LABELS, META = "images.bin", "labels.npy", "meta.json"
-WINDOW = 32  # images in flight: enough to keep the threads busy, few enough to hold
-SHOWN = 10  # class names in a note
+IMAGES_IN_FLIGHT = 32  # enough to keep the threads busy, few enough for the memory
+MAX_CLASS_NAMES = 10  # in a note
 
 
 @dataclass(frozen=True)
-class Result:
-    """What is written beside the pixels."""
+class CacheMetadata:
+    """The content of the JSON file next to the pixels."""
 
     mode: str
     shape: Sequence[int]  # c, h, w
@@ -36,12 +36,12 @@ class Result:
     classes: Sequence[str]
     fingerprint: str
     notes: Sequence[str]
-    size: int  # of the file of pixels, in bytes
+    size: int  # bytes of the file of pixels
 
 
 @dataclass
-class Tally:
-    """What has happened so far; 8 bytes an image."""
+class DecodingTotals:
+    """Running totals of the pass: counts, labels, and a hash; 8 bytes an image."""
 
     count: int = 0
     skipped: int = 0
@@ -54,11 +54,13 @@ class Tally:
     digest: Any = field(default_factory=hashlib.sha256)
 
     def skip(self, name: str, why: UnreadableImage) -> None:
+        """Count an image that cannot be read; name the first few."""
         self.skipped += 1
-        if len(self.examples) < NAMED:
+        if len(self.examples) < MAX_NAMED:
             self.examples.append(f"{name} ({why})")
 
-    def keep(self, item: Item, image: Decoded, data: bytes) -> None:
+    def add(self, item: Item, image: Decoded, data: bytes) -> None:
+        """Count a decoded image."""
         self.digest.update(data)
         self.count += 1
         self.done.update(image.done)
@@ -68,88 +70,94 @@ class Tally:
         self.size += len(data)
 
 
-def write_images(source: Source, plan: Plan, examined: int, folder: Path, progress: Report) -> Result:
+def write_images(source: Source, target: TargetFormat, examined: int, folder: Path, progress: Report) -> CacheMetadata:
     """Decode the first `examined` items into a new folder."""
     folder.mkdir()
     with (folder / PIXELS).open("wb") as file:
-        tally = write_pixels(source, plan, examined, file, progress)
-        settle(file)
-    if not tally.count:
-        raise InputError(f"none of the {examined} images in {source.name!r} can be read: {', '.join(tally.examples)}")
-    classes, labels = number(tally, source.classes)
-    header = (plan.mode, tally.shape, tally.size, tally.count, classes)
-    tally.digest.update(ascii(header).encode() + labels.astype("<i8").tobytes())
-    notes = describe(tally, source, classes)
-    result = Result(plan.mode, tally.shape, tally.count, classes, tally.digest.hexdigest(), notes, tally.size)
+        totals = write_pixels(source, target, examined, file, progress)
+        flush_to_disk(file)
+    if not totals.count:
+        raise InputError(f"none of the {examined} images in {source.name!r} can be read: {', '.join(totals.examples)}")
+    classes, labels = number_classes(totals, source.classes)
+    header = (target.mode, totals.shape, totals.size, totals.count, classes)
+    totals.digest.update(ascii(header).encode() + labels.astype("<i8").tobytes())
+    notes = notes_for_user(totals, source, classes)
+    fingerprint = totals.digest.hexdigest()
+    metadata = CacheMetadata(target.mode, totals.shape, totals.count, classes, fingerprint, notes, totals.size)
     with (folder / LABELS).open("wb") as file:
         np.save(file, labels, allow_pickle=False)
-        settle(file)
+        flush_to_disk(file)
     with (folder / META).open("wb") as file:
-        file.write(json.dumps(asdict(result), indent=1).encode())
-        settle(file)
-    return result
+        file.write(json.dumps(asdict(metadata), indent=1).encode())
+        flush_to_disk(file)
+    return metadata
 
 
-def settle(file: IO[bytes]) -> None:
+def flush_to_disk(file: IO[bytes]) -> None:
     """Make sure that the bytes are on the disk before the folder gets its name."""
     file.flush()
     os.fsync(file.fileno())
 
 
-def write_pixels(source: Source, plan: Plan, examined: int, file: IO[bytes], progress: Report) -> Tally:
-    tally = Tally()
-    for item, image in decoded(islice(source.items(), examined), plan):
+def write_pixels(
+    source: Source, target: TargetFormat, examined: int, file: IO[bytes], progress: Report
+) -> DecodingTotals:
+    """Write the pixels of every image that can be read, one after another."""
+    totals = DecodingTotals()
+    for item, image in decode_in_order(islice(source.items(), examined), target):
         if isinstance(image, UnreadableImage):
-            tally.skip(item.name, image)
+            totals.skip(item.name, image)
         else:
             data = image.pixels.tobytes()
             file.write(data)
-            tally.keep(item, image, data)
-        if (tally.count + tally.skipped) % WINDOW == 0:
-            progress("decoding", tally.count + tally.skipped, examined)
-    progress("decoding", tally.count + tally.skipped, examined)
-    return tally
+            totals.add(item, image, data)
+        if (totals.count + totals.skipped) % IMAGES_IN_FLIGHT == 0:
+            progress("decoding", totals.count + totals.skipped, examined)
+    progress("decoding", totals.count + totals.skipped, examined)
+    return totals
 
 
-def decoded(items: Iterator[Item], plan: Plan) -> Iterator[tuple[Item, Decoded | UnreadableImage]]:
-    """Decode on several threads (Pillow works outside Python's lock), a window at a time, in order."""
+def decode_in_order(items: Iterator[Item], target: TargetFormat) -> Iterator[tuple[Item, Decoded | UnreadableImage]]:
+    """Decode on several threads (Pillow works outside Python's lock), some images at a time; yield them in order."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        while window := list(islice(items, WINDOW)):
-            yield from zip(window, pool.map(partial(attempt, plan), [item.content for item in window]), strict=True)
+        while some := list(islice(items, IMAGES_IN_FLIGHT)):
+            images = pool.map(partial(try_to_decode, target), [item.content for item in some])
+            yield from zip(some, images, strict=True)
 
 
-def attempt(plan: Plan, content: Content) -> Decoded | UnreadableImage:
+def try_to_decode(target: TargetFormat, content: Content) -> Decoded | UnreadableImage:
+    """Decode one image, or return why it cannot be read."""
     try:
-        return decode(content, plan)
+        return decode(content, target)
     except UnreadableImage as why:
         return why
 
 
-def number(tally: Tally, order: Sequence[str] | None) -> tuple[list[str], Array]:
-    """Classes and an index into them for each image; none where a label is missing or all are the same."""
-    labels = np.array(tally.labels, np.int64)
-    if len(tally.seen) < 2 or labels.min() < 0:
-        return [], np.full(tally.count, -1, np.int64)
-    classes = list(order or class_names(tally.seen))
-    place = {name: index for index, name in enumerate(classes)}
-    return classes, np.array([place[name] for name in tally.seen], np.int64)[labels]
+def number_classes(totals: DecodingTotals, order: Sequence[str] | None) -> tuple[list[str], Array]:
+    """Return the classes and an index into them for each image; none if a label is missing or all are the same."""
+    labels = np.array(totals.labels, np.int64)
+    if len(totals.seen) < 2 or labels.min() < 0:
+        return [], np.full(totals.count, -1, np.int64)
+    classes = list(order or class_names(totals.seen))
+    index = {name: i for i, name in enumerate(classes)}
+    return classes, np.array([index[name] for name in totals.seen], np.int64)[labels]
 
 
-def describe(tally: Tally, source: Source, classes: Sequence[str]) -> list[str]:
-    """One line for each thing that the user would want to know."""
+def notes_for_user(totals: DecodingTotals, source: Source, classes: Sequence[str]) -> list[str]:
+    """Return one line for each thing that the user would want to know."""
     notes = []
-    if tally.skipped:
-        more = ", ..." if tally.skipped > len(tally.examples) else ""
-        total = tally.count + tally.skipped
-        notes.append(f"skipped {tally.skipped} of {total} files: {', '.join(tally.examples)}{more}")
+    if totals.skipped:
+        more = ", ..." if totals.skipped > len(totals.examples) else ""
+        total = totals.count + totals.skipped
+        notes.append(f"skipped {totals.skipped} of {total} files: {', '.join(totals.examples)}{more}")
     if source.ignored:
-        notes.append(f"ignored files that are not images: {suffixes(source)}")
-    for what, n in sorted(tally.done.items()):
+        notes.append(f"ignored files that are not images: {format_suffixes(source)}")
+    for what, n in sorted(totals.done.items()):
         notes.append(what.format(n=n) if n > 1 else what.format(n=n).removesuffix("s"))
-    unlabelled = tally.labels.count(-1)
+    unlabelled = totals.labels.count(-1)
     if classes:
-        more = f", and {len(classes) - SHOWN} more" if len(classes) > SHOWN else ""
-        notes.append(f"found classes: {', '.join(classes[:SHOWN])}{more}")
-    elif tally.seen and unlabelled:
-        notes.append(f"no classes: {unlabelled} of {tally.count} images have no label")
+        more = f", and {len(classes) - MAX_CLASS_NAMES} more" if len(classes) > MAX_CLASS_NAMES else ""
+        notes.append(f"found classes: {', '.join(classes[:MAX_CLASS_NAMES])}{more}")
+    elif totals.seen and unlabelled:
+        notes.append(f"no classes: {unlabelled} of {totals.count} images have no label")
     return notes

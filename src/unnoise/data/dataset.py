@@ -1,4 +1,4 @@
-"""What training and measuring see of the data: numbered images, wherever they lie."""
+"""Datasets as training and evaluation see them: numbered images of one size and mode, wherever they are stored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -14,49 +14,60 @@ from unnoise.errors import InputError
 from unnoise.images import to_float
 
 Indices: TypeAlias = Array | Sequence[int]
-SPREAD = 32  # groups from which images are chosen, at least
+MIN_CHOSEN_GROUPS = 32  # a random choice of images comes from this many groups, if there are as many
+HELD_OUT_SHARE = 0.02  # of the images are held out by default, within these limits:
+MIN_HELD_OUT, MAX_HELD_OUT = 64, 2_048
+MAX_HELD_OUT_PART = 10  # never more than one image in ten, however small the data is
 
 
 @runtime_checkable
 class Store(Protocol):
-    """Images by their number in the whole of the data."""
+    """A place that images are read from, by their number in the whole data."""
 
     @property
     def groups(self) -> Array | None:
-        """Which images lie together, so that reading them one after another is cheap: a number [n] that never falls.
+        """The group that each image belongs to [n], a number that never falls; None if reading has no groups.
 
-        None where any image is as near as any other.
+        The images of one group lie together, so that reading them one after another is cheap.
         """
 
     @property
     def room(self) -> int:
-        """How many images of groups that are read may be in memory."""
+        """The number of images, in open groups, that may be in memory."""
 
     def pixels(self, rows: Array, among: Array | None = None) -> Array:
-        """[b, c, h, w], uint8 or uint16; where one has to stand in for another it is `among` these (None: all)."""
+        """Return the pixels [b, c, h, w], uint8 or uint16; an unreadable image is replaced by one `among` these rows.
+
+        None allows every image as a replacement.
+        """
 
     def labels(self, rows: Array) -> Array:
-        """Indices into the classes [b], int64; -1 where there is none."""
+        """Return indices into the classes [b], int64; -1 if an image has no label."""
 
     def news(self) -> list[str]:
-        """What is to be told of images that were read since it was last asked."""
+        """Return the warnings about images that were read since the last call."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images of one size and mode, all of a store or a part of it."""
+    """Images of one size and mode: all images of a store, or a part of them.
+
+    It is a map-style torch dataset, so that a `DataLoader` can read it: `data[i]` is the image [c, h, w], float32 in
+    [-1, 1], and its label.
+    """
 
     store: Store = field(repr=False, compare=False)
     name: str
-    mode: str  # L, LA, RGB, RGBA, I;16, or "" for arrays that are no picture
+    mode: str  # L, LA, RGB, RGBA, I;16, or "" for arrays with channels that no image mode has
     shape: tuple[int, int, int]  # c, h, w
-    count: int  # in the store
+    count: int  # images in the store
     classes: tuple[str, ...]
     fingerprint: str  # sha256 of what the model sees
-    notes: tuple[str, ...]  # what happened, for the user
-    rows: Array | None = field(default=None, compare=False)  # a part of them; None is all
+    notes: tuple[str, ...]  # messages for the user about finding and decoding the images
+    rows: Array | None = field(default=None, compare=False)  # the images of a part; None means all
 
     def __len__(self) -> int:
+        """Return the number of images."""
         return self.count if self.rows is None else len(self.rows)
 
     @overload
@@ -64,16 +75,16 @@ class Dataset:
     @overload
     def __getitem__(self, index: SupportsIndex) -> tuple[Float[Tensor, "c h w"], int]: ...
     def __getitem__(self, index: SupportsIndex | slice) -> "tuple[Float[Tensor, 'c h w'], int] | Dataset":
-        """Return one image and its label, as a torch dataset does; of a slice, return that part of the dataset.
+        """Return one image and its label, as a torch dataset does; for a slice, return that part of the dataset.
 
         Args:
-            index: 0 to len - 1, or negative to count from the end.
+            index: A number from 0 to len - 1, or a negative number that counts from the end.
 
         Returns:
             The image [c, h, w], float32 in [-1, 1], and an index into `classes`, -1 if the image has no label.
 
         Raises:
-            IndexError: If there is no such image.
+            IndexError: If there is no image of this number.
         """
         if isinstance(index, slice):
             return self.part(np.arange(len(self))[index])
@@ -86,7 +97,7 @@ class Dataset:
         return x0, -1 if labels is None else int(labels[0])
 
     def part(self, rows: Indices) -> "Dataset":
-        """Return the dataset of these images alone, numbered anew."""
+        """Return a dataset of these images alone, numbered anew; classes and fingerprint stay the same."""
         return replace(self, rows=self.numbers(rows))
 
     def numbers(self, indices: Indices) -> Array:
@@ -99,44 +110,43 @@ class Dataset:
         return self.store.pixels(self.numbers(indices), self.rows)
 
     def labels(self, indices: Indices) -> Array | None:
-        """Indices into the classes [b], int64; -1 where an image has none."""
+        """Return indices into the classes [b], int64, -1 if an image has no label; None if there are no classes."""
         return self.store.labels(self.numbers(indices)) if self.classes else None
 
     @property
     def groups(self) -> Array | None:
-        """Which of the images lie together, where that matters: a number [n]."""
+        """The group that each image belongs to [n]; None if reading has no groups."""
         groups = self.store.groups
         return groups if groups is None or self.rows is None else groups[self.rows]
 
     def chosen(self, n: int, seed: int) -> Array:
-        """So many images at random, always the same ones; where reading groups costs time, of few of them."""
+        """Return the numbers [n] of random images, the same for the same seed.
+
+        If images are read in groups, the choice comes from few groups, since each group takes time to open.
+        """
         rng, groups = np.random.default_rng(seed), self.groups
         if groups is None:
             return rng.permutation(len(self))[:n]
         runs = runs_of(groups)
-        each, found, have = -(-n // SPREAD), list[Array](), 0
+        per_group, found, total = -(-n // MIN_CHOSEN_GROUPS), list[Array](), 0
         for i in rng.permutation(len(runs)):
-            found.append(rng.permutation(runs[i])[:each])
-            have += len(found[-1])
-            if have >= n:
+            found.append(rng.permutation(runs[i])[:per_group])
+            total += len(found[-1])
+            if total >= n:
                 break
-        if have < n:  # fewer groups than that: of these any
+        if total < n:  # there are fewer groups than planned: choose any of their images
             found = [np.arange(len(self))]
         return rng.permutation(np.concatenate(found))[:n]
 
 
 def runs_of(groups: Array) -> list[Array]:
-    """The places of each group, one after another."""
+    """Return the positions of each group's images, one array for each group in order."""
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     return np.split(np.arange(len(groups)), starts[1:])
 
 
-SHARE, LEAST, MOST = 0.02, 64, 2_048
-TENTH = 10  # of small data no more than a tenth is kept out
-
-
 def split_held_out(dataset: Dataset, wanted: int | None = None) -> tuple[Dataset, Dataset]:
-    """To train on, and held out: of the same data always the same images, whatever the seed of a run."""
+    """Return (images to train on, held-out images); the split depends on the data alone."""
     count = len(dataset)
     held = default_held_out(count) if wanted is None else wanted
     if not 0 <= held < count:
@@ -146,5 +156,5 @@ def split_held_out(dataset: Dataset, wanted: int | None = None) -> tuple[Dataset
 
 
 def default_held_out(count: int) -> int:
-    """2 % of the images, at least 64, at most 2,048, and never more than a tenth."""
-    return min(max(LEAST, round(SHARE * count)), MOST, count // TENTH)
+    """Return how many images are held out: 2 %, at least 64, at most 2,048, and never more than a tenth."""
+    return min(max(MIN_HELD_OUT, round(HELD_OUT_SHARE * count)), MAX_HELD_OUT, count // MAX_HELD_OUT_PART)

@@ -1,6 +1,6 @@
-"""One image file to pixels: open, orient, bring to the common mode, fit to the size.
+"""Decoding of one image: open it, turn it upright, convert it to the common mode, and fit it to the size.
 
-16-bit gray is worked on in Pillow's mode "F", the only one in which it can be resized, and rounded at the end.
+16-bit gray is processed in Pillow's mode "F", the only one in which it can be resized, and rounded at the end.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,122 +17,125 @@ from unnoise.data.resize import fit_image
 from unnoise.data.sources.source import Array, Broken, UnreadableImage
 
 Content: TypeAlias = Path | bytes | Array | Image.Image | Callable[[tuple[int, int]], Image.Image]
-# Only these decoders run, whatever the bytes claim to be: some of the others start programs.
+# Only these decoders run, whichever format the bytes claim to be: some of the others start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
-MOST_PIXELS = 89_478_485
-TURNED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-SIXTEEN = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
-KINDS = {"L": "L", "1": "L", "RGB": "RGB", **dict.fromkeys(("RGBA", "RGBa", "LA", "La", "PA"), "RGBA")}
-WORDS = {"L": "gray", "LA": "gray with alpha", "I;16": "16-bit gray", "P": "palette", "1": "black-and-white"}
+MAX_PIXELS = 89_478_485
+TURNED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+KIND_OF_MODE = {"L": "L", "1": "L", "RGB": "RGB", **dict.fromkeys(("RGBA", "RGBa", "LA", "La", "PA"), "RGBA")}
+MODE_IN_WORDS = {"L": "gray", "LA": "gray with alpha", "I;16": "16-bit gray", "P": "palette", "1": "black-and-white"}
 ARRAY_MODES = {(1, "u1"): "L", (2, "u1"): "LA", (3, "u1"): "RGB", (4, "u1"): "RGBA", (1, "u2"): "I;16"}
 
 
 class Header(NamedTuple):
-    """What is known of an image before it is decoded."""
+    """Facts about an image that are known before it is decoded."""
 
-    mode: str  # the kind it counts as; "" for arrays that are no picture
+    mode: str  # the kind it counts as; "" for arrays with channels that no image mode has
     size: tuple[int, int]
     channels: int
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What every image becomes."""
+class TargetFormat:
+    """The format that every image is converted to."""
 
     mode: str
-    size: tuple[int, int]
+    size: tuple[int, int]  # width, height
     fit: str
 
 
 class Decoded(NamedTuple):
-    """Pixels [c, h, w], and what was done to them beyond decoding."""
+    """Pixels [c, h, w], and notes on what was changed beyond decoding."""
 
     pixels: Array
     done: tuple[str, ...]
 
 
 def read_header(content: Content, drawn: tuple[int, int]) -> Header:
-    """Mode and size from the first bytes of a file; `drawn` is the size for those that draw themselves."""
+    """Read mode and size from the first bytes of a file; `drawn` is the size of images that draw themselves."""
     if isinstance(content, np.ndarray):
         height, width, channels = content.shape
         return Header(ARRAY_MODES.get((channels, content.dtype.str[1:]), ""), (width, height), channels)
     if callable(content):
-        mode = kind_of(content(drawn))
-        return Header(mode, drawn, len(Image.new(mode, (1, 1)).getbands()))
+        return header_of(content(drawn), drawn)
     if isinstance(content, Image.Image):
         refuse_huge(content)
-        content = upright(content)
-        return Header(kind_of(content), content.size, len(Image.new(kind_of(content), (1, 1)).getbands()))
-    with opened(content) as image:
-        mode, (width, height) = kind_of(image), image.size
+        return header_of(upright(content), upright(content).size)
+    with open_image(content) as image:
+        width, height = image.size
         # Pillow turns TIFF by itself; asking a PNG for EXIF can decode it whole, its text is in `info`.
-        turned = image.format in ("JPEG", "MPO", "WEBP") or "exif" in image.info
-        if turned and image.format != "TIFF" and orientation(image) in TURNED:
+        may_be_turned = image.format in ("JPEG", "MPO", "WEBP") or "exif" in image.info
+        if may_be_turned and image.format != "TIFF" and exif_orientation(image) in TURNED_ORIENTATIONS:
             width, height = height, width
-        return Header(mode, (width, height), len(Image.new(mode, (1, 1)).getbands()))
+        return header_of(image, (width, height))
 
 
-def decode(content: Content, plan: Plan) -> Decoded:
-    """Decode one image; anything wrong with it is an `Unreadable`."""
+def header_of(image: Image.Image, size: tuple[int, int]) -> Header:
+    mode = image_kind(image)
+    return Header(mode, size, len(Image.new(mode, (1, 1)).getbands()))
+
+
+def decode(content: Content, target: TargetFormat) -> Decoded:
+    """Decode one image; raise UnreadableImage if anything is wrong with it."""
     if isinstance(content, np.ndarray):
-        return decode_array(content, plan)
+        return decode_array(content, target)
     if callable(content):
-        return finish(content(plan.size), plan)
+        return convert_image(content(target.size), target)
     if isinstance(content, Image.Image):
         refuse_huge(content)
-        return finish(upright(content), plan)
-    with opened(content) as image:
+        return convert_image(upright(content), target)
+    with open_image(content) as image:
         image.load()
-        return finish(upright(image), plan)
+        return convert_image(upright(image), target)
 
 
-def decode_array(array: Array, plan: Plan) -> Decoded:
-    """Arrays of a picture's shape go the way of pictures; of others, channel by channel."""
-    if plan.mode:
-        picture = array[:, :, 0] if array.shape[2] == 1 else array
-        return finish(Image.fromarray(np.ascontiguousarray(picture)), plan)
+def decode_array(array: Array, target: TargetFormat) -> Decoded:
+    """Convert an array [h, w, c]: as an image if there is a mode with its channels, otherwise channel by channel."""
+    if target.mode:
+        values = array[:, :, 0] if array.shape[2] == 1 else array
+        return convert_image(Image.fromarray(np.ascontiguousarray(values)), target)
     planes = [Image.fromarray(array[:, :, c].astype(np.float32)) for c in range(array.shape[2])]
-    fitted = [fit_image(plane, plan.size, plan.fit) for plane in planes]
+    fitted = [fit_image(plane, target.size, target.fit) for plane in planes]
     values = np.stack([np.asarray(image) for image, _ in fitted])
     top = np.iinfo(array.dtype).max
     return Decoded(np.clip(np.rint(values), 0, top).astype(array.dtype), fitted[0][1])
 
 
-def finish(image: Image.Image, plan: Plan) -> Decoded:
-    """Mode, size, array."""
-    done = conversion(image, plan.mode)
-    fitted, changes = fit_image(to_mode(image, plan.mode), plan.size, plan.fit)
+def convert_image(image: Image.Image, target: TargetFormat) -> Decoded:
+    """Convert an upright image to the mode and the size, and return its pixels [c, h, w]."""
+    done = describe_conversion(image, target.mode)
+    fitted, changes = fit_image(to_mode(image, target.mode), target.size, target.fit)
     values = np.asarray(fitted)
-    if plan.mode == "I;16":
+    if target.mode == "I;16":
         values = np.clip(np.rint(values), 0, 65535).astype(np.uint16)
     pixels = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
     return Decoded(np.ascontiguousarray(pixels), (*done, *changes))
 
 
-def kind_of(image: Image.Image) -> str:
-    """L, RGB, RGBA or I;16: the kind an image counts as."""
-    if image.mode in SIXTEEN:
+def image_kind(image: Image.Image) -> str:
+    """Return L, RGB, RGBA or I;16: the kind an image counts as."""
+    if image.mode in SIXTEEN_BIT_MODES:
         return "I;16"
     if image.mode == "P":
         return "RGBA" if "transparency" in image.info else "RGB"
-    return KINDS.get(image.mode, "RGB")
+    return KIND_OF_MODE.get(image.mode, "RGB")
 
 
-def conversion(image: Image.Image, mode: str) -> tuple[str, ...]:
-    """What to tell the user; changes of storage alone, such as a palette written out, are not worth a word."""
-    kind = kind_of(image)
+def describe_conversion(image: Image.Image, mode: str) -> tuple[str, ...]:
+    """Return a note for the user; changes of storage alone, such as a palette written out, need none."""
+    kind = image_kind(image)
     exact = image.mode == mode or (kind == mode and image.mode not in ("CMYK", "YCbCr", "LAB", "HSV", "F"))
-    shown = image.mode if kind == mode else kind
-    return () if exact else (f"converted {{n}} {WORDS.get(shown, shown)} to {WORDS.get(mode, mode)}",)
+    before = image.mode if kind == mode else kind
+    return () if exact else (f"converted {{n}} {MODE_IN_WORDS.get(before, before)} to {MODE_IN_WORDS.get(mode, mode)}",)
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Convert; alpha that is lost is composited over white, 16 bits become the upper 8."""
+    """Convert to a mode; alpha that is lost is composited over white, 16 bits become the upper 8."""
     if image.mode == mode and mode != "I;16":
         return image
-    kind = kind_of(image)
+    kind = image_kind(image)
     if kind == "I;16":
-        deep = sixteen_bit(image)
+        deep = to_sixteen_bit(image)
         if mode == "I;16":
             return deep
         image = Image.fromarray(np.rint(np.asarray(deep) / 257).astype(np.uint8))
@@ -146,8 +149,8 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def sixteen_bit(image: Image.Image) -> Image.Image:
-    """Whole numbers 0..65535 in mode "F"."""
+def to_sixteen_bit(image: Image.Image) -> Image.Image:
+    """Return an image of whole numbers 0..65535 in mode "F"."""
     values = np.asarray(image).astype(np.float32)
     if not np.isfinite(values).all():
         raise UnreadableImage("holds numbers that are not finite")
@@ -157,12 +160,12 @@ def sixteen_bit(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def opened(content: Path | bytes) -> Iterator[Image.Image]:
-    """Open without decoding; whatever goes wrong, then or inside the block, is an `Unreadable` in a few words."""
+def open_image(content: Path | bytes) -> Iterator[Image.Image]:
+    """Open without decoding; any error, then or inside the block, becomes an UnreadableImage of a few words."""
     if isinstance(content, Broken):
         raise UnreadableImage(content.decode())
     try:
-        refuse(content.stat().st_size == 0 if isinstance(content, Path) else not content, "empty file")
+        refuse_if(content.stat().st_size == 0 if isinstance(content, Path) else not content, "empty file")
         # Given a path, Pillow maps a plain TIFF into memory and then forgets its orientation.
         with content.open("rb") if isinstance(content, Path) else BytesIO(content) as file:
             image = Image.open(file, formats=FORMATS)
@@ -174,16 +177,17 @@ def opened(content: Path | bytes) -> Iterator[Image.Image]:
         raise UnreadableImage(describe_error(error)) from None
 
 
-def refuse(bad: bool, why: str) -> None:
+def refuse_if(bad: bool, why: str) -> None:
     if bad:
         raise UnreadableImage(why)
 
 
 def refuse_huge(image: Image.Image) -> None:
-    refuse(image.width * image.height > MOST_PIXELS, f"too large: {image.width}x{image.height}")
+    refuse_if(image.width * image.height > MAX_PIXELS, f"too large: {image.width}x{image.height}")
 
 
 def describe_error(error: Exception) -> str:
+    """Return an error of a decoder in a few words."""
     known = {
         UnidentifiedImageError: "not an image",
         Image.DecompressionBombError: "too large",
@@ -196,13 +200,14 @@ def describe_error(error: Exception) -> str:
     return known.get(type(error)) or ("truncated" if any(word in text.lower() for word in damaged) else text[:60])
 
 
-def orientation(image: Image.Image) -> int:
+def exif_orientation(image: Image.Image) -> int:
+    """Return the orientation that EXIF gives, 1 (upright) if it gives none."""
     try:
         return int(image.getexif().get(0x0112, 1))
-    except Exception:  # noqa: BLE001 - damaged EXIF is no reason to lose the picture
+    except Exception:  # noqa: BLE001 - damaged EXIF is no reason to lose the image
         return 1
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turn the image as its EXIF says."""
-    return image if orientation(image) == 1 else ImageOps.exif_transpose(image)
+    """Return the image turned as its EXIF says."""
+    return image if exif_orientation(image) == 1 else ImageOps.exif_transpose(image)

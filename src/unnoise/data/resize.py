@@ -1,4 +1,4 @@
-"""Geometry: the size that was asked for, and how an image of another shape gets there."""
+"""Geometry: the size that the user asks for, and how an image of another shape becomes this size."""
 
 import re
 from typing import TypeAlias
@@ -7,11 +7,10 @@ from PIL import Image
 
 from unnoise.errors import InputError, unknown
 
-FITS = ("crop", "pad", "stretch")
-SMALLEST = 8
-
-
 Size: TypeAlias = int | str | tuple[int, int]
+FITS = ("crop", "pad", "stretch")
+OTHER_WORDS = {"fill": "stretch", "squash": "stretch", "contain": "pad", "letterbox": "pad", "cover": "crop"}
+MIN_SIDE = 8
 
 
 def parse_size(size: object) -> tuple[int, int]:
@@ -20,24 +19,24 @@ def parse_size(size: object) -> tuple[int, int]:
     text = size if isinstance(size, str) else "x".join(map(repr, sides))
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
     if not match:
-        raise InputError(f"size {size!r}: write 64, or WIDTHxHEIGHT such as 96x64; in Python also 64 or (96, 64)")
+        raise InputError(f"size {size!r}: write 64, or WIDTHxHEIGHT such as 96x64; in Python also (96, 64)")
     width, height = int(match[1]), int(match[2] or match[1])
-    if min(width, height) < SMALLEST:
-        raise InputError(f"size {size!r} is too small: width and height are at least {SMALLEST}")
+    if min(width, height) < MIN_SIDE:
+        raise InputError(f"size {size!r} is too small: width and height are at least {MIN_SIDE}")
     return width, height
 
 
 def check_fit(fit: object) -> None:
     """Raise InputError, with the nearest match, if there is no such fit."""
-    if fit not in FITS:
-        meant = {"fill": "stretch", "squash": "stretch", "contain": "pad", "letterbox": "pad", "cover": "crop"}
-        if isinstance(fit, str) and fit in meant:  # the words of other tools
-            raise InputError(f"unknown fit {fit!r}; did you mean {meant[fit]!r}? Known: {', '.join(sorted(FITS))}")
-        raise unknown("fit", str(fit), FITS)
+    if fit in FITS:
+        return
+    if near := OTHER_WORDS.get(str(fit)):
+        raise InputError(f"unknown fit {fit!r}; did you mean {near!r}? Known: {', '.join(FITS)}")
+    raise unknown("fit", str(fit), FITS)
 
 
 def fit_image(image: Image.Image, size: tuple[int, int], fit: str) -> tuple[Image.Image, tuple[str, ...]]:
-    """Resize (Pillow's bilinear averages when it shrinks), and say what that did to the picture."""
+    """Resize (Pillow's bilinear averages when it shrinks), and return notes on what that did to the image."""
     if image.size == size:
         return image, ()
     across, down = size[0] / image.width, size[1] / image.height
@@ -53,11 +52,11 @@ def fit_image(image: Image.Image, size: tuple[int, int], fit: str) -> tuple[Imag
         box = (max(left, 0.0), max(top, 0.0), min(left + width, image.width), min(top + height, image.height))
         return image.resize(size, Image.Resampling.BILINEAR, box=box), tuple(changes)
     changes.append("padded {n} images")
-    return padded(image, size, scale), tuple(changes)
+    return pad_image(image, size, scale), tuple(changes)
 
 
-def padded(image: Image.Image, size: tuple[int, int], scale: float) -> Image.Image:
-    """Centre on black, which is transparent where there is alpha."""
+def pad_image(image: Image.Image, size: tuple[int, int], scale: float) -> Image.Image:
+    """Scale and centre the image on black, which is transparent if the image has alpha."""
     inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     page = Image.new(image.mode, size)
     page.paste(image.resize(inner, Image.Resampling.BILINEAR), ((size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2))

@@ -1,4 +1,4 @@
-"""Images read where they lie, when they are needed: for data that no disk has room to hold decoded."""
+"""Images that are read from their files when they are needed: for data that is too large to decode onto the disk."""
 
 import hashlib
 import os
@@ -16,32 +16,33 @@ from typing import Any
 import numpy as np
 
 from unnoise.data.dataset import Dataset
-from unnoise.data.decode import Plan, decode
+from unnoise.data.decode import TargetFormat, decode
 from unnoise.data.sources.source import Array, Group, Item, Source, UnreadableImage
-from unnoise.data.target_format import make_plan, survey
+from unnoise.data.target_format import choose_format, scan_headers
 from unnoise.errors import InputError
 from unnoise.progress import Report
 
-ROOM = 2**30  # bytes of encoded images that may be in memory
-LOOKED_AT = 16, 16  # groups, and images of each, that decide what all become
-TRIED = 1_000  # images that may stand in for one that cannot be read
-TOLD = 5  # images that cannot be read, by name
-UNKNOWN = -2  # label of an image that was not read yet
+MAX_OPEN_BYTES = 2**30  # encoded images that may be in memory
+SAMPLE_GROUPS, SAMPLE_IMAGES = 16, 16  # groups, and images in each group, that decide the target format
+MAX_TRIES = 1_000  # images that may replace one that cannot be read
+MAX_WARNINGS = 5  # images that cannot be read, by name
+UNREAD_LABEL = -2  # label of an image that was not read yet
 REFUSED = "--stream takes a folder of images, tar shards or parquet files; {} can only be decoded first: leave it out"
 
 
-class Stream:
-    """Groups of encoded images, of which the last ones read stay in memory; decoded on several threads."""
+class StreamedImages:
+    """A store of groups of encoded images; the last groups read stay in memory, and several threads decode."""
 
-    def __init__(self, groups: Sequence[Group], plan: Plan, classes: Sequence[str]) -> None:
-        self.each, self.plan, self.place = groups, plan, {name: i for i, name in enumerate(classes)}
+    def __init__(self, groups: Sequence[Group], target: TargetFormat, classes: Sequence[str]) -> None:
+        self.each, self.target = groups, target
+        self.class_index = {name: i for i, name in enumerate(classes)}
         self.starts = np.cumsum([0, *(group.count for group in groups)])
         self.groups = np.repeat(np.arange(len(groups), dtype=np.int32), [group.count for group in groups])
-        self.known = np.full(len(self.groups), UNKNOWN, np.int32)  # labels, of stand-ins where there are
+        self.known = np.full(len(self.groups), UNREAD_LABEL, np.int32)  # labels; a replaced image has the new label
         self.open: OrderedDict[int, list[Item]] = OrderedDict()
-        self.among: tuple[Array | None, Array] = (None, self.starts)  # of the last one asked for, and sorted
-        self.held = 0  # bytes of the groups that are open
-        self.told, self.fresh = 0, list[str]()
+        self.open_bytes = 0
+        self.among: tuple[Array | None, Array] = (None, self.starts)  # the last rows asked for, and sorted
+        self.warned, self.warnings = 0, list[str]()
         self.start_threads()
 
     def follow_process(self) -> None:
@@ -53,46 +54,48 @@ class Stream:
         self.process, self.lock, self.pool = os.getpid(), Lock(), ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a worker process needs; threads and groups in memory stay here."""
-        here: dict[str, Any] = {"process": 0, "lock": None, "pool": None, "open": OrderedDict(), "held": 0}
+        """Return what another process needs; threads and groups in memory stay in this one."""
+        here: dict[str, Any] = {"process": 0, "lock": None, "pool": None, "open": OrderedDict(), "open_bytes": 0}
         return {**self.__dict__, **here}
 
     @property
     def room(self) -> int:
-        """Images that may be open at a time."""
-        return int(ROOM / (sum(group.size for group in self.each) / len(self.groups)))
+        """The number of images, in open groups, that may be in memory."""
+        return int(MAX_OPEN_BYTES / (sum(group.size for group in self.each) / len(self.groups)))
 
     def pixels(self, rows: Array, among: Array | None = None) -> Array:
-        """[b, c, h, w]; for an image that cannot be read stands the next that can, of those it is `among`."""
+        """Return the pixels [b, c, h, w]; an unreadable image is replaced by the next readable one `among` these."""
         self.follow_process()
-        images = self.pool.map(partial(self.image, among=among), self.items(rows), rows.tolist())
+        images = self.pool.map(partial(self.decode_item, among=among), self.items(rows), rows.tolist())
         return np.stack([*images])
 
     def labels(self, rows: Array) -> Array:
+        """Return indices into the classes [b], int64; -1 if an image has no label."""
         self.follow_process()
-        unknown = rows[self.known[rows] == UNKNOWN]
+        unknown = rows[self.known[rows] == UNREAD_LABEL]
         for item, row in zip(self.items(unknown), unknown.tolist(), strict=True):
-            self.known[row] = self.label(item)
+            self.known[row] = self.label_of(item)
         return self.known[rows].astype(np.int64)
 
-    def label(self, item: Item) -> int:
-        return self.place.get(item.label or "", -1)
+    def label_of(self, item: Item) -> int:
+        return self.class_index.get(item.label or "", -1)
 
     def news(self) -> list[str]:
-        said, self.fresh = self.fresh, []
+        """Return the warnings about images that were read since the last call."""
+        said, self.warnings = self.warnings, []
         return said
 
     def items(self, rows: Array) -> list[Item]:
-        """Each group is opened once, however the rows are mixed."""
+        """Return the items of these rows; each group is opened once, however the rows are mixed."""
         found: dict[int, Item] = {}
         groups = self.groups[rows]
         for i in np.unique(groups).tolist():
-            items = self.group(i)
+            items = self.open_group(i)
             found |= {row: items[row - self.starts[i]] for row in rows[groups == i].tolist()}
         return [found[row] for row in rows.tolist()]
 
-    def group(self, i: int) -> list[Item]:
-        """Read it, unless it is in memory; those not used for longest make room for it."""
+    def open_group(self, i: int) -> list[Item]:
+        """Read group number i, unless it is in memory; the groups not used for longest make room."""
         with self.lock:
             if i in self.open:
                 self.open.move_to_end(i)
@@ -100,55 +103,55 @@ class Stream:
             items, wanted = [*self.each[i].items()], self.each[i].count
             if len(items) != wanted:
                 raise InputError(
-                    f"the data has changed: {wanted} images were to be in a part of it that now has {len(items)}; "
-                    f"the same command looks at it anew"
+                    f"the data has changed: a group of {wanted} images now has {len(items)}; run the same command "
+                    f"again to look at the data anew"
                 )
             self.open[i] = items
-            self.held += self.each[i].size
-            while len(self.open) > 1 and self.held > ROOM:
+            self.open_bytes += self.each[i].size
+            while len(self.open) > 1 and self.open_bytes > MAX_OPEN_BYTES:
                 closed, _ = self.open.popitem(last=False)
-                self.held -= self.each[closed].size
+                self.open_bytes -= self.each[closed].size
             return items
 
-    def image(self, item: Item, row: int, among: Array | None) -> Array:
-        """Decoded; and its label is known from now on."""
+    def decode_item(self, item: Item, row: int, among: Array | None) -> Array:
+        """Return the pixels [c, h, w], and remember the label."""
         try:
-            pixels = decode(item.content, self.plan).pixels
+            pixels = decode(item.content, self.target).pixels
         except UnreadableImage as error:
-            return self.stand_in(item, row, among, error)
-        self.known[row] = self.label(item)
+            return self.decode_replacement(item, row, among, error)
+        self.known[row] = self.label_of(item)
         return pixels
 
-    def stand_in(self, item: Item, row: int, among: Array | None, why: UnreadableImage) -> Array:
-        """The pixels of the next image that can be read, and its label."""
-        for other in self.following(row, among):
+    def decode_replacement(self, item: Item, row: int, among: Array | None, why: UnreadableImage) -> Array:
+        """Return the pixels [c, h, w] of the next image that can be read, and remember its label."""
+        for other in self.rows_after(row, among):
             (instead,) = self.items(other[None])
             with suppress(UnreadableImage):
-                pixels = decode(instead.content, self.plan).pixels
-                self.known[row] = self.label(instead)
-                if self.told < TOLD:
-                    self.told += 1
-                    more = "; no more of these are told" if self.told == TOLD else ""
-                    self.fresh.append(f"{item.name} cannot be read ({why}); {instead.name} is taken instead{more}")
+                pixels = decode(instead.content, self.target).pixels
+                self.known[row] = self.label_of(instead)
+                if self.warned < MAX_WARNINGS:
+                    self.warned += 1
+                    more = "; later ones are not reported" if self.warned == MAX_WARNINGS else ""
+                    self.warnings.append(f"{item.name} cannot be read ({why}); {instead.name} replaces it{more}")
                 return pixels
-        raise InputError(f"neither {item.name} can be read ({why}) nor any of the images after it")
+        raise InputError(f"cannot read {item.name} ({why}), nor any of the images after it")
 
-    def following(self, row: int, among: Array | None) -> Array:
-        """The next TRIED of those it is among."""
+    def rows_after(self, row: int, among: Array | None) -> Array:
+        """Return the next MAX_TRIES rows, `among` these if given, from the start again after the last one."""
         if among is None:
-            return (row + 1 + np.arange(min(TRIED, len(self.groups) - 1))) % len(self.groups)
+            return (row + 1 + np.arange(min(MAX_TRIES, len(self.groups) - 1))) % len(self.groups)
         if self.among[0] is not among:
             self.among = among, np.sort(among)
         members = self.among[1]
         next_one = np.searchsorted(members, row, "right")
-        following: Array = members[(next_one + np.arange(min(TRIED, len(members) - 1))) % len(members)]
+        following: Array = members[(next_one + np.arange(min(MAX_TRIES, len(members) - 1))) % len(members)]
         return following
 
 
 def open_stream(
     source: Source, wishes: tuple[tuple[int, int] | None, int | None, str], limit: int | None, progress: Report
 ) -> Dataset:
-    """Look at a few images of some groups, and at no other."""
+    """Open a dataset of streamed images; only a sample, a few images of some groups, is read for it."""
     if source.groups is None:
         raise InputError(REFUSED.format(source.name))
     parts = source.groups(progress)
@@ -156,25 +159,31 @@ def open_stream(
     count = sum(group.count for group in groups)
     if not count:
         raise InputError(f"no images in {source.name!r}")
-    picked = [groups[i] for i in np.unique(np.linspace(0, len(groups) - 1, LOOKED_AT[0]).round().astype(int))]
-    looked_at = replace(source, items=partial(some, picked), count=None)
-    plan = make_plan(survey(looked_at, None, progress), *wishes)
-    store = Stream(groups, plan, parts.classes)
+    picked = [groups[i] for i in np.unique(np.linspace(0, len(groups) - 1, SAMPLE_GROUPS).round().astype(int))]
+    sample = replace(source, items=partial(sample_items, picked), count=None)
+    target = choose_format(scan_headers(sample, None, progress), *wishes)
+    store = StreamedImages(groups, target, parts.classes)
     c, h, w = store.pixels(np.zeros(1, np.int64))[0].shape
-    contents = hashlib.sha256(b"".join(map(content_of, looked_at.items()))).hexdigest()
-    about = (plan, parts.classes, [(group.count, group.mark) for group in groups], contents, limit)
-    fingerprint = hashlib.sha256(ascii(about).encode()).hexdigest()
-    notes = (f"read where they lie, in {len(groups):,} parts", *done_to(looked_at, plan))
-    dataset = Dataset(store, source.name, plan.mode, (c, h, w), count, parts.classes, fingerprint, notes)
+    fingerprint = hash_sample(sample, target, (parts.classes, [(group.count, group.mark) for group in groups]), limit)
+    notes = (f"images are read from their files during training, in {len(groups):,} groups", *notes_on(sample, target))
+    dataset = Dataset(store, source.name, target.mode, (c, h, w), count, parts.classes, fingerprint, notes)
     return dataset if limit is None or limit >= count else dataset.part(np.arange(limit))
 
 
-def some(groups: Sequence[Group]) -> Iterator[Item]:
-    return chain.from_iterable(islice(group.items(), LOOKED_AT[1]) for group in groups)
+def hash_sample(sample: Source, target: TargetFormat, facts: tuple[Any, Any], limit: int | None) -> str:
+    """Return the fingerprint of streamed data: the content of a sample, and names, sizes and labels of all groups."""
+    contents = hashlib.sha256(b"".join(map(hash_content, sample.items()))).hexdigest()
+    plan = f"Plan(mode={target.mode!r}, size={target.size!r}, fit={target.fit!r})"  # as fingerprints have always had it
+    text = f"({plan}, {facts[0]!a}, {facts[1]!a}, {contents!a}, {limit!a})"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
-def content_of(item: Item) -> bytes:
-    """A hash of the encoded image; of one that is gone, nothing."""
+def sample_items(groups: Sequence[Group]) -> Iterator[Item]:
+    return chain.from_iterable(islice(group.items(), SAMPLE_IMAGES) for group in groups)
+
+
+def hash_content(item: Item) -> bytes:
+    """Return a hash of the encoded image; nothing if the file is gone."""
     if isinstance(item.content, bytes):
         return hashlib.sha256(item.content).digest()
     with suppress(OSError):
@@ -184,10 +193,10 @@ def content_of(item: Item) -> bytes:
     return b""
 
 
-def done_to(looked_at: Source, plan: Plan) -> list[str]:
-    """What is done to the images beyond decoding them, of those that were looked at."""
-    done, items = Counter[str](), [*looked_at.items()]
+def notes_on(sample: Source, target: TargetFormat) -> list[str]:
+    """Return notes on what is done to the images of the sample beyond decoding them."""
+    done, items = Counter[str](), [*sample.items()]
     for item in items:
         with suppress(UnreadableImage):
-            done.update(decode(item.content, plan).done)
-    return [f"of {len(items)} images looked at: {what.format(n=n)}" for what, n in sorted(done.items())]
+            done.update(decode(item.content, target).done)
+    return [f"in a sample of {len(items)} images: {what.format(n=n)}" for what, n in sorted(done.items())]

@@ -1,26 +1,26 @@
-"""A first look at all images, from their headers, to decide what they all become."""
+"""A first pass over the headers of all images, which decides the format that every image is converted to."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from unnoise.data.decode import Header, Plan, read_header
-from unnoise.data.resize import SMALLEST
+from unnoise.data.decode import Header, TargetFormat, read_header
+from unnoise.data.resize import MIN_SIDE
 from unnoise.data.sources.source import READS, Source, UnreadableImage
 from unnoise.errors import InputError
 from unnoise.progress import Report
 from unnoise.types import MODES
 
-DRAWN = (32, 32)  # default size of images that can draw themselves at any
-DEFAULT = (64, 64)
-RANK = ("L", "I;16", "LA", "RGB", "RGBA", "")  # more channels win a tie
-NAMED = 5
+DRAWN_SIZE = (32, 32)  # default size of images that can draw themselves at any size
+DEFAULT_SIZE = (64, 64)
+MODE_RANK = ("L", "I;16", "LA", "RGB", "RGBA", "")  # more channels win a tie
+MAX_NAMED = 5  # unreadable images that a message names
 
 
 @dataclass
-class Survey:
-    """What was found; it stays small however many images there are."""
+class HeaderScan:
+    """Counts of modes and sizes; they stay small however many images there are."""
 
     examined: int = 0
     modes: Counter[str] = field(default_factory=Counter)
@@ -33,21 +33,21 @@ class Survey:
     def add(self, header: Header) -> None:
         self.modes[header.mode] += 1
         self.channels.add(header.channels)
-        if len(self.sizes) < 2:  # whether there is one size is all that matters
+        if len(self.sizes) < 2:  # the only question is whether there is one size
             self.sizes.add(header.size)
 
 
-def survey(source: Source, limit: int | None, progress: Report) -> Survey:
-    """Read headers until `limit` images are found."""
-    found, readable = Survey(), 0
+def scan_headers(source: Source, limit: int | None, progress: Report) -> HeaderScan:
+    """Read headers until `limit` readable images are found; one header is enough if all images are alike."""
+    found, readable = HeaderScan(), 0
     total = source.count if limit is None else min(limit, source.count or limit)
     for item in source.items():
         found.examined += 1
         try:
-            found.add(read_header(item.content, DRAWN))
+            found.add(read_header(item.content, DRAWN_SIZE))
             readable += 1
         except UnreadableImage as reason:
-            if len(found.skipped) < NAMED:
+            if len(found.skipped) < MAX_NAMED:
                 found.skipped.append(f"{item.name} ({reason})")
         found.array = isinstance(item.content, np.ndarray)
         found.drawn = callable(item.content)
@@ -60,48 +60,49 @@ def survey(source: Source, limit: int | None, progress: Report) -> Survey:
             progress("scanning", found.examined, total)
     progress("scanning", found.examined, total)
     if not readable:
-        raise nothing(source, found)
+        raise no_images_error(source, found)
     return found
 
 
-def nothing(source: Source, found: Survey) -> InputError:
+def no_images_error(source: Source, found: HeaderScan) -> InputError:
     """Say why there is nothing to train on."""
     if found.examined:
         return InputError(
             f"none of the {found.examined} images in {source.name!r} can be read: {', '.join(found.skipped)}"
         )
-    others = f" ({suffixes(source)})" if source.ignored else ""
+    others = f" ({format_suffixes(source)})" if source.ignored else ""
     total = sum(source.ignored.values())
     return InputError(
         f"no images in {source.name!r}: 0 of {total} files count{others}; unnoise reads {', '.join(READS)}"
     )
 
 
-def suffixes(source: Source) -> str:
-    """`.txt 10, .mov 2`."""
+def format_suffixes(source: Source) -> str:
+    """Return the most common suffixes of the files that are no images, such as `.txt 10, .mov 2`."""
     return ", ".join(f"{suffix} {n}" for suffix, n in Counter(source.ignored).most_common(5))
 
 
-def make_plan(found: Survey, size: tuple[int, int] | None, channels: int | None, fit: str) -> Plan:
-    mode = max(found.modes, key=lambda mode: (found.modes[mode], RANK.index(mode)))
+def choose_format(found: HeaderScan, size: tuple[int, int] | None, channels: int | None, fit: str) -> TargetFormat:
+    """Choose the most common mode and the common size, except what the user asks for."""
+    mode = max(found.modes, key=lambda mode: (found.modes[mode], MODE_RANK.index(mode)))
     chosen = size or default_size(found)
-    return Plan(choose_mode(mode, channels, found), chosen, fit)
+    return TargetFormat(choose_mode(mode, channels, found), chosen, fit)
 
 
-def default_size(found: Survey) -> tuple[int, int]:
-    """The size they all have, where it is one and small."""
+def default_size(found: HeaderScan) -> tuple[int, int]:
+    """Return the size of the images if they share one and it is small; otherwise 64x64."""
     if found.drawn:
-        return DRAWN
-    own = next(iter(found.sizes)) if len(found.sizes) == 1 else DEFAULT
-    if max(own) > max(DEFAULT):
-        return DEFAULT
-    if min(own) < SMALLEST:
-        raise InputError(f"the images are {own[0]}x{own[1]}; give size={SMALLEST} or more to enlarge them")
+        return DRAWN_SIZE
+    own = next(iter(found.sizes)) if len(found.sizes) == 1 else DEFAULT_SIZE
+    if max(own) > max(DEFAULT_SIZE):
+        return DEFAULT_SIZE
+    if min(own) < MIN_SIDE:
+        raise InputError(f"the images are {own[0]}x{own[1]}; give size={MIN_SIDE} or more to enlarge them")
     return own
 
 
-def choose_mode(mode: str, channels: int | None, found: Survey) -> str:
-    """The most common mode, unless the user asks for a number of channels that it has not."""
+def choose_mode(mode: str, channels: int | None, found: HeaderScan) -> str:
+    """Return the most common mode, unless the user asks for a number of channels that it does not have."""
     if channels is None or (channels == 1 and mode == "I;16") or (found.array and channels in found.channels):
         return mode
     if not mode:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unnoise import registry
 from unnoise.config import Sampling
-from unnoise.data.decode import Plan, decode, upright
+from unnoise.data.decode import TargetFormat, decode, upright
 from unnoise.data.sources.source import UnreadableImage
 from unnoise.diffusion.model import Denoiser, Diffusion, clip_x0
 from unnoise.diffusion.process import q_sample
@@ -93,7 +93,7 @@ def read(picture: Picture, shape: tuple[int, int, int], mode: str, fit: str = "c
         raise InputError("this run is of arrays, not pictures; from Python, give tensors [c, h, w] in [-1, 1]")
     try:
         content = (lambda _: upright(picture)) if isinstance(picture, Image.Image) else Path(picture).expanduser()
-        pixels = decode(content, Plan(mode, (shape[2], shape[1]), fit)).pixels
+        pixels = decode(content, TargetFormat(mode, (shape[2], shape[1]), fit)).pixels
     except (UnreadableImage, OSError) as error:  # the latter of an image that is opened, and cut off
         raise InputError(f"{picture} cannot be read: {error}") from error
     return to_float(torch.tensor(pixels)[None])

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ def test_a_face_depends_on_its_index_only():
 def test_another_process_draws_the_same_faces():
     # Its string hashes differ from ours, so that nothing may hang on hash() or on the order of a set.
     code = "import test_faces; print(test_faces.digest())"
-    run = [sys.executable, "-c", f"import sys; sys.path[:0] = {sys.path!r}; {code}"]
+    places = [str(Path(__file__).parent), *sys.path]
+    run = [sys.executable, "-c", f"import sys; sys.path[:0] = {places!r}; {code}"]
     assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() == digest()
 
 

@@ -280,7 +280,7 @@ WRONG = {
     "generator": ((image for image in IMAGES), "of type generator has no length"),
     "iterable dataset": (Endless(), "of type Endless has no length"),
     "loader": (DataLoader(Items(pil())), "loader.dataset"),
-    "splits": ({"train": Items(pil())}, "keys 'train'; give one of its values"),
+    "splits": ({"train": Items(pil())}, "dict of 'train'; give one of its values"),
     "one image": (pil()[0], r"one PIL image; give a list"),
     "one gray image": (IMAGES[0, ..., 0], r"shape \(12, 10\)"),
     "five axes": (IMAGES[None], r"shape \(1, 6, 12, 10, 3\)"),

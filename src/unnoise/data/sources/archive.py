@@ -1,4 +1,4 @@
-"""Images in a zip or tar file, read in place: nothing is extracted, so no name can reach outside."""
+"""Archives, zip or tar: read in place. Nothing is extracted, so no name can reach outside."""
 
 import lzma
 import re
@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 
 from unnoise.data.sources.remote import Place
 from unnoise.data.sources.source import (
-    MOST_BYTES,
+    MAX_BYTES,
     Broken,
     Item,
     Source,
-    errors_in_words,
+    explain_damage,
     file_key,
     is_hidden,
     is_image,
-    label_of,
+    label_from_path,
     suffix_of,
 )
 
-TOO_LARGE = Broken(f"larger than {MOST_BYTES >> 20} MiB".encode())
-DAMAGE = (
+TOO_LARGE = Broken(f"larger than {MAX_BYTES >> 20} MiB".encode())
+ARCHIVE_DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
@@ -37,7 +37,7 @@ DAMAGE = (
     ValueError,
     RuntimeError,  # how zipfile says that a password is missing
 )
-LONGEST = 256  # bytes of the name of a class
+MAX_CLASS_NAME = 256  # bytes of the name of a class
 COMPRESSED = r"\.(tgz|gz|bz2|xz)$"
 
 
@@ -50,7 +50,7 @@ class Member(NamedTuple):
 
 
 def safe_parts(name: str) -> tuple[str, ...] | None:
-    """The components of a member's name, or None where it is hidden or points out of the archive."""
+    """Return the components of a member's name; None if the member is hidden or points out of the archive."""
     name = name.replace("\\", "/")
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     outside = name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name)
@@ -58,30 +58,31 @@ def safe_parts(name: str) -> tuple[str, ...] | None:
 
 
 def root_depth(members: Iterable[Member]) -> int:
-    """1 where everything lies in one top folder, as when a folder was packed whole; else 0."""
+    """Return 1 if everything lies in one top folder, as when a folder was packed whole; otherwise 0."""
     tops = {member.parts[0] if len(member.parts) > 1 else None for member in members}
     return int(len(tops) == 1 and None not in tops)
 
 
-def item_of(parts: tuple[str, ...], content: bytes, depth: int, labels: Mapping[str, str] | None = None) -> Item:
+def archive_item(parts: tuple[str, ...], content: bytes, depth: int, labels: Mapping[str, str] | None = None) -> Item:
     name = "/".join(parts)
-    return Item(name, content, (labels or {}).get(key_of(name)) or label_of(parts[depth:]))
+    return Item(name, content, (labels or {}).get(sample_key(name)) or label_from_path(parts[depth:]))
 
 
-def key_of(name: str) -> str:
-    """What comes before the first dot of a file's name: the files of one WebDataset sample share it."""
+def sample_key(name: str) -> str:
+    """Return the name up to its first dot; the files of one WebDataset sample share this key."""
     folder, slash, file = name.rpartition("/")
     return folder + slash + file.partition(".")[0]
 
 
 def read_zip(path: Path) -> Source:
+    """Turn a zip file into a source, its members in sorted order."""
     members, ignored = zip_members(path)
-    return Source(path.stem, file_key(path), lambda: stream_zip(path, members), len(members), ignored)
+    return Source(path.stem, file_key(path), lambda: zip_items(path, members), len(members), ignored)
 
 
 def zip_members(path: Path) -> tuple[list[Member], Counter[str]]:
     members, ignored = [], Counter[str]()
-    with errors_in_words(path, DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
+    with explain_damage(path, ARCHIVE_DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             parts = None if info.is_dir() else safe_parts(info.filename)
             if parts and is_image(parts[-1]):
@@ -91,38 +92,38 @@ def zip_members(path: Path) -> tuple[list[Member], Counter[str]]:
     return sorted(members, key=lambda member: member.parts), ignored
 
 
-def stream_zip(path: Path, members: list[Member]) -> Iterator[Item]:
+def zip_items(path: Path, members: list[Member]) -> Iterator[Item]:
     depth = root_depth(members)
-    with errors_in_words(path, DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
+    with explain_damage(path, ARCHIVE_DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
         for member in members:
-            yield item_of(member.parts, zip_bytes(archive, member), depth)
+            yield archive_item(member.parts, zip_bytes(archive, member), depth)
 
 
 def zip_bytes(archive: zipfile.ZipFile, member: Member) -> bytes:
-    """Read one member; damage to it is its own, the others are still good."""
-    if member.size > MOST_BYTES:
+    """Read one member; if it is damaged, the others are still good."""
+    if member.size > MAX_BYTES:
         return TOO_LARGE
     try:
         with archive.open(member.at) as file:  # type: ignore[arg-type]
-            content = file.read(MOST_BYTES + 1)  # the declared size may be a lie
+            content = file.read(MAX_BYTES + 1)  # the declared size may be a lie
     except RuntimeError:
         return Broken(b"encrypted")
-    except DAMAGE:
+    except ARCHIVE_DAMAGE:
         return Broken(b"damaged in the archive")
-    return TOO_LARGE if len(content) > MOST_BYTES else content
+    return TOO_LARGE if len(content) > MAX_BYTES else content
 
 
 def read_tar(path: Path) -> Source:
-    """Plain tar files are read in sorted order; compressed ones in their own order, for they have no way back."""
+    """Turn a tar file into a source: plain ones in sorted order, compressed ones, which cannot seek, in their own."""
     ignored: Counter[str] = Counter()  # known after the first pass: listing a large .tar.gz takes as long as reading it
     compressed = re.search(COMPRESSED, path.name.lower())
-    stream = stream_compressed if compressed else stream_plain
+    stream = compressed_tar_items if compressed else plain_tar_items
     name = re.sub(r"\.(tar|tgz)(\.\w+)?$", "", path.name, flags=re.IGNORECASE)
     return Source(name, file_key(path), lambda: stream(path, ignored), None, ignored)
 
 
 def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfile.TarInfo]]:
-    """Regular files only: no links, devices or sparse files."""
+    """Yield the regular files of a tar file: no links, devices or sparse files."""
     while (info := archive.next()) is not None:
         parts = safe_parts(info.name) if info.isreg() and not info.issparse() else None
         if parts:
@@ -130,46 +131,47 @@ def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfi
         archive.members = []  # type: ignore[attr-defined]  # the library would keep every header it has seen
 
 
-def survey_tar(path: Place, mode: str, ignored: Counter[str], labels: dict[str, str]) -> Iterator[Member]:
-    """Its images; `labels` are the classes that lie beside them, as text in KEY.cls."""
+def list_tar_images(path: Place, mode: str, ignored: Counter[str], labels: dict[str, str]) -> Iterator[Member]:
+    """Yield the images of a tar file; fill `labels` with the classes, stored as text in KEY.cls."""
     ignored.clear()
     with (
-        errors_in_words(path, DAMAGE, "archive"),
+        explain_damage(path, ARCHIVE_DAMAGE, "archive"),
         path.open("rb") as file,
         tarfile.open(fileobj=file, mode=mode) as archive,  # type: ignore[call-overload]
     ):
         for parts, info in tar_files(archive):
             if is_image(parts[-1]):
                 yield Member(parts, info.size, info.offset_data)
-            elif parts[-1].endswith(".cls") and info.size <= LONGEST and (text := archive.extractfile(info)):
-                labels[key_of("/".join(parts))] = text.read().decode("utf-8", "replace").strip()
+            elif parts[-1].endswith(".cls") and info.size <= MAX_CLASS_NAME and (text := archive.extractfile(info)):
+                labels[sample_key("/".join(parts))] = text.read().decode("utf-8", "replace").strip()
             else:
                 ignored[suffix_of(parts[-1])] += 1
 
 
-def stream_plain(path: Path, ignored: Counter[str]) -> Iterator[Item]:
+def plain_tar_items(path: Path, ignored: Counter[str]) -> Iterator[Item]:
     labels: dict[str, str] = {}
-    members = sorted(survey_tar(path, "r:", ignored, labels), key=lambda member: member.parts)
+    members = sorted(list_tar_images(path, "r:", ignored, labels), key=lambda member: member.parts)
     depth = root_depth(members)
-    with errors_in_words(path, DAMAGE, "archive"), path.open("rb") as file:
+    with explain_damage(path, ARCHIVE_DAMAGE, "archive"), path.open("rb") as file:
         for member in members:
-            content = bytes_at(file, member.at, member.size)  # type: ignore[arg-type]
-            yield item_of(member.parts, content, depth, labels)
+            content = read_at(file, member.at, member.size)  # type: ignore[arg-type]
+            yield archive_item(member.parts, content, depth, labels)
 
 
-def bytes_at(file: Any, at: int, size: int) -> bytes:
-    """Of one member; its size is what a header says."""
-    if not 0 <= size <= MOST_BYTES:
+def read_at(file: Any, at: int, size: int) -> bytes:
+    """Read the bytes of one member; a header claims its size, which may be a lie."""
+    if not 0 <= size <= MAX_BYTES:
         return TOO_LARGE
     file.seek(at)
     return file.read(size)  # type: ignore[no-any-return]
 
 
-def stream_compressed(path: Path, ignored: Counter[str]) -> Iterator[Item]:
+def compressed_tar_items(path: Path, ignored: Counter[str]) -> Iterator[Item]:
     labels: dict[str, str] = {}
-    depth = root_depth(survey_tar(path, "r|*", ignored, labels))
-    with errors_in_words(path, DAMAGE, "archive"), tarfile.open(path, "r|*") as archive:
+    depth = root_depth(list_tar_images(path, "r|*", ignored, labels))
+    with explain_damage(path, ARCHIVE_DAMAGE, "archive"), tarfile.open(path, "r|*") as archive:
         for parts, info in tar_files(archive):
             if is_image(parts[-1]):
                 file = archive.extractfile(info)
-                yield item_of(parts, TOO_LARGE if info.size > MOST_BYTES or not file else file.read(), depth, labels)
+                content = TOO_LARGE if info.size > MAX_BYTES or not file else file.read()
+                yield archive_item(parts, content, depth, labels)

@@ -1,4 +1,4 @@
-"""Images in NumPy and IDX files, read row by row: a compressed or huge array never has to fit in memory."""
+"""Arrays of images in NumPy and IDX files, read row by row: an array never has to fit in memory."""
 
 import gzip
 import math
@@ -15,14 +15,14 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from unnoise.data.sources.source import MOST_BYTES, Array, Item, Source, errors_in_words, file_key
+from unnoise.data.sources.source import MAX_BYTES, Array, Item, Source, explain_damage, file_key
 from unnoise.errors import InputError
 
 Open: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]
-CHUNK = 4 * 2**20  # bytes read at a time
+CHUNK_BYTES = 4 * 2**20  # bytes read at a time
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 IDX_IMAGES = r"(?=.*(idx[34]|images)).*[-.](ubyte|idx)(\.gz)?$"
-DAMAGE = (
+ARRAY_DAMAGE = (
     OSError,
     EOFError,
     ValueError,
@@ -49,8 +49,8 @@ class Table:
 def file_rows(path: Path, opener: Open, start: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[Array]:
     """Yield the rows of a file, a few megabytes at a time; the first row begins at byte `start`."""
     size = math.prod(shape[1:]) * dtype.itemsize
-    chunk = max(1, CHUNK // max(size, 1))
-    with errors_in_words(path, DAMAGE), opener() as file:
+    chunk = max(1, CHUNK_BYTES // max(size, 1))
+    with explain_damage(path, ARRAY_DAMAGE), opener() as file:
         file.read(start)
         for first in range(0, shape[0], chunk):
             count = min(chunk, shape[0] - first)
@@ -65,14 +65,15 @@ def file_table(path: Path, opener: Open, start: int, dtype: np.dtype[Any], shape
 
 
 def read_npy(path: Path) -> Source:
+    """Read one array of images."""
     return table_source(numpy_table(path, lambda: path.open("rb")), None, path.stem, file_key(path))
 
 
 def read_npz(path: Path) -> Source:
-    """The array `images`, `x` or the first of three or four axes; labels are `labels` or `y`."""
-    with errors_in_words(path, DAMAGE), zipfile.ZipFile(path) as archive:
+    """Read the array `images`, `x` or the first of three or four axes; labels are `labels` or `y`."""
+    with explain_damage(path, ARRAY_DAMAGE), zipfile.ZipFile(path) as archive:
         names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    tables = {name: numpy_table(path, partial(member, path, f"{name}.npy")) for name in names}
+    tables = {name: numpy_table(path, partial(open_member, path, f"{name}.npy")) for name in names}
     fitting = [name for name in names if len(tables[name].shape) in (3, 4)]
     chosen = next((name for name in ("images", "x") if name in fitting), next(iter(fitting), None))
     if chosen is None:
@@ -83,14 +84,14 @@ def read_npz(path: Path) -> Source:
 
 
 @contextmanager
-def member(path: Path, name: str) -> Iterator[IO[bytes]]:
+def open_member(path: Path, name: str) -> Iterator[IO[bytes]]:
     with zipfile.ZipFile(path) as archive, archive.open(name) as file:
         yield file
 
 
 def numpy_table(path: Path, opener: Open) -> Table:
     """Read the header of the NumPy format; objects, which would need unpickling, are refused."""
-    with errors_in_words(path, DAMAGE), opener() as file:
+    with explain_damage(path, ARRAY_DAMAGE), opener() as file:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
@@ -103,7 +104,7 @@ def numpy_table(path: Path, opener: Open) -> Table:
 
 
 def idx_in(folder: Path) -> Path | None:
-    """The IDX images directly in a folder, the training split before others."""
+    """Return the IDX images directly in a folder, the training split before others; None if there are none."""
     names = sorted(path.name for path in folder.iterdir() if re.search(IDX_IMAGES, path.name.lower()))
     names = [name for name in names if "labels" not in name.lower() and not name.startswith(".")]
     names.sort(key=lambda name: not name.startswith("train"))
@@ -111,7 +112,7 @@ def idx_in(folder: Path) -> Path | None:
 
 
 def read_idx(path: Path) -> Source:
-    """IDX (LeCun 1998, http://yann.lecun.com/exdb/mnist): images, and the labels file beside them."""
+    """Read IDX (LeCun 1998, http://yann.lecun.com/exdb/mnist): images, and the file of labels next to them."""
     images = idx_table(path)
     plain = re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)
     other = re.sub(r"idx[34]", "idx1", plain.replace("images", "labels"))
@@ -125,7 +126,7 @@ def read_idx(path: Path) -> Source:
 def idx_table(path: Path) -> Table:
     """Read the header: two zeros, a type code, the number of axes, their sizes."""
     opener: Any = partial(gzip.open if path.suffix.lower() == ".gz" else open, path, "rb")
-    with errors_in_words(path, DAMAGE), opener() as file:
+    with explain_damage(path, ARRAY_DAMAGE), opener() as file:
         magic = file.read(4)
         if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES:
             raise InputError(f"{str(path)!r} is not an IDX file: it starts with {magic.hex() or 'nothing'}")
@@ -139,11 +140,11 @@ def table_source(table: Table, labels: Table | None, name: str, key: str) -> Sou
     if len(table.shape) not in (3, 4) or 0 in table.shape[1:]:
         raise InputError(f"{table.text} has shape {table.shape}; images are [n,h,w], [n,h,w,c] or [n,c,h,w]")
     check_pixels(table.text, table.dtype, table.shape[1:])
-    span = cache(partial(float_span, table))
+    span = cache(partial(measure_span, table))
     names = label_names(labels, table.shape[0]) if labels else None
 
     def items() -> Iterator[Item]:
-        scale = scaling(table.dtype, span)
+        scale = choose_scaling(table.dtype, span)
         for index, row in enumerate(table.rows()):
             yield Item(f"row {index}", scale(channels_last(row)), names[index] if names else None)
 
@@ -152,7 +153,7 @@ def table_source(table: Table, labels: Table | None, name: str, key: str) -> Sou
 
 def check_pixels(text: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Raise InputError if one image of this type and shape cannot be used."""
-    if math.prod(shape) * dtype.itemsize > MOST_BYTES:
+    if math.prod(shape) * dtype.itemsize > MAX_BYTES:
         raise InputError(f"one image of {text} has shape {shape}, too large to be one")
     if dtype.kind not in "bf" and dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise InputError(f"{text} holds {dtype}; pixels are uint8, uint16, bool or floats in [0, 1]")
@@ -166,12 +167,13 @@ def channels_last(image: Array) -> Array:
 
 
 def label_names(table: Table, count: int) -> list[str]:
+    """Return the labels of `count` images as text."""
     if math.prod(table.shape) != count:
         raise InputError(f"{table.text}: {count} images but labels of shape {table.shape}; give one for each")
     return [str(label.reshape(-1)[0]) for label in table.rows()]
 
 
-def float_span(table: Table) -> tuple[float, float]:
+def measure_span(table: Table) -> tuple[float, float]:
     """Return (low, high) of all pixels, which takes a pass over the table."""
     low, high = math.inf, -math.inf
     for row in table.rows():
@@ -186,8 +188,8 @@ def check_span(text: str, low: float, high: float) -> tuple[float, float]:
     return low, high
 
 
-def scaling(dtype: np.dtype[Any], span: Callable[[], tuple[float, float]]) -> Callable[[Array], Array]:
-    """How the stored numbers become uint8 or uint16."""
+def choose_scaling(dtype: np.dtype[Any], span: Callable[[], tuple[float, float]]) -> Callable[[Array], Array]:
+    """Return the function that turns stored numbers into uint8 or uint16."""
     if dtype.kind == "b":
         return lambda row: row.astype(np.uint8) * np.uint8(255)
     if dtype.kind == "f":

@@ -1,9 +1,9 @@
-"""Built-in sets that are downloaded from the Hugging Face hub on first use."""
+"""Built-in datasets that are downloaded from the Hugging Face hub on first use."""
 
 from dataclasses import replace
 from pathlib import Path
 
-from unnoise.data.sources.folder import files_in
+from unnoise.data.sources.folder import files_with_suffix
 from unnoise.data.sources.parquet import read_parquet
 from unnoise.data.sources.source import Source
 from unnoise.errors import InputError
@@ -12,24 +12,24 @@ from unnoise.registry import dataset
 
 @dataset
 def celeba() -> Source:
-    """Faces of celebrities, 178x218 (Liu et al. 2015); downloaded."""
-    return replace(download("celeba", "nielsr/CelebA-faces"), classes=None)
+    """Download faces of celebrities, 178x218 (Liu et al. 2015)."""
+    return replace(download_training_split("celeba", "nielsr/CelebA-faces"), classes=None)
 
 
 @dataset
 def cifar10() -> Source:
-    """Ten classes of small photos, 32x32 (Krizhevsky 2009); downloaded."""
-    return download("cifar10", "uoft-cs/cifar10")
+    """Download ten classes of small photos, 32x32 (Krizhevsky 2009)."""
+    return download_training_split("cifar10", "uoft-cs/cifar10")
 
 
 @dataset
 def fashion_mnist() -> Source:
-    """Ten classes of clothes in gray, 28x28 (Xiao et al. 2017); downloaded."""
-    return download("fashion_mnist", "zalando-datasets/fashion_mnist")
+    """Download ten classes of clothes in gray, 28x28 (Xiao et al. 2017)."""
+    return download_training_split("fashion_mnist", "zalando-datasets/fashion_mnist")
 
 
-def download(name: str, repo: str) -> Source:
-    """Fetch the training split, or find it in the hub's own cache."""
+def download_training_split(name: str, repo: str) -> Source:
+    """Download the training split, or find it in the hub's own cache."""
     by_hand = (
         f"download it by hand from https://huggingface.co/datasets/{repo} and give the folder, "
         "or use 'faces', which needs no download"
@@ -43,4 +43,4 @@ def download(name: str, repo: str) -> Source:
     except Exception as error:  # noqa: BLE001 - which errors the client raises differs between its versions
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{name} needs an internet connection for its first use ({reason}); {by_hand}") from None
-    return read_parquet(files_in(Path(folder), ".parquet"), name)
+    return read_parquet(files_with_suffix(Path(folder), ".parquet"), name)

@@ -18,8 +18,8 @@ from torch import Tensor, bfloat16
 from torch.utils.data import DataLoader, IterableDataset
 
 from unnoise.data.dataset import Dataset
-from unnoise.data.decode import ARRAY_MODES, describe_error, orientation
-from unnoise.data.sources.arrays import Table, channels_last, check_pixels, check_span, scaling, table_source
+from unnoise.data.decode import ARRAY_MODES, describe_error, exif_orientation
+from unnoise.data.sources.arrays import Table, channels_last, check_pixels, check_span, choose_scaling, table_source
 from unnoise.data.sources.parquet import IMAGE_NAMES, LABEL_NAMES, first_fitting
 from unnoise.data.sources.source import Array, Broken, Item, Source, file_key, printable
 from unnoise.errors import InputError
@@ -28,8 +28,8 @@ IN_MEMORY = (
     "an array or tensor [n,h,w], [n,h,w,c] or [n,c,h,w], a torch or Hugging Face dataset, "
     "or a list of paths, PIL images or arrays, each perhaps as (image, label)"
 )
-ROWS = 256  # images of an opened dataset that are read at a time
-Value: TypeAlias = Path | bytes | Array | Image.Image  # one image of a list or dataset, before floats are scaled
+READ_AT_ONCE = 256  # images of an opened dataset that are read at a time
+Value: TypeAlias = Path | bytes | Array | Image.Image  # one image of a list or dataset, before floats are scale_records
 Keys: TypeAlias = tuple[Any, Any]  # under which an item holds its image and its label
 
 
@@ -56,7 +56,7 @@ def memory_source(data: Any) -> Source:
             (image, label) pairs.
 
     Raises:
-        InputError: If `data` is nothing of this, is empty, or mixes kinds.
+        InputError: If `data` is none of these, is empty, or mixes kinds.
     """
     if isinstance(data, Source):
         return data
@@ -71,7 +71,7 @@ def memory_source(data: Any) -> Source:
     if isinstance(data, DataLoader):
         raise InputError("data is a DataLoader; give its dataset: loader.dataset")
     if isinstance(data, dict):
-        raise InputError(f"data is a dict with the keys {shown(data)}; give one of its values, such as data['train']")
+        raise InputError(f"data is a dict of {first_few(data)}; give one of its values, such as data['train']")
     if isinstance(data, IterableDataset) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
         kind = type(data).__name__
         raise InputError(f"data of type {kind} has no length and no data[i] to return to; give a path, or {IN_MEMORY}")
@@ -91,7 +91,7 @@ def name_of_data(data: Any) -> str:
     return "images" if isinstance(data, list | tuple) else "dataset"
 
 
-def shown(values: Any) -> str:
+def first_few(values: Any) -> str:
     """Return the first few values as text."""
     return ", ".join(map(repr, islice(values, 5))) + (", ..." if len(values) > 5 else "")
 
@@ -100,7 +100,7 @@ def shown(values: Any) -> str:
 
 
 def as_array(data: Any) -> Array:
-    """Return a tensor or whatever calls itself an array as a NumPy array."""
+    """Return a tensor, or any object with `__array__`, as a NumPy array."""
     if isinstance(data, Tensor):
         data = data.detach().cpu()
         data = data.float() if data.dtype == bfloat16 else data  # NumPy has no bfloat16
@@ -126,15 +126,16 @@ def array_source(array: Array) -> Source:
 
 
 def reopened_source(data: Dataset) -> Source:
-    """Return the images of an opened dataset; those of a part of it are numbered anew."""
+    """Turn an opened dataset, or a part of a dataset, back into a source."""
     rows = None if data.rows is None else data.rows.tolist()
     key = hashlib.sha256(ascii(("dataset", data.fingerprint, rows)).encode()).hexdigest()
-    return Source(data.name, key, partial(reread, data), len(data), classes=data.classes or None, uniform=True)
+    items = partial(read_dataset_items, data)
+    return Source(data.name, key, items, len(data), classes=data.classes or None, uniform=True)
 
 
-def reread(data: Dataset) -> Iterator[Item]:
-    for start in range(0, len(data), ROWS):
-        indices = np.arange(start, min(start + ROWS, len(data)))
+def read_dataset_items(data: Dataset) -> Iterator[Item]:
+    for start in range(0, len(data), READ_AT_ONCE):
+        indices = np.arange(start, min(start + READ_AT_ONCE, len(data)))
         pixels, labels = data.read(indices), data.labels(indices)
         numbers = [-1] * len(indices) if labels is None else labels.tolist()
         for index, image, label in zip(indices, pixels, numbers, strict=True):
@@ -145,8 +146,8 @@ def reread(data: Dataset) -> Iterator[Item]:
 
 
 @dataclass
-class Scan:
-    """What a first pass over a list or dataset finds; it stays small however many images there are."""
+class ContentScan:
+    """Facts from the first pass over a list or dataset; they stay small however many images there are."""
 
     kind: str = ""
     dtype: np.dtype[Any] | None = None
@@ -172,7 +173,7 @@ class Scan:
             self.digest.update(file_key(value).encode())
         elif isinstance(value, Image.Image):
             palette = value.getpalette() if value.mode == "P" else None
-            about = (value.mode, value.size, palette, value.info.get("transparency"), orientation(value))
+            about = (value.mode, value.size, palette, value.info.get("transparency"), exif_orientation(value))
             self.digest.update(ascii(about).encode() + value.tobytes())
         else:
             self.digest.update(value)
@@ -199,19 +200,19 @@ def sequence_source(data: Any, name: str) -> Source:
     """Turn a list or a dataset with length and data[i] into a source."""
     keys, classes = keys_of(data), classes_of(data)
     records = partial(read_records, data, keys, classes)
-    scan = Scan()
+    scan = ContentScan()
     for record in records():
         scan.add(record)
     if scan.dtype is not None and scan.dtype.kind == "f":
         check_span("the images", scan.low, scan.high)
     scan.digest.update(ascii((name, classes)).encode())
-    uniform = scan.dtype is not None and scan.uniform
-    return Source(name, scan.digest.hexdigest(), partial(scaled, records, scan), len(data), {}, classes, None, uniform)
+    items, uniform = partial(scale_records, records, scan), scan.dtype is not None and scan.uniform
+    return Source(name, scan.digest.hexdigest(), items, len(data), classes=classes, uniform=uniform)
 
 
-def scaled(records: Callable[[], Iterator[Record]], scan: Scan) -> Iterator[Item]:
+def scale_records(records: Callable[[], Iterator[Record]], scan: ContentScan) -> Iterator[Item]:
     """Yield the items; arrays become [h, w, c] of uint8 or uint16."""
-    scale = scaling(scan.dtype, lambda: (scan.low, scan.high)) if scan.dtype is not None else None
+    scale = choose_scaling(scan.dtype, lambda: (scan.low, scan.high)) if scan.dtype is not None else None
     for name, value, label in records():
         content = scale(channels_last(value)) if scale and isinstance(value, np.ndarray) else value
         yield Item(name, content, label)
@@ -231,7 +232,7 @@ def split_item(item: Any, keys: Keys | None, i: int) -> tuple[Any, Any]:
     if isinstance(item, dict):
         image, label = keys or (None, None)
         if image is None or image not in item:
-            raise InputError(f"item {i} has the keys {shown(item)}; the image is expected under {IMAGE_NAMES[0]!r}")
+            raise InputError(f"item {i} has the keys {first_few(item)}; the image is expected under {IMAGE_NAMES[0]!r}")
         return item[image], item.get(label)
     if isinstance(item, tuple | list):
         if not 1 <= len(item) <= 2:
@@ -285,7 +286,7 @@ def label_name(label: Any, classes: Sequence[str] | None, i: int) -> str | None:
     if classes is None:
         return str(number)
     if number >= len(classes):
-        raise InputError(f"item {i} has label {number}, and there are {len(classes)} classes: {shown(classes)}")
+        raise InputError(f"item {i} has label {number}, and there are {len(classes)} classes: {first_few(classes)}")
     return classes[number]
 
 

@@ -1,4 +1,4 @@
-"""Parquet files in the Hugging Face layout: a column of encoded images, and perhaps one of labels."""
+"""Parquet files in the Hugging Face layout: a column of encoded images, and perhaps a column of labels."""
 
 import hashlib
 import json
@@ -9,27 +9,27 @@ from typing import Any, NamedTuple
 
 from unnoise.data.sources.remote import Place, Remote
 from unnoise.data.sources.source import (
-    ITEM,
+    ITEM_BYTES,
     Broken,
     Group,
     Groups,
     Item,
     Source,
     class_names,
-    errors_in_words,
+    explain_damage,
     file_key,
 )
 from unnoise.errors import InputError
 from unnoise.progress import Report
 
-ROWS = 64  # read at a time; encoded images are small
+READ_AT_ONCE = 64  # read at a time; encoded images are small
 IMAGE_NAMES = ("image", "img", "images")
 LABEL_NAMES = ("label", "labels", "class", "fine_label", "target", "y")
-DAMAGE = (ValueError, OSError, KeyError, NotImplementedError)  # what pyarrow's errors are underneath
+PARQUET_DAMAGE = (ValueError, OSError, KeyError, NotImplementedError)  # what pyarrow's errors are underneath
 
 
 class Columns(NamedTuple):
-    """Where the images and labels are."""
+    """The columns that hold images and labels."""
 
     image: str
     nested: bool  # a struct with a field `bytes`, else plain bytes
@@ -38,43 +38,43 @@ class Columns(NamedTuple):
 
 
 def read_parquet(paths: Sequence[Place], name: str) -> Source:
-    """Look at the schema of the first file and the number of rows of all."""
+    """Turn parquet files into a source, by the schema of the first file and the numbers of rows of all."""
     try:
         import pyarrow.parquet  # noqa: F401, PLC0415 - an optional extra that takes its time to load
     except ImportError:
         raise InputError("reading parquet needs pyarrow: pip install 'unnoise[parquet]'") from None
     count, columns = 0, None
     for path in paths:
-        with table(path) as file:
+        with open_parquet(path) as file:
             count += file.metadata.num_rows
-            columns = columns or choose(file.schema_arrow, path)
+            columns = columns or choose_columns(file.schema_arrow, path)
     if columns is None:
         raise InputError(f"no parquet files in {name!r}")
     return Source(
         name,
         file_key(*paths),
-        partial(stream, paths, columns),
+        partial(parquet_items, paths, columns),
         count,
         {},
         columns.classes,
-        partial(grouped, paths, columns),
+        partial(parquet_groups, paths, columns),
     )
 
 
 @contextmanager
-def table(path: Place) -> Iterator[Any]:
-    """Open one file; what is wrong with it is told in one line."""
+def open_parquet(path: Place) -> Iterator[Any]:
+    """Open one file; damage becomes an InputError of one line."""
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     with (
-        errors_in_words(path, DAMAGE),
+        explain_damage(path, PARQUET_DAMAGE),
         path.open("rb") if isinstance(path, Remote) else nullcontext(path) as place,
         pq.ParquetFile(place, pre_buffer=False) as file,
     ):
         yield file
 
 
-def choose(schema: Any, path: Place) -> Columns:
+def choose_columns(schema: Any, path: Place) -> Columns:
     """Pick the image and the label column; ClassLabel names come from the Hugging Face metadata."""
     features = features_of(schema)
     image = first_fitting(schema.names, IMAGE_NAMES, lambda name: holds_bytes(schema.field(name).type))
@@ -84,11 +84,11 @@ def choose(schema: Any, path: Place) -> Columns:
     label = first_fitting(named, LABEL_NAMES, lambda _: True)
     label = label or next((name for name in LABEL_NAMES if name in schema.names and is_label(schema, name)), None)
     names = features.get(label or "", {}).get("names")
-    return Columns(image, nested(schema.field(image).type), label, tuple(map(str, names)) if names else None)
+    return Columns(image, is_struct(schema.field(image).type), label, tuple(map(str, names)) if names else None)
 
 
 def features_of(schema: Any) -> dict[str, dict[str, Any]]:
-    """The `features` table of the metadata, empty where there is none or it is of another shape."""
+    """Return the `features` of the metadata, nothing if they are missing or have another shape."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {key: value for key, value in features.items() if isinstance(value, dict)}
@@ -97,12 +97,12 @@ def features_of(schema: Any) -> dict[str, dict[str, Any]]:
 
 
 def first_fitting(names: Sequence[str], preferred: Sequence[str], fits: Any) -> str | None:
-    """The first that fits, the usual names before the others."""
+    """Return the first name that fits, the usual names before the others."""
     ordered = [name for name in preferred if name in names] + list(names)
     return next((name for name in ordered if fits(name)), None)
 
 
-def nested(kind: Any) -> bool:
+def is_struct(kind: Any) -> bool:
     import pyarrow as pa  # noqa: PLC0415
 
     return bool(pa.types.is_struct(kind))
@@ -123,45 +123,45 @@ def is_label(schema: Any, name: str) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
-def stream(paths: Sequence[Place], columns: Columns) -> Iterator[Item]:
+def parquet_items(paths: Sequence[Place], columns: Columns) -> Iterator[Item]:
     for path in paths:
-        yield from rows(path, columns, None, 0, several=len(paths) > 1)
+        yield from read_rows(path, columns, None, 0, several=len(paths) > 1)
 
 
-def rows(path: Place, columns: Columns, group: int | None, first: int, *, several: bool) -> Iterator[Item]:
-    """Of one row group or of all, the first being number `first`."""
+def read_rows(path: Place, columns: Columns, group: int | None, first: int, *, several: bool) -> Iterator[Item]:
+    """Yield the items of one row group, or of all; the number of the first row is `first`."""
     wanted = [columns.image, columns.label] if columns.label else [columns.image]
-    with table(path) as file:
+    with open_parquet(path) as file:
         groups = range(file.num_row_groups) if group is None else [group]
         row = first
-        for batch in file.iter_batches(ROWS, row_groups=groups, columns=wanted, use_threads=False):
+        for batch in file.iter_batches(READ_AT_ONCE, row_groups=groups, columns=wanted, use_threads=False):
             for record in batch.to_pylist():
-                yield item_of(record, columns, f"{path.name} row {row}" if several else f"row {row}")
+                yield parquet_item(record, columns, f"{path.name} row {row}" if several else f"row {row}")
                 row += 1
 
 
-def grouped(paths: Sequence[Place], columns: Columns, progress: Report) -> Groups:
-    """Row groups; of all files the column of labels is read."""
+def parquet_groups(paths: Sequence[Place], columns: Columns, progress: Report) -> Groups:
+    """Return the row groups of all files; only the columns of labels are read for it."""
     each, labels = list[Group](), set[str | None]()
     for i, path in enumerate(paths):
-        progress("looking at tables", i, len(paths))
-        with table(path) as file:
+        progress("reading labels", i, len(paths))
+        with open_parquet(path) as file:
             first = 0
             for group in range(file.num_row_groups):
                 about = file.metadata.row_group(group)
-                items = partial(rows, path, columns, group, first, several=len(paths) > 1)
-                named = labels_of(file, columns, group)
+                items = partial(read_rows, path, columns, group, first, several=len(paths) > 1)
+                named = read_labels(file, columns, group)
                 labels |= {*named}
                 mark = hashlib.sha256(ascii((path.name, about.num_rows, about.total_byte_size, named)).encode())
-                size = about.total_byte_size + ITEM * about.num_rows
+                size = about.total_byte_size + ITEM_BYTES * about.num_rows
                 each.append(Group(about.num_rows, items, mark.hexdigest(), size))
                 first += about.num_rows
-    progress("looking at tables", len(paths), len(paths))
+    progress("reading labels", len(paths), len(paths))
     return Groups(each, columns.classes or class_names(labels))
 
 
-def labels_of(file: Any, columns: Columns, group: int) -> list[str | None]:
-    """Of a row group; its images are not read."""
+def read_labels(file: Any, columns: Columns, group: int) -> list[str | None]:
+    """Return the labels of a row group, without reading its images."""
     if not columns.label:
         return []
     if columns.label not in file.schema_arrow.names:
@@ -170,7 +170,7 @@ def labels_of(file: Any, columns: Columns, group: int) -> list[str | None]:
     return [None if value is None else str(value) for value in values]
 
 
-def item_of(record: dict[str, Any], columns: Columns, name: str) -> Item:
+def parquet_item(record: dict[str, Any], columns: Columns, name: str) -> Item:
     image = record[columns.image]
     content = image.get("bytes") if columns.nested and image else image
     label = record[columns.label] if columns.label else None

@@ -8,12 +8,12 @@ import fsspec
 
 from unnoise.errors import InputError, unknown
 
-KNOWN = ("hf", "s3", "gs", "az", "abfs", "https", "memory")
+PROTOCOLS = ("hf", "s3", "gs", "az", "abfs", "https", "memory")
 
 
 @dataclass(frozen=True)
 class Remote:
-    """One file; used as a `Path` is."""
+    """One remote file, with the part of the interface of `Path` that readers use."""
 
     system: Any
     path: str
@@ -23,12 +23,12 @@ class Remote:
         return PurePosixPath(self.path).name
 
     def open(self, mode: str = "rb") -> Any:
-        """To read bytes from, as from any file."""
+        """Open the file for reading."""
         return self.system.open(self.path, mode)
 
     @property
     def stamp(self) -> tuple[Any, ...]:
-        """Changes when the file does."""
+        """Facts that change when the file does: path, size, and tags or times."""
         about = self.system.info(self.path)
         changing = ("ETag", "etag", "mtime", "LastModified", "blob_id")
         return (self.path, about["size"], *(str(about[name]) for name in changing if name in about))
@@ -45,10 +45,10 @@ def is_remote(data: str) -> bool:
 
 
 def files_at(url: str) -> list[Remote]:
-    """All files below an address, sorted, or the one there."""
+    """Return all files below an address, sorted, or the one file at this address."""
     protocol = url.partition("://")[0]
-    if protocol not in KNOWN:
-        raise unknown("storage", protocol, KNOWN)
+    if protocol not in PROTOCOLS:
+        raise unknown("storage", protocol, PROTOCOLS)
     try:
         system, path = fsspec.core.url_to_fs(url)
         found = [Remote(system, name) for name in sorted(system.find(path))]
@@ -56,7 +56,7 @@ def files_at(url: str) -> list[Remote]:
         raise InputError(f"{url}: {error}") from None
     except Exception as error:  # noqa: BLE001  # which errors clients raise differs between them
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"cannot list {url} ({reason}); is it there, and may you read it?") from None
+        raise InputError(f"cannot list {url} ({reason}); does it exist, and may you read it?") from None
     if not found:
-        raise InputError(f"nothing at {url}")
+        raise InputError(f"there are no files at {url}")
     return found

@@ -1,4 +1,4 @@
-"""What a data source is: named items streamed in a fixed order, and the rules that all readers share."""
+"""The `Source` of images, named items streamed in a fixed order, and the rules that all readers share."""
 
 import hashlib
 import os
@@ -17,16 +17,16 @@ from unnoise.progress import Report
 
 Array: TypeAlias = NDArray[Any]
 READS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
-ITEM = 500  # bytes of an image in memory beside its own
-MOST_BYTES = 512 * 2**20  # of one file in an archive, or one row of an array; more is an accident or an attack
+ITEM_BYTES = 500  # memory that an image takes in addition to its encoded bytes
+MAX_BYTES = 512 * 2**20  # of one file in an archive, or one row of an array; more is an accident or an attack
 
 
 class UnreadableImage(Exception):  # noqa: N818 - it is a verdict on one file, not a failure of the program
-    """One file cannot be used; the message is a few words for the user."""
+    """Raised if one file cannot be used; the message is a few words for the user."""
 
 
 class Broken(bytes):
-    """Stands in for the bytes that could not be had; its own text is the reason."""
+    """A stand-in for bytes that cannot be read; its own text is the reason."""
 
 
 class Item(NamedTuple):
@@ -44,12 +44,12 @@ class Group:
 
     count: int
     items: Callable[[], Iterator[Item]]
-    mark: str  # changes when they do, and not where they are moved as a whole
-    size: int  # bytes in memory once it is read, about
+    mark: str  # changes when the images do, but not when they are moved as a whole
+    size: int  # approximate bytes in memory once the group is read
 
 
 class Groups(NamedTuple):
-    """All of a source, and the classes of its labels."""
+    """All groups of a source, and the classes of its labels."""
 
     each: Sequence[Group]
     classes: tuple[str, ...]
@@ -62,7 +62,7 @@ class Source:
     name: str  # short name for run folders
     key: str  # changes whenever the content may have changed
     items: Callable[[], Iterator[Item]]  # a fresh pass each call
-    count: int | None = None  # where known
+    count: int | None = None  # if known
     ignored: Mapping[str, int] = field(default_factory=dict)  # files that are not images, by suffix
     classes: tuple[str, ...] | None = None  # in the format's own order; None: the sorted labels
     groups: Callable[[Report], Groups] | None = None  # if images can be read a group at a time
@@ -86,13 +86,13 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def label_of(parts: Sequence[str]) -> str | None:
-    """The class of a file is the folder it lies in, just below the root."""
+def label_from_path(parts: Sequence[str]) -> str | None:
+    """Return the class of a file: the folder it lies in, just below the root."""
     return parts[0] if len(parts) > 1 else None
 
 
 def class_names(labels: Collection[str | None]) -> tuple[str, ...]:
-    """Sorted, numbers by their value; none where a label is missing or all are the same."""
+    """Return the labels sorted, numbers by their value; nothing if a label is missing or all are the same."""
     names = [name for name in labels if name is not None]
     if len(names) < 2 or len(names) < len(labels):
         return ()
@@ -101,20 +101,21 @@ def class_names(labels: Collection[str | None]) -> tuple[str, ...]:
 
 
 def file_key(*paths: Place) -> str:
-    """Changes when one of the files is replaced, edited or moved."""
-    return hashlib.sha256(ascii([*map(stamp, paths)]).encode()).hexdigest()
+    """Return a hash that changes when one of the files is replaced, edited or moved."""
+    return hashlib.sha256(ascii([*map(file_stamp, paths)]).encode()).hexdigest()
 
 
-def stamp(path: Place) -> tuple[Any, ...]:
+def file_stamp(path: Place) -> tuple[Any, ...]:
+    """Return path, size and time of a file."""
     if isinstance(path, Remote):
-        with errors_in_words(path, ()):
+        with explain_damage(path, ()):
             return path.stamp
     return str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns
 
 
 @contextmanager
-def errors_in_words(path: Place, damage: tuple[type[Exception], ...], what: str = "file") -> Iterator[None]:
-    """Turn damage to a file as a whole into one line."""
+def explain_damage(path: Place, damage: tuple[type[Exception], ...], what: str = "file") -> Iterator[None]:
+    """Turn damage to a file as a whole into an InputError of one line."""
     try:
         yield
     except InputError:

@@ -1,4 +1,4 @@
-"""The built-in data set: cartoon faces drawn on demand, recognisable at 32 pixels and handsome at 256."""
+"""Cartoon faces drawn on demand: you can recognise them at 32 pixels, and they still look good at 256."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unnoise.data.sources.faces.pen import CIRCLE, Pen, Points, arc, box, dome, loop, mix, oval, palette, shade
-from unnoise.data.sources.find import Item, Source
+from unnoise.data.sources.source import Item, Source
 from unnoise.errors import InputError
 from unnoise.registry import dataset
 
@@ -27,7 +27,7 @@ ACCENTS = palette("red=e4524c blue=3474b8 green=1e9482 yellow=fab638 violet=7c58
 IRISES = palette("brown=4e3024 blue=3470b0 green=3e8250 grey=5e6470")
 WHITE, INK, MOUTH, TONGUE, GOLD = palette("w=fffdfa i=262230 m=681828 t=f0787c g=f8c442").values()
 
-# Each attribute is drawn evenly from its list, so that a word written twice comes twice as often.
+# Every entry of a list is equally likely, so that a word written twice is drawn twice as often.
 KINDS: dict[str, Sequence[str]] = {
     "skin": tuple(SKINS),
     "hair": ["bald", "short", "fringe", "spiky", "curly", "afro", "bun", "pigtails", "long", "bob"],
@@ -46,7 +46,7 @@ def pick(rng: Random, choices: Sequence[T]) -> T:
 
 
 class Look:
-    """All that is drawn at random about one face."""
+    """The random choices of one face: colours, shapes, and its place in the image."""
 
     def __init__(self, index: int) -> None:
         rng = Random(f"look {index}")  # noqa: S311 - nothing secret
@@ -54,7 +54,7 @@ class Look:
         self.hatted, self.hair_style = self.kind["hat"] != "none", self.kind["hair"]
         self.skin, self.hair = SKINS[self.kind["skin"]], HAIRS[self.kind["hair_color"]]
         self.cloth, self.accent, self.trim = (pick(rng, list(ACCENTS.values())) for _ in range(3))
-        self.dark = sum(self.skin) < 300  # where dark lines would be lost
+        self.dark = sum(self.skin) < 300  # dark lines would be invisible on this skin
         self.iris = pick(rng, list(IRISES.values()))
         self.pattern = pick(rng, ["plain", "gradient", "halves", "dots", "disc", "rays"])
         self.collar = pick(rng, ["round", "v", "shirt", "hood", "stripes"])
@@ -68,13 +68,13 @@ class Look:
         self.shift = complex(0.08 * rng.random() - 0.04, 0.04 * rng.random() - (0 if tall else 0.08))
 
     def rim(self, grow: float, low: float) -> Points:
-        """The part of the head's outline above `low`, from left to right, a little outside the head."""
+        """Return the part of the outline of the head above `low`, from left to right, `grow` times as large."""
         outline = 0.12j + (self.head[24:] - 0.12j) * grow
         return outline[outline.imag < low]
 
 
-def ground(size: tuple[int, int], look: Look) -> Image.Image:
-    """The background; `pattern` is drawn in a paler tone of the colour."""
+def draw_background(size: tuple[int, int], look: Look) -> Image.Image:
+    """Draw the background; the pattern has a paler tone of its colour."""
     color = GROUNDS[look.kind["background"]]
     pale = mix(color, WHITE, 0.4)
     image = Image.new("RGB", size, color)
@@ -201,7 +201,7 @@ def glasses(pen: Pen, look: Look) -> None:
 
 
 def front_hair(pen: Pen, look: Look) -> None:
-    """Hair on top of the head, down to a hairline."""
+    """Draw the hair on top of the head, down to a hairline."""
     bends = {"short": -0.35 - 0.38j, "fringe": 0.04j, "bob": 0.04j, "curly": -0.3j}
     if look.hair_style == "bald":
         return
@@ -247,11 +247,11 @@ def hat(pen: Pen, look: Look) -> None:
                 pen.fill(oval(gem, 0.07, 0.07), look.accent)
 
 
-def picture(index: int, size: tuple[int, int]) -> Image.Image:
-    """Draw one face: in the middle, as large as the shorter side allows."""
+def draw_face(index: int, size: tuple[int, int]) -> Image.Image:
+    """Draw face number `index` at (width, height): in the middle, as large as the shorter side allows."""
     look = Look(index)
     times = max(3, min(6, 384 // min(size)))  # finer where each pixel matters
-    canvas = ground((size[0] * times, size[1] * times), look)
+    canvas = draw_background((size[0] * times, size[1] * times), look)
     draw = ImageDraw.Draw(canvas)
     unit = min(canvas.size) / 2
     upright = Pen(draw, unit * look.scale, complex(*canvas.size) / 2 + unit * look.shift)
@@ -262,25 +262,37 @@ def picture(index: int, size: tuple[int, int]) -> Image.Image:
 
 
 def attributes(index: int) -> dict[str, str]:
-    """What a face shows, without drawing it."""
+    """Return the attributes of face number `index`, without drawing it."""
     rng = Random(index)  # noqa: S311 - nothing secret
     kind = {key: pick(rng, names) for key, names in KINDS.items()}
     return kind | {"eyes": "hidden"} if kind["glasses"] == "sunglasses" else kind
 
 
 def face(index: int, size: tuple[int, int] = (64, 64)) -> tuple[Image.Image, dict[str, str]]:
-    """Face number `index` at (width, height), each at least 8, and what it shows; the same on every machine."""
-    return picture(index, size), attributes(index)
+    """Draw face number `index` at (width, height), each at least 8, and return it with its attributes.
+
+    Every machine draws the same face.
+    """
+    return draw_face(index, size), attributes(index)
 
 
 @dataset
 def faces(*, count: int = 20_000, label: Label = "hat") -> Source:
-    """Cartoon faces drawn by unnoise itself: no download."""
+    """Draw cartoon faces: made by unnoise itself, so that nothing is downloaded.
+
+    Args:
+        count: Number of faces.
+        label: The attribute that is the class of a face.
+
+    Raises:
+        InputError: If `count` is less than 1.
+    """
     if count < 1:
         raise InputError(f"data faces: count takes 1 or more, got {count}; for example count=20000")
-    return Source("faces", f"faces-{VERSION}-{count}-{label}", partial(items, count, label), count, uniform=True)
+    return Source("faces", f"faces-{VERSION}-{count}-{label}", partial(face_items, count, label), count, uniform=True)
 
 
-def items(count: int, label: Label) -> Iterator[Item]:
+def face_items(count: int, label: Label) -> Iterator[Item]:
+    """Yield faces that are drawn when they are decoded."""
     for index in range(count):
-        yield Item(f"{index:06d}", partial(picture, index), attributes(index)[label])
+        yield Item(f"{index:06d}", partial(draw_face, index), attributes(index)[label])
