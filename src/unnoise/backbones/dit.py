@@ -1,4 +1,4 @@
-"""The diffusion transformer, and the four sizes of its paper."""
+"""DiT, the diffusion transformer, and the four sizes of its paper."""
 
 import torch
 from jaxtyping import Float
@@ -14,12 +14,12 @@ Tokens = Float[Tensor, "b n d"]  # n patches, row by row, of width d
 
 
 def layer_norm(width: int) -> nn.LayerNorm:
-    """Without scale and shift of its own: those come from the embedding."""
+    """Return a layer norm without scale and shift, which come from the embedding."""
     return nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
 
 
 def positions(rows: int, columns: int, width: int, device: torch.device | None = None) -> Float[Tensor, "n d"]:
-    """He et al. 2021 (MAE): sin and cos of each patch's column, then of its row; never learned."""
+    """Return sin and cos of each patch's column, then of its row, He et al. 2021 (arXiv:2111.06377); never learned."""
     index = torch.arange(width // 4, device=device, dtype=torch.float32)
     frequencies = 10_000 ** (-index / (width // 4))
 
@@ -32,7 +32,7 @@ def positions(rows: int, columns: int, width: int, device: torch.device | None =
 
 
 class Attention(nn.Module):
-    """Self-attention over the tokens."""
+    """Attend over the tokens."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Attention(nn.Module):
 
 
 class Block(Recomputed):
-    """adaLN-zero: attention, then a two-layer network; the embedding shifts and scales what each reads and gates it."""
+    """Compute attention, then a two-layer network; the embedding shifts, scales and gates both (adaLN-zero)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class Block(Recomputed):
 
 
 class Final(nn.Module):
-    """Each token, shifted and scaled by the embedding, becomes the pixels of its patch."""
+    """Turn each token, shifted and scaled by the embedding, into the pixels of its patch."""
 
     def __init__(self, width: int, pixels: int) -> None:
         super().__init__()
@@ -75,10 +75,21 @@ class Final(nn.Module):
 
 @backbone
 class DiT(nn.Module):
-    """Peebles & Xie 2023 (arXiv:2212.09748): transformer over patches, adaLN-zero; small, for 32-64 px; any size.
+    """Build the transformer over patches of Peebles & Xie 2023 (arXiv:2212.09748), adaLN-zero, small, for 32 to 64 px.
 
-    width: of each token; a multiple of 4 and of heads. depth: blocks. patch: a token is patch x patch pixels, so half
-    of it costs four times the tokens.
+    It takes images of any size.
+
+    Args:
+        channels: Channels of the images.
+        classes: The number of classes; 0 for none.
+        outputs: Channels of the output (default: those of the images).
+        width: Features of a token; a multiple of 4 and of heads.
+        depth: The number of blocks.
+        heads: Attention heads.
+        patch: A token holds patch x patch pixels; half the patch costs four times the tokens.
+
+    Raises:
+        InputError: The options do not fit each other.
     """
 
     def __init__(  # the whole shape of the network in one place
@@ -106,7 +117,7 @@ class DiT(nn.Module):
         self.initialize()
 
     def initialize(self) -> None:
-        """The paper's: each block starts as the identity and the output at zero."""
+        """Initialise as the paper does: each block starts as the identity, and the output at zero."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight.flatten(1))
@@ -121,7 +132,7 @@ class DiT(nn.Module):
         nn.init.zeros_(self.final.out.weight)
 
     def embed(self, time: PerImage, label: Labels | None) -> Features:
-        """Time plus class, as every block reads them."""
+        """Return the embedding of time and class that every block reads."""
         emb = self.time(time)
         if self.label is not None:
             none = self.label.num_embeddings - 1
@@ -144,23 +155,39 @@ class DiT(nn.Module):
 
 @backbone
 def dit_s(channels: int, classes: int = 0, outputs: int | None = None, *, patch: int = 2) -> DiT:
-    """Peebles & Xie 2023 (arXiv:2212.09748), table 1: DiT-S, 33M parameters."""
+    """Build DiT-S, 33M parameters, Peebles & Xie 2023 (arXiv:2212.09748), table 1.
+
+    Args:
+        patch: A token holds patch x patch pixels.
+    """
     return DiT(channels, classes, outputs, width=384, depth=12, heads=6, patch=patch)
 
 
 @backbone
 def dit_b(channels: int, classes: int = 0, outputs: int | None = None, *, patch: int = 2) -> DiT:
-    """Peebles & Xie 2023 (arXiv:2212.09748), table 1: DiT-B, 130M parameters."""
+    """Build DiT-B, 130M parameters, Peebles & Xie 2023 (arXiv:2212.09748), table 1.
+
+    Args:
+        patch: A token holds patch x patch pixels.
+    """
     return DiT(channels, classes, outputs, width=768, depth=12, heads=12, patch=patch)
 
 
 @backbone
 def dit_l(channels: int, classes: int = 0, outputs: int | None = None, *, patch: int = 2) -> DiT:
-    """Peebles & Xie 2023 (arXiv:2212.09748), table 1: DiT-L, 458M parameters."""
+    """Build DiT-L, 458M parameters, Peebles & Xie 2023 (arXiv:2212.09748), table 1.
+
+    Args:
+        patch: A token holds patch x patch pixels.
+    """
     return DiT(channels, classes, outputs, width=1024, depth=24, heads=16, patch=patch)
 
 
 @backbone
 def dit_xl(channels: int, classes: int = 0, outputs: int | None = None, *, patch: int = 2) -> DiT:
-    """Peebles & Xie 2023 (arXiv:2212.09748), table 1: DiT-XL, 675M parameters."""
+    """Build DiT-XL, 675M parameters, Peebles & Xie 2023 (arXiv:2212.09748), table 1.
+
+    Args:
+        patch: A token holds patch x patch pixels.
+    """
     return DiT(channels, classes, outputs, width=1152, depth=28, heads=16, patch=patch)

@@ -1,4 +1,4 @@
-"""Building blocks: time embedding, residual block, attention, down and up."""
+"""Layers of the networks: time embedding, residual block, attention, norms, padding, upsampling."""
 
 import math
 from functools import lru_cache
@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from unnoise.errors import InputError
 from unnoise.types import Images, Labels, PerImage
 
-FEW = 64  # tokens
+FEW_TOKENS = 64
 
 Features = Float[Tensor, "b k"]
 Heads = Float[Tensor, "b heads tokens _"]
@@ -21,9 +21,9 @@ Maps = Float[Tensor, "b _ _ _"]  # channels and size change from layer to layer
 
 
 class Recomputed(nn.Module):
-    """A block `compute(x, emb)` that may be computed once more on the way back, so that nothing inside it is kept.
+    """Wrap a block `compute(x, emb)` for gradient checkpointing, Chen et al. 2016 (arXiv:1604.06174).
 
-    Chen et al. 2016 (arXiv:1604.06174).
+    If `recompute` is set, the backward pass computes the block again, and nothing inside the block is kept.
     """
 
     recompute = False
@@ -35,20 +35,24 @@ class Recomputed(nn.Module):
         return out
 
     def compute(self, x: Any, emb: Any) -> Any:
+        """Return the output of the block for x and the embedding of time and label."""
         raise NotImplementedError
 
 
 def recompute(network: nn.Module) -> None:
-    """Let all blocks of a network be computed once more: for about a third more time, less memory."""
+    """Enable gradient checkpointing in all blocks of a network: less memory for about a third more time.
+
+    Raises InputError if the network has no such blocks.
+    """
     blocks = [module for module in network.modules() if isinstance(module, Recomputed)]
     if not blocks:
-        raise InputError(f"--recompute: {type(network).__name__.lower()} has no blocks that can be computed once more")
+        raise InputError(f"--recompute: {type(network).__name__.lower()} has no blocks for gradient checkpointing")
     for block in blocks:
         block.recompute = True
 
 
 class TimeEmbedding(nn.Module):
-    """`width` sinusoids of the time, then two layers; Ho et al. 2020, appendix B. [b] -> [b, outputs or 4 * width]."""
+    """Embed times [b] by `width` sinusoids and two layers, Ho et al. 2020, appendix B: [b, outputs or 4 * width]."""
 
     def __init__(self, width: int, outputs: int | None = None) -> None:
         super().__init__()
@@ -63,14 +67,14 @@ class TimeEmbedding(nn.Module):
 
 
 class LabelEmbedding(nn.Embedding):
-    """A vector for each class, and none (zero) for the label -1."""
+    """Embed each class by a vector; the label -1 is no class and gets zeros."""
 
     def forward(self, label: Labels) -> Features:
         return super().forward(label.clamp(min=0)) * (label >= 0)[:, None]
 
 
 def pad(x: Images, multiple: int) -> tuple[Maps, tuple[slice, slice]]:
-    """Repeat the edges, as evenly as can be, up to a size that `multiple` divides; and where the image now is."""
+    """Pad images evenly, by repeating their edges, to a size that `multiple` divides; return them and their place."""
     height, width = x.shape[-2:]
     more_h, more_w = -height % multiple, -width % multiple
     top, left = more_h // 2, more_w // 2
@@ -81,22 +85,26 @@ def pad(x: Images, multiple: int) -> tuple[Maps, tuple[slice, slice]]:
 
 @lru_cache
 def means(groups: int, channels: int) -> Float[Tensor, "c c"]:
-    """What takes channels to the means of their groups; on the CPU, also where a network is planned on `meta`."""
+    """Return the matrix that replaces channels by the means of their groups.
+
+    It lies on the CPU even if a network is planned on the device `meta`.
+    """
     each = channels // groups
     blocks = torch.eye(groups, dtype=torch.float32, device="cpu")
     return torch.kron(blocks, torch.full((each, each), 1 / each, dtype=torch.float32, device="cpu"))
 
 
 class GroupNorm(nn.GroupNorm):
-    """Wu & He 2018 (arXiv:1803.08494), eqs. 1 and 7.
+    """Normalise groups of channels, Wu & He 2018 (arXiv:1803.08494), eqs. 1 and 7.
 
-    Written out for torch.compile, as sums over pixels and a small product that spreads them over a group's channels: of
-    PyTorch's own it makes loops over a group, which on CPUs took 1.2 to 2.4 times as long with channels last.
+    For torch.compile it is written out: sums over pixels, and a small product that spreads them over the channels of a
+    group. PyTorch's own norm is compiled to loops over a group, which took 1.2 to 2.4 times as long on CPUs with
+    channels last.
     """
 
     def __init__(self, groups: int, channels: int) -> None:
         super().__init__(groups, channels)
-        self.means = means(groups, channels)  # of all norms of the kind, and no part of their state
+        self.means = means(groups, channels)  # shared by all norms of this size, and not part of the state
 
     def forward(self, x: Tensor) -> Tensor:  # [b, c, h, w]; its check could not be compiled
         if not torch.compiler.is_compiling():
@@ -111,12 +119,12 @@ class GroupNorm(nn.GroupNorm):
 
 
 def norm(channels: int, groups: int) -> GroupNorm:
-    """With `groups` groups, or as many as divide the channels."""
+    """Return a GroupNorm with `groups` groups, or fewer if `groups` does not divide the channels."""
     return GroupNorm(math.gcd(groups, channels), channels)
 
 
 class ResBlock(nn.Module):
-    """norm, SiLU, conv, + time, norm, SiLU, dropout, conv, + input."""
+    """Compute norm, SiLU, conv, + time, norm, SiLU, dropout, conv, + input."""
 
     def __init__(self, c_in: int, c_out: int, width_time: int, groups: int, dropout: float) -> None:
         super().__init__()
@@ -133,17 +141,17 @@ class ResBlock(nn.Module):
 
 
 def attend(q: Heads, k: Heads, v: Heads) -> Heads:
-    """Vaswani et al. 2017 (arXiv:1706.03762), eq. 1.
+    """Return softmax(q k^T / sqrt(d)) v, Vaswani et al. 2017 (arXiv:1706.03762), eq. 1.
 
-    Written out for few tokens: on CPUs the way back through PyTorch's own takes up to 15 times as long there in bf16.
+    For few tokens it is written out: on CPUs in bf16, the backward pass of PyTorch's own takes up to 15 times as long.
     """
-    if q.shape[2] > FEW:
+    if q.shape[2] > FEW_TOKENS:
         return F.scaled_dot_product_attention(q, k, v)
     return (q / math.sqrt(q.shape[3]) @ k.transpose(2, 3)).softmax(dim=3) @ v
 
 
 class Attention(nn.Module):
-    """Self-attention over the pixels, with a residual connection; heads of `head` channels where that divides."""
+    """Attend over the pixels, with a residual connection; a head has `head` channels if that divides the channels."""
 
     def __init__(self, channels: int, head: int, groups: int) -> None:
         super().__init__()
@@ -160,7 +168,7 @@ class Attention(nn.Module):
 
 
 class Up(nn.Module):
-    """Double the size: nearest neighbour then a convolution, or a transposed convolution."""
+    """Double the size: by nearest neighbour and a convolution, or by a transposed convolution."""
 
     def __init__(self, channels: int, kind: Literal["nearest", "transposed"]) -> None:
         super().__init__()

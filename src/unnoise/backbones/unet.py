@@ -24,7 +24,7 @@ from unnoise.types import Images, Labels, Output, PerImage
 
 
 class Block(Recomputed):
-    """A residual block, and attention where the level has it."""
+    """Compute a residual block, then attention if the scale has it."""
 
     def __init__(self, res: ResBlock, attention: Attention | None) -> None:
         super().__init__()
@@ -37,11 +37,24 @@ class Block(Recomputed):
 
 @backbone
 class UNet(nn.Module):
-    """Ho et al. 2020 (arXiv:2006.11239), appendix B: residual U-Net with time embedding; any size from 8 px.
+    """Build the residual U-Net of Ho et al. 2020 (arXiv:2006.11239), appendix B, for images of any size from 8 px.
 
-    widths: channels of each level, each half the size of the one before. layers: residual blocks a level (one more on
-    the way up). attention: scales that attend, 4 for a quarter of the image's size; the middle always does. patch: the
-    network works on patch x patch pixels folded into channels. head: channels of an attention head.
+    Args:
+        channels: Channels of the images.
+        classes: The number of classes; 0 for none.
+        outputs: Channels of the output (default: those of the images).
+        widths: Channels at each scale; each scale is half the size of the scale before.
+        layers: Residual blocks per scale; one more in the upward half.
+        attention: Scales with attention, such as 4 for a quarter of the image's size; the middle always has it.
+        patch: The network works on patch x patch pixels, folded into channels.
+        groups: Groups of the norms.
+        head: Channels of an attention head.
+        up: Upsampling by "nearest" neighbour and a convolution, or by a "transposed" convolution.
+        dropout: The probability of dropout in residual blocks.
+        zero_init: Start each residual branch and the output at zero.
+
+    Raises:
+        InputError: The options do not fit each other.
     """
 
     def __init__(  # noqa: C901, PLR0913  # the whole shape of the network in one place
@@ -100,7 +113,7 @@ class UNet(nn.Module):
             self.zero_init()
 
     def zero_init(self) -> None:
-        """Each residual branch and the output start at zero, so the network starts as (nearly) the identity."""
+        """Set the last layer of each residual branch and the output to zero: the network starts near the identity."""
         last = [
             m.conv2 if isinstance(m, ResBlock) else m.out for m in self.modules() if isinstance(m, ResBlock | Attention)
         ]

@@ -1,4 +1,4 @@
-"""The U-Net of the diffusers library as a backbone, so that its pipelines open here unchanged."""
+"""UNet2DModel of the diffusers library as a backbone, so that its pipelines open unchanged."""
 
 from torch import nn
 
@@ -10,7 +10,11 @@ from unnoise.types import Images, Labels, Output, PerImage
 
 @backbone
 class UNet2D(nn.Module):
-    """UNet2DModel of diffusers (pip install 'unnoise[diffusers]'), with its own options; for weights made with it."""
+    """Build UNet2DModel of diffusers (pip install 'unnoise[diffusers]') with its own options, for its weights.
+
+    Raises:
+        InputError: diffusers is not installed, or refuses the options.
+    """
 
     def __init__(  # noqa: PLR0913  # the options of UNet2DModel
         self,
@@ -43,7 +47,7 @@ class UNet2D(nn.Module):
         try:
             from diffusers import UNet2DModel  # noqa: PLC0415  # an optional extra
         except ImportError:
-            raise InputError("backbone unet2d is of the diffusers library: pip install 'unnoise[diffusers]'") from None
+            raise InputError("backbone unet2d needs the diffusers library: pip install 'unnoise[diffusers]'") from None
         channels, classes, outputs = given.pop("channels"), given.pop("classes"), given.pop("outputs")
         try:
             self.net = UNet2DModel(
@@ -52,7 +56,7 @@ class UNet2D(nn.Module):
         except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, AttributeError) as error:
             raise InputError(f"unet2d: diffusers refuses these options: {error}") from error
         self.multiple = 2 ** (len(block_out_channels) - 1)
-        if classes:  # as theirs, but -1 is no class
+        if classes:  # like theirs, but the label -1 is no class
             self.net.class_embedding = LabelEmbedding(classes, self.net.time_embedding.linear_2.out_features)
 
     def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:

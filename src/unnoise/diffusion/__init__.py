@@ -1,4 +1,4 @@
-"""The mathematics: levels, schedules, the process, targets, the model, objectives. No I/O, no device moves."""
+"""The mathematics: levels, schedules, the process, targets, the model, objectives. No files, no device moves."""
 
 from unnoise.diffusion import objective, schedule, spacing, target, times
 

@@ -1,4 +1,4 @@
-"""Guidance: away from what a poorer denoiser believes."""
+"""Guidance: lead predictions away from the predictions of a poorer denoiser."""
 
 import math
 
@@ -10,11 +10,18 @@ from unnoise.types import Images
 
 
 def guide(good: Denoiser, poor: Denoiser, scale: float, interval: tuple[float, float] = (0.0, math.inf)) -> Denoiser:
-    """Ho & Salimans 2022 (arXiv:2207.12598), eq. 6 with w = scale - 1: poor + scale * (good - poor); 1 is off.
+    """Guide a denoiser, Ho & Salimans 2022 (arXiv:2207.12598), eq. 6 with w = scale - 1: poor + scale * (good - poor).
 
-    poor: the same model without labels (classifier-free guidance), or a weaker one with them (autoguidance; Karras et
-    al. 2024, arXiv:2406.02507). interval: guide only where low < sigma / alpha <= high (Kynkaanniemi et al. 2024,
-    arXiv:2404.07724), and ask the poor one nothing elsewhere.
+    Args:
+        good: The denoiser that is guided.
+        poor: The same model without labels (classifier-free guidance), or a weaker model with labels (autoguidance;
+            Karras et al. 2024, arXiv:2406.02507).
+        scale: The strength of the guidance; 1 is off.
+        interval: Guide only if low < sigma / alpha <= high (Kynkaanniemi et al. 2024, arXiv:2404.07724). Outside of
+            the interval the poor denoiser is not evaluated.
+
+    Returns:
+        A denoiser of the same images.
     """
     low, high = interval
 

@@ -1,4 +1,4 @@
-"""The best guess there is, where the data is known whole: no network does better, and one that did would only copy."""
+"""The ideal denoiser of a finite set of images: no network predicts better, and it can only copy the images."""
 
 import torch
 
@@ -8,9 +8,10 @@ from unnoise.types import Images
 
 
 def ideal(images: Images) -> Denoiser:
-    """Karras et al. 2022 (arXiv:2206.00364), eq. 57: E[x0 | x_t] of a finite set, each image as likely.
+    """Return the denoiser E[x0 | x_t] of a finite set, Karras et al. 2022 (arXiv:2206.00364), eq. 57.
 
-    The mean of all, weighted by how well each explains x_t. Levels are for a whole batch.
+    Each of the images [n, c, h, w] is equally likely. E[x0 | x_t] is their mean, weighted by how well each of them
+    explains x_t. A level is the same for a whole batch.
     """
 
     def guess(x_t: Images, level: Level) -> Prediction:

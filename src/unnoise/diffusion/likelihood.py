@@ -1,4 +1,4 @@
-"""How likely images are under the model: by the variational bound, and by the probability-flow ODE."""
+"""Likelihoods of images under a model: by the variational bound, and by the probability-flow ODE."""
 
 import math
 from collections.abc import Sequence
@@ -18,13 +18,14 @@ from unnoise.types import Images, PerImage, RandnLike
 
 
 class Bound(NamedTuple):
-    """Bits per dimension: L_T of the prior, then a term for each step, from the noisiest to the decoder's L_0."""
+    """Hold bits per dimension: L_T of the prior, then a term for each step, from the noisiest to the decoder's L_0."""
 
     prior: PerImage
     terms: Float[Tensor, "b steps"]
 
     @property
     def total(self) -> PerImage:
+        """Return the bound: the sum of the prior and all terms."""
         return self.prior + self.terms.sum(dim=1)
 
 
@@ -37,9 +38,17 @@ def bound(
     variance: Variance = "small",
     randn_like: RandnLike = torch.randn_like,
 ) -> Bound:
-    """Ho et al. 2020 (arXiv:2006.11239), eq. 5, of the sampler that visits these levels, the last one clean.
+    """Estimate the variational bound of a sampler, Ho et al. 2020 (arXiv:2006.11239), eq. 5.
 
-    One draw of noise for each term: an unbiased estimate, in bits per dimension of images with 256 bins.
+    Each term takes one draw of noise, which makes the estimate unbiased. Its unit is bits per dimension of images with
+    256 values.
+
+    Args:
+        denoise: The model.
+        x0: Images [b, c, h, w] in [-1, 1].
+        levels: The levels that the sampler visits, decreasing; the last one is clean.
+        variance: The variance of the sampler's steps.
+        randn_like: The source of noise.
     """
     noisiest, floor = levels[0], decoder_floor(levels)
     mean, spread = noisiest.alpha.to(x0) * x0, noisiest.sigma.square().to(x0)
@@ -59,7 +68,10 @@ def term(
     floor: Float64[Tensor, ""],
     variance: Variance = "small",
 ) -> PerImage:
-    """Ho et al. 2020 (arXiv:2006.11239), eq. 5: L_{t-1} of `levels` = (t, s), or L_0 where s is clean; bits per dim."""
+    """Return L_{t-1} of Ho et al. 2020 (arXiv:2006.11239), eq. 5, for `levels` = (t, s), or L_0 if s is clean.
+
+    The unit is bits per dimension.
+    """
     t, s = levels
     true, mean = posterior_mean(x0, x_t, t, s), posterior_mean(predicted.x0, x_t, t, s)
     small = reverse_variance("small", None, t, s, floor).to(mean)
@@ -69,26 +81,27 @@ def term(
 
 
 def decoder_floor(levels: Sequence[Level]) -> Float64[Tensor, ""]:
-    """Nichol & Dhariwal 2021 (arXiv:2102.09672), as released: L_0 takes the small variance of the step before it.
+    """Return the variance of L_0, Nichol & Dhariwal 2021 (arXiv:2102.09672), as released.
 
-    Of a single step, which has none before it, the large variance. Little where the last levels lie close together.
+    It is the small variance of the step before L_0. A single step has none before it and takes the large variance. The
+    choice matters little if the last levels lie close together.
     """
     return posterior_variance(levels[-3], levels[-2]) if len(levels) > 2 else levels[0].sigma.square()
 
 
 def gaussian_kl(mean1: Images, variance1: Tensor, mean2: Images, variance2: Tensor) -> Images:
-    """KL(N(mean1, variance1) || N(mean2, variance2)) of each element, in nats."""
+    """Return KL(N(mean1, variance1) || N(mean2, variance2)) of each element, in nats."""
     ratio = variance1 / variance2
     return (ratio - 1 - ratio.log() + (mean1 - mean2).square() / variance2) / 2
 
 
 def discretised_gaussian(x0: Images, mean: Images, variance: Tensor, bins: int = 256) -> Images:
-    """Ho et al. 2020 (arXiv:2006.11239), eq. 13: log of the probability of the bin of x0, in nats.
+    """Return the log-probability of the bin of x0, Ho et al. 2020 (arXiv:2006.11239), eq. 13, in nats.
 
-    Exact however far the bin lies in the tail, where the released code stops at log(1e-12).
+    It is exact at any distance in the tail; the released code stops at log(1e-12).
     """
     std, half, off = variance.clamp(min=1e-12).sqrt(), 1 / (bins - 1), x0 - mean
-    near = torch.special.log_ndtr((half - off.abs()) / std)  # the bin's ends, both as seen from the lower tail
+    near = torch.special.log_ndtr((half - off.abs()) / std)  # the bin's ends, both measured from the lower tail
     far = torch.special.log_ndtr((-half - off.abs()) / std)
     between = near + (-torch.expm1(far - near)).log()
     beyond = torch.special.log_ndtr((half - x0.sign() * off) / std)  # the bins of -1 and 1 have one end
@@ -96,7 +109,7 @@ def discretised_gaussian(x0: Images, mean: Images, variance: Tensor, bins: int =
 
 
 def bits(nats: Images) -> PerImage:
-    """Bits per dimension."""
+    """Convert nats of each element to bits per dimension of each image."""
     return nats.mean(dim=(1, 2, 3)) / math.log(2)
 
 
@@ -104,7 +117,7 @@ def bits(nats: Images) -> PerImage:
 
 
 class Estimate(NamedTuple):
-    """One value for each image, and its standard error over the probes of the trace; nan where there is one probe."""
+    """Hold one value for each image, and its standard error over the probes of the trace (nan for one probe)."""
 
     value: PerImage
     standard_error: PerImage
@@ -118,10 +131,10 @@ def ode_log_density(
     probes: int = 4,
     randn_like: RandnLike = torch.randn_like,
 ) -> Estimate:
-    """Song et al. 2021 (arXiv:2011.13456), eq. 39: log density of x at levels[-1], which is not clean; in nats.
+    """Estimate the log density of x at levels[-1], which is not clean, Song et al. 2021 (arXiv:2011.13456), eq. 39.
 
-    Where nothing is left of the image, x is normal. What is left at levels[0] is neglected, and makes the answer wrong
-    by KL(q(x) || normal) there on average, less than L_T of the bound.
+    The unit is nats. x is taken to be normal at levels[0]. The rest of the image that is left there is neglected, which
+    costs KL(q(x) || normal) on average: less than L_T of the bound.
     """
     signs = [torch.where(randn_like(x) < 0, -1.0, 1.0).to(x) for _ in range(probes)]
     y, gain = to_noise(denoise, x / levels[-1].norm.to(x), levels[::-1], signs)
@@ -139,11 +152,12 @@ def ode_bits_per_dim(
     probes: int = 4,
     randn_like: RandnLike = torch.randn_like,
 ) -> Estimate:
-    """Song et al. 2021 (arXiv:2011.13456), eq. 39, in bits per dimension of images with 256 bins; levels as for bound.
+    """Estimate bits per dimension by the ODE, Song et al. 2021 (arXiv:2011.13456), eq. 39, for images with 256 values.
 
-    Dequantised by the noise of s = levels[-2], before the clean one: -log P(x0) <= E[log q(x_s | x0) - log P(x0 | x_s)
-    - log p(x_s)], estimated by one x_s. The decoder P, of Kingma et al. 2021 (arXiv:2107.00630), is q(x_s | value)
-    normalised over the 256 values, so the first two terms are the log of the sum of q(x_s | value).
+    `levels` are as for `bound`. The noise of s = levels[-2], the level before the clean one, dequantises x0:
+    -log P(x0) <= E[log q(x_s | x0) - log P(x0 | x_s) - log p(x_s)], estimated by one x_s. The decoder P (Kingma et al.
+    2021, arXiv:2107.00630) is q(x_s | value) normalised over the 256 values, so that the first two terms are the log
+    of the sum of q(x_s | value).
     """
     alpha, sigma, size = levels[-2].alpha.to(x0), levels[-2].sigma.to(x0), x0[0].numel()
     x_s, values = q_sample(x0, randn_like(x0), levels[-2]), torch.linspace(-1, 1, 256).to(x0)
@@ -157,7 +171,10 @@ def ode_bits_per_dim(
 def to_noise(
     denoise: Denoiser, y: Images, levels: Sequence[Level], signs: Sequence[Images]
 ) -> tuple[Images, Float[Tensor, "probes b"]]:
-    """Heun's steps in `level.angle`, of y = x / norm and, for each probe, what log p(y) loses on the way: div v."""
+    """Return y = x / norm at the last level, and the integral of div v for each probe, which log p(y) loses.
+
+    The steps are Heun's, in `level.angle`.
+    """
     rate, trace = velocity(denoise, y, levels[0], signs)
     lost = torch.zeros_like(trace)
     for t, u in pairwise(levels):
@@ -172,7 +189,7 @@ def to_noise(
 def velocity(
     denoise: Denoiser, y: Images, level: Level, signs: Sequence[Images]
 ) -> tuple[Images, Float[Tensor, "probes b"]]:
-    """The slope in `level.angle`, and Hutchinson's estimates of its divergence; Song et al. 2021, eq. 40."""
+    """Return the slope in `level.angle`, and Hutchinson's estimates of its divergence; Song et al. 2021, eq. 40."""
     with torch.set_grad_enabled(bool(signs)):
         y = y.detach().requires_grad_(bool(signs))
         predicted = denoise(level.norm.to(y) * y, level)

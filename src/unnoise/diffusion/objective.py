@@ -1,4 +1,4 @@
-"""Training objectives: (model, noised batch) -> one loss per image."""
+"""Training objectives: functions (model, noised batch) -> one loss per image."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -17,9 +17,9 @@ from unnoise.types import Images, Labels, PerImage
 
 
 class Noised(NamedTuple):
-    """A training batch: x_t at level t, made of x0 and eps; s is one step cleaner.
+    """Hold a training batch: x_t at level t, made of x0 and eps; s is the level one step cleaner.
 
-    progress is the share of the training that is behind: 0.5 where it is without decay, 1 outside of one.
+    progress is the share of the training that is done: 0.5 always in a run without decay, 1 outside of a run.
     """
 
     x0: Images
@@ -31,7 +31,7 @@ class Noised(NamedTuple):
     progress: float = 1.0
 
     def part(self, rows: slice) -> "Noised":
-        """Some of the images."""
+        """Return the batch of some of the images."""
         label = None if self.label is None else self.label[rows]
         x0, eps, x_t = self.x0[rows], self.eps[rows], self.x_t[rows]
         return Noised(x0, eps, x_t, self.t.part(rows), self.s.part(rows), label, self.progress)
@@ -39,11 +39,13 @@ class Noised(NamedTuple):
 
 @runtime_checkable
 class Objective(Protocol):
+    """Return a loss for each image [b]; its mean is minimised."""
+
     def __call__(self, model: Diffusion, batch: Noised) -> PerImage: ...
 
 
 def add_noise(x0: Images, eps: Images, levels: tuple[Level, Level], label: Labels | None = None) -> Noised:
-    """Noise a batch to level t of `levels` = (t, s)."""
+    """Return a training batch, noised to level t of `levels` = (t, s)."""
     t, s = levels
     return Noised(x0, eps, q_sample(x0, eps, t), t, s, label)
 
@@ -65,16 +67,17 @@ def noised(x0: Images, label: Labels | None, schedule: Schedule, *, generator: G
 
 
 def mean_square(error: Images) -> PerImage:
+    """Return the mean of the squared error of each image."""
     return error.square().mean(dim=(1, 2, 3))
 
 
 def wanted(model: Diffusion, batch: Noised) -> Images:
-    """The output of a perfect network."""
+    """Return the output of a perfect network for this batch."""
     return encode(batch.x0, batch.eps, batch.t, model.target)
 
 
 def term_of_bound(model: Diffusion, batch: Noised, predicted: Prediction) -> PerImage:
-    """L_{t-1} or L_0 with the learned variance, T times as large as the mean over all: the bound without L_T."""
+    """Return T * L_{t-1} (or L_0) with the learned variance: its mean over all times is the bound without L_T."""
     floor = decoder_floor([*map(model.schedule.level, range(min(model.schedule.T, 2) - 1, -1, -1)), CLEAN])
     levels = (batch.t, batch.s)
     return model.schedule.T * term(predicted, batch.x0, batch.x_t, levels, floor, "learned")
@@ -82,15 +85,16 @@ def term_of_bound(model: Diffusion, batch: Noised, predicted: Prediction) -> Per
 
 @objective
 def simple(model: Diffusion, batch: Noised) -> PerImage:
-    """Ho et al. 2020 (arXiv:2006.11239), eq. 14: mean squared error of the output, in the units of the target."""
+    """Take the mean squared error of the output, Ho et al. 2020 (arXiv:2006.11239), eq. 14, in the target's units."""
     return mean_square(model.output(batch.x_t, batch.t, batch.label) - wanted(model, batch))
 
 
 @objective
 def weighted(model: Diffusion, batch: Noised) -> PerImage:
-    """Ho et al. 2020 (arXiv:2006.11239), eq. 12: squared error of eps, as the bound weighs it; sigma_t^2 = beta_t.
+    """Weigh the squared error of eps like the bound, Ho et al. 2020 (arXiv:2006.11239), eq. 12, sigma_t^2 = beta_t.
 
-    beta_t^2 / (2 sigma_t^2 alpha_t (1 - alphas_cumprod_t)). With the posterior's variance it is infinite at t = 0.
+    The weight is beta_t^2 / (2 sigma_t^2 alpha_t (1 - alphas_cumprod_t)). With the posterior's variance it would be
+    infinite at t = 0.
     """
     scale, beta = transition(batch.s, batch.t)  # sqrt(alpha_t) and beta_t
     weight = (beta / (2 * scale.square() * batch.t.sigma.square())).flatten()
@@ -100,18 +104,22 @@ def weighted(model: Diffusion, batch: Noised) -> PerImage:
 
 @objective.declare(learned_variance=True)
 def bound(model: Diffusion, batch: Noised) -> PerImage:
-    """Ho et al. 2020 (arXiv:2006.11239), eq. 5: the variational bound itself, variance learned; in bits per dimension.
+    """Minimise the variational bound, Ho et al. 2020 (arXiv:2006.11239), eq. 5, with a learned variance, in bits/dim.
 
-    Nichol & Dhariwal 2021 (arXiv:2102.09672), section 3.3, train it with importance-sampled times: its noise is large.
+    Nichol & Dhariwal 2021 (arXiv:2102.09672), section 3.3, train it with importance-sampled times, since its noise is
+    large.
     """
     return term_of_bound(model, batch, model(batch.x_t, batch.t, batch.label))
 
 
 @objective.declare(learned_variance=True)
 def hybrid(model: Diffusion, batch: Noised, *, bound: float = 0.001) -> PerImage:
-    """Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 16: simple + lambda * bound, which teaches the variance alone.
+    """Add `simple` and lambda * `bound`, Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 16.
 
-    bound: lambda. The image predicted is held fixed in the bound, so that its gradient reaches only the variance.
+    The predicted image is held fixed in the bound, so that the gradient of the bound reaches only the variance.
+
+    Args:
+        bound: lambda of the paper.
     """
     output = model.output(batch.x_t, batch.t, batch.label)
     predicted = model.read(output, batch.x_t, batch.t)
@@ -122,11 +130,18 @@ def hybrid(model: Diffusion, batch: Noised, *, bound: float = 0.001) -> PerImage
 
 @objective
 def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float | None = None) -> PerImage:
-    """Hang et al. 2023 (arXiv:2303.09556), eq. 6: squared error of x0 weighted by min(SNR + 1, gamma).
+    """Weigh the squared error of x0 by min(SNR + 1, gamma), Hang et al. 2023 (arXiv:2303.09556), eq. 6.
 
-    SNR + 1 is the weight that v has by itself (Salimans & Ho 2022, section 4); the cap keeps nearly clean images from
-    crowding out the rest. first: the cap at the start of a training, from where it changes geometrically to gamma at
-    the end (docs/concepts/quality.md). Not for eps, where the same weight grows without bound in noise.
+    SNR + 1 is the weight of the plain objective of target v (Salimans & Ho 2022, section 4). The cap keeps nearly clean
+    images from dominating. It does not suit the target eps, for which the same weight grows without bound in noise.
+
+    Args:
+        gamma: The cap at the end of a training.
+        first: The cap at the start, from where it changes geometrically to gamma (docs/concepts/quality.md). The
+            default is gamma.
+
+    Raises:
+        InputError: gamma or first is not above 0.
     """
     first = gamma if first is None else first
     if min(first, gamma) <= 0:
@@ -138,7 +153,11 @@ def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float
 
 @objective
 def soft_min_snr(model: Diffusion, batch: Noised, *, gamma: float = 4.0) -> PerImage:
-    """Crowson et al. 2024 (arXiv:2401.11605): squared error of x0 weighted by 1 / (1 / SNR + 1 / gamma)."""
+    """Weigh the squared error of x0 by 1 / (1 / SNR + 1 / gamma), Crowson et al. 2024 (arXiv:2401.11605).
+
+    Args:
+        gamma: The largest weight, which is approached smoothly.
+    """
     x0 = model(batch.x_t, batch.t, batch.label).x0
     weight = (gamma * batch.t.snr / (batch.t.snr + gamma)).flatten()
     return weight.to(x0) * mean_square(x0 - batch.x0)
@@ -146,7 +165,11 @@ def soft_min_snr(model: Diffusion, batch: Noised, *, gamma: float = 4.0) -> PerI
 
 @objective
 def p2(model: Diffusion, batch: Noised, *, k: float = 1.0, gamma: float = 1.0) -> PerImage:
-    """Choi et al. 2022 (arXiv:2204.00227), eq. 8: squared error of eps weighted by 1 / (k + SNR)^gamma."""
+    """Weigh the squared error of eps by 1 / (k + SNR)^gamma, Choi et al. 2022 (arXiv:2204.00227), eq. 8.
+
+    Args:
+        k, gamma: The constants of the paper.
+    """
     eps = model(batch.x_t, batch.t, batch.label).eps
     weight = (k + batch.t.snr).pow(-gamma).flatten()
     return weight.to(eps) * mean_square(eps - batch.eps)

@@ -14,7 +14,7 @@ Variance: TypeAlias = Literal["small", "large", "learned"]  # of the reverse ste
 
 
 def transition(s: Level, t: Level) -> tuple[Float64[Tensor, "*b1"], Float64[Tensor, "*b1"]]:
-    """Scale and variance of q(x_t | x_s); Ho et al. 2020, eq. 2 where t = s + 1: sqrt(1 - beta_t) and beta_t."""
+    """Return scale and variance of q(x_t | x_s); if t = s + 1, Ho et al. 2020, eq. 2: sqrt(1 - beta_t) and beta_t."""
     scale = t.alpha / s.alpha
     return scale, t.sigma.square() - (scale * s.sigma).square()
 
@@ -31,7 +31,7 @@ def q_sample(x0: Images, eps: Images, t: Level) -> Images:
 
 
 def posterior_mean(x0: Images, x_t: Images, t: Level, s: Level) -> Images:
-    """Mean of q(x_s | x_t, x0) for any s cleaner than t; Ho et al. 2020, eq. 7 where t = s + 1."""
+    """Return the mean of q(x_s | x_t, x0) for any s cleaner than t; Ho et al. 2020, eq. 7 if t = s + 1."""
     scale, variance = transition(s, t)
     from_x0 = s.alpha * variance / t.sigma.square()
     from_x_t = scale * s.sigma.square() / t.sigma.square()
@@ -39,7 +39,7 @@ def posterior_mean(x0: Images, x_t: Images, t: Level, s: Level) -> Images:
 
 
 def posterior_variance(t: Level, s: Level) -> Float64[Tensor, "*b1"]:
-    """Variance of q(x_s | x_t, x0), beta-tilde; Ho et al. 2020, eq. 7 where t = s + 1. Zero if s is clean."""
+    """Return the variance of q(x_s | x_t, x0), beta-tilde (Ho et al. 2020, eq. 7); it is 0 if s is clean."""
     _, variance = transition(s, t)
     return variance * s.sigma.square() / t.sigma.square()
 
@@ -47,10 +47,18 @@ def posterior_variance(t: Level, s: Level) -> Float64[Tensor, "*b1"]:
 def reverse_variance(
     name: Variance, mix: Images | None, t: Level, s: Level, floor: Float64[Tensor, ""] | None = None
 ) -> Tensor:
-    """Variance of p(x_s | x_t): "small" of the posterior, "large" of the transition; Ho et al. 2020, section 3.2.
+    """Return the variance of p(x_s | x_t), Ho et al. 2020, section 3.2.
 
-    "learned" lies between, log-linear in mix (0 small, 1 large); Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 15.
-    floor: what counts as small where s is clean and the posterior has no variance.
+    Args:
+        name: "small" is the variance of the posterior, "large" of the transition. "learned" lies between them; Nichol &
+            Dhariwal 2021 (arXiv:2102.09672), eq. 15.
+        mix: The learned variance, log-linear from 0 (small) to 1 (large), or None if the model learned none.
+        t: The noisier level.
+        s: The cleaner level.
+        floor: The small variance if s is clean, for which the posterior has no variance.
+
+    Raises:
+        InputError: name is "learned" and mix is None.
     """
     small, large = posterior_variance(t, s), transition(s, t)[1]
     if floor is not None:

@@ -1,4 +1,4 @@
-"""What the network outputs: `output = a * x0 + b * eps`, one line each, and one 2x2 inverse for all."""
+"""Targets of the network: `output = a * x0 + b * eps`, one line each, and one 2x2 inverse for all."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -22,22 +22,28 @@ MOST = 100  # deviation of images
 
 @target
 def eps(level: Level) -> Coefficients:
-    """Ho et al. 2020 (arXiv:2006.11239), eq. 11: the noise."""
+    """Predict the noise, Ho et al. 2020 (arXiv:2006.11239), eq. 11."""
     return torch.zeros_like(level.alpha), torch.ones_like(level.alpha)
 
 
 @target
 def x0(level: Level) -> Coefficients:
-    """Ho et al. 2020 (arXiv:2006.11239), section 3.2: the clean image."""
+    """Predict the clean image, Ho et al. 2020 (arXiv:2006.11239), section 3.2."""
     return torch.ones_like(level.alpha), torch.zeros_like(level.alpha)
 
 
 @target
 def v(level: Level, *, std: float = 1.0) -> Coefficients:
-    """Salimans & Ho 2022 (arXiv:2202.00512), appendix D: alpha * eps - sigma * x0.
+    """Predict v = alpha * eps - sigma * x0, Salimans & Ho 2022 (arXiv:2202.00512), appendix D.
 
-    With another std: what is left to say of x0 where of x_t / alpha the share is kept that Karras et al. 2022
-    (arXiv:2206.00364), eq. 7, keep of images of this deviation; as long as v itself. At 0 that is -x0.
+    Another std than 1 gives the target of Karras et al. 2022 (arXiv:2206.00364), eq. 7, scaled to the length of v: x0
+    less the share of x_t / alpha that they keep for images of this deviation.
+
+    Args:
+        std: The standard deviation of the images, 0 to 100; 0 gives -x0.
+
+    Raises:
+        InputError: std lies outside of 0 to 100.
     """
     if not 0 <= std <= MOST:
         raise InputError(f"target v: std is 0 to {MOST}, got {std:g}")
@@ -47,12 +53,12 @@ def v(level: Level, *, std: float = 1.0) -> Coefficients:
 
 @target
 def flow(level: Level) -> Coefficients:
-    """Liu et al. 2022 (arXiv:2209.03003), eq. 1: eps - x0, the velocity of rectified flow towards the noise."""
+    """Predict eps - x0, the velocity of rectified flow towards noise, Liu et al. 2022 (arXiv:2209.03003), eq. 1."""
     return -torch.ones_like(level.alpha), torch.ones_like(level.alpha)
 
 
 def check(target: Target, schedule: Schedule) -> None:
-    """Refuse a target that says nothing of the image at some level: `decode` would divide by zero there."""
+    """Raise InputError if a target does not determine the image at some level: `decode` would divide by zero."""
     level = schedule.level(torch.arange(schedule.T))
     a, b = target(level)
     if (level.alpha * b - level.sigma * a).abs().min() < SINGULAR:
@@ -63,7 +69,7 @@ def check(target: Target, schedule: Schedule) -> None:
 
 
 def encode(clean: Images, noise: Images, level: Level, target: Target) -> Images:
-    """The output a perfect network gives for this image and noise."""
+    """Return the output of a perfect network for this image and noise."""
     a, b = target(level)
     return a.to(clean) * clean + b.to(clean) * noise
 

@@ -1,4 +1,4 @@
-"""Which noise levels are trained on: times drawn for a batch, and the weight that makes up for drawing them so."""
+"""Training times: draw the noise levels of a batch, and weigh the losses to correct for how they are drawn."""
 
 import math
 
@@ -16,9 +16,9 @@ Time = Float64[Tensor, " b"]
 
 
 class Times:
-    """A way to draw training times of a schedule. Subclasses say how; some weigh, some learn from the losses.
+    """Draw the training times of a schedule. Subclasses define `draw`; some weigh the losses, some learn from them.
 
-    What they learn is in attributes named by `remembered`: numbers, lists, dicts or tensors, kept when a run is saved.
+    Attributes that are learned are named by `remembered`: numbers, lists, dicts or tensors. A saved run keeps them.
     """
 
     remembered: tuple[str, ...] = ()
@@ -27,25 +27,25 @@ class Times:
         self.schedule = schedule
 
     def draw(self, batch: int, generator: Generator) -> Time:
-        """Times 0..T-1, whole or between, one for each image."""
+        """Return a time for each image [b], 0..T-1; it need not be an integer."""
         raise NotImplementedError
 
     def levels(self, batch: int, generator: Generator) -> tuple[Level, Level]:
-        """Training levels: t at times drawn, and s one step cleaner."""
+        """Return training levels: t at the times drawn, and s one step cleaner."""
         time = self.draw(batch, generator)
         return self.schedule.level(time), self.schedule.level((time - 1).clamp(min=-1))
 
     def weight(self, time: Time) -> Time:
-        """What each image's loss counts."""
+        """Return the weight of each image's loss [b]."""
         return torch.ones_like(time)
 
     def update(self, time: Time, loss: PerImage) -> None:
-        """Learn from the unweighted losses at these times."""
+        """Learn from the unweighted losses [b] at these times [b]."""
 
 
 @times
 class Uniform(Times):
-    """Ho et al. 2020 (arXiv:2006.11239), algorithm 1: every level as often."""
+    """Draw every level equally often, Ho et al. 2020 (arXiv:2006.11239), algorithm 1."""
 
     def draw(self, batch: int, generator: Generator) -> Time:
         return torch.randint(self.schedule.T, (batch,), generator=generator).double()
@@ -53,9 +53,9 @@ class Uniform(Times):
 
 @times
 class Stratified(Times):
-    """Kingma et al. 2021 (arXiv:2107.00630), appendix I.1: every level as often, each batch spread over all of them.
+    """Spread each batch evenly over all levels, Kingma et al. 2021 (arXiv:2107.00630), appendix I.1.
 
-    One offset u for a batch of b: t_i = T ((u + i / b) mod 1), so that batches differ less in how hard they are.
+    A batch of b has one offset u: t_i = T ((u + i / b) mod 1). The losses of batches then vary less.
     """
 
     def draw(self, batch: int, generator: Generator) -> Time:
@@ -65,9 +65,15 @@ class Stratified(Times):
 
 @times
 class LogNormal(Times):
-    """Karras et al. 2022 (arXiv:2206.00364), table 1: log(sigma / alpha) is normal, and the schedule only gives ends.
+    """Draw log(sigma / alpha) from a normal distribution, Karras et al. 2022 (arXiv:2206.00364), table 1.
 
-    mean and std are P_mean and P_std of the paper, for images in [-1, 1].
+    The schedule only limits the range.
+
+    Args:
+        mean, std: P_mean and P_std of the paper, for images in [-1, 1].
+
+    Raises:
+        InputError: std is not above 0.
     """
 
     def __init__(self, schedule: Schedule, *, mean: float = -1.2, std: float = 1.2) -> None:
@@ -83,9 +89,17 @@ class LogNormal(Times):
 
 @times
 class Importance(Times):
-    """Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 18: as often as the root mean square of a level's last losses.
+    """Draw levels by the root mean square of their last losses, Nichol & Dhariwal 2021 (arXiv:2102.09672), eq. 18.
 
-    Uniform until every level has `history` losses; the weight 1 / (T p) keeps the expected loss that of uniform times.
+    Times are uniform until every level has `history` losses. With the weight 1 / (T p) the expected loss is the same
+    as for uniform times.
+
+    Args:
+        history: The number of losses that are kept of each level.
+        uniform: The share of times that is drawn uniformly, above 0 up to 1.
+
+    Raises:
+        InputError: history is below 1, or uniform is not in (0, 1].
     """
 
     remembered = ("losses", "count")
@@ -103,7 +117,7 @@ class Importance(Times):
 
     @property
     def probability(self) -> Float64[Tensor, " T"]:
-        """Of each level."""
+        """Return the probability of each level."""
         T, size = self.losses.shape
         even = torch.full((T,), 1 / T, dtype=torch.float64)
         spread = self.losses.square().mean(dim=1).sqrt()
@@ -119,6 +133,6 @@ class Importance(Times):
 
     def update(self, time: Time, loss: PerImage) -> None:
         for t, value in zip(time.long().tolist(), loss.detach().double().tolist(), strict=True):
-            if math.isfinite(value):  # what is not finite says nothing
+            if math.isfinite(value):  # other losses teach nothing
                 self.losses[t, self.count[t] % self.losses.shape[1]] = value
                 self.count[t] += 1

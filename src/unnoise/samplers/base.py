@@ -1,4 +1,4 @@
-"""What a sampler is: a generator over decreasing noise levels."""
+"""The protocol of a sampler: a generator over decreasing noise levels, and the step that it yields."""
 
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -10,7 +10,7 @@ from unnoise.types import Images, RandnLike
 
 
 class Step(NamedTuple):
-    """The state after one step: x at `level`, and the clean image that was believed in."""
+    """Hold the state after one step: x at `level`, and the clean image that was predicted for it."""
 
     x: Images
     x0: Images
@@ -19,10 +19,11 @@ class Step(NamedTuple):
 
 @runtime_checkable
 class Sampler(Protocol):
-    """From x at levels[0] to x at levels[-1]; its options are keyword-only parameters of plain type.
+    """Yield the steps from x at levels[0] to x at levels[-1], [b, c, h, w].
 
-    It declares its order (weak, where it draws noise) and its evaluations a step, at most. One that visits levels
-    between the given ones takes `Levels` and asks `levels.schedule`.
+    Options are keyword-only parameters of plain type. A registered sampler declares its order (the weak order if it
+    draws noise) and the most evaluations of the network per step. A sampler that visits levels between the given ones
+    takes `Levels` and asks `levels.schedule`. All noise comes from randn_like: an image depends only on its seed.
     """
 
     def __call__(self, denoise: Denoiser, x: Images, levels: Levels, *, randn_like: RandnLike) -> Iterator[Step]: ...

@@ -1,4 +1,4 @@
-"""Denoising diffusion implicit models."""
+"""DDIM, denoising diffusion implicit models, and its inversion."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -23,7 +23,14 @@ def ddim(
     eta: float = 0.0,
     randn_like: RandnLike = torch.randn_like,
 ) -> Iterator[Step]:
-    """Song et al. 2021 (arXiv:2010.02502), eq. 12 and 16; eta 0 is deterministic, 1 is ancestral."""
+    """Sample by DDIM, Song et al. 2021 (arXiv:2010.02502), eq. 12 and 16.
+
+    Args:
+        eta: The share of noise in each step: 0 is deterministic, 1 is ancestral.
+
+    Raises:
+        InputError: eta lies outside of [0, 1].
+    """
     if not 0 <= eta <= 1:
         raise InputError(f"ddim: eta lies between 0 (deterministic) and 1 (ancestral), got {eta}")
     for t, s in pairwise(levels):
@@ -36,10 +43,15 @@ def ddim(
 
 
 def invert(denoise: Denoiser, x: Images, levels: Sequence[Level], *, iterations: int = 1) -> Iterator[Step]:
-    """Song et al. 2021 (arXiv:2010.02502), eq. 13: `ddim` backwards, from an image at levels[-1] to noise at levels[0].
+    """Run `ddim` backwards, Song et al. 2021 (arXiv:2010.02502), eq. 13: from levels[-1] to noise at levels[0].
 
-    iterations: 1 takes the noise where the step begins, as is usual, with an error that falls with the steps; more find
-    the x_t from which `ddim` comes to x_s exactly, by fixed point (Pan et al. 2023, arXiv:2309.04907).
+    Args:
+        iterations: 1 predicts the noise where the step begins, as is usual; the error falls with the number of steps.
+            More iterations find the x_t from which `ddim` comes to x_s exactly, by fixed point (Pan et al. 2023,
+            arXiv:2309.04907).
+
+    Raises:
+        InputError: iterations is below 1.
     """
     if iterations < 1:
         raise InputError(f"invert takes 1 or more iterations, got {iterations}")

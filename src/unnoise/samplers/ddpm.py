@@ -1,4 +1,4 @@
-"""Ancestral sampling."""
+"""DDPM: ancestral sampling."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -22,10 +22,11 @@ def ddpm(
     variance: Variance = "small",
     randn_like: RandnLike = torch.randn_like,
 ) -> Iterator[Step]:
-    """Ho et al. 2020 (arXiv:2006.11239), algorithm 2, on all or any subset of the levels.
+    """Sample by DDPM, Ho et al. 2020 (arXiv:2006.11239), algorithm 2, on all levels or any subset.
 
-    variance: "small" is that of the posterior (beta-tilde), "large" that of the forward step (beta); section 3.2.
-    "learned" lies between, by a model trained with an objective that learns it.
+    Args:
+        variance: The variance of a step (section 3.2): "small" is the posterior's (beta-tilde), "large" the forward
+            step's (beta). "learned" lies between, and needs a model whose objective learns it.
     """
     for t, s in pairwise(levels):
         x0, _, mix = denoise(x, t)

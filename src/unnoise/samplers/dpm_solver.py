@@ -1,4 +1,4 @@
-"""DPM-Solver++: multistep exponential integrators in half_log_snr, which treat the decay of the noise exactly."""
+"""DPM-Solver++: multistep exponential integrators in half_log_snr, which solve the decay of the noise exactly."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -23,7 +23,10 @@ def dpmpp_1s(
     *,
     randn_like: RandnLike = torch.randn_like,  # noqa: ARG001  # deterministic
 ) -> Iterator[Step]:
-    """Lu et al. 2022 (arXiv:2211.01095), section 4.1: first order; DDIM, written as an exponential integrator."""
+    """Sample by DPM-Solver++ of first order, Lu et al. 2022 (arXiv:2211.01095), section 4.1.
+
+    It is DDIM, written as an exponential integrator.
+    """
     for t, s in pairwise(levels):
         x0 = denoise(x, t).x0
         x = towards(x, x0, t, s)
@@ -38,7 +41,7 @@ def dpmpp_2m(
     *,
     randn_like: RandnLike = torch.randn_like,  # noqa: ARG001  # deterministic
 ) -> Iterator[Step]:
-    """Lu et al. 2022 (arXiv:2211.01095), algorithm 2: second order, one evaluation a step."""
+    """Sample by DPM-Solver++ 2M, Lu et al. 2022 (arXiv:2211.01095), algorithm 2: a line through the last two images."""
     before: tuple[Images, Level] | None = None  # x0 at the level before t
     for t, s in pairwise(levels):
         x0 = denoise(x, t).x0
@@ -55,10 +58,11 @@ def dpmpp_3m(
     *,
     randn_like: RandnLike = torch.randn_like,  # noqa: ARG001  # deterministic
 ) -> Iterator[Step]:
-    """Lu et al. 2022 (arXiv:2211.01095), eq. 8 with k = 3: a parabola through the last three images.
+    """Sample by DPM-Solver++ 3M, Lu et al. 2022 (arXiv:2211.01095), eq. 8 with k = 3: a parabola through three images.
 
-    The released code and diffusers take half of the second derivative, which is of second order; this is the whole of
-    it. The first two steps know fewer images: with very many steps their error, of second order, is what is left.
+    The released code and diffusers use half of the second derivative, which makes them second order; this sampler uses
+    the whole second derivative. The first two steps know fewer images; with very many steps their error, of second
+    order, dominates.
     """
     past: list[tuple[Images, Level]] = []  # (x0, level), the newest first
     for t, s in pairwise(levels):
@@ -81,13 +85,13 @@ def dpmpp_2m_sde(
     *,
     randn_like: RandnLike = torch.randn_like,
 ) -> Iterator[Step]:
-    """Lu et al. 2022 (arXiv:2211.01095), SDE-DPM-Solver++ 2M: the reverse SDE, its noise integrated exactly."""
+    """Sample by SDE-DPM-Solver++ 2M, Lu et al. 2022 (arXiv:2211.01095): the reverse SDE with exact noise."""
     before: tuple[Images, Level] | None = None
     for t, s in pairwise(levels):
         x0 = denoise(x, t).x0
         x = posterior_mean(
             halfway(x0, t, s, before), x, t, s
-        )  # alpha_s (1 - e^{-2h}) and sigma_s / sigma_t e^{-h} are those of q
+        )  # q has the paper's coefficients alpha_s (1 - e^{-2h}) and sigma_s / sigma_t e^{-h}
         if s.sigma > 0:
             x = x + posterior_variance(t, s).sqrt().to(x) * randn_like(x)
         before = (x0, t)
@@ -95,18 +99,21 @@ def dpmpp_2m_sde(
 
 
 def gap(t: Level, s: Level) -> Float64[Tensor, "*b1"]:
-    """The h of the paper, from t to the cleaner s."""
+    """Return h of the paper: the difference in half_log_snr from t to the cleaner s."""
     return s.half_log_snr - t.half_log_snr
 
 
 def towards(x: Images, x0: Images, t: Level, s: Level) -> Images:
-    """Eq. 8 where x0 stays the same from t to s."""
+    """Move x from t to s by eq. 8, with the same x0 from t to s."""
     # alpha_s (e^{-h} - 1) = sigma_s alpha_t / sigma_t - alpha_s, which is finite at the clean level too
     return (s.sigma / t.sigma).to(x) * x + (s.alpha - s.sigma * t.alpha / t.sigma).to(x) * x0
 
 
 def halfway(x0: Images, t: Level, s: Level, before: tuple[Images, Level] | None) -> Images:
-    """The image half-way from t to s, on the line through the last two; the last step, of infinite h, keeps x0."""
+    """Return the image half-way from t to s, on the line through the last two images.
+
+    The last step, of infinite h, keeps x0.
+    """
     if before is None or s.sigma == 0:
         return x0
     last_x0, r = before
@@ -114,7 +121,7 @@ def halfway(x0: Images, t: Level, s: Level, before: tuple[Images, Level] | None)
 
 
 def derivatives(past: Sequence[tuple[Images, Level]]) -> tuple[Images, Images]:
-    """First and second derivative of x0 in half_log_snr at the newest level, by divided differences."""
+    """Return the first and second derivative of x0 in half_log_snr at the newest level, by divided differences."""
     (x0, t), *older = past
     near = [(image, level) for image, level in older if level.alpha > 0]  # pure noise is infinitely far away
     if not near:

@@ -1,5 +1,6 @@
-"""From seeds to images: per-image noise, and one batch run through a sampler."""
+"""Draw images by a sampler: check the settings, seed the noise of each image, and run one batch."""
 
+import inspect
 import math
 from collections.abc import Iterator, Sequence
 
@@ -10,18 +11,22 @@ from unnoise.config import Sampling
 from unnoise.diffusion.guidance import guide
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Denoiser, Diffusion, Prediction, clip_x0
-from unnoise.diffusion.schedule import Schedule
+from unnoise.diffusion.schedule import Levels, Schedule
 from unnoise.errors import InputError
+from unnoise.options import Spec
 from unnoise.registry import sampler
 from unnoise.samplers.base import Step
 from unnoise.samplers.precision import Precision, with_precision
 from unnoise.types import Images, Labels, RandnLike
 
-FAINT = 0.2  # what may be left of the image where pure noise takes its place
+MAX_SIGNAL = 0.2  # share of the image that may be left at the first level, which pure noise takes the place of
 
 
 def seeded_noise(seeds: Sequence[int]) -> RandnLike:
-    """One CPU generator per image, so image i has the same noise at any batch size and on any device."""
+    """Return a source of noise with one CPU generator per image.
+
+    Image i gets the same noise at any batch size and on any device.
+    """
     generators = [Generator().manual_seed(seed) for seed in seeds]
 
     def randn_like(x: Tensor) -> Tensor:
@@ -32,26 +37,44 @@ def seeded_noise(seeds: Sequence[int]) -> RandnLike:
 
 
 def labels_in_turn(classes: Sequence[str], seeds: Sequence[int]) -> Labels | None:
-    """The classes in turn, by seed; None where there are none."""
+    """Return a label for each seed, every class in turn; None if there are no classes."""
     return torch.tensor(seeds) % len(classes) if classes else None
 
 
-def check_settings(how: Sampling, schedule: Schedule, learned_variance: bool) -> None:
-    """Refuse a way of sampling before any work is done: one step of it on one pixel, and where it starts."""
-
-    def nothing(x_t: Images, _: Level) -> Prediction:
-        return Prediction(x_t, x_t, x_t if learned_variance else None)
-
-    levels, pixel = schedule.grid(how.steps, how.spacing), torch.zeros(1, 1, 1, 1)
-    next(iter(sampler.get(how.sampler)(nothing, pixel, levels, randn_like=torch.randn_like)))
-    if levels[0].alpha > FAINT:
+def check_settings(settings: Sampling, schedule: Schedule, learned_variance: bool) -> None:
+    """Raise InputError for sampling settings that cannot work, before any image is drawn."""
+    levels = schedule.grid(settings.steps, settings.spacing)
+    check_sampler(settings.sampler, levels, learned_variance)
+    if levels[0].alpha > MAX_SIGNAL:
         raise InputError(
             f"sampling starts from pure noise, but the first level visited still has {levels[0].alpha:.2f} of the "
             f"image; choose trailing spacing, or a schedule with more levels or a larger end"
         )
-    parse_interval(how.guidance_interval)
-    if not 0 <= how.guidance < math.inf:
-        raise InputError(f"--guidance takes 0 or more (1 is off, 2 a usual value), got {how.guidance:g}")
+    parse_interval(settings.guidance_interval)
+    if not 0 <= settings.guidance < math.inf:
+        raise InputError(f"--guidance takes 0 or more (1 is off, 2 a usual value), got {settings.guidance:g}")
+
+
+def check_sampler(spec: Spec, levels: Levels, learned_variance: bool) -> None:
+    """Raise InputError if a sampler cannot be called as one, or refuses its options.
+
+    A registered sampler makes one step on one pixel. Only the signature of your own sampler is checked, since it may
+    need larger images.
+    """
+    made, pixel = sampler.get(spec), torch.zeros(1, 1, 1, 1)
+
+    def predict_nothing(x_t: Images, _: Level) -> Prediction:
+        return Prediction(x_t, x_t, x_t if learned_variance else None)
+
+    try:
+        inspect.signature(made).bind(predict_nothing, pixel, levels, randn_like=torch.randn_like)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"sampler {sampler.text(spec)} must take (denoise, x, levels, *, randn_like) and yield Step(x, x0, level): "
+            f"{error}"
+        ) from error
+    if made.func in sampler.entries.values():
+        next(iter(made(predict_nothing, pixel, levels, randn_like=seeded_noise([0]))))
 
 
 def parse_interval(text: str) -> tuple[float, float]:
@@ -66,41 +89,50 @@ def parse_interval(text: str) -> tuple[float, float]:
     return ratios
 
 
-def make_denoiser(model: Diffusion, how: Sampling, labels: Labels | None, weaker: Diffusion | None) -> Denoiser:
-    """The model with its labels, guided and clipped as asked for; `weaker` takes the place of the unlabelled model."""
-    known = model.given(labels)
-    if how.guidance != 1:
+def make_denoiser(model: Diffusion, settings: Sampling, labels: Labels | None, weaker: Diffusion | None) -> Denoiser:
+    """Return the denoiser of a model with its labels, guided and clipped as the settings say.
+
+    Guidance leads away from `weaker`, or from the model without labels if `weaker` is None.
+    """
+    good = model.given(labels)
+    if settings.guidance != 1:
         poor = weaker.given(labels if weaker.classes else None) if weaker else model
-        known = guide(known, poor, how.guidance, parse_interval(how.guidance_interval))
-    return clip_x0(known) if how.clip else known
+        good = guide(good, poor, settings.guidance, parse_interval(settings.guidance_interval))
+    return clip_x0(good) if settings.clip else good
 
 
 def draw(
     model: Diffusion,
     seeds: Sequence[int],
-    how: Sampling,
+    settings: Sampling,
     labels: Labels | None = None,
     weaker: Diffusion | None = None,
     precision: Precision = "fp32",
 ) -> Iterator[Step]:
     """Yield each step from pure noise to images, [len(seeds), *model.shape]."""
-    levels = model.schedule.grid(how.steps, how.spacing)
+    levels = model.schedule.grid(settings.steps, settings.spacing)
     randn_like, start = initial_noise(model, seeds)
-    denoise = with_precision(precision, make_denoiser(model, how, labels, weaker))
-    return without_grad(sampler.get(how.sampler)(denoise, start, levels, randn_like=randn_like))
+    denoise = with_precision(precision, make_denoiser(model, settings, labels, weaker))
+    return without_grad(sampler.get(settings.sampler)(denoise, start, levels, randn_like=randn_like))
 
 
 def initial_noise(model: Diffusion, seeds: Sequence[int]) -> tuple[RandnLike, Images]:
-    """The source of each image's noise, and what is drawn first: pure noise, [len(seeds), *model.shape]."""
+    """Return the source of noise of each image, and the pure noise to start from, [len(seeds), *model.shape]."""
     randn_like = seeded_noise(seeds)
     return randn_like, randn_like(torch.empty(len(seeds), *model.shape, device=model.device))
 
 
 def without_grad(steps: Iterator[Step]) -> Iterator[Step]:
-    """The same without a record for gradients."""
+    """Yield the same steps, computed without a record for gradients.
+
+    Raises InputError if a sampler makes no step, or yields anything else than a `Step`.
+    """
+    steps, step = iter(steps), None
     while True:
         with torch.inference_mode():  # never held across a yield
-            step = next(steps, None)
-        if step is None:
+            following = next(steps, None)
+        if following is None and step is not None:
             return
-        yield step
+        if not isinstance(following, Step):
+            raise InputError(f"a sampler must yield Step(x, x0, level) after each step, got {type(following).__name__}")
+        yield (step := following)

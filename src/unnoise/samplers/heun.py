@@ -1,4 +1,4 @@
-"""Euler and Heun on the probability-flow ODE, with optional churn."""
+"""Euler's and Heun's method on the probability-flow ODE, with optional churn."""
 
 import math
 from collections.abc import Iterator
@@ -20,7 +20,13 @@ from unnoise.types import Images, RandnLike
 def euler(
     denoise: Denoiser, x: Images, levels: Levels, *, churn: float = 0.0, randn_like: RandnLike = torch.randn_like
 ) -> Iterator[Step]:
-    """Karras et al. 2022 (arXiv:2206.00364), algorithm 2 without its correction; DDIM where churn is 0."""
+    """Sample by Euler's method, Karras et al. 2022 (arXiv:2206.00364), algorithm 2 without its correction.
+
+    It is DDIM if churn is 0.
+
+    Args:
+        churn: S_churn of the paper: the noise that is added and removed again, over all steps; 0 is deterministic.
+    """
     for t, s in pairwise(levels):
         x, hat = churned(x, t, levels, churn, randn_like)
         x0, eps, _ = denoise(x, hat)
@@ -32,15 +38,18 @@ def euler(
 def heun(
     denoise: Denoiser, x: Images, levels: Levels, *, churn: float = 0.0, randn_like: RandnLike = torch.randn_like
 ) -> Iterator[Step]:
-    """Karras et al. 2022 (arXiv:2206.00364), algorithm 2: the slope at both ends; the last step has one.
+    """Sample by Heun's method, Karras et al. 2022 (arXiv:2206.00364), algorithm 2: the slope at both ends of a step.
 
-    churn: S_churn of the paper, the noise put back and taken away again, over all steps. 0 is deterministic.
+    The last step evaluates the slope once.
+
+    Args:
+        churn: S_churn of the paper: the noise that is added and removed again, over all steps; 0 is deterministic.
     """
     for t, s in pairwise(levels):
         x, hat = churned(x, t, levels, churn, randn_like)
         x0, eps, _ = denoise(x, hat)
         ahead = s.alpha.to(x) * x0 + s.sigma.to(x) * eps
-        if s.sigma > 0 and hat.alpha > 0:  # from pure noise the ratio is infinite, and Euler's step all there is
+        if s.sigma > 0 and hat.alpha > 0:  # from pure noise the ratio is infinite: only Euler's step exists
             eps = (eps + denoise(ahead, s).eps) / 2
             ahead = (s.alpha / hat.alpha).to(x) * x + (s.sigma - s.alpha * hat.ratio).to(x) * eps  # d(x/alpha)/d ratio
         x = ahead
@@ -48,7 +57,7 @@ def heun(
 
 
 def churned(x: Images, t: Level, levels: Levels, churn: float, randn_like: RandnLike) -> tuple[Images, Level]:
-    """Lines 4 to 6: up to a noisier level whose ratio is (1 + gamma) times that of t, within the schedule."""
+    """Add noise up to a level whose ratio is (1 + gamma) times the ratio of t, within the schedule: lines 4 to 6."""
     if not churn >= 0:
         raise InputError(f"churn is 0 (deterministic) or more, got {churn}")
     gamma = min(churn / (len(levels) - 1), math.sqrt(2) - 1)

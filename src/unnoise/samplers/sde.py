@@ -1,4 +1,4 @@
-"""The reverse SDE, and Langevin steps at one level."""
+"""The reverse SDE by Euler-Maruyama, and with Langevin steps that correct each level."""
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
@@ -18,9 +18,9 @@ from unnoise.types import Images, RandnLike
 def euler_maruyama(
     denoise: Denoiser, x: Images, levels: Sequence[Level], *, randn_like: RandnLike = torch.randn_like
 ) -> Iterator[Step]:
-    """Song et al. 2021 (arXiv:2011.13456), eq. 46: the reverse SDE, discretised as the forward one is.
+    """Sample the reverse SDE by Euler-Maruyama, Song et al. 2021 (arXiv:2011.13456), eq. 46.
 
-    The last step is Tweedie's formula: the image itself.
+    It is discretised like the forward SDE. The last step is Tweedie's formula: the predicted image.
     """
     for t, s in pairwise(levels):
         x0, eps, _ = denoise(x, t)
@@ -37,10 +37,16 @@ def predictor_corrector(
     snr: float = 0.16,
     randn_like: RandnLike = torch.randn_like,
 ) -> Iterator[Step]:
-    """Song et al. 2021 (arXiv:2011.13456), algorithm 3: a step of the reverse SDE, then one of Langevin at its level.
+    """Sample by predictor and corrector, Song et al. 2021 (arXiv:2011.13456), algorithm 3.
 
-    snr: size of the Langevin step, 2 (snr sigma)^2. That is algorithm 5's with the norm of the score replaced by its
-    expectation, so that an image does not depend on those beside it.
+    A step of the reverse SDE is followed by a Langevin step at the level it reached. The Langevin step is algorithm 5
+    with the norm of the score replaced by its expectation, so that an image does not depend on the rest of the batch.
+
+    Args:
+        snr: The size of a Langevin step is 2 (snr sigma)^2.
+
+    Raises:
+        InputError: snr is not above 0.
     """
     if not snr > 0:
         raise InputError(f"predictor_corrector: snr is above 0, got {snr}")
@@ -56,7 +62,7 @@ def predictor_corrector(
 
 
 def reverse_step(x: Images, eps: Images, t: Level, s: Level, randn_like: RandnLike) -> Images:
-    """Take x - f + G^2 score + G z, where q(x_t | x_s) has mean x_s + f(x_s) and variance G^2."""
+    """Return x - f + G^2 score + G z, where q(x_t | x_s) has mean x_s + f(x_s) and variance G^2."""
     scale, variance = transition(s, t)
     mean = (2 - scale).to(x) * x - (variance / t.sigma).to(x) * eps
     return mean + variance.sqrt().to(x) * randn_like(x)

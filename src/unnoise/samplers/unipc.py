@@ -1,4 +1,4 @@
-"""UniPC: a predictor and a corrector of the same form, which share one evaluation."""
+"""UniPC: a predictor and a corrector of the same form, which share one evaluation of the network."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -31,11 +31,17 @@ def unipc(
     variant: Variant = "bh2",
     randn_like: RandnLike = torch.randn_like,  # noqa: ARG001  # deterministic
 ) -> Iterator[Step]:
-    """Zhao et al. 2023 (arXiv:2302.04867), UniPC of the image: predict, and correct by the next step's evaluation.
+    """Sample by UniPC on the image, Zhao et al. 2023 (arXiv:2302.04867): predict, then correct by the next evaluation.
 
-    order: p of the paper, the images a step goes by, 1 to 3; the error is of order p + 1. The first steps know fewer:
-    with very many steps their error, of order 3, is what is left. Diffusers goes by fewer in the last steps too, which
-    this does not: that is of order 2.
+    The first steps know fewer images; with very many steps their error, of order 3, dominates. Diffusers uses fewer
+    images in the last steps too, which makes it second order; this sampler does not.
+
+    Args:
+        order: p of the paper, 1 to 3: the number of images that a step uses. The error is of order p + 1.
+        variant: B(h) of the paper: -h for "bh1", e^-h - 1 for "bh2".
+
+    Raises:
+        InputError: order is not 1, 2 or 3.
     """
     if order not in (1, 2, 3):
         raise InputError(f"unipc: order is 1, 2 or 3, got {order}")
@@ -50,7 +56,10 @@ def unipc(
 
 
 def update(x: Images, past: Sequence[Known], s: Level, variant: Variant, seen: Sequence[Known] = ()) -> Images:
-    """From the newest of the past to s: UniP-p by p images of the past, UniC-p where x0 has been seen at s too."""
+    """Move x from the newest level of the past to s.
+
+    It is UniP-p by p images of the past, and UniC-p if x0 has been predicted at s too (`seen`).
+    """
     (x0, t), *older = past
     x = towards(x, x0, t, s)
     known = [(image, level) for image, level in (*older, *seen) if level.alpha > 0]  # pure noise is infinitely far away
@@ -64,7 +73,7 @@ def update(x: Images, past: Sequence[Known], s: Level, variant: Variant, seen: S
 
 
 def weights(places: Float64[Tensor, " n"], h: Float64[Tensor, ""], variant: Variant) -> Float64[Tensor, " n"]:
-    """B(h) a / r, where R(h) a B(h) = phi(h), theorem 3.1; a single a is 1/2, and only there does B(h) matter."""
+    """Return B(h) a / r, where R(h) a B(h) = phi(h), theorem 3.1. A single a is 1/2; only then does B(h) matter."""
     B = -h if variant == "bh1" else torch.expm1(-h)
     if len(places) == 1:
         return B / 2 / places
