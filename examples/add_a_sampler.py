@@ -24,7 +24,7 @@ def heun2(
     average: float = 0.5,
     randn_like: RandnLike = torch.randn_like,  # noqa: ARG001  # deterministic
 ) -> Iterator[Step]:
-    """Karras et al. 2022 (arXiv:2206.00364), algorithm 1: take second-order steps with two evaluations, the last with one."""
+    """Karras et al. 2022 (arXiv:2206.00364), algorithm 1: step with two evaluations, the last time with one."""
     for t, s in pairwise(levels):
         x0, eps, _ = denoise(x, t)
         if s.sigma > 0:
