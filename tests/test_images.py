@@ -8,7 +8,7 @@ from PIL import Image
 
 import unnoise
 from unnoise.errors import InputError
-from unnoise.images import grid, save_image, tile, to_float, to_pil
+from unnoise.images import flip, grid, save_image, tile, to_float, to_pil
 
 mpl.use("agg")
 
@@ -56,3 +56,18 @@ def test_show_takes_what_the_notebooks_show_takes(tmp_path):
     assert not mpl.pyplot.get_fignums()
     with pytest.raises(InputError, match="3 titles for 2 images"):
         unnoise.show(torch.rand(2, 3, 8, 8), ["a", "b", "c"])
+
+
+def test_to_float():
+    eight = to_float(torch.tensor([0, 255], dtype=torch.uint8).reshape(2, 1, 1, 1))
+    sixteen = to_float(torch.tensor([0, 65535], dtype=torch.uint16).reshape(2, 1, 1, 1))
+    expected = torch.tensor([-1.0, 1.0]).reshape(2, 1, 1, 1)
+    torch.testing.assert_close(eight, expected, rtol=0, atol=0)
+    torch.testing.assert_close(sixteen, expected, rtol=0, atol=0)
+
+
+def test_flip_mirrors_these_images_and_no_others():
+    x, mirrored = torch.arange(4 * 6, dtype=torch.float32).reshape(4, 1, 2, 3), torch.tensor([True, False, False, True])
+    y = flip(x, mirrored)
+    assert torch.equal(y[mirrored], x[mirrored].flip(-1))
+    assert torch.equal(y[~mirrored], x[~mirrored])

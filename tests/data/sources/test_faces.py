@@ -139,3 +139,11 @@ def test_all_labels_are_offered():
 def test_no_faces_is_an_error(count):
     with pytest.raises(InputError, match="count takes 1 or more"):
         faces(count=count)
+
+
+def test_faces_draw_themselves(load):
+    assert load("faces:count=3").shape == (3, 32, 32)
+    data = load("faces:count=3", size="24x40")
+    assert (len(data), data.shape) == (3, (3, 40, 24))
+    assert not [note for note in data.notes if "crop" in note]
+    assert len(load("faces:count=3", limit=2)) == 2

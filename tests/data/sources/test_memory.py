@@ -1,7 +1,6 @@
 """Images in memory give the same pixels and labels as the same images on a disk."""
 
 import os
-import pickle
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
-from unnoise.data import Dataset, open_data
-from unnoise.data.cache import check_whole
-from unnoise.data.resize import check_fit, parse_size
+from unnoise.data import open_data
 from unnoise.data.sources.faces.faces import faces
 from unnoise.data.sources.find import find
 from unnoise.data.sources.memory import name_of_data
@@ -319,96 +316,3 @@ def test_wrong_data_gives_one_line(kind):
 def test_memory_is_not_streamed():
     with pytest.raises(InputError, match="array can only be decoded first"):
         open_data(IMAGES, stream=True)
-
-
-@pytest.mark.parametrize(
-    ("size", "shape"), [(16, (16, 16)), ("16", (16, 16)), ((24, 16), (16, 24)), ("24x16", (16, 24))]
-)
-def test_size_from_python(size, shape):
-    assert open_data(IMAGES, size=size).shape == (3, *shape)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"size": 7}, "size 7 is too small"),
-        ({"size": 0}, "size 0 is too small"),
-        ({"size": -16}, "size -16: write"),
-        ({"size": (8, 4)}, r"size \(8, 4\) is too small"),
-        ({"channels": 5}, "channels=5"),
-        ({"channels": -1}, "channels=-1: give a whole number"),
-        ({"limit": 0}, "limit=0: give a whole number"),
-        ({"fit": "fill"}, "did you mean 'stretch'"),
-        ({"fit": "cropp"}, "did you mean 'crop'"),
-    ],
-)
-def test_wrong_options_give_one_line(options, words):
-    with pytest.raises(InputError, match=words):
-        open_data(IMAGES, **options)
-
-
-@pytest.mark.parametrize("size", [16.5, True, None, (16, 16, 3), (), [8.0, 8.0], b"16", ("16", "16")])
-def test_sizes_of_a_wrong_type(size):
-    with pytest.raises(InputError, match=r"size .*: write 64"):
-        parse_size(size)
-
-
-@pytest.mark.parametrize("value", ["3", 2.5, True])
-def test_numbers_of_a_wrong_type(value):
-    with pytest.raises(InputError, match=f"channels={value!r}: give a whole number"):
-        check_whole("channels", value, "all")
-
-
-@pytest.mark.parametrize("fit", [None, 5, ["crop"]])
-def test_fits_of_a_wrong_type(fit):
-    with pytest.raises(InputError, match="unknown fit"):
-        check_fit(fit)
-
-
-# The dataset as torch sees it
-
-
-@pytest.fixture
-def data() -> Dataset:
-    return open_data([*zip(IMAGES, LABELS, strict=True)])
-
-
-def test_items_are_images_and_labels(data):
-    for index in (0, 3, -1, np.int64(2), torch.tensor(1)):
-        x0, label = data[index]
-        assert (x0.dtype, x0.shape, type(label)) == (torch.float32, (3, 12, 10), int)
-        expected = torch.from_numpy(IMAGES[index].transpose(2, 0, 1)) / 127.5 - 1
-        torch.testing.assert_close(x0, expected, rtol=0, atol=1e-6)
-        assert label == NUMBERS[index]
-    assert open_data(IMAGES)[0][1] == -1
-    assert len([*data]) == COUNT
-
-
-def test_indices_behave_as_those_of_a_sequence(data):
-    for wrong in (COUNT, -COUNT - 1):
-        with pytest.raises(IndexError, match=f"image {wrong} of a dataset of {COUNT}"):
-            data[wrong]
-    for wrong in ("0", 1.0, None):
-        with pytest.raises(TypeError):
-            data[wrong]
-    assert [label for _, label in data[1:4]] == NUMBERS[1:4]
-    assert len(data[:0]) == 0
-
-
-@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("stream", [False, True])
-def test_batches_of_a_loader(tmp_path, workers, stream):
-    paths = png(tmp_path / "p")
-    for path, label in zip(paths, LABELS, strict=True):
-        (tmp_path / "p" / label).mkdir(exist_ok=True)
-        path.rename(tmp_path / "p" / label / path.name)
-    data = open_data(tmp_path / "p", stream=stream)
-    loader = DataLoader(data, 4, num_workers=workers, multiprocessing_context="fork" if workers else None)
-    batches = [*loader]
-    assert [len(x0) for x0, _ in batches] == [4, 2]
-    x0, label = (torch.cat(parts) for parts in zip(*batches, strict=True))
-    again = pickle.loads(pickle.dumps(data))  # as it is sent to workers that are not forked
-    torch.testing.assert_close(again[-1], data[-1])
-    assert (x0.shape, x0.dtype, label.dtype) == ((COUNT, 3, 12, 10), torch.float32, torch.int64)
-    assert label.tolist() == sorted(NUMBERS)
-    torch.testing.assert_close(x0[0], torch.from_numpy(IMAGES[3].transpose(2, 0, 1)) / 127.5 - 1, rtol=0, atol=1e-6)
