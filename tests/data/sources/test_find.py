@@ -40,14 +40,12 @@ def test_broken_containers_give_one_line(tmp_path, load, suffix, content):
 # Real images
 
 
-REAL = next(
-    (near for folder in Path(__file__).parents if (near := folder / "shared" / "data").is_dir()),
-    Path(os.environ.get("UNNOISE_TEST_DATA", "nowhere")),
-)
+PLACES = [os.environ.get("UNNOISE_TEST_DATA", ""), *(folder / "shared" / "data" for folder in Path(__file__).parents)]
+REAL = next((Path(place) for place in PLACES if place and Path(place).is_dir()), Path("nowhere"))
 
 
 @pytest.mark.skipif(
-    not REAL.is_dir(), reason="no real images in shared/data of a parent folder or at UNNOISE_TEST_DATA"
+    not REAL.is_dir(), reason="no real images at UNNOISE_TEST_DATA or in shared/data of a parent folder"
 )
 @pytest.mark.parametrize(
     ("folder", "mode", "shape", "first"),
