@@ -1,4 +1,4 @@
-"""Pictures from a trained run: as tensors, or as files."""
+"""Draw images from a trained run: as tensors, or as files in a folder."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ import torch
 
 from unnoise import distributed, registry
 from unnoise.card import Run
-from unnoise.checkpoint import RunLike, as_run, load, weights_hash
+from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.config import SampleConfig, Sampling, describe_changes
 from unnoise.errors import InputError, unknown
 from unnoise.files import lock_folder, new_folder, remove_leftovers, replacing, write_json
@@ -23,8 +23,9 @@ from unnoise.samplers.draw import draw as run_sampler
 from unnoise.samplers.precision import Precision, choose_precision, describe_precision
 from unnoise.types import Images
 
-RECORD = ".sampled.json"  # in the folder: how its pictures were drawn; readers of pictures pass over hidden files
+RECORD = ".sampled.json"  # in a folder of images: how they were drawn; readers of images skip hidden files
 FREE_TO_CHANGE = ("n", "run")  # entries of the record that may differ when a folder is resumed
+MAX_GRID = 256  # images in the grid; more would be too small to see
 
 
 def sample(  # noqa: PLR0913  # the options of one call
@@ -43,80 +44,106 @@ def sample(  # noqa: PLR0913  # the options of one call
     precision: Precision | Literal["auto"] = "auto",
     batch: int = 64,
 ) -> Images:
-    """Draw n images, [n, c, h, w] in [-1, 1]. Image i has seed + i and is the same at any n and batch.
+    """Draw n images; image i has seed + i and is the same at any n and batch.
 
-    `run` and `guide_with` are a run folder, a model file, a run, or a model; options left out are the run's own.
+    Args:
+        run: A run folder, a model file, a `Run` or a `Diffusion`.
+        n, batch: The number of images, and how many are computed at a time.
+        sampler, spacing: Specs such as "ddim:eta=0.5", or callables (default: the run's own).
+        steps, clip, guidance, guidance_interval: Fields of `SampleConfig` (default: the run's own).
+        seed: The seed of the first image.
+        label: The class of all images, by name (default: every class in turn).
+        guide_with: A weaker run that guidance leads away from, instead of the run without its class.
+        precision: "auto" is bf16 on a device whose instructions make it fast, else fp32.
+
+    Returns:
+        Images [n, c, h, w] in [-1, 1].
+
+    Raises:
+        InputError: A value is not allowed, or the run cannot be opened.
     """
-    opened = as_run(run)
-    weaker = None if guide_with is None else as_run(guide_with)
-    config = SampleConfig(
-        opened.name,
-        n,
-        sampler=sampler,
-        steps=steps,
-        spacing=spacing,
-        clip=clip,
-        seed=seed,
-        label=label,
-        guidance=guidance,
-        guidance_interval=guidance_interval,
-        precision=precision,
-        batch=batch,
-    )
-    how = resolve_settings(config, opened, weaker)
-    return torch.cat([images for _, images in sample_batches(config, opened, how, weaker=weaker)])
+    settings = {name: value for name, value in locals().items() if name not in ("run", "guide_with")}
+    return sample_images(as_run(run), settings, None if guide_with is None else as_run(guide_with))
+
+
+def sample_images(run: Run, settings: Mapping[str, Any], weaker: Run | None = None) -> Images:
+    """Draw images [n, c, h, w] from an opened run; `settings` are fields of SampleConfig."""
+    config = SampleConfig(run.name, **settings)
+    resolved = resolve_settings(config, run, weaker)
+    return torch.cat([images for _, images in sample_batches(config, run, resolved, weaker=weaker)])
 
 
 def sample_to_folder(
     config: SampleConfig, report: Report = silent, say: Callable[[str], object] = lambda _: None
 ) -> Path:
-    """Write one picture an image, named by its seed, and beside the folder a grid of them.
+    """Write one file per image, named by its seed, and a grid of them next to the folder; return the folder.
 
-    The same call goes on where it was stopped. Returns the folder.
+    The same call resumes a folder that was not finished.
     """
-    run = load(config.run)
-    weaker = load(config.guide_with) if config.guide_with else None
-    how = resolve_settings(config, run, weaker)
-    about: dict[str, Any] = {
-        "run": str(run.path),
-        "weights": weights_hash(run),
-        "guide_with": weaker and weights_hash(weaker),
-    }
-    about |= {"seed": config.seed, "label": config.label, **plain(how), "precision": config.precision}
-    with ExitStack() as to_the_end:
-        folder, precision = distributed.from_main(lambda: find_folder(config, run, about, to_the_end))
-        config = replace(config, precision=precision)
-
-        def place(seed: int) -> Path:
-            return folder / f"{seed:06d}{'.png' if run.card.mode else '.npy'}"
-
-        def there(seeds: Sequence[int]) -> bool:
-            another = (seeds[0] - config.seed) // config.batch % distributed.world_size() != distributed.rank()
-            return another or all(is_readable(place(seed)) for seed in seeds)
-
-        kept = [path for path in folder.iterdir() if not path.name.startswith(".")]
-        if kept:
-            say(f"goes on with {folder}, which holds {len(kept):,} pictures")
+    run, weaker = as_run(config.run), as_run(config.guide_with) if config.guide_with else None
+    settings = resolve_settings(config, run, weaker)
+    record = describe_images(config, run, settings, weaker)
+    with ExitStack() as held:
+        folder, precision = distributed.from_main(lambda: find_folder(config, run, record, held))
+        if existing := sum(not path.name.startswith(".") for path in folder.iterdir()):
+            say(f"resuming {folder}, which holds {existing:,} images")
         say(describe_precision(precision, run.model.device))
-        distributed.barrier()  # until all have looked
-        for seeds, images in sample_batches(config, run, how, report, weaker, there):
-            for seed, image in zip(seeds, images, strict=True):
-                with replacing(place(seed), flush=False) as temporary:
-                    save_image(image, temporary, run.card.mode)
-        distributed.barrier()  # until all are done
-        shown = range(config.seed, config.seed + min(config.n, 256))  # more would be no picture
+        distributed.barrier()  # every process has counted the images
+        write_images(replace(config, precision=precision), run, settings, weaker, folder, report)
+        distributed.barrier()  # every image is written
         if distributed.is_main():
-            with replacing(grid_path(folder)) as temporary:
-                grid(torch.stack([read_image(place(seed)) for seed in shown]), run.card.mode).save(temporary)
+            write_grid(config, run.card.mode, folder)
     return folder
 
 
-def find_folder(config: SampleConfig, run: Run, about: Mapping[str, Any], held: ExitStack) -> tuple[Path, Precision]:
+def describe_images(config: SampleConfig, run: Run, settings: Sampling, weaker: Run | None) -> dict[str, Any]:
+    """Return the record of a folder: everything that its images depend on."""
+    return {
+        "run": str(run.file),
+        "weights": weights_hash(run),
+        "guide_with": weaker and weights_hash(weaker),
+        "seed": config.seed,
+        "label": config.label,
+        **plain(settings),
+        "precision": config.precision,
+        "n": config.n,
+    }
+
+
+def write_images(
+    config: SampleConfig, run: Run, settings: Sampling, weaker: Run | None, folder: Path, report: Report
+) -> None:
+    """Draw this process's share of the batches and write each image; leave batches that are complete already."""
+
+    def is_done(seeds: Sequence[int]) -> bool:
+        process = (seeds[0] - config.seed) // config.batch % distributed.world_size()
+        done = (is_readable(image_path(folder, seed, run.card.mode)) for seed in seeds)
+        return process != distributed.rank() or all(done)
+
+    for seeds, images in sample_batches(config, run, settings, report, weaker, is_done):
+        for seed, image in zip(seeds, images, strict=True):
+            with replacing(image_path(folder, seed, run.card.mode), flush=False) as temporary:
+                save_image(image, temporary, run.card.mode)
+
+
+def write_grid(config: SampleConfig, mode: str, folder: Path) -> None:
+    """Write a grid of the first images in a folder next to the folder."""
+    seeds = range(config.seed, config.seed + min(config.n, MAX_GRID))
+    images = torch.stack([read_image(image_path(folder, seed, mode)) for seed in seeds])
+    with replacing(grid_path(folder)) as temporary:
+        grid(images, mode).save(temporary)
+
+
+def image_path(folder: Path, seed: int, mode: str) -> Path:
+    """Return the file of the image with this seed."""
+    return folder / f"{seed:06d}{'.png' if mode else '.npy'}"
+
+
+def find_folder(config: SampleConfig, run: Run, record: Mapping[str, Any], held: ExitStack) -> tuple[Path, Precision]:
     """Return the folder to write to, locked until `held` closes, and the precision of its images.
 
     The folder is the one that the same call left unfinished, else a new one. A resumed folder keeps its precision.
     """
-    record = {**about, "n": config.n}
     folder = find_unfinished(config, run, record, held)
     if folder is None:
         held.enter_context(lock_folder(folder := new_folder(config.out, run.folder, "sampled")))
@@ -125,7 +152,7 @@ def find_folder(config: SampleConfig, run: Run, about: Mapping[str, Any], held: 
         requested = recorded["precision"]
     precision = choose_precision(requested, run.model.device)
     remove_leftovers(folder)
-    write_json(folder / RECORD, record | {"precision": precision})
+    write_json(folder / RECORD, {**record, "precision": precision})
     return folder, precision
 
 
@@ -134,7 +161,7 @@ def find_unfinished(config: SampleConfig, run: Run, record: Mapping[str, Any], h
 
     A folder named by --out may also be given more images. Raises InputError if it holds other images.
     """
-    ignored = ("precision",) if config.precision == "auto" else ()
+    ignored = ["precision"] if config.precision == "auto" else []
     if config.out is not None:
         folder = Path(config.out).expanduser()
         before = read_record(folder)
@@ -164,38 +191,43 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def grid_path(folder: Path) -> Path:
-    """Not inside, where it would count as one of the pictures."""
-    folder = folder if folder.name else folder.resolve()  # of "."
+    """Return the file of the grid: next to the folder, since inside it would count as one of the images."""
+    folder = folder if folder.name else folder.resolve()  # the name of "." is empty
     return folder.with_name(f"{folder.name}-grid.png")
 
 
 def resolve_settings(config: SampleConfig, run: Run, weaker: Run | None = None) -> Sampling:
-    """The run's own way of sampling with what was asked for in its place; refuses what can't be."""
-    for name, value in (("n", config.n), ("batch", config.batch)):
-        if value < 1:
-            raise InputError(f"{name} takes 1 or more images, got {value}")
-    if not 0 <= config.seed < 2**63 - config.n:
-        raise InputError(f"seed takes 0 or more, below 2^63, got {config.seed}")
-    asked = {f.name: getattr(config, f.name) for f in fields(Sampling)}
-    how = replace(run.card.sampling, **{name: value for name, value in asked.items() if value is not None})
-    check_settings(how, run.model.schedule, run.card.learned_variance)
+    """Return the run's own sampling settings, replaced by the requested ones.
+
+    Raises:
+        InputError: A value is not allowed, or does not fit the run.
+    """
+    if config.seed >= 2**63 - config.n:
+        raise InputError(f"seed + n must be below 2^63, got seed {config.seed} and n {config.n}")
+    requested = {f.name: getattr(config, f.name) for f in fields(Sampling)}
+    settings = replace(run.card.sampling, **{name: value for name, value in requested.items() if value is not None})
+    check_settings(settings, run.model.schedule, run.card.learned_variance)
     classes = run.card.classes
     if config.label is not None and config.label not in classes:
         raise unknown("label", config.label, classes)
-    if how.guidance != 1:
+    if settings.guidance != 1:
         check_guidance(run, weaker)
     elif weaker:
         raise InputError("--guide-with does nothing at guidance 1; add --guidance 2, for example")
-    return how
+    return settings
 
 
-def network_calls(how: Sampling) -> int:
-    """Of the network for a picture, about: samplers that take as many as they like count as two a step."""
-    return how.steps * registry.sampler.declared(how.sampler).get("evaluations", 2) * (1 + (how.guidance != 1))
+def network_calls(settings: Sampling) -> int:
+    """Return about how many calls of the network an image takes.
+
+    A sampler that declares no number counts as two calls per step.
+    """
+    calls_per_step = registry.sampler.declared(settings.sampler).get("evaluations", 2)
+    return settings.steps * calls_per_step * (1 + (settings.guidance != 1))
 
 
 def check_guidance(run: Run, weaker: Run | None) -> None:
-    """Refuse guidance by what knows no better or worse."""
+    """Raise InputError if a run cannot be guided: nothing weaker is there to lead away from, or it does not fit."""
     if weaker is None:
         if not run.card.classes:
             raise InputError("--guidance needs a run with classes (train --classes), or a weaker one: --guide-with RUN")
@@ -207,29 +239,29 @@ def check_guidance(run: Run, weaker: Run | None) -> None:
     for name in ("shape", "schedule", "classes"):
         ours, theirs = getattr(run.card, name), getattr(weaker.card, name)
         if ours != theirs and theirs:
-            raise InputError(f"--guide-with {weaker.path}: its {name} is {theirs}, not {ours} as that of the run")
+            raise InputError(f"--guide-with {weaker.name}: its {name} is {theirs}, but the run has {ours}")
 
 
 def sample_batches(
     config: SampleConfig,
     run: Run,
-    how: Sampling,
+    settings: Sampling,
     report: Report = silent,
     weaker: Run | None = None,
-    there: Callable[[Sequence[int]], bool] = lambda _: False,
+    skip: Callable[[Sequence[int]], bool] = lambda _: False,
 ) -> Iterator[tuple[Sequence[int], Images]]:
-    """Yield (seeds, images) a batch at a time, but for batches that are `there` already."""
-    precision, done, total = choose_precision(config.precision, run.model.device), 0, config.n * how.steps
+    """Yield (seeds, images [b, c, h, w]), one batch at a time, except batches whose seeds `skip` says to leave out."""
+    precision = choose_precision(config.precision, run.model.device)
+    done, total = 0, config.n * settings.steps
     for start in range(0, config.n, config.batch):
-        part = slice(start, min(start + config.batch, config.n))
-        seeds = range(config.seed + part.start, config.seed + part.stop)
-        if there(seeds):
-            report("sampling", done := done + len(seeds) * how.steps, total)
+        seeds = range(config.seed + start, config.seed + min(start + config.batch, config.n))
+        if skip(seeds):
+            report("sampling", done := done + len(seeds) * settings.steps, total)
             continue
         labels = labels_in_turn(run.card.classes, seeds)
         if config.label is not None:
             labels = torch.full((len(seeds),), run.card.classes.index(config.label))
-        for step in run_sampler(run.model, seeds, how, labels, weaker.model if weaker else None, precision):
+        for step in run_sampler(run.model, seeds, settings, labels, weaker.model if weaker else None, precision):
             images = step.x
             report("sampling", done := done + len(seeds), total)
         yield seeds, images

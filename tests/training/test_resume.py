@@ -534,7 +534,7 @@ def test_sampling_goes_on_and_gives_the_same_files(drawn_from, tmp_path, monkeyp
     inode = (folder / "000005.png").stat().st_mtime_ns
     again, said = draw(drawn_from, 14, out=out)
     assert again.resolve() == folder.resolve()
-    assert "which holds 6 pictures" in said[0]
+    assert "which holds 6 images" in said[0]
     assert pictures(again) == pictures(whole)
     assert grid_path(again).read_bytes() == grid_path(whole).read_bytes()
     assert (folder / "000005.png").stat().st_mtime_ns != inode  # of a batch that was not whole
@@ -551,7 +551,7 @@ def test_a_resumed_folder_keeps_its_precision_on_another_machine(drawn_from, mon
     monkeypatch.setattr("unnoise.samplers.precision.fast_bf16", lambda _: then == "bf16")
     again, said = draw(drawn_from, 14, out=out)
     assert again.name == (out or "sampled-1")
-    assert "which holds 6 pictures" in said[0]
+    assert "which holds 6 images" in said[0]
     assert said[1].startswith(f"precision {first} (")
     assert json.loads((again / ".sampled.json").read_text())["precision"] == first
     assert pictures(again) == pictures(whole)
@@ -577,7 +577,7 @@ def test_finished_pictures_are_left_and_a_named_folder_can_be_given_more(drawn_f
     named, said = draw(drawn_from, 12, out="named")
     assert {name: (named / name).stat().st_mtime_ns for name in when} == when
     assert pictures(named) == pictures(draw(drawn_from, 12, out="whole")[0])
-    assert "which holds 8 pictures" in said[0]
+    assert "which holds 8 images" in said[0]
 
 
 def test_other_pictures_in_a_named_folder_are_refused(drawn_from, tmp_path):

@@ -82,7 +82,7 @@ class DiT(nn.Module):
     Args:
         channels: Channels of the images.
         classes: The number of classes; 0 for none.
-        outputs: Channels of the output (default: those of the images).
+        outputs: Channels of the output (default: the channels of the images).
         width: Features of a token; a multiple of 4 and of heads.
         depth: The number of blocks.
         heads: Attention heads.

@@ -42,7 +42,7 @@ class UNet(nn.Module):
     Args:
         channels: Channels of the images.
         classes: The number of classes; 0 for none.
-        outputs: Channels of the output (default: those of the images).
+        outputs: Channels of the output (default: the channels of the images).
         widths: Channels at each scale; each scale is half the size of the scale before.
         layers: Residual blocks per scale; one more in the upward half.
         attention: Scales with attention, such as 4 for a quarter of the image's size; the middle always has it.

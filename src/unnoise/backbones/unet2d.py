@@ -1,11 +1,25 @@
 """UNet2DModel of the diffusers library as a backbone, so that its pipelines open unchanged."""
 
+from typing import Any
+
 from torch import nn
 
 from unnoise.backbones.layers import LabelEmbedding, pad
 from unnoise.errors import InputError
 from unnoise.registry import backbone
 from unnoise.types import Images, Labels, Output, PerImage
+
+
+def make_unet(**options: Any) -> Any:
+    """Return UNet2DModel with these options; raise InputError if diffusers is missing or refuses them."""
+    try:
+        from diffusers import UNet2DModel  # noqa: PLC0415  # an optional extra
+    except ImportError:
+        raise InputError("backbone unet2d needs the diffusers library: pip install 'unnoise[diffusers]'") from None
+    try:
+        return UNet2DModel(**options)
+    except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, AttributeError) as error:
+        raise InputError(f"unet2d: diffusers refuses these options: {error}") from error
 
 
 @backbone
@@ -44,17 +58,10 @@ class UNet2D(nn.Module):
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        try:
-            from diffusers import UNet2DModel  # noqa: PLC0415  # an optional extra
-        except ImportError:
-            raise InputError("backbone unet2d needs the diffusers library: pip install 'unnoise[diffusers]'") from None
         channels, classes, outputs = given.pop("channels"), given.pop("classes"), given.pop("outputs")
-        try:
-            self.net = UNet2DModel(
-                in_channels=channels, out_channels=outputs or channels, num_class_embeds=classes or None, **given
-            )
-        except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, AttributeError) as error:
-            raise InputError(f"unet2d: diffusers refuses these options: {error}") from error
+        self.net = make_unet(
+            in_channels=channels, out_channels=outputs or channels, num_class_embeds=classes or None, **given
+        )
         self.multiple = 2 ** (len(block_out_channels) - 1)
         if classes:  # like theirs, but the label -1 is no class
             self.net.class_embedding = LabelEmbedding(classes, self.net.time_embedding.linear_2.out_features)

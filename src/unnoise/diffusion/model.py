@@ -59,7 +59,11 @@ class Diffusion(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Return the device of the weights."""
+        """Find the device of the weights.
+
+        Returns:
+            The device of the first weight.
+        """
         return next(self.parameters()).device
 
     def output(self, x_t: Images, level: Level, label: Labels | None = None) -> Output:

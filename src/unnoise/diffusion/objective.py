@@ -58,6 +58,9 @@ def noised(x0: Images, label: Labels | None, schedule: Schedule, *, generator: G
         label: The class of each image, [b], -1 for none; None if there are no classes.
         schedule: The noise schedule of the model.
         generator: The random stream of levels and noise, on any device; by default torch's own.
+
+    Returns:
+        The noised batch.
     """
     device = generator.device if generator else torch.device("cpu")
     time = torch.randint(schedule.T, (len(x0),), generator=generator, device=device).cpu()

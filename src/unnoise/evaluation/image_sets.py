@@ -87,7 +87,7 @@ def run_images(config: EvalConfig, run: Run, n: int) -> ImageSet:
         def another(seeds: Sequence[int]) -> bool:
             return not chosen((seeds[0] - asked.seed) // asked.batch)
 
-        return (to_uint8(images) for _, images in sample_batches(asked, run, how, there=another))
+        return (to_uint8(images) for _, images in sample_batches(asked, run, how, skip=another))
 
     return ImageSet(
         stream,
