@@ -1,4 +1,4 @@
-"""Tensors to pictures: PNG in the data's own mode, grids, figures."""
+"""Pixel ranges, and images as files: PNG in the data's own mode, grids, GIFs, figures."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,10 @@ from unnoise.types import MODES, Images, Pixels
 
 
 def to_pil(x: Float[Tensor, "c h w"], mode: str = "") -> Image.Image:
-    """[-1, 1] to a Pillow image of `mode` (16-bit gray is I;16); of more than 4 channels the first three are shown."""
+    """Convert an image [c, h, w] in [-1, 1] to a Pillow image of `mode` (16-bit gray is I;16).
+
+    The first three channels of more than four are shown.
+    """
     x = x.detach().cpu().float()
     mode = mode or MODES.get(len(x), "RGB")
     if mode == "I;16":
@@ -27,7 +30,7 @@ def to_pil(x: Float[Tensor, "c h w"], mode: str = "") -> Image.Image:
 
 
 def tile(images: Images, columns: int | None = None, gap: int = 2) -> Float[Tensor, "c H W"]:
-    """Lay images out in a grid, near square unless `columns` says otherwise."""
+    """Arrange images [b, c, h, w] in one image [c, H, W], row by row; the grid is nearly square without `columns`."""
     b, c, h, w = images.shape
     columns = columns or math.ceil(math.sqrt(b))
     rows = math.ceil(b / columns)
@@ -39,20 +42,26 @@ def tile(images: Images, columns: int | None = None, gap: int = 2) -> Float[Tens
 
 
 def grid(images: Images, mode: str = "", columns: int | None = None) -> Image.Image:
-    """A grid as a picture; small images are enlarged by a whole factor so that they can be seen."""
+    """Return a grid of images [b, c, h, w] as one Pillow image; small images are enlarged by a whole factor."""
     factor = max(1, min(4, 128 // max(images.shape[-2:])))
     sheet = to_pil(tile(images, columns), mode)
     return sheet.resize((sheet.width * factor, sheet.height * factor), Image.Resampling.NEAREST)
 
 
 def save_gif(frames: Sequence[Images], path: Path, seconds: float = 0.1) -> None:
-    """A GIF that goes through the frames and back, `seconds` each, without end; a frame is images side by side."""
-    there = [grid(images, columns=len(images)).convert("RGB") for images in frames]
-    there[0].save(path, save_all=True, append_images=there[1:] + there[-2:0:-1], duration=int(1000 * seconds), loop=0)
+    """Write an endless GIF that plays the frames forwards and backwards, `seconds` each.
+
+    A frame is a batch of images [b, c, h, w], which are shown side by side.
+    """
+    first, *rest = [grid(images, columns=len(images)).convert("RGB") for images in frames]
+    first.save(path, save_all=True, append_images=rest + rest[-2::-1], duration=int(1000 * seconds), loop=0)
 
 
 def save_image(x: Float[Tensor, "c h w"], path: Path, mode: str) -> Path:
-    """Write one image: PNG, or .npy [c, h, w] in [-1, 1] where PNG has no such number of channels."""
+    """Write one image [c, h, w] as PNG, or as .npy in [-1, 1] if PNG has no such number of channels; return the file.
+
+    `mode` is empty for .npy.
+    """
     if mode:
         to_pil(x, mode).save(path := path.with_suffix(".png"))
     else:
@@ -61,7 +70,7 @@ def save_image(x: Float[Tensor, "c h w"], path: Path, mode: str) -> Path:
 
 
 def read_image(path: Path) -> Float[Tensor, "c h w"]:
-    """What `save_image` wrote, in [-1, 1]."""
+    """Read an image [c, h, w] in [-1, 1] that `save_image` wrote."""
     if path.suffix == ".npy":
         return torch.from_numpy(np.load(path, allow_pickle=False))
     with Image.open(path) as image:
@@ -71,7 +80,7 @@ def read_image(path: Path) -> Float[Tensor, "c h w"]:
 
 
 def is_readable(path: Path) -> bool:
-    """Whether there is such a picture and it can be read."""
+    """Return True if the file holds an image that can be read."""
     try:
         read_image(path)
     except (OSError, EOFError, ValueError, SyntaxError):
@@ -86,8 +95,18 @@ def show(
     *,
     to: str | Path | None = None,
 ) -> None:
-    """Show images in [-1, 1] side by side with their titles, as the notebook's `show`; or write them to a file."""
-    import matplotlib.pyplot as plt  # noqa: PLC0415  # slow to import, and only this function needs it
+    """Show images in [-1, 1] side by side with their titles, or write them to a file.
+
+    Args:
+        images: Images [b, c, h, w], one image [c, h, w], or a list of images [c, h, w].
+        titles: A title for each image.
+        columns: Images per row (default: up to 8).
+        to: The file to write, instead of showing a figure.
+
+    Raises:
+        InputError: There is no image, or the number of titles is another one.
+    """
+    import matplotlib.pyplot as plt  # noqa: PLC0415  # slow to import, and needed only here
 
     batch = [images] if isinstance(images, Tensor) and images.ndim == 3 else list(images)
     if not batch:
@@ -105,19 +124,19 @@ def show(
     figure.tight_layout()
     if to is not None:
         figure.savefig(to)
-    elif plt.get_backend().lower() != "agg":  # which has no window to show
+    elif plt.get_backend().lower() != "agg":  # agg has no window
         plt.show()
     plt.close(figure)
 
 
 def to_float(pixels: Pixels) -> Images:
-    """Scale uint8 or uint16 to [-1, 1]."""
+    """Scale uint8 or uint16 pixels to [-1, 1]."""
     half = 32767.5 if pixels.dtype == torch.uint16 else 127.5
     return pixels.to(torch.float32) / half - 1
 
 
 def flip(x: Images, mirrored: Bool[Tensor, " b"]) -> Images:
-    """Mirror these images."""
+    """Mirror the images for which `mirrored` is True."""
     return torch.where(mirrored.to(x.device)[:, None, None, None], x.flip(-1), x)
 
 
@@ -125,10 +144,10 @@ Uint8Images: TypeAlias = UInt8[Tensor, "b _ _ _"]
 
 
 def to_uint8(x: Images) -> Uint8Images:
-    """Images in [-1, 1] as a file would hold them."""
+    """Round images in [-1, 1] to 8-bit pixels, as a file holds them."""
     return ((x + 1) * 127.5).round().clamp(0, 255).byte()
 
 
 def as_uint8(pixels: Pixels) -> Uint8Images:
-    """Pixels of a data set; 16-bit gray as 8-bit."""
+    """Return 8-bit pixels of a dataset; 16-bit gray is scaled to 8 bits."""
     return pixels if pixels.dtype == torch.uint8 else (pixels.to(torch.float32) / 257).round().byte()
