@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 import unnoise
 from unnoise import registry
+from unnoise.editing.inputs import with_clipping
 from unnoise.editing.measurements import Blurred, Gray, Measurement, Pixels, Shrunk
 from unnoise.editing.posterior import Known
-from unnoise.editing.tasks import clipping
 from unnoise.evaluation import metrics
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.measure import gathered
@@ -97,7 +97,9 @@ def restored(run: unnoise.Run, task: Task, y: Images, way: str, how: argparse.Na
     for begin in range(0, len(y), BATCH):
         part = y[begin : begin + BATCH]
         sampler = registry.sampler.get(sampling.sampler)
-        method = registry.posterior.get(way)(clipping(sampler) if sampling.clip else sampler, Known(task.measure, part))
+        method = registry.posterior.get(way)(
+            with_clipping(sampler) if sampling.clip else sampler, Known(task.measure, part)
+        )
         randn_like, start = initial_noise(run.model, range(how.seed + begin, how.seed + begin + len(part)))
         levels = run.model.schedule.grid(how.steps, sampling.spacing)
         *_, last = without_grad(method(run.model, start, levels, randn_like=randn_like))

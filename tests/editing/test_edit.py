@@ -17,10 +17,10 @@ from tiny import train_folder
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
-from unnoise.editing.interpolation import interpolated, slerp
+from unnoise.editing.inputs import Edit, EditInputs
+from unnoise.editing.interpolation import interpolate_noise, slerp
 from unnoise.editing.measurements import Blurred, Gray, Pixels, Shrunk
 from unnoise.editing.posterior import Known, keeping, pigdm, pulled, repaint, replace
-from unnoise.editing.tasks import Edit, Work
 from unnoise.errors import InputError
 from unnoise.images import save_gif
 from unnoise.samplers.base import Step
@@ -127,7 +127,7 @@ def test_repaint_makes_the_rest_agree_where_replacement_does_not(float64):
 
 def test_the_ways_between_begin_and_end_where_they_should():
     first, last = (seeded_noise([seed]) for seed in (3, 9))
-    x = interpolated(first, last, 5)(torch.empty(5, 1, 8, 8))
+    x = interpolate_noise(first, last, 5)(torch.empty(5, 1, 8, 8))
     assert_close(x[:1], seeded_noise([3])(x[:1]))
     assert_close(x[-1:], seeded_noise([9])(x[:1]))
     assert x.var(dim=(1, 2, 3)).mean() == pytest.approx(1, abs=0.2)
@@ -226,7 +226,7 @@ class Echo(nn.Module):
 
 def test_a_little_noise_leaves_the_picture_and_all_of_it_makes_a_new_one(picture):
     model = Diffusion(Echo(), SCHEDULE, registry.target.get("x0"), (3, 16, 16))
-    work, given = Work(model, Sampling(), "RGB", range(4), pictures=(picture,)), tensor_of(pixels(picture))
+    work, given = EditInputs(model, Sampling(), "RGB", range(4), images=(picture,)), tensor_of(pixels(picture))
     with torch.no_grad():
         near, far = (
             ([*registry.edit.get(f"vary:strength={strength}")(work).steps][-1].x - given).abs().mean()
@@ -258,7 +258,7 @@ def test_a_morph_ends_in_the_two_pictures(picture):
     world, pictures = Gaussian(torch.zeros(3, 16, 16), torch.full((3, 16, 16), 0.5)), torch.rand(2, 3, 16, 16) - 0.5
     model = Diffusion(Echo(), SCHEDULE, registry.target.get("x0"), (3, 16, 16))
     how = Sampling(steps=100)
-    work = Work(model, how, "RGB", range(5), pictures=tuple(pictures))
+    work = EditInputs(model, how, "RGB", range(5), images=tuple(pictures))
     object.__setattr__(work, "denoise", lambda count=0: world)
     *_, last = registry.edit.get("morph:iterations=20")(work).steps
     assert_close(last.x[[0, -1]], pictures, atol=1e-2, rtol=0)
@@ -365,9 +365,9 @@ def test_a_film_goes_there_and_back(tmp_path):
         ({"task": "inpaint"}, "nothing is to be filled in"),
         ({"task": "vary:strength=0"}, "strength is above 0"),
         ({"task": "deblur:sigma=-1"}, "sigma is above 0"),
-        ({"task": "morph"}, "takes 2 pictures, got 1"),
-        ({"task": "interpolate"}, "takes no pictures, got 1"),
-        ({"task": "vary", "by": "pigdm"}, "vary is none"),
+        ({"task": "morph"}, "takes 2 images, got 1"),
+        ({"task": "interpolate"}, "takes no images, got 1"),
+        ({"task": "vary", "by": "pigdm"}, "vary keeps none"),
         ({"task": "vary", "mask": torch.zeros(1, 16, 16)}, "--mask is for inpaint"),
         ({"label": "crown"}, "unknown label"),
         ({"out": "x"}, "unknown setting"),
@@ -390,7 +390,7 @@ def test_bad_pictures_are_refused(run, tmp_path, picture):
         unnoise.edit(run, tmp_path / "bad.png")
     with pytest.raises(InputError, match="cannot be read: missing"):
         unnoise.edit(run, tmp_path / "none.png")
-    with pytest.raises(InputError, match="takes 1 picture, got 0"):
+    with pytest.raises(InputError, match="takes 1 image, got 0"):
         unnoise.edit(run)
     with pytest.raises(InputError, match="another seed than 4"):
         unnoise.edit(run, seed=4, task="interpolate:to=4")
@@ -399,13 +399,13 @@ def test_bad_pictures_are_refused(run, tmp_path, picture):
     cut = Image.open(io.BytesIO(picture.read_bytes()[:-300]))
     with pytest.raises(InputError, match="cannot be read"):
         unnoise.edit(run, cut)
-    with pytest.raises(InputError, match=r"this takes \(3, 16, 16\)"):
+    with pytest.raises(InputError, match=r"of \(3, 16, 16\), got \(3, 8, 8\)"):
         unnoise.edit(run, torch.zeros(3, 8, 8))
 
 
 def test_an_edit_that_says_nothing_of_itself_is_let_be(run, picture):
     def as_it_is(work):
-        return Edit(work.picture(), iter([Step(work.picture(), work.picture(), work.levels[-1])]))
+        return Edit(work.image(), iter([Step(work.image(), work.image(), work.levels[-1])]))
 
     registry.edit.names()
     registry.edit(as_it_is)
@@ -417,7 +417,7 @@ def test_an_edit_that_says_nothing_of_itself_is_let_be(run, picture):
 
 def test_a_morph_takes_no_sampler(run, picture):
     for settings in ({"sampler": "heun"}, {"clip": True}, {"seed": 3}):
-        with pytest.raises(InputError, match="there and back by ddim"):
+        with pytest.raises(InputError, match="inverts and samples by ddim"):
             unnoise.edit(run, picture, picture, task="morph", **settings)
 
 

@@ -10,9 +10,8 @@ from unnoise.config import EditConfig, EvalConfig, SampleConfig
 from unnoise.data.dataset import Dataset
 from unnoise.device import synchronize
 from unnoise.diffusion.process import q_sample
-from unnoise.editing.edit import begin, resolved
-from unnoise.editing.edit import calls as edit_calls
-from unnoise.editing.tasks import Edit, Picture, read
+from unnoise.editing.edit import edit_calls, resolve_edit, start_edit
+from unnoise.editing.inputs import Edit, ImageLike, open_image
 from unnoise.errors import InputError
 from unnoise.evaluation.image_sets import run_data, run_split
 from unnoise.evaluation.memorization import nearest
@@ -85,13 +84,13 @@ def compared(run: Run, samplers: Sequence[str], settings: dict[str, Any]) -> Ite
 
 
 def edited(
-    run: Run, settings: dict[str, Any], pictures: tuple[Picture, ...] = (), mask: Picture | None = None
+    run: Run, settings: dict[str, Any], pictures: tuple[ImageLike, ...] = (), mask: ImageLike | None = None
 ) -> tuple[Images, Iterator[Frame]]:
     """What was given as it is seen, and the steps; settings are fields of EditConfig."""
     config = EditConfig(str(run.path), **settings)
-    how, _ = resolved(config, run)
+    how, _ = resolve_edit(config, run)
     affordable(config.n, edit_calls(config, how))
-    made = begin(config, run, pictures, mask)
+    made = start_edit(config, run, pictures, mask)
     return made.given, framed(made, how.steps)
 
 
@@ -101,9 +100,9 @@ def framed(made: Edit, steps: int) -> Iterator[Frame]:
         yield Frame(step.x, step.x0, done, max(done, steps))
 
 
-def noised(run: Run, picture: Picture, count: int, seed: int = 0) -> tuple[Images, list[int]]:
+def noised(run: Run, picture: ImageLike, count: int, seed: int = 0) -> tuple[Images, list[int]]:
     """The forward process, as the notebook shows it: a picture at evenly spaced levels, under one noise."""
-    x0 = read(picture, run.card.shape, run.card.mode).to(run.model.device)
+    x0 = open_image(picture, run.card.shape, run.card.mode).to(run.model.device)
     _, eps = initial_noise(run.model, [seed])
     times = torch.linspace(0, run.model.schedule.T - 1, count).round().long().tolist()
     return torch.cat([q_sample(x0, eps, run.model.schedule.level(time)) for time in times]), times

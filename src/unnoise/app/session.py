@@ -13,7 +13,7 @@ from PIL import Image
 from unnoise.app.actions import Frame
 from unnoise.card import Run
 from unnoise.checkpoint import find_model, load
-from unnoise.editing.tasks import read
+from unnoise.editing.inputs import open_image
 from unnoise.images import grid, save_gif, save_image, to_pil
 from unnoise.types import Images
 
@@ -79,7 +79,7 @@ class Desk:
 
     def fitted(self, picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         """An upload as the run takes it, its pixels large enough to paint on; and as it was, if it is smaller."""
-        seen, card = read(picture, self.run.card.shape, self.run.card.mode)[0], self.run.card
+        seen, card = open_image(picture, self.run.card.shape, self.run.card.mode)[0], self.run.card
         small = picture if picture.width < card.shape[2] and picture.height < card.shape[1] else None
         return enlarged(to_pil(seen, card.mode), max(1, WIDE // max(card.shape[1:]))), small
 

@@ -1,1 +1,1 @@
-"""Edits of pictures by a trained run, none of which needs another training."""
+"""Edits of images by a trained run; none of them needs another training."""

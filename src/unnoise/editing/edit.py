@@ -1,4 +1,4 @@
-"""Pictures edited by a trained run: as tensors, or as files."""
+"""Edit images by a trained run: as tensors, or as files in a folder."""
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
@@ -9,71 +9,75 @@ import torch
 
 from unnoise import registry
 from unnoise.card import Run
-from unnoise.checkpoint import RunLike, as_run, load
+from unnoise.checkpoint import RunLike, as_run
 from unnoise.config import EditConfig, SampleConfig, Sampling
-from unnoise.editing.tasks import Edit, Picture, Work
+from unnoise.editing.inputs import Edit, EditInputs, ImageLike
 from unnoise.errors import InputError, unknown
 from unnoise.files import check_vacant, new_folder, replacing
 from unnoise.images import grid, save_gif, save_image
 from unnoise.progress import Report, silent
 from unnoise.samplers.base import Step
 from unnoise.samplers.draw import without_grad
-from unnoise.sampling import grid_path, resolve_settings
-from unnoise.sampling import network_calls as calls_of
+from unnoise.sampling import grid_path, image_path, network_calls, resolve_settings
 from unnoise.types import Images
 
-MOST = 64  # pictures at once
-WAYS = ("interpolate", "morph")  # from one picture to another: theirs are the frames of a film
+FILMS = ("interpolate", "morph")  # edits whose images are frames from one image to another
 
 
-def edit(run: RunLike, *pictures: Picture, mask: Picture | None = None, **settings: Any) -> Images:
-    """Edit a picture, or go from one to another: [n, c, h, w] in [-1, 1]. Variant i has seed + i.
+def edit(run: RunLike, *images: ImageLike, mask: ImageLike | None = None, **settings: Any) -> Images:
+    """Edit an image, or make images between two images or seeds. Variant i has seed + i.
 
-    Pictures are paths, Pillow's images, or tensors [c, h, w] in [-1, 1] of the run's shape; `mask` is one that is white
-    where `inpaint` fills in. settings are the fields of EditConfig, e.g. `task="enlarge:factor=4"`, `n=4`.
+    Args:
+        run: A run folder, a model file, a `Run` or a `Diffusion`.
+        images: The images to edit: paths, PIL images, arrays [h, w], [h, w, c] or [c, h, w] of pixels, or floats
+            [c, h, w] in [-1, 1] of the run's shape.
+        mask: An image that is white where `inpaint` fills in.
+        settings: The fields of EditConfig, for example `task="enlarge:factor=4"`, `n=4` or `sampler=my_sampler`.
+
+    Returns:
+        Images [n, c, h, w] in [-1, 1].
+
+    Raises:
+        InputError: A setting is not allowed, an image cannot be read, or the run cannot be opened.
     """
     opened = as_run(run)
     known = [f.name for f in fields(EditConfig) if f.name not in ("run", "picture", "other", "mask", "out")]
     for name in settings:
         if name not in known:
             raise unknown("setting of edit", name, known)
-    return last(begin(EditConfig(opened.name, **settings), opened, pictures, mask).steps)
+    return last_images(start_edit(EditConfig(opened.name, **settings), opened, images, mask).steps)
 
 
-def begin(config: EditConfig, run: Run, pictures: tuple[Picture, ...] = (), mask: Picture | None = None) -> Edit:
-    """What is given and the steps to be made; refuses what can't be before any of them."""
-    if not 1 <= config.n <= MOST:
-        raise InputError(f"n takes 1 to {MOST} pictures, got {config.n}")
-    check(config, len(pictures), mask)
-    how, label = resolved(config, run)
+def start_edit(config: EditConfig, run: Run, images: tuple[ImageLike, ...] = (), mask: ImageLike | None = None) -> Edit:
+    """Check everything and return the edit, whose steps are made as they are asked for."""
+    check_inputs(config, len(images), mask)
+    settings, label = resolve_edit(config, run)
     seeds = range(config.seed, config.seed + config.n)
-    work = Work(run.model, how, run.card.mode, seeds, label, config.by, pictures, mask, config.fit)
-    made: Edit = registry.edit.get(config.task)(work)
+    inputs = EditInputs(run.model, settings, run.card.mode, seeds, label, config.by, images, mask, config.fit)
+    made: Edit = registry.edit.get(config.task)(inputs)
     return made._replace(steps=without_grad(made.steps))
 
 
-def check(config: EditConfig, pictures: int, mask: Picture | None) -> None:
-    """Refuse what an edit would not look at."""
+def check_inputs(config: EditConfig, images: int, mask: ImageLike | None) -> None:
+    """Raise InputError for inputs and settings that the edit does not use; `images` is the number of given images."""
     task, takes = task_name(config), registry.edit.declared(config.task)
-    if not takes:  # of an edit that says nothing of itself
+    if not takes:  # an edit that declares nothing takes everything
         return
-    if pictures != takes["pictures"]:
-        raise InputError(
-            f"{task} takes {takes['pictures'] or 'no'} picture{'s' * (takes['pictures'] != 1)}, got {pictures}"
-        )
+    if images != takes["images"]:
+        raise InputError(f"{task} takes {takes['images'] or 'no'} image{'s' * (takes['images'] != 1)}, got {images}")
     if mask is not None and not takes.get("mask"):
-        raise InputError(f"--mask is for inpaint; {task} looks at none")
+        raise InputError(f"--mask is for inpaint; {task} uses none")
     if config.by is not None:
         registry.posterior.get(config.by)
         if not takes.get("by"):
-            raise InputError(f"--by is for edits that keep what is known; {task} is none")
+            raise InputError(f"--by is for edits that keep a known part of an image; {task} keeps none")
     if not takes.get("sampler", True) and (config.sampler is not None or config.clip is not None or config.seed):
         raise InputError(
-            f"{task} goes there and back by ddim, clips nothing and draws no noise; leave out --sampler, --clip and "
+            f"{task} inverts and samples by ddim, clips nothing and draws no noise; leave out --sampler, --clip and "
             f"--seed"
         )
-    if not takes["pictures"] and config.fit != "crop":
-        raise InputError(f"--fit is for pictures that are given, and {task} takes none")
+    if not takes["images"] and config.fit != "crop":
+        raise InputError(f"--fit is for given images, and {task} takes none")
 
 
 def task_name(config: EditConfig) -> str:
@@ -81,28 +85,32 @@ def task_name(config: EditConfig) -> str:
     return registry.edit.text(config.task).partition(":")[0].strip()
 
 
-def resolved(config: EditConfig, run: Run) -> tuple[Sampling, int]:
-    """How it is sampled, and the class, -1 for none: a run that never saw pictures without one needs to be told."""
+def resolve_edit(config: EditConfig, run: Run) -> tuple[Sampling, int]:
+    """Return the sampling settings and the class, -1 for none.
+
+    Raises InputError if a class must be named: the run never saw images without a class, or guidance needs one.
+    """
     shared = ("run", "n", "seed", "label", *(f.name for f in fields(Sampling)))
-    how = resolve_settings(SampleConfig(**{name: getattr(config, name) for name in shared}), run)
+    settings = resolve_settings(SampleConfig(**{name: getattr(config, name) for name in shared}), run)
     if config.label is not None or not run.card.classes:
-        return how, -1 if config.label is None else run.card.classes.index(config.label)
+        return settings, -1 if config.label is None else run.card.classes.index(config.label)
     if config.guidance not in (None, 1) or config.guidance_interval is not None:
         raise InputError("--guidance follows a class; name it by --label")
     if task_name(config) == "interpolate" or not run.card.training.get("config", {}).get("label_dropout"):
-        raise InputError(f"this run draws pictures of a class; name it by --label: {', '.join(run.card.classes)}")
-    return replace(how, guidance=1.0), -1
+        raise InputError(f"this run draws images of a class; name it by --label: {', '.join(run.card.classes)}")
+    return replace(settings, guidance=1.0), -1
 
 
-def calls(config: EditConfig, how: Sampling) -> int:
-    """Of the network for a picture, about."""
+def edit_calls(config: EditConfig, settings: Sampling) -> int:
+    """Return about how many calls of the network an edited image takes."""
     times = registry.posterior.settings(config.by).get("resamplings", 1) if config.by else 1
     if config.by is None and task_name(config) == "inpaint":
         times = registry.posterior.settings("repaint")["resamplings"]
-    return calls_of(how) * int(times)
+    return network_calls(settings) * int(times)
 
 
-def last(steps: Iterator[Step], report: Report = silent) -> Images:
+def last_images(steps: Iterator[Step], report: Report = silent) -> Images:
+    """Make all steps, report each, and return the images of the last one."""
     for done, step in enumerate(steps, 1):
         images = step.x
         report("editing", done, None)
@@ -110,30 +118,29 @@ def last(steps: Iterator[Step], report: Report = silent) -> Images:
 
 
 def edit_to_folder(config: EditConfig, report: Report = silent) -> tuple[Path, Path]:
-    """Write one picture a variant, and beside the folder a grid that begins with what was given, or a film.
+    """Write one file per image, and next to the folder a grid that begins with the given images, or a film.
 
-    Returns the folder, and what lies beside it.
+    Returns the folder, and the file next to it.
     """
-    run = load(config.run)
-    pictures = tuple(picture for picture in (config.picture, config.other) if picture is not None)
-    made, is_film = begin(config, run, pictures, config.mask), task_name(config) in WAYS
-    if config.out is not None and (there := beside(check_vacant(config.out), is_film=is_film)).exists():
-        raise InputError(f"{there} is there already; name another folder by --out")
-    images = last(made.steps, report).cpu()
+    run, is_film = as_run(config.run), task_name(config) in FILMS
+    images = tuple(image for image in (config.picture, config.other) if image is not None)
+    made = start_edit(config, run, images, config.mask)
+    if config.out is not None and (existing := overview_path(check_vacant(config.out), is_film=is_film)).exists():
+        raise InputError(f"{existing} exists already; name another folder by --out")
+    edited = last_images(made.steps, report).cpu()
     folder = new_folder(config.out, run.folder, "edited")
-    for i, image in enumerate(images):
-        name = f"{i if is_film else config.seed + i:06d}{'.png' if run.card.mode else '.npy'}"
-        with replacing(folder / name, flush=False) as temporary:
+    for i, image in enumerate(edited):
+        with replacing(image_path(folder, i if is_film else config.seed + i, run.card.mode), flush=False) as temporary:
             save_image(image, temporary, run.card.mode)
-    with replacing(together := beside(folder, is_film=is_film)) as temporary:
+    with replacing(overview := overview_path(folder, is_film=is_film)) as temporary:
         if is_film:
-            save_gif([*images[:, None]], temporary)
+            save_gif([*edited[:, None]], temporary)
         else:
-            grid(torch.cat([made.given.cpu(), images]), run.card.mode).save(temporary)
-    return folder, together
+            grid(torch.cat([made.given.cpu(), edited]), run.card.mode).save(temporary)
+    return folder, overview
 
 
-def beside(folder: Path, *, is_film: bool) -> Path:
-    """Not inside, among the pictures: where the grid of sampled ones lies, or a film by the name of the folder."""
-    grid_there = grid_path(folder)
-    return grid_there.with_name(grid_there.name.removesuffix("-grid.png") + ".gif") if is_film else grid_there
+def overview_path(folder: Path, *, is_film: bool) -> Path:
+    """Return the file next to a folder of edited images: a grid, as for sampled images, or a film."""
+    path = grid_path(folder)
+    return path.with_name(path.name.removesuffix("-grid.png") + ".gif") if is_film else path

@@ -1,4 +1,4 @@
-"""Samplers of pictures of which something is known: each takes a sampler, and makes one that keeps to it."""
+"""Posterior samplers: each turns a sampler into one whose images agree with a measurement y = A x."""
 
 import math
 from collections.abc import Iterator
@@ -19,25 +19,26 @@ from unnoise.types import Images, RandnLike
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """y = A x of the pictures that are looked for."""
+    """Hold a measurement y = A x of the images that are sought."""
 
     measure: Measurement
     y: Measured
 
     def surprise(self, x: Images) -> Images:
-        """What must be added to x so that it agrees, and no more: A+ (y - A x)."""
+        """Return the smallest change that makes x agree with the measurement: A+ (y - A x)."""
         return self.measure.inverse(self.y.to(x) - self.measure(x))
 
     def keep(self, x: Images) -> Images:
+        """Return x, changed to agree with the measurement."""
         return x + self.surprise(x)
 
 
 @posterior
 def replace(sampler: Sampler, known: Known) -> Sampler:
-    """Wang et al. 2023 (arXiv:2212.00490), eq. 13, DDNM: what is known takes its place in every predicted image.
+    """Replace the known part in every predicted image: DDNM, Wang et al. 2023 (arXiv:2212.00490), eq. 13.
 
-    Of pixels it is the replacement of Song et al. 2021 (arXiv:2011.13456), appendix I.2, with noise that stays one
-    path: what is filled in hardly looks at what lies around it.
+    For pixels it is the replacement of Song et al. 2021 (arXiv:2011.13456), appendix I.2, with noise along one path.
+    The part that is filled in hardly depends on the pixels around it.
     """
 
     def replaced(denoise: Denoiser, x: Images, levels: Levels, *, randn_like: RandnLike) -> Iterator[Step]:
@@ -48,11 +49,17 @@ def replace(sampler: Sampler, known: Known) -> Sampler:
 
 @posterior
 def repaint(sampler: Sampler, known: Known, *, resamplings: int = 5, jump: int = 2) -> Sampler:
-    """Lugmayr et al. 2022 (arXiv:2201.09865), algorithm 1: replacement, and each part of the way several times.
+    """Replace the known part and repeat each part of the steps: RePaint, Lugmayr et al. 2022 (arXiv:2201.09865).
 
-    Replacement is that of `replace`. jump: steps of a part, which the sampler begins anew. After it noise takes the
-    image back to where the part began, so that what is filled in and what is known come to agree; costs `resamplings`
-    times the evaluations.
+    It is algorithm 1, with the replacement of `replace`. After a part, noise takes the image back to the start of the part, so
+    that the filled part comes to agree with the known part.
+
+    Args:
+        resamplings: How often each part is made; the evaluations of the network grow in proportion.
+        jump: Steps of a part; the sampler starts anew with each part.
+
+    Raises:
+        InputError: resamplings or jump is below 1.
     """
     for name, value in (("resamplings", resamplings), ("jump", jump)):
         if value < 1:
@@ -73,10 +80,16 @@ def repaint(sampler: Sampler, known: Known, *, resamplings: int = 5, jump: int =
 
 @posterior
 def pigdm(sampler: Sampler, known: Known, *, std: float = 0.5) -> Sampler:
-    """Song et al. 2023 (ICLR, "Pseudoinverse-guided diffusion models"), eq. 7: guided by what is known, through J.
+    """Guide by the known part through the Jacobian: PiGDM, Song et al. 2023 (ICLR, "Pseudoinverse-guided ..."), eq. 7.
 
-    J, the Jacobian of the predicted image, says how the rest depends on what is known; its price is a backward pass.
-    std: of images; where they are independent Gaussian pixels of this deviation, this is exact.
+    The Jacobian of the predicted image tells how the rest depends on the known part; it costs a backward pass per step.
+    For images of independent Gaussian pixels with standard deviation std, the result is exact.
+
+    Args:
+        std: The standard deviation of the images.
+
+    Raises:
+        InputError: std is not above 0, or not finite.
     """
     if not 0 < std < math.inf:
         raise InputError(f"pigdm: std is above 0, and finite, got {std:g}")
@@ -88,7 +101,7 @@ def pigdm(sampler: Sampler, known: Known, *, std: float = 0.5) -> Sampler:
 
 
 def keeping(denoise: Denoiser, known: Known) -> Denoiser:
-    """Predictions that agree with what is known."""
+    """Return a denoiser whose predicted images agree with the measurement."""
 
     def kept(x_t: Images, level: Level) -> Prediction:
         predicted = denoise(x_t, level)
@@ -98,17 +111,17 @@ def keeping(denoise: Denoiser, known: Known) -> Denoiser:
 
 
 def pulled(denoise: Denoiser, known: Known, std: float) -> Denoiser:
-    """E[x0 | x_t, y], by Tweedie's formula x0 + sigma^2 / alpha * d log p(y | x_t) / d x_t."""
+    """Return the denoiser E[x0 | x_t, y], by Tweedie's formula x0 + sigma^2 / alpha * d log p(y | x_t) / d x_t."""
 
     def guided(x_t: Images, level: Level) -> Prediction:
-        if level.alpha == 0:  # pure noise says nothing of the picture, and what is known says all
+        if level.alpha == 0:  # pure noise tells nothing about the image: only the measurement counts
             return keeping(denoise, known)(x_t, level)
         with torch.inference_mode(mode=False), torch.enable_grad():
             x_t = x_t.clone().requires_grad_()
             predicted = denoise(x_t, level)
             surprise = known.surprise(predicted.x0.detach())
             (pull,) = torch.autograd.grad(predicted.x0, x_t, surprise)
-        # var(x0 | x_t) = (std sigma)^2 / total; times sigma^2 / alpha this is left
+        # var(x0 | x_t) = (std sigma)^2 / total; multiplied by sigma^2 / alpha, the factor of `pull` remains
         total = (std * level.alpha).square() + level.sigma.square()
         x0 = predicted.x0.detach() + (total / (level.alpha * std**2)).to(x_t) * pull
         return with_x0(predicted, x0, x_t.detach(), level)
@@ -117,6 +130,6 @@ def pulled(denoise: Denoiser, known: Known, std: float) -> Denoiser:
 
 
 def ended(steps: Iterator[Step], known: Known) -> Iterator[Step]:
-    """The last image, which is clean, agrees exactly."""
+    """Yield the steps; the last image, which is clean, is changed to agree exactly."""
     for step in steps:
         yield step._replace(x=known.keep(step.x)) if step.level.sigma == 0 else step
