@@ -14,7 +14,7 @@ from unnoise.types import Images
 Measured: TypeAlias = Float[Tensor, "b k m n"]  # smaller than the images, or with fewer channels
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, like Pillow's mode L
-WEAKEST = 0.1  # a frequency counts as measured if this share of it is left: 8 bits hold no less
+WEAKEST = 0.1  # a frequency counts as measured if this share of its amplitude is left: 8 bits hold no less
 
 
 @runtime_checkable

@@ -49,14 +49,14 @@ def replace(sampler: Sampler, known: Known) -> Sampler:
 
 @posterior
 def repaint(sampler: Sampler, known: Known, *, resamplings: int = 5, jump: int = 2) -> Sampler:
-    """Replace the known part and repeat each part of the steps: RePaint, Lugmayr et al. 2022 (arXiv:2201.09865).
+    """Replace the known part, repeatedly: RePaint, Lugmayr et al. 2022 (arXiv:2201.09865), algorithm 1.
 
-    It is algorithm 1, with the replacement of `replace`. After a part, noise takes the image back to the start of the part, so
-    that the filled part comes to agree with the known part.
+    The known part is replaced as in `replace`, and each group of steps is made several times. After a group, noise takes
+    the image back to the start of the group, so that the filled part comes to agree with the known part.
 
     Args:
-        resamplings: How often each part is made; the evaluations of the network grow in proportion.
-        jump: Steps of a part; the sampler starts anew with each part.
+        resamplings: How often each group is made; the evaluations of the network grow in proportion.
+        jump: Steps of a group; the sampler starts anew with each group.
 
     Raises:
         InputError: resamplings or jump is below 1.
@@ -80,7 +80,7 @@ def repaint(sampler: Sampler, known: Known, *, resamplings: int = 5, jump: int =
 
 @posterior
 def pigdm(sampler: Sampler, known: Known, *, std: float = 0.5) -> Sampler:
-    """Guide by the known part through the Jacobian: PiGDM, Song et al. 2023 (ICLR, "Pseudoinverse-guided ..."), eq. 7.
+    """Guide by the known part: PiGDM, Song et al. 2023 (ICLR, "Pseudoinverse-guided diffusion models"), eq. 7.
 
     The Jacobian of the predicted image tells how the rest depends on the known part; it costs a backward pass per step.
     For images of independent Gaussian pixels with standard deviation std, the result is exact.
