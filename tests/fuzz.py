@@ -1,10 +1,10 @@
-"""Everything that reads what strangers may have written, fed with damaged and hostile input.
+"""Feed damaged and hostile input to every reader of files that strangers may have written.
 
     python tests/fuzz.py [COUNT] [--seed 0] [--only NAME ...]
 
-Whole files of every format are mutated (bits, bytes, numbers, lengths, pieces of others) and read again. A reader may
-accept them, or refuse them as `InputError`; any other exception, a file outside its folder, or more than SLOW seconds
-is a finding, and its bytes are kept in findings/. `test_fuzz.py` is the short form.
+Whole files of every format are mutated (bits, bytes, numbers, lengths, pieces of other files) and read again. A reader
+may accept a file, or refuse it with `InputError`. Any other exception, a file written outside its folder, or more than
+SLOW seconds is a finding, and the bytes are stored in findings/. `test_fuzz.py` runs a small number of inputs.
 """
 
 import argparse
@@ -70,13 +70,15 @@ PIPELINE = (INDEX, NETWORK, SCHEDULER, WEIGHTS)
 
 
 class Target(NamedTuple):
+    """A reader, and whole files to mutate."""
+
     seeds: list[bytes]
     read: Callable[[Path], object]
-    name: str  # of the file that is read
+    name: str  # the name of the file that is read
 
 
 def mutated(rng: random.Random, seeds: list[bytes]) -> bytes:
-    """One of the seeds with one to six things changed."""
+    """Return one of the seeds with one to six changes."""
     data = bytearray(rng.choice(seeds))
     for _ in range(rng.choice((1, 1, 1, 2, 3, 6))):
         at = rng.randrange(len(data) + 1) if rng.random() < 0.5 else rng.randrange(min(len(data), 400) + 1)
@@ -105,25 +107,25 @@ def mutated(rng: random.Random, seeds: list[bytes]) -> bytes:
     return bytes(data)
 
 
-# what is read
+# Readers
 
 
-def read_pictures(path: Path) -> None:
-    """As training does: the header of each, then all of it, brought to a small size."""
-    plan = decode.TargetFormat("RGB", (8, 8), "crop")
+def read_images(path: Path) -> None:
+    """Read images as training does: the header of each, then the pixels, resized to a small size."""
+    target = decode.TargetFormat("RGB", (8, 8), "crop")
     for item in islice(find(str(path)).items(), 20):
         try:
             decode.read_header(item.content, (8, 8))
-            decode.decode(item.content, plan)
+            decode.decode(item.content, target)
         except UnreadableImage:
             continue
 
 
-def read_picture(path: Path) -> None:
-    plan = decode.TargetFormat("RGBA", (8, 8), "pad")
+def read_one_image(path: Path) -> None:
+    target = decode.TargetFormat("RGBA", (8, 8), "pad")
     try:
         decode.read_header(path, (8, 8))
-        decode.decode(path, plan)
+        decode.decode(path, target)
     except UnreadableImage:
         pass
 
@@ -143,7 +145,7 @@ def read_spec(path: Path) -> None:
 
 
 def read_stream(path: Path) -> None:
-    """The folder as shards or tables, read a group at a time."""
+    """Stream a folder of shards or parquet files, a group at a time."""
     dataset = open_data(str(path.parent), size="8", stream=True)
     rows = dataset.chosen(4, 0)
     dataset.read(rows)
@@ -151,7 +153,7 @@ def read_stream(path: Path) -> None:
 
 
 def read_pipeline(path: Path) -> None:
-    """A folder of diffusers, of which the three files are the parts of one."""
+    """Read a pipeline folder of diffusers, whose files are the parts of one input."""
     parts = path.read_bytes().split(BETWEEN)
     with tempfile.TemporaryDirectory() as folder:
         for name, part in zip(PIPELINE, [b"{}", *parts], strict=False):
@@ -168,7 +170,7 @@ def read_state(path: Path) -> None:
     state.read(path.parent)
 
 
-# what is changed
+# Whole files
 
 
 def image_bytes(kind: str, mode: str = "RGB") -> bytes:
@@ -237,7 +239,7 @@ def model_bytes() -> bytes:
 
 
 def resigned(rng: random.Random, data: bytes) -> bytes:
-    """A model file whose description is changed and whose checksum is right: of an attacker, not of a bad disk."""
+    """Return a model file with a changed card and no wrong checksum, as an attacker would write, not a bad disk."""
     size = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + size])
     about = json.loads(header["__metadata__"]["unnoise"])
@@ -245,7 +247,7 @@ def resigned(rng: random.Random, data: bytes) -> bytes:
     if key not in about:
         place = about["sampling"]
     place[key] = rng.choice(HARM)
-    header["__metadata__"] = {"unnoise": json.dumps(about)}  # without a checksum, as older files are
+    header["__metadata__"] = {"unnoise": json.dumps(about)}  # without a checksum, as in older files
     text = json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data[8 + size :]
 
@@ -260,7 +262,7 @@ def shard_bytes() -> bytes:
 
 
 def pipeline_bytes(rng: random.Random | None = None) -> bytes:
-    """Whole, or with one of its settings changed."""
+    """Return the files of a pipeline: whole, or with one setting changed."""
     network = {"_class_name": "UNet2DModel", "sample_size": 8, "in_channels": 1, "out_channels": 1}
     network |= {"layers_per_block": 1, "block_out_channels": [8], "norm_num_groups": 4, "attention_head_dim": 4}
     network |= {"down_block_types": ["DownBlock2D"], "up_block_types": ["UpBlock2D"], "num_class_embeds": None}
@@ -290,7 +292,7 @@ def targets() -> dict[str, Target]:
     specs = [b"ddim:eta=0.5", b"cosine:T=100", b"unet:widths=8-16,layers=1,groups=4", b"v:std=0.1", b"faces:count=5"]
     specs += [b"dit:width=16,depth=1,heads=2,patch=2", b"karras:rho=7", b"linear:T=10", b"lognormal:mean=-1.2,std=1.2"]
     config = yaml.safe_dump({name: value for name, value in vars(TrainConfig()).items() if value is not None}).encode()
-    pictures = {
+    images = {
         "zip": ([zip_bytes(), zip_bytes(zipfile.ZIP_STORED)], "x.zip"),
         "tar": ([tar_bytes("w:")], "x.tar"),
         "tar.gz": ([tar_bytes("w:gz"), tar_bytes("w:xz"), tar_bytes("w:bz2"), tar_bytes("w:")], "x.tar.gz"),
@@ -299,10 +301,10 @@ def targets() -> dict[str, Target]:
         "idx": ([idx_bytes()], "x-images-idx3-ubyte"),
         "parquet": ([parquet_bytes()], "x.parquet"),
     }
-    found = {name: Target(seeds, read_pictures, file) for name, (seeds, file) in pictures.items()}
+    found = {name: Target(seeds, read_images, file) for name, (seeds, file) in images.items()}
     kinds = [image_bytes(kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")]
     kinds += [image_bytes("PNG", mode) for mode in ("L", "LA", "RGBA", "P", "1", "I;16")]
-    found["image"] = Target(kinds, read_picture, "x.png")
+    found["image"] = Target(kinds, read_one_image, "x.png")
     found["spec"] = Target(specs, read_spec, "spec.txt")
     found["config"] = Target([config, b"data: x\nimages: 5\nlr: 1e-3\n"], read_config, "config.yaml")
     found["model"] = Target([model_bytes()], lambda path: checkpoint.load(path, "cpu"), "model.safetensors")
@@ -315,7 +317,7 @@ def targets() -> dict[str, Target]:
     return found
 
 
-SELDOM = ("pipeline", "spec")
+SLOW_TARGETS = ("pipeline", "spec")
 CHANGED: dict[str, Callable[[random.Random], bytes]] = {
     "card": lambda rng: resigned(rng, model_bytes()),
     "settings": pipeline_bytes,
@@ -323,7 +325,7 @@ CHANGED: dict[str, Callable[[random.Random], bytes]] = {
 
 
 def tried(name: str, target: Target, data: bytes, folder: Path) -> str | None:
-    """What went wrong, if something did."""
+    """Return what went wrong, None if nothing did."""
     (path := folder / target.name).write_bytes(data)
     begun, before = time.monotonic(), {*folder.parent.iterdir()}
     try:
@@ -332,7 +334,7 @@ def tried(name: str, target: Target, data: bytes, folder: Path) -> str | None:
             target.read(path)
     except InputError:
         pass
-    except Exception:  # noqa: BLE001  # that is the finding
+    except Exception:  # noqa: BLE001  # it is the finding
         return traceback.format_exc()
     if (spent := time.monotonic() - begun) > SLOW:
         return f"it took {spent:.0f} s"
@@ -343,7 +345,7 @@ def tried(name: str, target: Target, data: bytes, folder: Path) -> str | None:
 
 @contextmanager
 def cached_in(folder: str) -> Iterator[None]:
-    """What readers keep goes there, and away at the end."""
+    """Let readers use this folder as their cache, and remove it at the end."""
     before = os.environ.get("UNNOISE_CACHE")
     os.environ["UNNOISE_CACHE"] = folder
     try:
@@ -356,13 +358,13 @@ def cached_in(folder: str) -> Iterator[None]:
 
 
 def fuzz(count: int, seed: int, only: list[str] | None = None) -> Iterator[tuple[str, bytes, str]]:
-    """So many inputs over all targets, the slow ones less often; yields what was found."""
+    """Try `count` inputs, fewer for slow targets; yield (target, bytes, error) of each finding."""
     every = {name: target for name, target in targets().items() if not only or name in only}
     with tempfile.TemporaryDirectory() as place, cached_in(f"{place}-cache"):
-        turns = [name for name in every for _ in range(1 if name in SELDOM else 5)]
+        turns = [name for name in every for _ in range(1 if name in SLOW_TARGETS else 5)]
         for i in range(count):
             name = turns[i % len(turns)]
-            rng = random.Random(f"{seed} {i}")  # each input can be made again
+            rng = random.Random(f"{seed} {i}")  # every input can be reproduced
             (folder := Path(place) / name).mkdir(exist_ok=True)
             seeds = every[name].seeds
             data = CHANGED[name](rng) if name in CHANGED else mutated(rng, seeds)

@@ -1,4 +1,4 @@
-"""Damaged and hostile input is refused in one line, never a crash; the long form is fuzz.py."""
+"""Damaged and hostile input is refused in one line and never crashes a reader; `fuzz.py` runs more inputs."""
 
 import pytest
 

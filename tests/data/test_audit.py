@@ -1,4 +1,4 @@
-"""What `unnoise data` says of a set in which everything is known."""
+"""The audit by `unnoise data`, on a folder in which everything is known."""
 
 import io
 import json
@@ -14,7 +14,7 @@ RNG = np.random.default_rng(0)
 
 
 def photo(size=(24, 24)):
-    """Soft colours, so that JPEG changes little."""
+    """Return an image of soft colours, which JPEG changes little."""
     coarse = Image.fromarray(RNG.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     return coarse.resize(size, Image.Resampling.BICUBIC)
 
@@ -73,7 +73,7 @@ def test_many_copies_of_one_are_copies_and_not_nearly(folder):
 
 
 def test_pairs_that_a_split_would_part_are_counted(folder):
-    """Every image twice: a tenth is held out, so most of its twins are trained on."""
+    """Every image is there twice, and a tenth is held out, so most of the twins are trained on."""
     for path in list(folder.rglob("*.png")):
         if path.name != "broken.png":
             path.with_name(f"twin {path.name}").write_bytes(path.read_bytes())

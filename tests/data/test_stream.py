@@ -1,4 +1,4 @@
-"""Data that is read where it lies, while it is needed."""
+"""Streaming: images are read from their files when they are needed."""
 
 import io
 import tarfile
@@ -37,7 +37,7 @@ def cache(tmp_path, monkeypatch):
 
 
 def png(i: int) -> bytes:
-    """One colour that tells the number."""
+    """Return an image of one colour, which is its number."""
     Image.new("RGB", (8, 8), (i, 2 * i, 100)).save(out := io.BytesIO(), "PNG")
     return out.getvalue()
 
@@ -109,24 +109,24 @@ def test_an_epoch_is_a_permutation_that_opens_each_group_once(streamed, monkeypa
     batches = order(streamed, 8, seed=0)
     seen = [numbers(streamed, next(batches)) for _ in range(8)]
     assert sorted(chain(*seen)) == list(range(COUNT)) != list(chain(*seen))
-    assert len(opened) == len(set(opened)) >= len(streamed.store.each) - 1  # the first was looked at
+    assert len(opened) == len(set(opened)) >= len(streamed.store.each) - 1  # the first group was opened before
     again = order(streamed, 8, seed=0, seen=24)
     assert numbers(streamed, next(again)) == seen[3]  # any position can be returned to
     assert numbers(streamed, next(order(streamed, 8, seed=1))) != seen[0]
 
 
 def test_lanes_share_no_groups():
-    """Two processes, each with half of every batch, read different parts of the data."""
+    """Check that two processes, each with half of every batch, read different parts of the data."""
     groups = np.repeat(np.arange(400), 10)
     places = nearby(groups, 64, np.random.default_rng(0), 10**9)
     assert sorted(places) == list(range(4_000))
     whole = groups[places[: 4_000 // 64 * 64]].reshape(-1, 64)
     first, second = set(whole[:, :32].flat), set(whole[:, 32:].flat)
-    assert len(first & second) <= 1  # that in which the one ends and the other begins
+    assert len(first & second) <= 1  # the group in which one lane ends and the next begins
     spread = np.mean([len(set(batch)) for batch in whole])
     assert spread > 40  # a batch mixes many groups
     steps = whole[:16, :8]
-    assert len(set(steps.flat)) < 60  # while the places of a lane read few of them at a time
+    assert len(set(steps.flat)) < 60  # each lane reads few groups at a time
 
 
 def test_shards_at_an_address_are_read_as_files_are(tmp_path):
@@ -175,7 +175,7 @@ def test_a_neighbour_stands_in_for_an_image_that_cannot_be_read(tmp_path):
     assert len(said) == 2
     assert "3/0003.png cannot be read (not an image); 3/0027.png replaces it" in said
     assert dataset.store.news() == []
-    part = dataset.part(np.array([row, row + 3]))  # 0027.png is held out, say
+    part = dataset.part(np.array([row, row + 3]))  # 0027.png is held out, for example
     assert numbers(part, np.array([0])) == [39]
     (data / "3" / "0003.png").write_bytes(png(3))
     assert numbers(dataset, rows) == [3, 27]
@@ -193,7 +193,7 @@ def test_a_part_of_the_data_without_a_readable_image_stops_nothing(tmp_path, mon
     order = [*dataset.read(np.arange(COUNT))[:, 0, 0, 0]]
     last = 5 * 9 + 2  # 0031.png, after 0 1 10 11 2 3 4 5 6
     assert order[last] == 43
-    few = dataset.part(np.array([last, 20, 40]))  # the next of these that can be read, far away
+    few = dataset.part(np.array([last, 20, 40]))  # the next readable image of this part is far away
     assert numbers(few, np.array([0])) == [order[20]]
 
 
@@ -217,7 +217,7 @@ def test_a_fingerprint_knows_the_data_and_not_its_place(tmp_path):
     assert open_data("two", stream=True).fingerprint == first
     assert open_data("two", stream=True, limit=30).fingerprint != first
     shard = tmp_path / "two" / "part-0.tar"
-    shard.write_bytes(shard.read_bytes().replace(png(3), png(4)))  # as long as it was
+    shard.write_bytes(shard.read_bytes().replace(png(3), png(4)))  # the same length as before
     assert open_data("two", stream=True).fingerprint != first
     with tarfile.open(tmp_path / "two" / "part-2.tar", "a") as archive:
         add(archive, "more.png", png(60))
@@ -249,7 +249,7 @@ def test_batches_are_read_ahead(tmp_path):
 
 
 def test_a_batch_that_is_read_ahead_and_not_wanted_stops_nothing():
-    """The last one of a training: what comes after it may be unreadable."""
+    """The last batch of a training is followed by one that may be unreadable."""
 
     def reading(indices):
         if indices[0] == 1:
@@ -264,7 +264,7 @@ def test_a_batch_that_is_read_ahead_and_not_wanted_stops_nothing():
 
 @pytest.mark.parametrize(("each", "room"), [(256, 5_000), (1_000, 4_000), (64, 3_000), (10_000, 40_000), (10_000, 9)])
 def test_no_more_is_open_at_a_time_than_there_is_room_for(each, room):
-    """Groups are read once, with room in memory for so many images."""
+    """Check that groups are read once if there is room for `room` images in memory."""
     groups = np.repeat(np.arange(100_000 // each), each)
     open_, opened = OrderedDict(), 0
     for i in groups[nearby(groups, 64, np.random.default_rng(0), room)].tolist():
@@ -290,7 +290,7 @@ def test_training_on_a_stream_goes_on_at_the_right_image(tmp_path):
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     asked = EvalConfig("parts", data="elsewhere", n=50, metrics="kid,bpd", levels=2, ode=False, reference=50)
     found = evaluate(asked, say=lambda _: None)
-    assert found["bpd"]["trained_on_it"] is False  # of those held out, which are the same there
+    assert found["bpd"]["trained_on_it"] is False  # the held-out images are the same in both runs
     assert found["scores"]["against"]["of"] == 60
 
 
@@ -321,7 +321,7 @@ def test_a_tar_of_folders_has_the_same_classes_either_way(tmp_path):
         for i in range(8):
             add(archive, f"{i}.seg.png", png(i))
             add(archive, f"{i}.cls", b"cat" if i % 2 else b"dog")
-    with tarfile.open(tmp_path / "p.tar", "w") as archive:  # packed whole
+    with tarfile.open(tmp_path / "p.tar", "w") as archive:  # the folder was packed whole
         for i in range(8):
             add(archive, f"pets/{'cat' if i % 2 else 'dog'}/{i}.png", png(i))
     found = [open_data("p.tar"), open_data("p.tar", stream=True)]

@@ -6,7 +6,7 @@ Importing this package fills the `dataset` registry, which `unnoise.registry.dat
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset
 from unnoise.data.sources import hub
-from unnoise.data.sources.faces import faces
+from unnoise.data.sources.faces.faces import faces
 from unnoise.data.sources.find import find
 from unnoise.data.sources.source import Item, Source
 

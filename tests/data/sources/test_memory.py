@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
-from unnoise.data import open_data
-from unnoise.data.sources.faces.faces import faces
+from unnoise.data import faces, open_data
 from unnoise.data.sources.find import find
 from unnoise.data.sources.memory import name_of_data
 from unnoise.errors import InputError
