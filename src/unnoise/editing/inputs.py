@@ -14,7 +14,7 @@ from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.data.decode import Content, TargetFormat, decode, upright
 from unnoise.data.sources.arrays import channels_last, check_pixels, choose_scaling
-from unnoise.data.sources.memory import as_array
+from unnoise.data.sources.sequence import as_array
 from unnoise.data.sources.source import UnreadableImage
 from unnoise.diffusion.model import Denoiser, Diffusion, clip_x0
 from unnoise.diffusion.schedule import Levels

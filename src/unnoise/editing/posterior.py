@@ -51,8 +51,8 @@ def replace(sampler: Sampler, known: Known) -> Sampler:
 def repaint(sampler: Sampler, known: Known, *, resamplings: int = 5, jump: int = 2) -> Sampler:
     """Replace the known part, repeatedly: RePaint, Lugmayr et al. 2022 (arXiv:2201.09865), algorithm 1.
 
-    The known part is replaced as in `replace`, and each group of steps is made several times. After a group, noise takes
-    the image back to the start of the group, so that the filled part comes to agree with the known part.
+    The known part is replaced as in `replace`, and each group of steps is made several times. After a group, noise
+    takes the image back to the start of the group, so that the filled part comes to agree with the known part.
 
     Args:
         resamplings: How often each group is made; the evaluations of the network grow in proportion.
