@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from unnoise import cli
+from unnoise.config import ListConfig
+from unnoise.options import type_hints
 
 TINY = [
     "--backbone",
@@ -99,7 +102,7 @@ def test_info_and_lists(trained, capsys):
     text = capsys.readouterr().out
     assert "8x8, L" in text
     assert "dark, light" in text
-    for kind in cli.LISTED:
+    for kind in get_args(type_hints(ListConfig)["kind"]):
         assert cli.main(["list", kind]) == 0
         assert capsys.readouterr().out.strip()
 

@@ -73,6 +73,29 @@ class Run:
         return f"Run({place}, {w}x{h} {self.card.mode or f'{c} channels'}, {images})"
 
 
+def describe_run(run: Run) -> list[str]:
+    """Return lines that say what a run is and how it was made."""
+    card, how, data, training = run.card, run.card.sampling, run.card.data, run.card.training
+    c, h, w = card.shape
+    plugin = f", from the plugin {card.plugin}" if card.plugin else ""
+    sampling = f"{how.sampler}, {how.steps} steps, {how.spacing}{', x0 clipped' if how.clip else ''}"
+    rows = {
+        "file": run.file,
+        "images": f"{w}x{h}, {card.mode or f'{c} channels'}",
+        "classes": ", ".join(card.classes) or "none",
+        "network": f"{card.backbone}{plugin} ({sum(p.numel() for p in run.model.parameters()):,} parameters)",
+        "schedule": card.schedule if len(card.schedule) < 200 else f"{card.schedule[:200]}...",
+        "target": card.target,
+        "sampling": sampling + (f", guidance {how.guidance:g}" if how.guidance != 1 else ""),
+        "data": f"{data['name']}: {data['count']:,} images, sha256 {data['fingerprint'][:16]}"
+        if data
+        else "not recorded",
+        "trained": f"{training.get('images', 0):,} images in {training.get('seconds', 0):.0f} s",
+        "loss": f"{training['loss'][-1][1]:.4f} at the end" if training.get("loss") else "not recorded",
+    }
+    return [f"{name:10}{value}" for name, value in rows.items()]
+
+
 def parse_card(text: str, path: Path) -> Card:
     """Read the card of a model file; raise InputError if it is damaged or of another format."""
     try:

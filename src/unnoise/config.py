@@ -256,6 +256,41 @@ class EditConfig(SamplingOptions):
 
 
 @dataclass(frozen=True)
+class CompareConfig(Settings):
+    """Settings of `unnoise compare`."""
+
+    runs: tuple[str, ...] = option((), "run folders")
+
+
+@dataclass(frozen=True)
+class InfoConfig(Settings):
+    """Settings of `unnoise info`."""
+
+    run: str = option("", "run folder or model file")
+
+
+@dataclass(frozen=True)
+class ListConfig(Settings):
+    """Settings of `unnoise list`."""
+
+    kind: Literal[
+        "samplers",
+        "edits",
+        "posteriors",
+        "schedules",
+        "spacings",
+        "targets",
+        "objectives",
+        "times",
+        "optimizers",
+        "backbones",
+        "features",
+        "data",
+        "recipes",
+    ] = option("samplers", "kind of entries")
+
+
+@dataclass(frozen=True)
 class AppConfig(Settings):
     """Settings of `unnoise app`."""
 

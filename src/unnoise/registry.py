@@ -16,13 +16,11 @@ from importlib import import_module
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+from unnoise import plugins
 from unnoise.errors import InputError, unknown
 from unnoise.options import Spec, check_value, format_value, options_of, parse_value, short_repr, spec_text
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-plugins: dict[str, str] = {}  # module, or top-level package: the file or distribution of the plugin
 
 
 class Registry:
@@ -58,6 +56,7 @@ class Registry:
     def names(self) -> list[str]:
         """Return the names of all entries."""
         import_module(self.home)
+        plugins.load_installed()
         return sorted(self.entries)
 
     def get(self, spec: Spec) -> "partial[Any]":
@@ -71,7 +70,12 @@ class Registry:
         qualname, _, options = rest.partition(":")
         if (own := self.find_unregistered(name, qualname)) is not None:
             return self.with_options(qualname, own, options, spec)
-        raise unknown(self.kind, name, self.entries)
+        if is_own(spec):
+            raise InputError(
+                f"unknown {self.kind} {spec!r}: it belongs to the Python module {name}; name the file that registers "
+                f"it by --plugin FILE.py, or pass the callable itself in Python"
+            )
+        raise InputError(f"{unknown(self.kind, name, self.entries)}; more can come from --plugin FILE.py")
 
     def text(self, spec: Spec) -> str:
         """Return the text of a spec or callable that cards, settings and tables keep."""
@@ -91,8 +95,7 @@ class Registry:
 
     def origin(self, spec: Spec) -> str:
         """Return the plugin that defines the entry of a spec, or "" if it comes from elsewhere."""
-        module = self.get(self.text(spec)).func.__module__
-        return plugins.get(module, plugins.get(module.partition(".")[0], ""))
+        return plugins.origin(self.get(self.text(spec)).func.__module__)
 
     def settings(self, spec: Spec) -> dict[str, Any]:
         """Return all options of a spec, with the defaults of options that it leaves out."""

@@ -1,0 +1,165 @@
+"""The commands: each takes its settings as they were given, and prints what it did."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unnoise.config import (
+    AppConfig,
+    CompareConfig,
+    DataConfig,
+    EditConfig,
+    EvalConfig,
+    ExportConfig,
+    InfoConfig,
+    ListConfig,
+    ReportConfig,
+    SampleConfig,
+    TuneConfig,
+)
+
+if TYPE_CHECKING:
+    from unnoise.progress import Progress
+
+
+def train(given: dict[str, Any]) -> int:
+    """Train; return 128 + n after signal n."""
+    from unnoise.recipes import train_config
+    from unnoise.training.signals import Interrupted
+    from unnoise.training.train import train as train_run
+
+    try:
+        train_run(train_config(given.pop("recipe", None), given))
+    except Interrupted as stopped:
+        return 128 + stopped.signal
+    return 0
+
+
+def sample(given: dict[str, Any]) -> None:
+    """Draw images into a folder."""
+    from unnoise import distributed
+    from unnoise.sampling import grid_path, sample_to_folder
+
+    config = SampleConfig(**given)
+    with progress_bar(" steps") as progress:
+        folder = sample_to_folder(config, progress.update, progress.say)
+    if distributed.is_main():
+        print(f"{config.n} images in {folder}, all of them in {grid_path(folder)}")
+
+
+def edit(given: dict[str, Any]) -> None:
+    """Edit an image into a folder of variants."""
+    from unnoise.editing.edit import edit_to_folder
+
+    config = EditConfig(**given)
+    with progress_bar(" steps") as progress:
+        folder, together = edit_to_folder(config, progress.update)
+    print(f"{config.n} images in {folder}, all of them in {together}")
+
+
+def data(given: dict[str, Any]) -> None:
+    """Print facts about a dataset."""
+    from unnoise.data.audit import census, table
+
+    config = DataConfig(**given)
+    with progress_bar() as progress:
+        found = census(config.data, progress.update)
+    show_result(config.json, found, table(found))
+
+
+def evaluate(given: dict[str, Any]) -> None:
+    """Print the scores of a run or of images."""
+    from unnoise import distributed
+    from unnoise.evaluation import evaluate as score
+    from unnoise.evaluation import likelihood, memorization
+
+    config = EvalConfig(**given)
+    with progress_bar() as progress:
+        found = score.evaluate(config, progress.update, progress.say)
+    if distributed.is_main():
+        tables = {"bpd": likelihood.table, "scores": score.table, "memorization": memorization.table}
+        show_result(
+            config.json, found, [line for part, table in tables.items() if part in found for line in table(found[part])]
+        )
+
+
+def tune(given: dict[str, Any]) -> None:
+    """Print the sampling settings that were tried."""
+    from unnoise.evaluation import tune as trials
+
+    config = TuneConfig(**given)
+    with progress_bar() as progress:
+        found = trials.tune(config, progress.update, progress.say)
+    show_result(config.json, found, trials.table(found))
+
+
+def report(given: dict[str, Any]) -> None:
+    """Write the page about a run."""
+    from unnoise.reporting.report import report as write_report
+
+    config = ReportConfig(**given)
+    print(f"report    {write_report(config.run, config.out)}")
+
+
+def compare(given: dict[str, Any]) -> None:
+    """Print runs side by side."""
+    from unnoise.reporting.compare import compare as compare_runs
+
+    print("\n".join(compare_runs(CompareConfig(**given).runs)))
+
+
+def app(given: dict[str, Any]) -> None:
+    """Serve the app until it is stopped."""
+    from unnoise.app.server import serve
+
+    serve(AppConfig(**given))
+
+
+def export(given: dict[str, Any]) -> None:
+    """Write a run for diffusers."""
+    from unnoise.checkpoint import load
+    from unnoise.interop.diffusers_write import to_diffusers
+
+    config = ExportConfig(**given)
+    print(f"pipeline  {to_diffusers(load(config.run, 'cpu'), config.out)}")
+
+
+def info(given: dict[str, Any]) -> None:
+    """Print the card of a run."""
+    from unnoise.card import describe_run
+    from unnoise.checkpoint import load
+
+    print("\n".join(describe_run(load(InfoConfig(**given).run, "cpu"))))
+
+
+def list_entries(given: dict[str, Any]) -> None:
+    """Print every entry of a kind with its options and source."""
+    from unnoise import recipes, registry
+
+    kind = ListConfig(**given).kind
+    if kind == "recipes":
+        print("\n".join(recipes.names()))
+        return
+    name = {"data": "dataset", "features": "features", "times": "times"}.get(kind, kind.removesuffix("s"))
+    for entry, options, source in getattr(registry, name).describe():
+        print(f"{entry}{':' if options else ''}{options}\n    {source}")
+
+
+@contextmanager
+def progress_bar(unit: str = " images") -> Iterator["Progress"]:
+    """Show a progress bar on the terminal of the main process."""
+    from unnoise import distributed
+    from unnoise.progress import Progress
+
+    with closing(Progress(unit, silent=not distributed.is_main())) as progress:
+        yield progress
+
+
+def show_result(json: str | None, found: dict[str, Any], lines: Sequence[str]) -> None:
+    """Write a result to the file of --json, if there is one, and print it."""
+    from unnoise.files import write_json
+
+    if json:
+        write_json(Path(json), found)
+    print("\n".join(lines))
