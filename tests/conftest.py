@@ -2,7 +2,9 @@
 
 from jaxtyping import install_import_hook
 
-# Before the first import of unnoise; an int is a float here, as it is to mypy.
+import unnoise.config  # noqa: F401  # before the hook: settings check themselves, and their errors are what users see
+
+# Before all other modules of unnoise are imported; an int is a float here, as it is to mypy.
 install_import_hook("unnoise", "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))")
 
 import pytest  # noqa: E402

@@ -91,8 +91,8 @@ def test_types(toys, option, value):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("drumm", r"^unknown toy 'drumm'; did you mean 'drum'\? Known: doll, drum$"),
-        ("", "^unknown toy ''; Known: doll, drum$"),
+        ("drumm", r"^unknown toy 'drumm'; did you mean 'drum'\? Known: doll, drum; more can come from --plugin FILE.py$"),
+        ("", "^unknown toy ''; Known: doll, drum; more can come from --plugin FILE.py$"),
         ("drum:beat=3", r"^unknown option of toy drum 'beat'; did you mean 'beats'\? Known: beats, big, kind, label, "),
         ("drum:hook=3", "unknown option of toy drum 'hook'"),
         ("drum:size=3", "unknown option of toy drum 'size'"),

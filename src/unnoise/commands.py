@@ -60,12 +60,12 @@ def edit(given: dict[str, Any]) -> None:
 
 def data(given: dict[str, Any]) -> None:
     """Print facts about a dataset."""
-    from unnoise.data.audit import census, table
+    from unnoise.data.audit import audit_data, format_audit
 
     config = DataConfig(**given)
     with progress_bar() as progress:
-        found = census(config.data, progress.update)
-    show_result(config.json, found, table(found))
+        found = audit_data(config.data, progress.update)
+    show_result(config.json, found, format_audit(found))
 
 
 def evaluate(given: dict[str, Any]) -> None:
