@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from process_helpers import schedule
 from unnoise import registry
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.model import Diffusion
@@ -30,22 +31,11 @@ class Toy(nn.Module):
         return self.last(torch.tanh(self.first(x) + phase))
 
 
-def schedule(spec):
-    return registry.schedule.get(spec)()
-
-
 FIRST, LAST = schedule("linear").level(800.5), schedule("linear").level(50.25)
 
 
 def diffusion(target="x0", scheduled="linear", backbone=None):
     return Diffusion(backbone or Toy(), schedule(scheduled), registry.target.get(target), SHAPE).requires_grad_(False)
-
-
-def solvable(target, table):
-    """Return True if the image follows from the noisy image and the output, at every level of the schedule."""
-    level = table.level(torch.arange(table.T))
-    a, b = target(level)
-    return bool(((level.alpha * b - level.sigma * a).abs() > 1e-6).all())
 
 
 def steps_of(spec, denoise, x, levels, randn_like=torch.randn_like):

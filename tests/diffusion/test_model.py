@@ -1,10 +1,35 @@
 """A model decodes the output of its backbone, and clips the image on request."""
 
+import pytest
 import torch
 from torch.testing import assert_close
 
-from sampler_helpers import SHAPE, schedule
-from unnoise.diffusion.model import Prediction, clip_x0
+from process_helpers import TARGETS, close, images, schedule
+from sampler_helpers import SHAPE
+from unnoise import registry
+from unnoise.diffusion.model import Diffusion, Prediction, clip_x0
+from unnoise.diffusion.process import q_sample
+from unnoise.diffusion.target import encode
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_diffusion_decodes_the_output_of_its_backbone(name):
+    """A backbone that always outputs the right answer gives the right image and noise, for each image's own level."""
+    table, target = schedule("linear"), registry.target.get(name)
+    x0, eps = images(2, 1, 3, 3), images(2, 1, 3, 3)
+    level = table.level(torch.tensor([100, 600]))
+    seen = []
+
+    class Oracle(torch.nn.Module):
+        def forward(self, x, time, label):
+            seen.append((time, label))
+            return encode(x0, eps, level, target)
+
+    model, label = Diffusion(Oracle(), table, target, (1, 3, 3)), torch.tensor([4, 5])
+    guess = model(q_sample(x0, eps, level), level, label)
+    close(guess.x0, x0, 1e-9)
+    close(guess.eps, eps, 1e-9)
+    assert [values.tolist() for values in seen[0]] == [[100, 600], [4, 5]]
 
 
 def test_clip_x0_keeps_the_image_in_range_and_the_noise_consistent():

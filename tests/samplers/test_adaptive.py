@@ -7,17 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sampler_helpers import (
-    FIRST,
-    GAUSSIAN,
-    LAST,
-    SHAPE,
-    counted,
-    diffusion,
-    error,
-    schedule,
-    steps_of,
-)
+from process_helpers import schedule
+from sampler_helpers import FIRST, GAUSSIAN, LAST, SHAPE, counted, diffusion, error, steps_of
 from unnoise.diffusion.level import CLEAN
 from unnoise.diffusion.schedule import Levels
 from unnoise.errors import InputError

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sampler_helpers import GAUSSIAN, PIXELS, SHAPE, Toy, between, diffusion, schedule, solvable, steps_of
+from process_helpers import PAIRS, SCHEDULES, SPACINGS, schedule
+from sampler_helpers import GAUSSIAN, PIXELS, SHAPE, Toy, between, diffusion, steps_of
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.options import format_value, options_of
@@ -31,12 +32,6 @@ def sampler_specs():
 
 
 SAMPLERS = sampler_specs()
-SCHEDULES, SPACINGS = registry.schedule.names(), registry.spacing.names()
-PAIRS = [  # test_target.py has the pairs that are refused
-    (scheduled, target)
-    for scheduled, target in product(SCHEDULES, registry.target.names())
-    if solvable(registry.target.get(target), schedule(scheduled))
-]
 
 
 def check_contract(spec, scheduled, spaced, target):

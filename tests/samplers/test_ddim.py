@@ -11,7 +11,8 @@ from diffusers import (
 )
 
 from diffusers_helpers import BETAS, PREDICTION, exact_table, their_states
-from sampler_helpers import GAUSSIAN, PIXELS, SHAPE, agree, diffusion, replay, schedule, steps_of
+from process_helpers import schedule
+from sampler_helpers import GAUSSIAN, PIXELS, SHAPE, agree, diffusion, replay, steps_of
 from unnoise.diffusion.level import CLEAN
 from unnoise.errors import InputError
 from unnoise.samplers.ddim import invert

@@ -11,7 +11,8 @@ from diffusers import (
 from torch.testing import assert_close
 
 from diffusers_helpers import BETAS, PREDICTION, float32_inside, their_states
-from sampler_helpers import SHAPE, agree, diffusion, preserving, replay, schedule, steps_of
+from process_helpers import schedule
+from sampler_helpers import SHAPE, agree, diffusion, preserving, replay, steps_of
 from unnoise.diffusion.level import CLEAN
 from unnoise.diffusion.model import Prediction
 from unnoise.diffusion.schedule import Levels

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from sampler_helpers import SHAPE, schedule
+from process_helpers import schedule
+from sampler_helpers import SHAPE
 from unnoise.samplers.sde import reverse_step
 
 

@@ -12,7 +12,8 @@ from diffusers import (
 from torch.testing import assert_close
 
 from diffusers_helpers import BETAS, PREDICTION, float32_inside, their_states
-from sampler_helpers import FIRST, GAUSSIAN, LAST, SHAPE, agree, between, diffusion, error, schedule, steps_of
+from process_helpers import schedule
+from sampler_helpers import FIRST, GAUSSIAN, LAST, SHAPE, agree, between, diffusion, error, steps_of
 from unnoise.diffusion.level import CLEAN
 from unnoise.errors import InputError
 from unnoise.samplers.unipc import weights
