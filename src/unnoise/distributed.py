@@ -1,90 +1,127 @@
-"""The processes that work on one thing together: what each does of it, and what all agree on.
+"""Work shared by several processes: who does which part, and what all of them agree on.
 
-PyTorch's own engine through Accelerate: started by `accelerate launch -m unnoise ...` or `torchrun -m unnoise ...`.
+PyTorch's own engine. Start the processes by `torchrun -m unnoise ...` or `accelerate launch -m unnoise ...`.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
-from accelerate import PartialState
 from torch import Tensor, distributed
 
+from unnoise.device import pick_device
 from unnoise.errors import InputError, ToldElsewhereError
 
 T = TypeVar("T")
+SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # engines of `accelerate launch` that split the weights
 
 
-def state() -> Any:
-    return PartialState(cpu=not torch.accelerator.is_available())
+def join() -> bool:
+    """Return True if this process is one of several; the first call meets the others."""
+    if not distributed.is_available() or int(os.environ.get("WORLD_SIZE", "1")) < 2:
+        return False
+    if not distributed.is_initialized():
+        refuse_sharding()
+        if (device := pick_device()).type == "cuda":
+            torch.cuda.set_device(device)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return True
+
+
+def refuse_sharding() -> None:
+    """Raise InputError if the launcher asks for an engine that splits the weights over processes."""
+    for engine in SHARDING:
+        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
+            raise InputError(
+                f"each process of a training holds all weights (DDP); start the processes without {engine}"
+            )
 
 
 def world_size() -> int:
-    return int(state().num_processes)
-
-
-def is_main() -> bool:
-    """Whether this is the one that writes and tells."""
-    return bool(state().is_main_process)
+    """Return the number of processes."""
+    return distributed.get_world_size() if join() else 1
 
 
 def rank() -> int:
-    return int(state().process_index)
+    """Return the number of this process, from 0."""
+    return distributed.get_rank() if join() else 0
+
+
+def is_main() -> bool:
+    """Return True in the process that writes files and prints."""
+    return rank() == 0
 
 
 def shard(n: int) -> slice:
-    """The rows of n that are this process's; none where there are fewer rows than processes."""
+    """Return the rows of n that belong to this process; the slice is empty if there are fewer rows than processes."""
     return slice(rank() * n // world_size(), (rank() + 1) * n // world_size())
 
 
 def all_reduce_sum(x: Tensor) -> Tensor:
-    """Over all processes."""
+    """Return the sum of a tensor over all processes (all-reduce)."""
     if world_size() == 1:
         return x
-    distributed.all_reduce(total := x.to(state().device, copy=True))
+    distributed.all_reduce(total := x.to(pick_device(), copy=True))
     return total
 
 
 def all_reduce_max(*values: float) -> list[float]:
-    """Of each value, over all processes."""
+    """Return the maximum of each value over all processes (all-reduce)."""
     if world_size() == 1:
         return [*values]
-    distributed.all_reduce(
-        most := torch.tensor(values, dtype=torch.float64, device=state().device), distributed.ReduceOp.MAX
-    )
+    most = torch.tensor(values, dtype=torch.float64, device=pick_device())
+    distributed.all_reduce(most, distributed.ReduceOp.MAX)
     return [float(value) for value in most]
 
 
 def from_main(work: Callable[[], T]) -> T:
-    """What `work` returns in the first process; what it refuses is refused in all, and told by the first."""
+    """Return in all processes what `work` returns in the main process (broadcast).
+
+    Raises:
+        InputError: in all processes, if `work` raises one in the main process, which alone prints it.
+    """
     if world_size() == 1:
         return work()
-    said: list[Any] = [None, None]
+    message: list[Any] = [None, None]  # result, text of the error
     error = None
     if is_main():
         try:
-            said[0] = work()
+            message[0] = work()
         except InputError as refused:
-            error, said[1] = refused, str(refused)
-    distributed.broadcast_object_list(said)
-    if said[1] is not None:
-        raise error or ToldElsewhereError(said[1])
-    return said[0]  # type: ignore[no-any-return]
+            error, message[1] = refused, str(refused)
+    distributed.broadcast_object_list(message)
+    if message[1] is not None:
+        raise error or ToldElsewhereError(message[1])
+    return message[0]  # type: ignore[no-any-return]
 
 
 def all_gather(value: T) -> list[T]:
-    """That of each process."""
-    found: list[Any] = [value] * world_size()
+    """Return the value of each process, in the order of their ranks."""
+    values: list[Any] = [value] * world_size()
     if world_size() > 1:
-        distributed.all_gather_object(found, value)
-    return found
+        distributed.all_gather_object(values, value)
+    return values
+
+
+@contextmanager
+def main_first() -> Iterator[None]:
+    """Let one process of each machine do the work first; the others follow, and find its results in the cache."""
+    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
+    if not first:
+        barrier()
+    yield
+    if first:
+        barrier()
 
 
 def lost_peer(error: RuntimeError) -> bool:
-    """Whether it says that another process cannot be reached."""
+    """Return True if an error says that another process cannot be reached."""
     return world_size() > 1 and (isinstance(error, distributed.DistError) or "gloo" in str(error))
 
 
 def barrier() -> None:
-    """Until all are here."""
-    state().wait_for_everyone()
+    """Wait until every process gets here."""
+    if join():
+        distributed.barrier()

@@ -37,7 +37,7 @@ def progress(folder: Path, card: Card, row: dict[str, float]) -> str:
     said = f"{row['images']:,} images in {duration(row['seconds'])}, loss {row['loss']:.4f}, "
     said += f"{row['images_per_second']:.0f} images/s; "
     try:
-        clock = Clock.of(train_config(str(folder / CONFIG), {}), card.data.get("count", 0))
+        clock = Clock.from_config(train_config(str(folder / CONFIG), {}), card.data.get("count", 0))
     except InputError:
         return f"{said}last written {duration(ago)} ago"
     clock.seen, clock.elapsed = int(row["images"]), row["seconds"]

@@ -115,7 +115,7 @@ def compare(
         precision = distributed.from_main(lambda: choose_precision(asked, run.model.device))
         config = replace(config, precision=precision)
         say(describe_precision(precision, run.model.device))
-    with distributed.state().local_main_process_first():  # which fills the cache for the others
+    with distributed.main_first():  # which fills the cache for the others
         mine, theirs = both(config, run)
     for pictures in (mine, theirs):
         if pictures.n < FEWEST:

@@ -1,4 +1,4 @@
-"""The order of the data and the randomness of each step, both a function of (seed, images seen) alone."""
+"""The order of the images and the randomness of each step: both depend on (seed, images seen) alone."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +17,15 @@ from unnoise.images import flip, to_float
 from unnoise.types import Images, Labels
 
 ALL = slice(None)
-CHUNK = 8  # images whose noise comes from one stream, so that a batch can be shared out in any way
-LANES, WINDOW = 16, 1024  # of data that is streamed: places of a batch that read side by side, images that are mixed
+CHUNK = 8  # images whose noise comes from one random stream, so that a batch can be divided in any way
+LANES, WINDOW = 16, 1024  # of streamed data: places of a batch that read side by side; images that are mixed
 
 
 def order(dataset: Dataset, batch: int, seed: int, seen: int = 0) -> Iterator[np.ndarray]:
-    """Endless batches of indices from image number `seen` on; each epoch is a new permutation, its last batch short."""
+    """Yield batches of indices without end, from image number `seen` on.
+
+    Each epoch is a new permutation; its last batch may be short.
+    """
     count, groups = len(dataset), dataset.groups
     while True:
         epoch, start = divmod(seen, count)
@@ -34,11 +37,12 @@ def order(dataset: Dataset, batch: int, seed: int, seen: int = 0) -> Iterator[np
 
 
 def nearby(groups: np.ndarray, batch: int, rng: np.random.Generator, room: int) -> np.ndarray:
-    """A permutation that is read group by group: few at a time, and each for a few places of the batch.
+    """Return a permutation that is read group by group: few groups at a time, each for a few places of the batch.
 
-    Groups in random order are dealt to lanes, which are mixed within a window; a batch takes as many of each lane, side
-    by side, so that each of several processes reads the groups of its lanes alone. What is open at a time has `room`,
-    in images; where that is not enough for a few groups, one is read after the other, and each is mixed by itself.
+    Groups in random order are dealt to lanes, and each lane is mixed within a window. A batch takes the same number of
+    images from each lane, side by side: so each of several processes reads the groups of its own lanes only. All open
+    groups together have `room` for a number of images. If that is not enough for a few groups, one group is read after
+    the other, and each is mixed by itself.
     """
     runs = runs_of(groups)
     largest, in_order = max(map(len, runs)), rng.permutation(len(runs))
@@ -58,7 +62,7 @@ def nearby(groups: np.ndarray, batch: int, rng: np.random.Generator, room: int) 
 
 
 class Batch(NamedTuple):
-    """Images as they are read: the `rows` of a batch of `n` that a process learns from, numbered `indices`."""
+    """Images as they are read: the `rows` of a batch of `n` images, numbered `indices`, that a process learns from."""
 
     n: int
     rows: slice
@@ -67,13 +71,14 @@ class Batch(NamedTuple):
     labels: np.ndarray | None  # [b]
 
 
-def read(dataset: Dataset, indices: np.ndarray, rows: slice = ALL) -> Batch:
+def read_batch(dataset: Dataset, indices: np.ndarray, rows: slice = ALL) -> Batch:
+    """Read the `rows` of the images numbered `indices` [n]."""
     mine = indices[rows]
     return Batch(len(indices), rows, mine, dataset.read(mine), dataset.labels(mine))
 
 
-def ahead(wanted: Iterator[np.ndarray], read: Callable[[np.ndarray], Batch]) -> Iterator[Callable[[], Batch]]:
-    """Each batch, once it is called for; it is read while the one before it is learned from."""
+def read_ahead(wanted: Iterator[np.ndarray], read: Callable[[np.ndarray], Batch]) -> Iterator[Callable[[], Batch]]:
+    """Yield functions that return each batch; it is read while the model learns from the one before."""
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(read, next(wanted))
         for indices in wanted:
@@ -82,20 +87,27 @@ def ahead(wanted: Iterator[np.ndarray], read: Callable[[np.ndarray], Batch]) -> 
 
 
 def seeds(*position: int) -> tuple[int, int]:
-    """Two independent seeds of a position, such as (seed, images seen, chunk)."""
+    """Return two independent seeds for a position such as (seed, images seen, chunk)."""
     one, two = np.random.SeedSequence(position).generate_state(2, np.uint64) >> np.uint64(1)
     return int(one), int(two)
 
 
-def noised(batch: Batch, times: Times, config: TrainConfig, seen: int, device: torch.device | str = "cpu") -> Noised:
-    """Noise the images of a batch, `seen` images before it: each gets the same, whichever process reads it.
+def prepare(batch: Batch, times: Times, config: TrainConfig, seen: int, device: torch.device | str = "cpu") -> Noised:
+    """Flip, label and noise the images of a batch; an image gets the same in whichever process reads it.
 
-    Flips, classes and levels are drawn on the CPU for the whole batch, noise on the device in chunks of it.
+    Flips, labels and levels are drawn on the CPU for the whole batch. Noise is drawn on the device, in chunks.
+
+    Args:
+        batch: the images.
+        times: draws the noise levels.
+        config: seed, flip, classes and label dropout.
+        seen: number of images before this batch.
+        device: where the model is.
     """
     n, mine = batch.n, batch.rows
     seed, rest = seeds(config.seed, seen)
     rng, rows = Generator().manual_seed(seed), range(n)[mine]
-    torch.manual_seed(rest + rows.start)  # for dropout, which draws from the global stream
+    torch.manual_seed(rest + rows.start)  # for dropout, which draws from the global stream; train() restores it
     mirrored, known = (torch.rand(n, generator=rng)[mine] for _ in range(2))
     t, s = (level.part(mine) for level in times.levels(n, rng))
     x0 = to_float(torch.from_numpy(batch.pixels).to(device))
@@ -103,12 +115,12 @@ def noised(batch: Batch, times: Times, config: TrainConfig, seen: int, device: t
         x0 = flip(x0, mirrored < 0.5)
     label = None
     if config.classes:
-        label = drop(torch.from_numpy(batch.labels), known >= config.label_dropout).to(device)
+        label = drop_labels(torch.from_numpy(batch.labels), known >= config.label_dropout).to(device)
     return add_noise(x0, noise(config.seed, seen, rows, x0), (t, s), label)
 
 
 def noise(seed: int, seen: int, rows: range, like: Float[Tensor, "_ c h w"]) -> Images:
-    """Standard normal, for these rows of a batch: each chunk of the batch has a stream of its own."""
+    """Return standard normal noise for rows of a batch; each chunk of the batch has a random stream of its own."""
 
     def chunk(i: int) -> Images:
         generator = Generator(like.device).manual_seed(seeds(seed, seen, i + 1)[0])
@@ -118,6 +130,6 @@ def noise(seed: int, seen: int, rows: range, like: Float[Tensor, "_ c h w"]) -> 
     return torch.cat([chunk(i) for i in range(begin, end)])[rows.start - begin * CHUNK :][: len(rows)]
 
 
-def drop(label: Labels, known: Bool[Tensor, " b"]) -> Labels:
-    """Take the class from the others; Ho & Salimans 2022 (arXiv:2207.12598), algorithm 1."""
+def drop_labels(label: Labels, known: Bool[Tensor, " b"]) -> Labels:
+    """Replace the label by -1 where it is not known; Ho & Salimans 2022 (arXiv:2207.12598), algorithm 1."""
     return label.where(known, torch.tensor(-1))

@@ -1,4 +1,4 @@
-"""How long to train: wall time, images or epochs; progress runs from 0 to 1 on whichever was given."""
+"""The length of a training: wall time, images or epochs; progress runs from 0 to 1 on whichever was given."""
 
 import re
 import time
@@ -10,10 +10,11 @@ from unnoise.errors import InputError
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
-DEFAULT = "10m"
+DEFAULT_BUDGET = "10m"
 
 
-def parse(text: str, units: Mapping[str, float], flag: str, examples: str) -> float:
+def parse_amount(text: str, units: Mapping[str, float], flag: str, examples: str) -> float:
+    """Read a positive number with a unit, such as 90s or 2M."""
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-zA-Z]?)", str(text).strip())
     if not match or match[2].lower() not in units or float(match[1]) <= 0:
         raise InputError(f"{flag} takes a positive amount such as {examples}, got {text!r}")
@@ -22,19 +23,24 @@ def parse(text: str, units: Mapping[str, float], flag: str, examples: str) -> fl
 
 @dataclass
 class Clock:
-    """Progress of a training run; time passes between `start` and `stop`, in as many sittings as it takes."""
+    """Count images and seconds of a training; time passes between `start` and `stop`, in one or several sittings.
+
+    Args:
+        seconds: length in seconds, or None if it is given in images.
+        images: length in images, or None if it is given in seconds.
+    """
 
     seconds: float | None
     images: float | None
     seen: int = 0
     before: float = 0.0  # seconds of earlier sittings
     started: float | None = None
-    agreed: float | None = None  # seconds, where several processes go by the same
+    agreed: float | None = None  # seconds; several processes go by the same
     remembered = ("seen", "elapsed")
 
     @classmethod
-    def of(cls, config: TrainConfig, count: int) -> "Clock":
-        """From --budget, --images or --epochs; `count` is the number of images in the data."""
+    def from_config(cls, config: TrainConfig, count: int) -> "Clock":
+        """Make a clock from --budget, --images or --epochs; `count` is the number of training images."""
         given = [name for name in LENGTHS if getattr(config, name) is not None]
         if len(given) > 1:
             raise InputError(f"give one length, not {' and '.join('--' + name for name in given)}")
@@ -43,42 +49,48 @@ class Clock:
                 raise InputError(f"--epochs takes a whole number from 1, got {config.epochs}")
             return cls(None, config.epochs * count)
         if config.images is not None:
-            return cls(None, parse(config.images, COUNTS, "--images", "50000, 500k or 2M"))
-        return cls(parse(config.budget or DEFAULT, SECONDS, "--budget", "90s, 10m or 2h"), None)
+            return cls(None, parse_amount(config.images, COUNTS, "--images", "50000, 500k or 2M"))
+        return cls(parse_amount(config.budget or DEFAULT_BUDGET, SECONDS, "--budget", "90s, 10m or 2h"), None)
 
     def start(self) -> None:
+        """Begin a sitting."""
         self.started = time.monotonic()
 
     def stop(self) -> None:
-        """Training is over: `elapsed` stays as it is."""
+        """End the training; `elapsed` stays as it is."""
         self.before, self.started, self.agreed = self.elapsed, None, None
 
     @property
     def elapsed(self) -> float:
-        """Seconds of all sittings."""
-        return self.own if self.agreed is None else self.agreed
+        """Return the seconds of all sittings."""
+        return self.own_seconds if self.agreed is None else self.agreed
 
     @elapsed.setter
     def elapsed(self, seconds: float) -> None:
         self.before, self.started, self.agreed = seconds, None if self.started is None else time.monotonic(), None
 
     @property
-    def own(self) -> float:
-        """The same by the clock of this process."""
+    def own_seconds(self) -> float:
+        """Return the seconds of all sittings by the clock of this process."""
         return self.before + (time.monotonic() - self.started if self.started is not None else 0.0)
 
     @property
     def position(self) -> dict[str, float]:
-        """Where the training is, as its files say it."""
+        """Return the images and seconds so far, as the files of a run say them."""
         return {"images": self.seen, "seconds": self.elapsed}
 
     @property
     def progress(self) -> float:
-        """0 at the start, 1 at the end."""
+        """Return the share of the training that is done, 0 to 1."""
         done = self.elapsed / self.seconds if self.seconds else self.seen / (self.images or 1)
         return min(done, 1.0)
 
     @property
     def left(self) -> float:
-        """Seconds to go, at the pace so far."""
+        """Return the seconds that are left at the pace so far."""
         return self.elapsed * (1 - self.progress) / max(self.progress, 1e-9)
+
+    @property
+    def pace(self) -> float:
+        """Return the images per second so far."""
+        return self.seen / max(self.elapsed, 1e-9)

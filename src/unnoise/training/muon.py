@@ -1,4 +1,4 @@
-"""TODO."""
+"""Muon: orthogonal steps for matrices, divided over the processes. PyTorch's own takes 2-D weights only."""
 
 from collections.abc import Callable, Iterable
 from itertools import count, groupby
@@ -15,14 +15,14 @@ TOGETHER = 5  # polynomials that are multiplied: rounding makes eigenvalues of 0
 
 
 class Muon(torch.optim.AdamW):
-    """AdamW for its own parameters, and orthogonal steps for `matrices`.
+    """Step by AdamW for its own parameters, and orthogonally for `matrices`.
 
-    `shared`: all processes step together, and each makes its part of the steps.
+    Set `shared` if all processes step together; each then computes its part of the orthogonal steps.
     """
 
     shared = False
 
-    def __init__(
+    def __init__(  # the options of the optimizer
         self,
         matrices: list[nn.Parameter],
         rest: list[nn.Parameter],
@@ -37,7 +37,7 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step of both kinds."""
+        """Take one step of both kinds."""
         with torch.enable_grad():
             loss = closure() if closure else None
         plain, orthogonal = self.param_groups
@@ -50,7 +50,7 @@ class Muon(torch.optim.AdamW):
         return loss
 
     def orthogonal_step(self, group: dict[str, Any]) -> None:
-        """Of equal matrices all at once: theirs are small, and there are many."""
+        """Move all matrices of a group; matrices of one shape are computed at once, since they are small and many."""
         given = [p for p in group["params"] if p.grad is not None]
         if not given:
             return
@@ -62,28 +62,41 @@ class Muon(torch.optim.AdamW):
         torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
         ahead = torch._foreach_lerp(gradients, buffers, group["momentum"])  # Nesterov
         torch._foreach_mul_(given, 1 - group["lr"] * group["weight_decay"])
-        turns, moves, others = count(), dict[Tensor, Tensor](), distributed.world_size() if self.shared else 1
-        for shape, same in grouped(zip(given, ahead, strict=True)):
-            mine = [pair for pair in same if next(turns) % others == distributed.rank() % others]
+        moves = self.orthogonal_moves(group, zip(given, ahead, strict=True))
+        shared = sum_over_processes(list(moves.values())) if self.processes > 1 else moves.values()
+        for p, move in zip(moves, shared, strict=True):
+            p.add_(move)
+
+    def orthogonal_moves(self, group: dict[str, Any], pairs: Iterable[tuple[Tensor, Tensor]]) -> dict[Tensor, Tensor]:
+        """Return the move of each parameter, from its direction; zeros for parameters of other processes."""
+        turns, moves, processes = count(), dict[Tensor, Tensor](), self.processes
+        for shape, same in group_by_shape(pairs):
+            mine = [pair for pair in same if next(turns) % processes == distributed.rank() % processes]
             made = dict[Tensor, Tensor]()
             if mine:
                 stacked = torch.stack([direction.reshape(shape) for _, direction in mine])
-                steps = orthogonalised(stacked, group["iterations"]) * (-0.2 * group["lr"] * max(shape) ** 0.5)
+                steps = orthogonalize(stacked, group["iterations"]) * (-0.2 * group["lr"] * max(shape) ** 0.5)
                 made = {p: step.reshape(p.shape) for (p, _), step in zip(mine, steps, strict=True)}
             moves |= {p: made[p] if p in made else torch.zeros_like(p) for p, _ in same}
-        for p, move in zip(moves, together(list(moves.values())) if others > 1 else moves.values(), strict=True):
-            p.add_(move)
+        return moves
+
+    @property
+    def processes(self) -> int:
+        """Return the number of processes that step together."""
+        return distributed.world_size() if self.shared else 1
 
 
-def together(moves: list[Tensor]) -> list[Tensor]:
-    """The sums over all processes, in one message."""
+def sum_over_processes(moves: list[Tensor]) -> list[Tensor]:
+    """Return the sum of each tensor over all processes, by one message."""
     flat = distributed.all_reduce_sum(torch.cat([move.flatten() for move in moves]))
     sizes = [move.numel() for move in moves]
     return [part.view(move.shape) for part, move in zip(torch.split(flat, sizes), moves, strict=True)]
 
 
-def grouped(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[tuple[int, int], list[tuple[Tensor, Tensor]]]]:
-    """By the shape of the matrix: a weight's first dimension, which of layers is the channels made, by all others."""
+def group_by_shape(
+    pairs: Iterable[tuple[Tensor, Tensor]],
+) -> Iterable[tuple[tuple[int, int], list[tuple[Tensor, Tensor]]]]:
+    """Group (weight, direction) by the shape of the matrix: the first dimension, by all others."""
 
     def shape(pair: tuple[Tensor, Tensor]) -> tuple[int, int]:
         return len(pair[0]), pair[0].numel() // len(pair[0])
@@ -91,22 +104,23 @@ def grouped(pairs: Iterable[tuple[Tensor, Tensor]]) -> Iterable[tuple[tuple[int,
     return ((key, list(same)) for key, same in groupby(sorted(pairs, key=shape), shape))
 
 
-def orthogonalised(x: Matrices, iterations: int) -> Matrices:
-    """The nearest matrix with orthonormal rows or columns, about, by an odd polynomial of the singular values.
+def orthogonalize(x: Matrices, iterations: int) -> Matrices:
+    """Return about the nearest matrix with orthonormal rows or columns, by an odd polynomial of the singular values.
 
-    Jordan et al. 2024: five iterations of 3.4445 s - 4.775 s^3 + 2.0315 s^5 take all of them near 1, if not to it. Each
-    is a polynomial of x x^T times x, and these commute: they are multiplied first, being smaller than most x.
+    Jordan et al. 2024: five iterations of 3.4445 s - 4.775 s^3 + 2.0315 s^5 take all singular values near 1. Each
+    iteration is a polynomial of x x^T times x. These polynomials commute: they are multiplied first, since they are
+    smaller than most x.
     """
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for begun in range(0, iterations, TOGETHER):
-        x = product(x @ x.mT, min(TOGETHER, iterations - begun)) @ x
+        x = multiply_polynomials(x @ x.mT, min(TOGETHER, iterations - begun)) @ x
     return x.mT if tall else x
 
 
-def product(gram: Matrices, count: int) -> Matrices:
-    """Of so many polynomials, each of the Gram matrix that the ones before it leave."""
+def multiply_polynomials(gram: Matrices, count: int) -> Matrices:
+    """Return the product of `count` polynomials, each of the Gram matrix that the ones before it leave."""
     total = factor = polynomial(gram)
     for _ in range(count - 1):
         gram = factor @ gram @ factor
@@ -116,6 +130,7 @@ def product(gram: Matrices, count: int) -> Matrices:
 
 
 def polynomial(gram: Matrices) -> Matrices:
+    """Return 3.4445 - 4.775 g + 2.0315 g^2 of a Gram matrix g."""
     result = torch.baddbmm(gram, gram, gram, beta=-4.775, alpha=2.0315)
     result.diagonal(dim1=1, dim2=2).add_(3.4445)
     return result

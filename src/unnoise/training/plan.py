@@ -1,4 +1,4 @@
-"""What the machine can do in the time: a few steps tell the pace and the memory, and so which network to train."""
+"""Plan a training: a few steps on this machine tell the pace and the memory, and so how wide the network can be."""
 
 import copy
 import time
@@ -16,30 +16,43 @@ from unnoise import distributed, registry
 from unnoise.backbones.layers import recompute
 from unnoise.checkpoint import build_network, outputs_of
 from unnoise.config import TrainConfig
-from unnoise.device import forget_peak, out_of_memory, peak_memory, recent_peak, release_memory, synchronize
+from unnoise.device import (
+    forget_peak,
+    out_of_memory,
+    peak_memory,
+    pick_device,
+    recent_peak,
+    release_memory,
+    synchronize,
+)
 from unnoise.options import Spec
 from unnoise.progress import duration
 from unnoise.training.clock import Clock
-from unnoise.training.optimizers import as_configured
-from unnoise.training.precision import make_accelerator, place, precision_for
+from unnoise.training.optimizers import make_optimizer
+from unnoise.training.precision import Precision, choose_precision, place_network
 
-SECONDS = 8.0  # for the steps at the full batch; where they take longer, they are told from smaller ones
-TRIED, PART = 16, 2.0  # images of these, and seconds for one: the memory of few hides behind the optimizer's
-OVERHEAD = 0.08  # share of the time that is no step: previews, measuring, noising
-ROOM = 60 * 2**20  # bytes that measuring takes beside a step
+FULL_BATCH = 8.0  # seconds for the steps at the full batch; if they take longer, they are estimated from smaller ones
+SMALL_BATCH, SMALL_STEP = (
+    16,
+    2.0,
+)  # images and seconds of a smaller step
+OVERHEAD = 0.08  # share of the time that is not a step: previews, measuring, noising
+EXTRA_BYTES = 60 * 2**20  # memory that measuring takes beside a step
 
-WIDTHS = (32, 48, 64, 96, 128, 192, 256)  # channels of the U-Nets there are to choose from
+WIDTHS = (32, 48, 64, 96, 128, 192, 256)  # channels of the U-Nets to choose from
 ENOUGH = 45_000  # images that teach the smallest; the others need them by the square of their width, as weights grow
-ALL = 2**31  # images at a time: all of a batch
+ALL = 2**31  # images at a time: the whole batch
 
 
 class Plan(NamedTuple):
-    images_per_second: float  # of all processes
-    peak_bytes: int  # of one process; 0 where it cannot be told
-    at_once: int = ALL  # images that are taken at a time, where memory is short
+    """What a training will take on this machine."""
 
-    def told(self, clock: Clock, count: int, now: datetime) -> str:
-        """In words: how far it will come, when it will be done, and what it takes."""
+    images_per_second: float  # of all processes
+    peak_bytes: int  # of one process; 0 if it is not known
+    at_once: int = ALL  # images that are taken at a time, if memory is short
+
+    def in_words(self, clock: Clock, count: int, now: datetime) -> str:
+        """Say how far the training will come, when it will end and what it takes; `count` is the number of images."""
         if clock.seconds:
             seconds = clock.seconds - clock.elapsed
             images = clock.seen + seconds * self.images_per_second
@@ -55,6 +68,62 @@ class Plan(NamedTuple):
         )
 
 
+class Planned(NamedTuple):
+    """The network and the precision that were chosen, and what they will take."""
+
+    backbone: Spec
+    precision: str
+    plan: Plan
+
+
+class Rehearsal:
+    """Time steps of a copy of a network on images of zeros.
+
+    Args:
+        network: it stays as it is.
+        optimizer: makes the optimizer of the copy.
+        shape: channels, height and width of an image.
+        autocast: makes the context of the precision.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        shape: tuple[int, int, int],
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self.network, self.shape, self.autocast = copy.deepcopy(network), shape, autocast
+        self.optimizer, self.device = optimizer(self.network), next(network.parameters()).device
+
+    def step(self, size: int) -> tuple[float, float]:
+        """Return the seconds of a step of `size` images: of the network, and of the optimizer."""
+        x, t = torch.zeros(size, *self.shape, device=self.device), torch.zeros(size, device=self.device)
+        begun = time.monotonic()
+        with self.autocast():
+            loss = self.network(x, t).float().square().mean()
+        loss.backward()
+        between = synchronize()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return between - begun, synchronize() - between
+
+    def settled_step(self, size: int) -> tuple[float, float]:
+        """Return the seconds of a second step: the first one of a size is much slower."""
+        self.step(size)
+        return self.step(size)
+
+    def largest_step(self, size: int) -> tuple[int, float, float]:
+        """Return the size that memory is enough for, by halves, and the seconds of a step of it."""
+        try:
+            return size, *sorted((self.step(size) for _ in range(4)), key=sum)[1]  # the first one is slow
+        except (MemoryError, RuntimeError) as error:
+            if size == 1 or not out_of_memory(error):
+                raise
+        release_memory()
+        return self.largest_step(-(-size // 2))
+
+
 def rehearse(
     network: nn.Module,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer],
@@ -62,125 +131,96 @@ def rehearse(
     batch: int,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Plan:
-    """Time steps of a copy of the network; its weights, and all random streams, stay as they are."""
+    """Return the plan of a network by a few steps of a copy; its weights and all random streams stay as they are."""
     device = next(network.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        trial = copy.deepcopy(network)
-        steps = optimizer(trial)
-
-        def seconds(size: int) -> tuple[float, float]:
-            """Of the network and of the optimizer, which takes the same at every size."""
-            x, t = torch.zeros(size, *shape, device=device), torch.zeros(size, device=device)
-            begun = time.monotonic()
-            with autocast():
-                loss = trial(x, t).float().square().mean()
-            loss.backward()
-            between = synchronize()
-            steps.step()
-            steps.zero_grad()
-            return between - begun, synchronize() - between
-
-        def settled(size: int) -> tuple[float, float]:
-            seconds(size)  # the first of a size is much slower: kernels are made for it
-            return seconds(size)
-
-        def most(size: int) -> tuple[int, float, float]:
-            """The size that memory is enough for, by halves, and what it takes."""
-            try:
-                return size, *sorted((seconds(size) for _ in range(4)), key=sum)[1]  # the middle, for the first is slow
-            except (MemoryError, RuntimeError) as error:
-                if size == 1 or not out_of_memory(error):
-                    raise
-            release_memory()
-            return most(-(-size // 2))
-
-        release_memory()  # of networks that were tried before
-        forget_peak()  # decoding the data may have taken more than a small step
-        earlier = recent_peak()
-        small = max(1, min(batch, TRIED, int(PART / settled(1)[0])))
-        half = -(-small // 2)
-        settled(half)
-        before = recent_peak()
-        part, rest = settled(small)
-        peak = recent_peak()
-        slope = (peak - before) / (small - half) if small > half and before > earlier else 0.0  # bytes of an image
-        at_once, known = room_for(batch, small, slope, device), slope > 0 or (batch == 1 and peak > earlier)
-        if 4 * (part * batch / small + rest) <= SECONDS:
-            at_once, part, rest = most(at_once)
-            step, peak = part * batch / at_once + rest, recent_peak()
-            known = peak > earlier  # else what the process holds from before was enough
-        else:
-            step = part * batch / small + rest
-            peak += round(slope * (at_once - small))
+        step, peak, known, at_once = measure_steps(Rehearsal(network, optimizer, shape, autocast), batch)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
     pace = -distributed.all_reduce_max(-batch / step)[0]
-    peak = round(distributed.all_reduce_max(max(peak + ROOM, peak_memory()) if known else 0)[0])
+    peak = round(distributed.all_reduce_max(max(peak + EXTRA_BYTES, peak_memory()) if known else 0)[0])
     at_once = -round(distributed.all_reduce_max(-at_once)[0]) if at_once < batch else ALL
     return Plan((1 - OVERHEAD) * distributed.world_size() * pace, peak, at_once)
 
 
-def room_for(batch: int, small: int, slope: float, device: torch.device) -> int:
-    """Images at a time for which a CPU's memory is enough; of a GPU it is tried, and no harm done."""
+def measure_steps(rehearsal: Rehearsal, batch: int) -> tuple[float, int, bool, int]:
+    """Return the seconds of a step, its peak of memory in bytes, True if that is known, and the images at a time."""
+    release_memory()  # of networks that were tried before
+    forget_peak()  # decoding the data may have taken more than a small step
+    earlier = recent_peak()
+    small = max(1, min(batch, SMALL_BATCH, int(SMALL_STEP / rehearsal.settled_step(1)[0])))
+    half = -(-small // 2)
+    rehearsal.settled_step(half)
+    before = recent_peak()
+    part, rest = rehearsal.settled_step(small)
+    peak = recent_peak()
+    an_image = (peak - before) / (small - half) if small > half and before > earlier else 0.0  # bytes
+    at_once = images_in_memory(batch, small, an_image, rehearsal.device)
+    known = an_image > 0 or (batch == 1 and peak > earlier)
+    if 4 * (part * batch / small + rest) > FULL_BATCH:
+        return part * batch / small + rest, peak + round(an_image * (at_once - small)), known, at_once
+    at_once, part, rest = rehearsal.largest_step(at_once)
+    peak = recent_peak()
+    return part * batch / at_once + rest, peak, peak > earlier, at_once  # else the process held enough before
+
+
+def images_in_memory(batch: int, small: int, an_image: float, device: torch.device) -> int:
+    """Return the images at a time that a CPU's memory is enough for; a GPU is simply tried, which does no harm."""
     room = 0.9 * psutil.virtual_memory().available if device.type == "cpu" else float("inf")
-    while batch > small and slope * (batch - small) > room:
+    while batch > small and an_image * (batch - small) > room:
         batch = max(small, -(-batch // 2))
     return batch
 
 
-class Planned(NamedTuple):
-    backbone: Spec
-    precision: str
-    plan: Plan
+def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> Planned:
+    """Plan the network of the settings, or choose the widest U-Net that sees enough of `count` images in the budget.
 
-
-def planned(config: TrainConfig, shape: tuple[int, int, int], count: int) -> Planned:
-    """With the network of `config`, or the widest U-Net that sees enough of `count` pictures in the budget.
-
-    From the smallest on; without a budget it is the smallest, on every machine.
+    Widths are tried from the smallest on. Without a budget, the smallest one is taken on every machine.
     """
-    seconds = Clock.of(config, count).seconds
-    found = rehearsed(config, config.backbone or unet(WIDTHS[0]), shape)
-    if config.backbone or seconds is None:
+    seconds = Clock.from_config(config, count).seconds
+    found = plan_backbone(config, unet(WIDTHS[0]) if config.backbone is None else config.backbone, shape)
+    if config.backbone is not None or seconds is None:
         return found
     for width, wider in pairwise(WIDTHS):
         dearer = (wider / width) ** 2
-        if seconds * found.plan.images_per_second / dearer < need(wider):
+        if seconds * found.plan.images_per_second / dearer < images_needed(wider):
             break
-        if found.plan.at_once < ALL or found.plan.peak_bytes * dearer > available():
+        if found.plan.at_once < ALL or found.plan.peak_bytes * dearer > available_memory():
             break
         try:
-            tried = rehearsed(config, unet(wider), shape)
+            tried = plan_backbone(config, unet(wider), shape)
         except torch.OutOfMemoryError:
             break
-        if tried.plan.at_once < ALL or seconds * tried.plan.images_per_second < need(wider):
+        if tried.plan.at_once < ALL or seconds * tried.plan.images_per_second < images_needed(wider):
             break
         found = tried
     return found
 
 
-def available() -> float:
-    """Bytes of memory, of the process that has the least."""
-    return -distributed.all_reduce_max(-psutil.virtual_memory().available)[0]
-
-
-def rehearsed(config: TrainConfig, backbone: Spec, shape: tuple[int, int, int]) -> Planned:
-    network = build_network(backbone, shape[0])
+def plan_backbone(config: TrainConfig, backbone: Spec, shape: tuple[int, int, int]) -> Planned:
+    """Plan the training of one network."""
+    network, device = build_network(backbone, shape[0]), pick_device()
     if not isinstance(backbone, str):
         outputs_of(network, shape, 0, registry.backbone.text(backbone))
     if config.recompute:
         recompute(network)
-    precision = distributed.from_main(lambda: precision_for(network, config, shape))
-    accelerator = make_accelerator(precision)
-    place(network, accelerator.device, precision)
+    precision = distributed.from_main(lambda: choose_precision(config.precision, device))
+    place_network(network, device, precision)
     batch = -(-config.batch // distributed.world_size())
-    plan = rehearse(network, as_configured(config), shape, batch, accelerator.autocast)
+    plan = rehearse(network, make_optimizer(config), shape, batch, Precision(precision, device).autocast)
     return Planned(backbone, precision, plan)
 
 
-def need(width: int) -> float:
+def available_memory() -> float:
+    """Return the bytes of memory that are free for the process that has the least."""
+    return -distributed.all_reduce_max(-psutil.virtual_memory().available)[0]
+
+
+def images_needed(width: int) -> float:
+    """Return the number of images that teach a U-Net of this width."""
     return ENOUGH * (width / WIDTHS[0]) ** 2
 
 
 def unet(width: int) -> str:
+    """Return the spec of the default U-Net of a width."""
     return f"unet:widths={width}-{2 * width}-{4 * width},layers=1,patch=2,groups=8,head=32"

@@ -1,88 +1,114 @@
-"""The accelerator, and the precision that pays on it."""
+"""Choose the precision of a training, and train in it."""
 
-import os
-import time
-from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from unnoise.config import TrainConfig
+from unnoise import distributed
 from unnoise.device import fast_bf16
-from unnoise.errors import InputError
+from unnoise.diffusion.model import Diffusion
+from unnoise.types import Images, Labels, Output, PerImage
 
-ENGINES = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # of accelerate, that this does not know
-TRY = 1.0  # seconds that a step may take to compare precisions
-
-
-def precision_for(network: nn.Module, config: TrainConfig, shape: tuple[int, int, int]) -> str:
-    return choose(config.precision, lambda: gains(network, shape, config.batch))
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def make_accelerator(precision: str) -> Accelerator:
-    """One at a time: all of a process share the precision of the last."""
-    for engine in ENGINES:
-        if os.environ.get(f"ACCELERATE_USE_{engine}", "false").lower() == "true":
-            raise InputError(f"several processes train by DDP, every one with all weights; start them without {engine}")
-    AcceleratorState._reset_state()  # else it could not choose another one
-    cpu = not torch.accelerator.is_available()
-    return Accelerator(cpu=cpu, mixed_precision="no" if precision == "fp32" else precision)
+def choose_precision(asked: str, device: torch.device) -> str:
+    """Return fp32, bf16 or fp16: what was asked for, or by "auto" what the instructions of the device make fast.
+
+    The choice depends on the device alone, never on a measurement. fp16 exists on CUDA only; elsewhere it becomes fp32.
+    """
+    if asked == "fp16" and device.type != "cuda":
+        return "fp32"
+    if asked != "auto":
+        return asked
+    if fast_bf16(device):
+        return "bf16"
+    if device.type != "cuda" or "GTX 16" in torch.cuda.get_device_name():  # GTX 16 cards give NaN in fp16
+        return "fp32"
+    return "fp16" if torch.cuda.get_device_capability() >= (7, 0) else "fp32"  # tensor cores
 
 
-def layout(network: nn.Module, device: torch.device, precision: str) -> torch.memory_format:
-    """Channels last, but for bf16 on a CPU where a norm's groups are not of 16, 32, ... channels.
+def memory_layout(network: nn.Module, device: torch.device, precision: str) -> torch.memory_format:
+    """Return channels last, or channels first where the GroupNorm of channels last is slow.
 
-    Without these, GroupNorm of small maps takes up to 15 times as long there.
+    That is so for bf16 on a CPU if a group has not 16, 32, ... channels: up to 15 times as slow on small maps.
     """
     norms = (module for module in network.modules() if isinstance(module, nn.GroupNorm))
     slow = device.type == "cpu" and precision == "bf16" and any(m.num_channels // m.num_groups % 16 for m in norms)
     return torch.contiguous_format if slow else torch.channels_last
 
 
-def place(network: Any, device: torch.device, precision: str) -> None:  # `to` has other types in other PyTorchs
-    """Put a network on a device, in the layout for it."""
-    network.to(device, memory_format=layout(network, device, precision))
+def place_network(network: Any, device: torch.device, precision: str) -> None:  # PyTorch types `to` in several ways
+    """Move a network to a device, in the memory layout that is fast there."""
+    network.to(device, memory_format=memory_layout(network, device, precision))
 
 
-def choose(wanted: str, gains: Callable[[], bool]) -> str:
-    """auto: bf16 where the device gains by it, fp16 on the other tensor-core cards, fp32 elsewhere; fp16 needs CUDA."""
-    if wanted == "fp16" and not torch.cuda.is_available():
-        return "fp32"
-    if wanted != "auto":
-        return wanted
-    if torch.cuda.is_available():
-        if fast_bf16(torch.device("cuda")):
-            return "bf16"
-        slow = "GTX 16" in torch.cuda.get_device_name()  # no tensor cores, and known for NaN in fp16
-        return "fp32" if slow or torch.cuda.get_device_capability() < (7, 0) else "fp16"
-    if torch.backends.mps.is_available():
-        return "fp32"
-    return "bf16" if fast_bf16(torch.device("cpu")) and gains() else "fp32"
+class AutocastNetwork(nn.Module):
+    """Compute a network in lower precision, and return its output in fp32."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
+        with torch.autocast(x.device.type, self.dtype):
+            result: Tensor = self.network(x, time, label)
+        return result.float()
 
 
-def gains(network: nn.Module, shape: tuple[int, int, int], batch: int) -> bool:
-    """Whether this network learns faster in bf16 on this processor, which not all do that compute in it.
+def wrap_network(network: nn.Module, precision: str, device: torch.device) -> nn.Module:
+    """Return the network that trains: in lower precision if asked for, and with gradients shared by all processes."""
+    wrapped = AutocastNetwork(network, DTYPES[precision]) if precision in DTYPES else network
+    if distributed.world_size() == 1:
+        return wrapped
+    return DistributedDataParallel(wrapped, device_ids=[device.index] if device.type == "cuda" else None)
 
-    By a tenth at least, so that noise does not decide. Times a few steps in turn, of a whole batch where that is quick:
-    of few images bf16 gains less. Weights and random streams stay.
-    """
-    learned = [p for p in network.parameters() if p.requires_grad]
 
-    def seconds(size: int, bf16: bool) -> float:
-        x, t = torch.zeros(size, *shape), torch.zeros(size)
-        place(network, x.device, "bf16" if bf16 else "fp32")
-        begun = time.monotonic()
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = network(x, t).float().square().mean()
-        torch.autograd.grad(loss, learned, allow_unused=True)
-        return time.monotonic() - begun
+def plain_network(model: Diffusion) -> nn.Module:
+    """Return the network of a model without the wrappers of `wrap_network`."""
+    network = model.backbone
+    network = network.module if isinstance(network, DistributedDataParallel) else network
+    return network.network if isinstance(network, AutocastNetwork) else network
 
-    with torch.random.fork_rng():
-        size = 1
-        while size < batch and 4 * min(seconds(size, False) for _ in range(2)) < TRY:  # the first of a size is slower
-            size = min(batch, 4 * size)
-        turns = [(seconds(size, True), seconds(size, False)) for _ in range(4)]
-    return min(bf16 for bf16, _ in turns) < 0.9 * min(fp32 for _, fp32 in turns)
+
+class Precision:
+    """Do what differs between precisions: gradients in fp16 need a loss scale (Micikevicius et al. 2018)."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.name, self.device = name, device
+        self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return a context in which networks are computed in this precision."""
+        return torch.autocast(self.device.type, DTYPES.get(self.name), enabled=self.name in DTYPES)
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a loss."""
+        (self.scaler.scale(loss) if self.scaler else loss).backward()  # type: ignore[no-untyped-call]
+
+    def clip_grad_norm(self, optimizer: torch.optim.Optimizer, model: nn.Module, most: float) -> float:
+        """Scale gradients down to a norm of `most`, and return the norm they had."""
+        if self.scaler:
+            self.scaler.unscale_(optimizer)
+        return float(nn.utils.clip_grad_norm_(model.parameters(), most))
+
+    def step(self, optimizer: torch.optim.Optimizer, *, finite: bool) -> None:
+        """Take a step of the optimizer if loss and gradient are finite; the loss scaler must be told in any case."""
+        if self.scaler:
+            self.scaler.step(optimizer)  # skips by itself
+            self.scaler.update()
+        elif finite:
+            optimizer.step()
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Return the loss scale."""
+        return self.scaler.state_dict() if self.scaler else {}
+
+    def load_state(self, saved: dict[str, Any]) -> None:
+        """Take back what `state` returned."""
+        if self.scaler and saved:
+            self.scaler.load_state_dict(saved)

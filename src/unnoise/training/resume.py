@@ -1,97 +1,99 @@
-"""Which folder a run is to be in: a new one, or that of the same command that was stopped."""
+"""Find the folder of a training: a new one, or the one in which the same command was stopped."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from unnoise import checkpoint, distributed, run_folder
+from unnoise import checkpoint, distributed
 from unnoise.config import LENGTHS, Sampling, TrainConfig, describe_changes
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.files import check_vacant, lock_folder, new_folder, remove_leftovers
 from unnoise.options import plain
 from unnoise.progress import duration
-from unnoise.run_folder import STATE, STATE_BEFORE
-from unnoise.training import state
+from unnoise.run_folder import MODEL, STATE, STATE_BEFORE
 from unnoise.training.clock import Clock
+from unnoise.training.state import State, read_state, recall, set_damaged_aside
 
 RUNS = Path("runs")
-FREE = (*LENGTHS, "data", "out", "fresh", "recompute", "tracker")  # settings that may differ: they change no number
+MAY_DIFFER = (*LENGTHS, "data", "out", "fresh", "recompute", "tracker", "plugin")  # settings that change no number
 
 
 @dataclass
 class Earlier:
-    """A run to go on with: its folder, which is ours alone, its state, and what is to be said of it."""
+    """A run to resume: its folder, which is locked, its state, and messages about it."""
 
     folder: Path
-    state: state.State
-    said: list[str]
+    state: State
+    messages: list[str]
 
 
 def refuse_taken(config: TrainConfig) -> None:
-    """What --out names is not there, or empty, or a run: told before any data is read."""
+    """Raise InputError, before any data is read, if --out names a folder with files that is no run."""
     if config.out is not None and not has_state(Path(config.out).expanduser()):
         check_vacant(config.out)
 
 
 @contextmanager
 def find(config: TrainConfig, dataset: Dataset) -> Iterator[Earlier | None]:
-    """The run in --out, or the last one of the same settings and data that was stopped; held until the end."""
+    """Find the run in --out, or the last stopped run of the same settings and data; it is locked in this context."""
     with ExitStack() as to_the_end:
         found = list[Earlier]()
 
-        def first() -> tuple[Path, list[str]] | None:
+        def search_and_tell() -> tuple[Path, list[str]] | None:
             found.extend(filter(None, [search(config, dataset, to_the_end)]))
-            return (found[0].folder, found[0].said) if found else None
+            return (found[0].folder, found[0].messages) if found else None
 
-        told = distributed.from_main(first)
+        told = distributed.from_main(search_and_tell)
         if told and not found:  # another process found it
-            found.append(Earlier(told[0], state.read(told[0])[0], told[1]))
+            found.append(Earlier(told[0], read_state(told[0])[0], told[1]))
         yield found[0] if found else None
 
 
 def search(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earlier | None:
+    """Return the run to resume, if there is one; its folder is locked until `to_the_end` closes."""
     if config.fresh:
         return None
     if config.out is None:
-        tried = (same(path, config, dataset, to_the_end) for path in stopped(dataset.name))
+        tried = (same_run(path, config, dataset, to_the_end) for path in stopped_runs(dataset.name))
         earlier = next(filter(None, tried), None)
     elif has_state(folder := Path(config.out).expanduser()):
         to_the_end.enter_context(lock_folder(folder))
-        earlier = check(Earlier(folder, *state.read(folder)), config, dataset)
+        earlier = check_same(Earlier(folder, *read_state(folder)), config, dataset)
     else:
         earlier = None
     if earlier is None:
         return None
-    if earlier.said:
-        state.set_damaged_aside(earlier.folder)
+    if earlier.messages:
+        set_damaged_aside(earlier.folder)
     remove_leftovers(earlier.folder)
-    earlier.said += news(config, earlier.state)
+    earlier.messages += resume_messages(config, earlier.state)
     return earlier
 
 
 @contextmanager
 def place(config: TrainConfig, dataset: Dataset, earlier: Earlier | None) -> Iterator[Path]:
-    """The folder to train in: that of the earlier run, or a new one; held until the end."""
+    """Provide the folder to train in: the earlier run's, or a new one, locked in this context."""
     with ExitStack() as to_the_end:
-        yield earlier.folder if earlier else distributed.from_main(lambda: new(config, dataset, to_the_end))
+        yield earlier.folder if earlier else distributed.from_main(lambda: make_folder(config, dataset, to_the_end))
 
 
-def new(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Path:
+def make_folder(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Path:
+    """Make a new folder, locked until `to_the_end` closes; with --fresh, rename the run that is there."""
     if config.fresh and config.out is not None and has_state(Path(config.out).expanduser()):
         set_aside(Path(config.out).expanduser())
     folder = new_folder(config.out, RUNS, dataset.name)
     to_the_end.enter_context(lock_folder(folder))
-    check_vacant(str(folder))  # still
+    check_vacant(str(folder))  # still, now that it is locked
     remove_leftovers(folder)
     return folder
 
 
 def set_aside(folder: Path) -> None:
-    """The run that is there, for a fresh one."""
+    """Rename a run, so that a fresh one can take its folder."""
     with lock_folder(folder):
         pass
     free = (folder.with_name(f"{folder.name}-before-{i}") for i in count(1))
@@ -99,80 +101,90 @@ def set_aside(folder: Path) -> None:
     print(f"the run that was in {folder} is now in {aside}")
 
 
-def check(earlier: Earlier, config: TrainConfig, dataset: Dataset) -> Earlier:
-    """Refuse what is not this run, and a run that is over."""
+def check_same(earlier: Earlier, config: TrainConfig, dataset: Dataset) -> Earlier:
+    """Return a run that can be resumed; raise InputError for one of other settings or data, or one that is over."""
     named = f"--out {earlier.folder}"
     if changed := differences(config, earlier.state, dataset):
         raise InputError(
-            f"{named} holds a run of other settings: {'; '.join(changed)}. Give the same ones to go on with it, "
-            f"--fresh to start over (it is set aside), or a new folder"
+            f"{named} holds a run of other settings: {'; '.join(changed)}. Give the same ones to resume it, "
+            f"--fresh to start over (the run is renamed), or a new folder"
         )
-    if over(config, earlier.state, dataset):
+    if is_over(config, earlier.state, dataset):
         raise InputError(
             f"{named}: this run is over ({so_far(earlier.state)}); give it a longer --budget (or --images, --epochs) "
-            f"to go on, --fresh to start over (it is set aside), or a new folder"
+            f"to resume it, --fresh to start over (the run is renamed), or a new folder"
         )
     return earlier
 
 
-def same(folder: Path, config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earlier | None:
-    """This very run, not over, that nobody trains; held until the end."""
+def same_run(folder: Path, config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earlier | None:
+    """Return the run in a folder if it is this one, not over, and nobody trains it; it stays locked."""
     with suppress(InputError, OSError), ExitStack() as trying:
         trying.enter_context(lock_folder(folder))
         try:
-            found = Earlier(folder, *state.read(folder))
+            found = Earlier(folder, *read_state(folder))
         except InputError as error:
             print(f"warning: {folder} is left alone: {error}")
             return None
         if any(found.state["config"].get(name) != getattr(config, name) for name in LENGTHS):
             return None
-        check(found, config, dataset)
+        check_same(found, config, dataset)
         to_the_end.push(trying.pop_all())
         return found
     return None
 
 
-def stopped(name: str) -> list[Path]:
-    """Folders NAME-N that hold a state, the last one first."""
+def stopped_runs(name: str) -> list[Path]:
+    """Return the folders NAME-N that hold a state, the last one first."""
     found = [path for path in RUNS.glob("*") if path.name.startswith(f"{name}-") and has_state(path)]
     numbered = [(int(end), path) for path in found if (end := path.name.removeprefix(f"{name}-")).isdecimal()]
     return [path for _, path in sorted(numbered, reverse=True)]
 
 
-def sampling(earlier: Earlier) -> Sampling | None:
-    """How the run is sampled, as its model file says it: that may have been tuned."""
+def with_chosen(config: TrainConfig, earlier: Earlier | None) -> TrainConfig:
+    """Return the settings with the backbone and the precision that were chosen when the run started."""
+    if earlier is None:
+        return config
+    backbone = config.backbone or earlier.state["backbone"]  # it may be a network itself, which a state cannot hold
+    return replace(config, backbone=backbone, precision=earlier.state["precision"])
+
+
+def tuned_settings(earlier: Earlier) -> Sampling | None:
+    """Return the sampling settings in the model file of a run, since `unnoise tune` may have changed them."""
     with suppress(InputError):
-        return checkpoint.read_model(earlier.folder / run_folder.MODEL)[0].sampling
+        return checkpoint.read_model(earlier.folder / MODEL)[0].sampling
     return None
 
 
 def has_state(folder: Path) -> bool:
+    """Return True if a folder holds a state."""
     return any((folder / name).exists() for name in (STATE, STATE_BEFORE))
 
 
 def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> list[str]:
-    """What is not as it was, in words."""
-    said = describe_changes(plain(TrainConfig()) | earlier["config"], plain(config), FREE)
+    """Return in words which settings and data are not as they were."""
+    changed = describe_changes(plain(TrainConfig()) | earlier["config"], plain(config), MAY_DIFFER)
     if earlier["fingerprint"] != dataset.fingerprint:
-        said.append("the pictures are not the same")
-    return said
+        changed.append("the images are not the same")
+    return changed
 
 
-def over(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> bool:
-    """Whether it was trained to this length and measured."""
-    clock = Clock.of(config, len(dataset))
-    state.recall(clock, earlier["parts"]["clock"])
-    return clock.progress >= 1 and earlier["parts"]["run"]["finished"]
+def is_over(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> bool:
+    """Return True if a run was trained to the length of the settings, and measured."""
+    clock = Clock.from_config(config, len(dataset))
+    recall(clock, earlier["parts"]["clock"])
+    return bool(clock.progress >= 1 and earlier["finished"])
 
 
 def so_far(earlier: Mapping[str, Any]) -> str:
+    """Return the images and the time of a state in words."""
     clock = earlier["parts"]["clock"]
     return f"{clock['seen']:,} images in {duration(clock['elapsed'])}"
 
 
-def news(config: TrainConfig, earlier: Mapping[str, Any]) -> list[str]:
-    """What is said of a run that goes on."""
+def resume_messages(config: TrainConfig, earlier: Mapping[str, Any]) -> list[str]:
+    """Return what to print about a run that is resumed."""
     before, now = earlier["config"], plain(config)
     changed = [name for name in LENGTHS if before.get(name) != now[name]]
-    told = [f"length    --{name} was {before.get(name)}, now {now[name]}" for name in changed]
-    return [f"goes on   from {so_far(earlier)}; --fresh would start over", *told]
+    lengths = [f"length    --{name} was {before.get(name)}, now {now[name]}" for name in changed]
+    return [f"resume    from {so_far(earlier)}; --fresh would start over", *lengths]

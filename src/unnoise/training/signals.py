@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask the loop to stop and save; the second time they stop it at once."""
+"""Ctrl-C and SIGTERM ask the training to save and end; a second signal ends it at once."""
 
 import signal
 import threading
@@ -9,23 +9,22 @@ from types import FrameType
 
 
 class Interrupted(Exception):  # noqa: N818  # not an error: everything was saved
-    """Training was stopped by a signal, and its state is on the disk."""
+    """A signal stopped the training, and its state is on the disk."""
 
     def __init__(self, number: int, folder: Path) -> None:
-        super().__init__(
-            f"{signal.Signals(number).name}; the run is saved in {folder}, and the same command goes on with it"
-        )
+        super().__init__(f"{signal.Signals(number).name}; the run is saved in {folder}: the same command resumes it")
         self.signal, self.folder = number, folder
 
 
 class Stop:
-    """Which signal was received, if any."""
+    """Hold the signal that was received, or None."""
 
     signal: int | None = None
 
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
+    """Catch SIGINT and SIGTERM in this context, and restore the handlers that were there."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield stop

@@ -1,85 +1,54 @@
-"""Grids from fixed noise while training."""
+"""Draw grids from fixed noise while a model trains, and warn if something is plainly wrong with the images."""
 
-import math
-import time
 from pathlib import Path
-
-import torch
 
 from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
-from unnoise.files import replacing
-from unnoise.images import grid
-from unnoise.samplers.draw import draw, labels_in_turn
 from unnoise.training.clock import Clock
-from unnoise.training.monitors.monitor import TimeBudget
+from unnoise.training.monitors.drawing import affordable, draw_images, save_grid
+from unnoise.training.monitors.monitor import Outcome, TimeBudget
 from unnoise.training.signals import Stop
 from unnoise.types import Images
 
-FEW = Sampling(steps=10, spacing="karras")
-SHARE = 0.05  # of the time
+PREVIEW = Sampling(steps=10, spacing="karras")
+PREVIEW_SHARE = 0.05  # of the time
+CALLS_A_STEP = 3  # an evaluation of the network costs about a third of a training step
 
 
 class PreviewMonitor:
-    """Draws `samples/IMAGES.png`; `usual` is the share of the data's own values at the ends of their range."""
+    """Draw `samples/IMAGES.png` from the same noise each time.
 
-    remembered = ("count",)
+    Args:
+        folder: where the grids go.
+        mode: mode of the written images.
+        usual: share of the data's own values that lie at the ends of their range.
+    """
+
+    name, remembered = "previews", ("count", "budget")
 
     def __init__(self, folder: Path, mode: str, usual: float) -> None:
         self.folder, self.mode, self.usual = folder, mode, usual
-        self.count, self.occasions = 0, TimeBudget(SHARE)
+        self.count, self.budget = 0, TimeBudget(PREVIEW_SHARE)
 
-    def due(self, clock: Clock, images_per_second: float) -> bool:
-        """Whether the next preview is wanted, and the pace known by which it is cut to its share of the time."""
-        return images_per_second > 0 and self.occasions.due(clock)
+    def due(self, clock: Clock) -> bool:
+        """Return True if the budget gives a turn and the pace is known, by which the grid gets its size."""
+        return clock.pace > 0 and clock.progress < 1 and self.budget.due(clock)
 
-    def draw(self, model: Diffusion, clock: Clock, images_per_second: float, stop: Stop) -> list[str]:
-        """Write the grid, as large as the first one could be in its share; returns warnings about what is on it."""
-        few = FEW.within(model.schedule.T)
-        # an evaluation costs about a third of a training step
-        self.count = self.count or min(16, affordable(3 * images_per_second * SHARE * clock.elapsed, few.steps))
-        with self.occasions.taken(clock):
-            images = sample(model, self.count, few, stop)
+    def run(self, model: Diffusion, clock: Clock, stop: Stop) -> Outcome:
+        """Write a grid; its size is what the first one could be within its share."""
+        settings = PREVIEW.within(model.schedule.T)
+        evaluations = CALLS_A_STEP * clock.pace * PREVIEW_SHARE * clock.elapsed
+        self.count = self.count or min(16, affordable(evaluations, settings.steps))
+        with self.budget.spending(clock):
+            images = draw_images(model, self.count, settings, stop)
         if images is None:
-            return []
+            return Outcome()
         save_grid(images, self.folder / f"{clock.seen:09d}.png", self.mode)
-        return look(images, self.usual)
+        return Outcome(messages=[f"warning: {text}" for text in plain_faults(images, self.usual)])
 
 
-def affordable(evaluations: float, steps: int) -> int:
-    """How many images can be drawn by so many evaluations of one image."""
-    return next((n for n in (64, 36, 16, 9, 4) if n * steps <= evaluations), 1)
-
-
-def sample(
-    model: Diffusion, count: int, how: Sampling, stop: Stop, seconds: float = math.inf, batch: int = 16
-) -> Images | None:
-    """Images of seeds 0..count-1, classes in turn; None where a signal or the time's end came before they were done."""
-    end = time.monotonic() + seconds
-    training = model.backbone.training  # without an average it is the network in training
-    model.backbone.eval()
-    images = []
-    try:
-        for start in range(0, count, batch):
-            seeds = range(start, min(start + batch, count))
-            for step in draw(model, seeds, how, labels_in_turn(model.classes, seeds)):
-                if stop.signal is not None or time.monotonic() > end:
-                    return None
-                x = step.x
-            images.append(x)
-    finally:
-        model.backbone.train(training)
-    return torch.cat(images)
-
-
-def save_grid(images: Images, path: Path, mode: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    with replacing(path) as temporary:
-        grid(images, mode).save(temporary, format="PNG")
-
-
-def look(images: Images, usual: float = 0.0) -> list[str]:
-    """Name what is plainly wrong with generated images."""
+def plain_faults(images: Images, usual: float = 0.0) -> list[str]:
+    """Name what is plainly wrong with generated images; `usual` is the saturation of the data."""
     if not images.isfinite().all():
         return ["the preview holds values that are not finite (NaN); the weights are damaged"]
     warnings = []
@@ -91,5 +60,5 @@ def look(images: Images, usual: float = 0.0) -> list[str]:
 
 
 def saturation(images: Images) -> float:
-    """Share of the values at the ends of the range."""
+    """Return the share of the values that lie at the ends of the range."""
     return float(images.abs().ge(1).float().mean())
