@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from unnoise.training import state
+from unnoise.training.state import read_state
 
 NET = "unet:widths=8,layers=1,groups=4,head=8"
 TINY = ["--backbone", NET, "--batch", "8", "--steps", "2", "--precision", "fp32", "--held-out", "0"]
@@ -21,20 +21,21 @@ TRAIN = [*TINY, "--images", "76", "--decay", "none"]
 KEPT = """
 import sys
 from pathlib import Path
-from unnoise import cli, processes
-from unnoise.checkpoint import save_tensors
-from unnoise.training import loop
+from unnoise import cli, distributed
+from unnoise.tensors import save_tensors
+from unnoise.training import loop, train
 
 loop.SAVE_EVERY, loop.SAVE_SHARE = 0.3, float("inf")
-end = loop.to_the_end
+end = train.run_to_the_end
 
-def keep(run, progress):
+def keep(job):
     try:
-        return end(run, progress)
+        return end(job)
     finally:
-        save_tensors(Path(f"average-{processes.rank()}.safetensors"), run.ema.network.state_dict(), {})
+        network = job.trainer.ema.network
+        save_tensors(Path(f"average-{distributed.rank()}.safetensors"), network.state_dict(), {})
 
-loop.to_the_end = keep
+train.run_to_the_end = keep
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -127,7 +128,7 @@ def test_a_run_goes_on_with_another_number_of_processes(world):
 
 def seen(run):
     try:
-        return state.read(run)[0]["parts"]["clock"]["seen"]
+        return read_state(run)[0]["parts"]["clock"]["seen"]
     except Exception:  # noqa: BLE001  # not there yet
         return 0
 
@@ -161,7 +162,7 @@ def test_a_killed_process_ends_the_job_and_the_same_command_goes_on(world):
     before = seen(world / "run")
     assert before > 100
     said = done(world, 2, "train", "data.npz", *more, "--out", "run")
-    assert f"goes on   from {before:,} images" in said
+    assert f"resume    from {before:,} images" in said
     done(world, 1, "train", "data.npz", *TINY, "--images", "190", "--decay", "none", "--out", "one")
     torch.testing.assert_close(
         torch.tensor(epochs(world / "one")[:10]), torch.tensor(epochs(world / "run")[:10]), rtol=1e-3, atol=0

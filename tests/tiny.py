@@ -1,4 +1,4 @@
-"""A network that trains in a second, and images for it."""
+"""A network that trains in a second, images for it, and ways to disturb its training."""
 
 from pathlib import Path
 
@@ -6,18 +6,36 @@ import numpy as np
 import torch
 
 import unnoise
+from unnoise.training.monitors import Outcome
 
 TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 
 
+def train_folder(*given, **settings):
+    """Train, and return the run folder."""
+    return Path(unnoise.train(*given, **settings))
+
+
+class At:
+    """A monitor that acts once, after a number of steps."""
+
+    name = "at"
+
+    def __init__(self, steps, act):
+        self.steps, self.act, self.taken = steps, act, 0
+
+    def due(self, clock):
+        self.taken += 1
+        return self.taken == self.steps
+
+    def run(self, model, clock, stop):
+        self.act(model)
+        return Outcome()
+
+
 def smooth(count, size, seed, channels=3):
-    """Pictures of soft colours: coarse noise, enlarged."""
+    """Return images of soft colours [n, h, w, c]: coarse noise, enlarged."""
     random = np.random.default_rng(seed)
     coarse = torch.from_numpy(random.random((count, channels, 3, 3), dtype=np.float32))
     fine = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
     return (255 * fine).round().byte().permute(0, 2, 3, 1).numpy()
-
-
-def train_folder(*data, **settings):
-    """Train, and return the run folder."""
-    return Path(unnoise.train(*data, **settings))

@@ -6,6 +6,7 @@ unnoise.show(images)
 """
 
 import os
+from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from unnoise.images import show
     from unnoise.sampling import sample
     from unnoise.training.ema import EMA
+    from unnoise.training.monitors import Monitor
 
 # Read when torch is loaded: how long the threads of GNU's OpenMP stay awake waiting for each other. Its own choice, 30
 # times as long, is no faster on an idle machine, and beside other busy programs a step can take ten times the time.
@@ -89,13 +91,16 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def train(data: Any = "faces", *, recipe: str | None = None, **settings: Any) -> "Run":
+def train(
+    data: Any = "faces", *, recipe: str | None = None, monitors: "Sequence[Monitor]" = (), **settings: Any
+) -> "Run":
     """Train a diffusion model and return the run; a run that was stopped before is resumed.
 
     Args:
         data: A folder, archive or array file of images, the name of a built-in dataset, an array or tensor of images
             [n, h, w, c] or [n, c, h, w], a torch or Hugging Face dataset, or a list of paths or of PIL images.
         recipe: The name of a recipe, or the config.yaml of a run; `settings` change it.
+        monitors: Your own, beside previews, held-out loss and KID; see `unnoise.training.monitors.Monitor`.
         settings: The fields of TrainConfig, for example `budget="20m"` or `backbone=MyNet(3)`.
 
     Returns:
@@ -109,5 +114,5 @@ def train(data: Any = "faces", *, recipe: str | None = None, **settings: Any) ->
     from unnoise.training.train import train as train_folder  # noqa: PLC0415
 
     config = train_config(recipe, {"data": data, **settings})
-    folder = train_folder(config)
+    folder = train_folder(config, monitors)
     return load(folder, backbone=None if isinstance(config.backbone, str) else config.backbone)

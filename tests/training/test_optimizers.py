@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from unnoise import registry
 from unnoise.errors import InputError
-from unnoise.training.muon import orthogonalised
+from unnoise.training.muon import orthogonalize
 
 
 def network(*, seed=0):
@@ -25,11 +25,11 @@ def taught(network, optimizer, steps=3):
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 4, 30), (2, 30, 4), (1, 1, 9)])
-def test_orthogonalised_is_near_the_polar_factor(shape):
+def test_orthogonalize_is_near_the_polar_factor(shape):
     """Singular values near 1, none of them 0 or 2, and the singular vectors as they were."""
     x = torch.randn(shape, dtype=torch.float64)
     u, s, v = torch.linalg.svd(x, full_matrices=False)
-    made = orthogonalised(x, 5)
+    made = orthogonalize(x, 5)
     kept = u.mT @ made @ v.mT  # diagonal, if the vectors are the same
     values = kept.diagonal(dim1=1, dim2=2)
     assert_close(kept, torch.diag_embed(values), rtol=0, atol=1e-9)
@@ -39,21 +39,21 @@ def test_orthogonalised_is_near_the_polar_factor(shape):
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (2, 4, 30), (2, 30, 4)])
-def test_orthogonalised_is_the_polynomial_again_and_again(shape):
+def test_orthogonalize_is_the_polynomial_again_and_again(shape):
     """As Jordan et al. write it, on the whole matrix each time."""
     given = torch.randn(shape, dtype=torch.float64)
     x = given / given.norm(dim=(1, 2), keepdim=True)
     for _ in range(5):
         x = 3.4445 * x - 4.7750 * x @ x.mT @ x + 2.0315 * x @ x.mT @ x @ x.mT @ x
-    assert_close(orthogonalised(given, 5), x, rtol=0, atol=1e-6)  # of 1e-7 beside the norm
-    assert_close(orthogonalised(given.float(), 5), x.float(), rtol=0, atol=1e-4)
+    assert_close(orthogonalize(given, 5), x, rtol=0, atol=1e-6)  # of 1e-7 beside the norm
+    assert_close(orthogonalize(given.float(), 5), x.float(), rtol=0, atol=1e-4)
 
 
-def test_orthogonalised_stands_gradients_of_low_rank():
+def test_orthogonalize_stands_gradients_of_low_rank():
     """With as many iterations as anybody asks for."""
     x = torch.randn(1, 128, 4) @ torch.randn(1, 4, 512)
     for iterations in (5, 10, 30):
-        values = torch.linalg.svdvals(orthogonalised(x, iterations))[0]
+        values = torch.linalg.svdvals(orthogonalize(x, iterations))[0]
         assert (values[:4] > 0.6).all()
         assert (values < 1.3).all()
 

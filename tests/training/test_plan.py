@@ -17,10 +17,10 @@ from torch import nn
 from unnoise import registry
 from unnoise.config import TrainConfig
 from unnoise.device import release_memory
+from unnoise.distributed import refuse_sharding
 from unnoise.errors import InputError
 from unnoise.training.clock import Clock
-from unnoise.training.plan import ENOUGH, OVERHEAD, ROOM, Plan, planned, rehearse, unet
-from unnoise.training.precision import gains, make_accelerator
+from unnoise.training.plan import ENOUGH, EXTRA_BYTES, OVERHEAD, Plan, make_plan, rehearse, unet
 
 ADAMW = partial(registry.optimizer.get("adamw"), lr=1e-3, weight_decay=0.0)
 
@@ -54,13 +54,13 @@ def test_the_pace_is_that_of_full_batches():
 def test_large_batches_are_told_from_small_ones(monkeypatch):
     """10 MB an image beside 100 MB; nothing is told where what is held from before is enough."""
     network, peaks = Slow(), iter([90, 180, 260, 300, 300, 300])
-    monkeypatch.setattr("unnoise.training.plan.SECONDS", 0.01)
+    monkeypatch.setattr("unnoise.training.plan.FULL_BATCH", 0.01)
     monkeypatch.setattr("unnoise.training.plan.recent_peak", lambda: next(peaks) * 2**20)
     monkeypatch.setattr("unnoise.training.plan.peak_memory", lambda: 0)
     plan = rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext)
     assert max(network.sizes) == 16
     assert 0.5 * 1000 < plan.images_per_second < 1000
-    assert plan.peak_bytes == (100 + 10 * 100) * 2**20 + ROOM
+    assert plan.peak_bytes == (100 + 10 * 100) * 2**20 + EXTRA_BYTES
     assert rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext).peak_bytes == 0
 
 
@@ -72,23 +72,14 @@ def test_networks_of_every_kind_can_be_rehearsed(spec):
     for optimizer in registry.optimizer.names():
         make = partial(registry.optimizer.get(optimizer), lr=1e-3, weight_decay=0.0)
         assert rehearse(network, make, (1, 8, 8), 1, nullcontext).images_per_second > 0
-    gains(network, (1, 8, 8), 2)
 
 
 def test_a_network_that_is_too_large_is_tried_on_one_image(monkeypatch):
     network = Slow()
-    monkeypatch.setattr("unnoise.training.precision.TRY", 0.0005)
-    monkeypatch.setattr("unnoise.training.plan.PART", 0.0005)
-    monkeypatch.setattr("unnoise.training.plan.SECONDS", 0.001)
+    monkeypatch.setattr("unnoise.training.plan.SMALL_STEP", 0.0005)
+    monkeypatch.setattr("unnoise.training.plan.FULL_BATCH", 0.001)
     rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext)
-    gains(network, (1, 4, 4), 64)
     assert set(network.sizes) == {1}
-
-
-def test_precisions_are_compared_on_a_whole_batch_where_that_is_quick():
-    network = Slow()
-    gains(network, (1, 4, 4), 64)
-    assert max(network.sizes) == 64
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc, which keeps what is free")
@@ -121,7 +112,7 @@ def told(monkeypatch, pace, peak=0):
 
 
 def chosen(**given):
-    return planned(TrainConfig(precision="fp32", **given), (1, 8, 8), ENOUGH).backbone
+    return make_plan(TrainConfig(precision="fp32", **given), (1, 8, 8), ENOUGH).backbone
 
 
 def test_the_longer_the_time_the_wider_the_network(monkeypatch):
@@ -143,16 +134,13 @@ def test_a_network_that_is_slower_than_promised_is_not_taken(monkeypatch):
     assert chosen(budget="7.7s") == unet(12)
 
 
-def test_the_precision_is_that_of_the_network_that_is_taken(monkeypatch):
-    """Not of the last one tried, which was too slow: accelerators of one process share theirs."""
+def test_the_precision_is_chosen_by_the_device(monkeypatch):
+    """Whatever network is taken, and however fast the machine is at the moment."""
     told(monkeypatch, lambda width: ENOUGH * (8 / width) ** 3)
-    monkeypatch.setattr(
-        "unnoise.training.plan.precision_for",
-        lambda network, *_: "fp32" if network.conv_in.out_channels == 8 else "bf16",
-    )
-    ready = planned(TrainConfig(budget="5.2s"), (1, 8, 8), ENOUGH)
-    assert (ready.backbone, ready.precision) == (unet(8), "fp32")
-    assert make_accelerator(ready.precision).mixed_precision == "no"
+    for fast, precision in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("unnoise.training.precision.fast_bf16", lambda _, fast=fast: fast)
+        ready = make_plan(TrainConfig(budget="5.2s"), (1, 8, 8), ENOUGH)
+        assert (ready.backbone, ready.precision) == (unet(8), precision)
 
 
 def test_a_network_that_memory_does_not_hold_is_not_taken(monkeypatch):
@@ -185,18 +173,18 @@ def test_without_a_budget_the_network_is_the_smallest_or_the_one_named(monkeypat
     ],
 )
 def test_a_plan_in_words(clock, words):
-    text = Plan(50.0, 700 * 2**20).told(clock, 10_000, datetime(2026, 1, 1, 12, 0))  # noqa: DTZ001
+    text = Plan(50.0, 700 * 2**20).in_words(clock, 10_000, datetime(2026, 1, 1, 12, 0))  # noqa: DTZ001
     assert words in text
     assert "about 50 images/s" in text
     assert "memory up to about 700 MB" in text
-    assert "memory" not in Plan(50.0, 0).told(clock, 10_000, datetime(2026, 1, 1, 12, 0))  # noqa: DTZ001
+    assert "memory" not in Plan(50.0, 0).in_words(clock, 10_000, datetime(2026, 1, 1, 12, 0))  # noqa: DTZ001
 
 
 def test_engines_that_shard_the_weights_are_refused(monkeypatch):
     """As `accelerate launch --use_fsdp` asks for: training would go wrong in silence."""
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(InputError, match="start them without FSDP"):
-        make_accelerator("fp32")
+    with pytest.raises(InputError, match="start the processes without FSDP"):
+        refuse_sharding()
 
 
 @pytest.mark.skipif(

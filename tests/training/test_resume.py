@@ -1,6 +1,7 @@
 """Runs that are stopped, killed or damaged go on as if nothing had happened, or say why not."""
 
 import json
+import math
 import os
 import random
 import re
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,62 +19,45 @@ import yaml
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from tiny import train_folder
+from tiny import TINY, At, train_folder
 from unnoise import files, run_folder
 from unnoise.config import SampleConfig
 from unnoise.data.cache import DecodedImages
+from unnoise.diffusion.objective import min_snr, simple
 from unnoise.errors import InputError
 from unnoise.files import LOCK, remove_leftovers
 from unnoise.images import save_image
 from unnoise.sampling import grid_path, sample_to_folder
 from unnoise.tensors import save_tensors
-from unnoise.training import state
-from unnoise.training import train as loop
+from unnoise.training import loop
+from unnoise.training.optimizers import muon
 from unnoise.training.signals import Interrupted
-from unnoise.training.trainer import Trainer
-
-NET = "unet:widths=8,layers=1,groups=4,head=8"
-TINY = {"backbone": NET, "batch": 8, "steps": 2, "precision": "fp32"}
+from unnoise.training.state import read_state, take_apart, write_state
 
 
 class KilledError(Exception):
     """Stands for the end of the process."""
 
 
-@pytest.fixture
-def gray(tmp_path, monkeypatch):
-    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
-    np.save(tmp_path / "gray.npy", np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8))
-    return tmp_path / "gray.npy"
+def killed_at(steps):
+    """Return a monitor that ends the process after this many steps."""
+
+    def kill(_):
+        raise KilledError
+
+    return [At(steps, kill)]
 
 
-@pytest.fixture
-def often(monkeypatch):
-    """A state after every step."""
-    monkeypatch.setattr(loop, "SAVE_EVERY", 0.0)
-    monkeypatch.setattr(loop, "SAVE_SHARE", float("inf"))
-
-
-def killed_at(monkeypatch, count):
-    """Runs end when they have taken so many steps in this sitting."""
-    step, taken = Trainer.step, []
-
-    def last(run, *batch):
-        taken.append(batch)
-        if len(taken) > count:
-            raise KilledError
-        return step(run, *batch)
-
-    monkeypatch.setattr(Trainer, "step", last)
-    return lambda: monkeypatch.setattr(Trainer, "step", step)
+def stopped_at(steps):
+    """Return a monitor that sends SIGTERM after this many steps."""
+    return [At(steps, lambda _: os.kill(os.getpid(), signal.SIGTERM))]
 
 
 def ends(run):
     """Everything a run is at its end, but for the time it took."""
-    saved, _ = state.read(run)
+    saved, _ = read_state(run)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    tensors, _ = state.parted({name: saved[name] for name in ("network", "average", "optimizer")})
+    tensors, _ = take_apart({name: saved[name] for name in ("network", "average", "optimizer")})
     epochs = [row for row in rows if "epoch" in row]
     return tensors, load_file(run / "model.safetensors"), epochs, saved["parts"]["clock"]["seen"]
 
@@ -93,7 +78,7 @@ def assert_same(a, b):
         {"optimizer": "adamw", "flip": True},
         {"ema_halflife": 0.0, "decay": "none"},
         {"times": "importance:history=1", "schedule": "cosine:T=10"},
-        {"backbone": f"{NET},dropout=0.3"},
+        {"backbone": f"{TINY['backbone']},dropout=0.3"},
         {"held_out": 0, "objective": "hybrid", "target": "eps"},
     ],
     ids=str,
@@ -102,11 +87,9 @@ def test_a_run_that_was_killed_ends_as_one_that_was_not(gray, tmp_path, monkeypa
     """Bit by bit: weights, average, optimizer and epochs' losses; twice killed, the second time in another epoch."""
     settings = {**TINY, "images": "72", **settings}
     whole = train_folder(gray, out=tmp_path / "whole", **settings)
-    for steps in (4, 3):
-        restore = killed_at(monkeypatch, steps)
+    for steps in (5, 4):
         with pytest.raises(KilledError):
-            train_folder(gray, out=tmp_path / "torn", **settings)
-        restore()
+            train_folder(gray, out=tmp_path / "torn", monitors=killed_at(steps), **settings)
     assert_same(whole, train_folder(gray, out=tmp_path / "torn", **settings))
 
 
@@ -117,10 +100,8 @@ def test_classes_and_their_dropout_go_on_too(tmp_path, monkeypatch, often):
     np.savez(tmp_path / "two.npz", images=images, labels=labels)
     settings = {**TINY, "images": "54", "classes": True, "label_dropout": 0.5}
     whole = train_folder(tmp_path / "two.npz", out=tmp_path / "whole", **settings)
-    restore = killed_at(monkeypatch, 5)
     with pytest.raises(KilledError):
-        train_folder(tmp_path / "two.npz", out=tmp_path / "torn", **settings)
-    restore()
+        train_folder(tmp_path / "two.npz", out=tmp_path / "torn", monitors=killed_at(6), **settings)
     assert_same(whole, train_folder(tmp_path / "two.npz", out=tmp_path / "torn", **settings))
 
 
@@ -128,42 +109,24 @@ def test_what_was_logged_after_the_last_state_is_taken_back(gray, tmp_path, monk
     """KilledError long after a state was written: the steps since are made again, and logged once."""
     settings = {**TINY, "images": "72"}
     whole = train_folder(gray, out=tmp_path / "whole", **settings)
-    restore = killed_at(monkeypatch, 9)
     with pytest.raises(KilledError):
-        train_folder(gray, out=tmp_path / "torn", **settings)
-    restore()
+        train_folder(gray, out=tmp_path / "torn", monitors=killed_at(9), **settings)
     assert any("epoch" in line for line in (tmp_path / "torn" / "metrics.jsonl").read_text().splitlines())
     assert_same(whole, train_folder(gray, out=tmp_path / "torn", **settings))
 
 
-def stop_after(monkeypatch, count):
-    """A signal after so many steps."""
-    step, taken = Trainer.step, []
-
-    def last(run, *batch):
-        taken.append(batch)
-        if len(taken) == count:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return step(run, *batch)
-
-    monkeypatch.setattr(Trainer, "step", last)
-    return lambda: monkeypatch.setattr(Trainer, "step", step)
-
-
-def stopped(gray, monkeypatch, **settings):
+def stopped(gray, **settings):
     """A run that was stopped after three steps."""
-    restore = stop_after(monkeypatch, 3)
-    with pytest.raises(Interrupted, match="the same command goes on"):
-        train_folder(gray, **{**TINY, "images": "40", **settings})
-    restore()
+    with pytest.raises(Interrupted, match="the same command resumes"):
+        train_folder(gray, monitors=stopped_at(3), **{**TINY, "images": "40", **settings})
 
 
 def test_the_same_command_goes_on_and_fresh_starts_over(gray, tmp_path, monkeypatch, capsys):
-    stopped(gray, monkeypatch)
+    stopped(gray)
     run = train_folder(gray, **TINY, images="40")
     assert run.name == "gray-1"
-    assert "goes on   from 18 images" in capsys.readouterr().out
-    stopped(gray, monkeypatch)  # the first is over: a second one
+    assert "resume    from 18 images" in capsys.readouterr().out
+    stopped(gray)  # the first is over: a second one
     assert train_folder(gray, **TINY, images="40", fresh=True).name == "gray-3"
     assert train_folder(gray, **TINY, images="40").name == "gray-2"
     whole = train_folder(gray, **TINY, images="40", out="whole")
@@ -174,16 +137,14 @@ def test_the_same_command_goes_on_and_fresh_starts_over(gray, tmp_path, monkeypa
 def test_another_length_is_another_run_too(gray, monkeypatch):
     assert train_folder(gray, **TINY, images="20").name == "gray-1"
     assert train_folder(gray, **TINY, images="40").name == "gray-2"
-    stopped(gray, monkeypatch, images="60")
+    stopped(gray, images="60")
     assert train_folder(gray, **TINY, images="80").name == "gray-4"
     assert train_folder(gray, **TINY, images="60").name == "gray-3"
 
 
 def test_what_was_stopped_at_the_last_step_is_measured_and_finished(gray, tmp_path, monkeypatch, capsys):
-    restore = stop_after(monkeypatch, 6)
     with pytest.raises(Interrupted):
-        train_folder(gray, **TINY, images="36", out="run")
-    restore()
+        train_folder(gray, **TINY, images="36", out="run", monitors=stopped_at(6))
     assert not (tmp_path / "run" / "samples" / "final.png").exists()
     train_folder(gray, **TINY, images="36", out="run")
     assert (tmp_path / "run" / "samples" / "final.png").exists()
@@ -208,36 +169,36 @@ def test_what_was_stopped_at_the_last_step_is_measured_and_finished(gray, tmp_pa
 def test_a_state_of_another_kind_is_no_state(gray, tmp_path, about):
     (tmp_path / "runs" / "gray-1").mkdir(parents=True)
     save_tensors(tmp_path / "runs" / "gray-1" / run_folder.STATE, {"other/x": torch.zeros(1)}, about)
-    with pytest.raises(InputError, match="no state that this version can go on from"):
+    with pytest.raises(InputError, match="not a state that this version can resume"):
         train_folder(gray, **TINY, images="40", out="runs/gray-1")
     assert train_folder(gray, **TINY, images="8").name == "gray-2"  # and it is no hindrance
 
 
 def test_a_state_that_does_not_fit_is_refused(gray, tmp_path, monkeypatch):
-    stopped(gray, monkeypatch, out="run")
-    saved, _ = state.read(tmp_path / "run")
+    stopped(gray, out="run")
+    saved, _ = read_state(tmp_path / "run")
     other = {**saved["network"], next(iter(saved["network"])): torch.zeros(1)}
     parts = {name: part for name, part in saved["parts"].items() if name != "log"}
     for harm in ({"network": other}, {"optimizer": {"x": {"step": 1}}}, {"parts": parts}):
-        state.write(tmp_path / "run", saved | harm)
+        write_state(tmp_path / "run", saved | harm)
         with pytest.raises(InputError, match="does not fit this run"):
             train_folder(gray, **TINY, images="40", out="run")
 
 
 def test_another_command_is_another_run(gray, monkeypatch):
-    stopped(gray, monkeypatch)
+    stopped(gray)
     assert train_folder(gray, **TINY, images="40", lr=1e-4).name == "gray-2"
     np.save(gray, np.random.default_rng(1).integers(0, 256, (20, 8, 8), dtype=np.uint8))
     assert train_folder(gray, **TINY, images="40").name == "gray-3"
 
 
 def test_in_a_named_folder_what_changed_is_listed(gray, monkeypatch):
-    stopped(gray, monkeypatch, out="run")
+    stopped(gray, out="run")
     before = (gray.parent / "run" / "state.safetensors").read_bytes()
     with pytest.raises(InputError, match=r"lr was 0\.001, now 0\.0001.*--fresh"):
         train_folder(gray, **TINY, images="40", lr=1e-4, out="run")
     np.save(gray, np.random.default_rng(1).integers(0, 256, (20, 8, 8), dtype=np.uint8))
-    with pytest.raises(InputError, match="the pictures are not the same"):
+    with pytest.raises(InputError, match="the images are not the same"):
         train_folder(gray, **TINY, images="40", out="run")
     assert (gray.parent / "run" / "state.safetensors").read_bytes() == before
 
@@ -255,7 +216,7 @@ def test_a_run_that_is_over_goes_on_when_it_is_given_more(gray, tmp_path, monkey
 
 
 def test_fresh_sets_aside_what_a_named_folder_holds(gray, tmp_path, monkeypatch, capsys):
-    stopped(gray, monkeypatch, out="run")
+    stopped(gray, out="run")
     before = (tmp_path / "run" / "state.safetensors").read_bytes()
     train_folder(gray, **TINY, images="40", out="run", fresh=True)
     assert "is now in run-before-1" in capsys.readouterr().out
@@ -272,7 +233,7 @@ def flip(path, at):
 @pytest.mark.parametrize("harm", ["flipped", "header", "torn", "empty", "gone"])
 def test_a_damaged_state_is_passed_over(gray, tmp_path, monkeypatch, often, capsys, harm):
     whole = train_folder(gray, **TINY, images="40", out="whole")
-    stopped(gray, monkeypatch, out="run")
+    stopped(gray, out="run")
     path = tmp_path / "run" / "state.safetensors"
     size = path.stat().st_size
     match harm:
@@ -286,13 +247,13 @@ def test_a_damaged_state_is_passed_over(gray, tmp_path, monkeypatch, often, caps
             path.unlink()
     assert_same(whole, train_folder(gray, **TINY, images="40", out="run"))
     out = capsys.readouterr().out
-    assert ("passed over" in out) == (harm != "gone")
+    assert ("not used" in out) == (harm != "gone")
     assert (tmp_path / "run" / "state-damaged.safetensors").exists() == (harm != "gone")
-    assert "goes on   from" in out
+    assert "resume    from" in out
 
 
 def test_where_no_state_is_whole_nothing_is_touched(gray, tmp_path, monkeypatch, often):
-    stopped(gray, monkeypatch, out="run")
+    stopped(gray, out="run")
     for name in (run_folder.STATE, run_folder.STATE_BEFORE):
         flip(tmp_path / "run" / name, -1)
     model = (tmp_path / "run" / "model.safetensors").read_bytes()
@@ -302,7 +263,7 @@ def test_where_no_state_is_whole_nothing_is_touched(gray, tmp_path, monkeypatch,
 
 
 def test_two_programs_never_train_in_one_folder(gray, tmp_path, monkeypatch):
-    stopped(gray, monkeypatch)
+    stopped(gray)
     with FileLock(tmp_path / "runs" / "gray-1" / LOCK):
         with pytest.raises(InputError, match="in use by another program"):
             train_folder(gray, **TINY, images="40", out=str(tmp_path / "runs" / "gray-1"))
@@ -313,7 +274,7 @@ def test_two_programs_never_train_in_one_folder(gray, tmp_path, monkeypatch):
 
 
 def test_leftovers_of_a_killed_write_are_swept(gray, tmp_path, monkeypatch):
-    stopped(gray, monkeypatch, out="run")
+    stopped(gray, out="run")
     ours = f".model.safetensors.{os.getpid()}.part.safetensors"  # of a program that lives
     for name in (".state.safetensors.99999999.part.safetensors", "samples/.final.png.99999999.part.png", ours):
         (tmp_path / "run" / "samples").mkdir(exist_ok=True)
@@ -334,73 +295,67 @@ def test_a_run_killed_before_its_first_state_starts_in_its_folder(gray, tmp_path
     )
 
 
-def poison(monkeypatch, harm, when):
-    """Do `harm` to the run after the steps at which `when` holds."""
-    step = Trainer.step
+def breaking(harm):
+    """Return Muon with a switch; a step of it while the switch is on does `harm` to (network, optimizer), once."""
+    switch = []
 
-    def poisoned(run, *batch):
-        result = step(run, *batch)
-        return harm(run) if when(run) else result
+    def breaking_muon(network, lr, weight_decay):
+        made = muon(network, lr, weight_decay)
 
-    monkeypatch.setattr(Trainer, "step", poisoned)
+        def after_step(*_):
+            if switch:
+                switch.clear()
+                with torch.no_grad():
+                    harm(network, made)
+
+        made.register_step_post_hook(after_step)
+        return made
+
+    return breaking_muon, [At(4, lambda _: switch.append(True))]
 
 
-def test_weights_that_broke_are_never_saved_and_taken_back(gray, tmp_path, monkeypatch, often, capsys):
+def test_weights_that_broke_are_never_saved_and_taken_back(gray, often, capsys):
     """Momentum that overflows makes weights infinite though loss and gradient were finite."""
-    broken = []
-
-    def harm(run):
-        broken.append(run.clock.seen)
-        with torch.no_grad():
-            next(iter(run.model.parameters())).fill_(float("inf"))
-
-    poison(monkeypatch, harm, lambda run: run.clock.seen >= 40 and not broken)
-    run = train_folder(gray, **TINY, images="80", out="run")
+    optimizer, monitors = breaking(lambda network, _: next(network.parameters()).fill_(float("inf")))
+    run = train_folder(gray, **TINY, images="80", out="run", optimizer=optimizer, monitors=monitors)
     out = capsys.readouterr().out
     assert "are no longer finite; back to the state of" in out
     assert "at 0.5 of the learning rate" in out
-    saved, _ = state.read(run)
-    assert saved["parts"]["run"]["caution"] == 0.5
+    saved, _ = read_state(run)
+    assert saved["parts"]["trainer"]["caution"] == 0.5
     assert saved["parts"]["clock"]["seen"] == 80
-    tensors, _ = state.parted({name: saved[name] for name in ("network", "average", "optimizer")})
+    tensors, _ = take_apart({name: saved[name] for name in ("network", "average", "optimizer")})
     assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
-def test_a_slot_of_the_optimizer_that_broke_is_taken_back(gray, tmp_path, monkeypatch, often, capsys):
-    broken = []
+def test_state_of_the_optimizer_that_broke_is_taken_back(gray, often, capsys):
+    def harm(_, optimizer):
+        next(iter(optimizer.state.values()))["exp_avg"].fill_(float("nan"))
 
-    def harm(run):
-        broken.append(run.clock.seen)
-        next(iter(run.optimizer.state.values()))["exp_avg"].fill_(float("nan"))
-
-    poison(monkeypatch, harm, lambda run: run.clock.seen >= 40 and not broken)
-    train_folder(gray, **TINY, images="80", out="run")
-    assert re.search(r"what the optimizer keeps of \S+ is no longer finite; back to", capsys.readouterr().out)
+    optimizer, monitors = breaking(harm)
+    train_folder(gray, **TINY, images="80", out="run", optimizer=optimizer, monitors=monitors)
+    assert re.search(r"the state of the optimizer for \S+ is no longer finite; back to", capsys.readouterr().out)
 
 
 def test_after_four_tries_training_stops_with_a_diagnosis(gray, tmp_path, monkeypatch, capsys):
     """Here a layer that gives NaN from the third step on: the message names it, the image and the level."""
     monkeypatch.setattr(loop, "PATIENCE", 3)
-    step = Trainer.step
 
-    def poisoned(run, *batch):
-        if run.clock.seen > 24:
-            layer = dict(run.model.backbone.named_modules())["conv_in"]
-            layer.register_forward_hook(lambda *_: torch.tensor(float("nan")).expand(_[-1].shape))
-        return step(run, *batch)
+    def poison(model):  # without an average, this is the network in training
+        layer = dict(model.backbone.named_modules())["conv_in"]
+        layer.register_forward_hook(lambda *_: torch.tensor(float("nan")).expand(_[-1].shape))
 
-    monkeypatch.setattr(Trainer, "step", poisoned)
     told = r"training stopped: 3 steps in a row.*image \d+ at level .*layer conv_in.*of 0 images.*--init run"
     with pytest.raises(InputError, match=told):
-        train_folder(gray, **TINY, images="800", out="run")
+        train_folder(gray, **TINY, images="800", out="run", ema_halflife=0.0, monitors=[At(3, poison)])
     assert capsys.readouterr().out.count("of the learning rate") == 3
-    saved, _ = state.read(tmp_path / "run")
+    saved, _ = read_state(tmp_path / "run")
     assert saved["parts"]["clock"]["seen"] == 0  # the last good one
     assert all(tensor.isfinite().all() for tensor in load_file(tmp_path / "run" / "model.safetensors").values())
 
 
 def test_a_disk_that_is_full_for_a_while_stops_nothing(gray, tmp_path, monkeypatch, often, capsys):
-    write, full = state.write, []
+    write, full = write_state, []
 
     def sometimes(folder, saved):
         if 24 <= saved["parts"]["clock"]["seen"] < 48:
@@ -408,11 +363,11 @@ def test_a_disk_that_is_full_for_a_while_stops_nothing(gray, tmp_path, monkeypat
             raise OSError(28, "No space left on device")
         write(folder, saved)
 
-    monkeypatch.setattr("unnoise.training.trainer.write", sometimes)
+    monkeypatch.setattr("unnoise.training.job.write_state", sometimes)
     run = train_folder(gray, **TINY, images="80", out="run")
     assert len(full) >= 2
     assert "warning: not saved, and tried again soon: [Errno 28]" in capsys.readouterr().out
-    monkeypatch.setattr("unnoise.training.trainer.write", write)
+    monkeypatch.setattr("unnoise.training.job.write_state", write)
     assert_same(train_folder(gray, **TINY, images="80", out="whole"), run)
 
 
@@ -431,7 +386,7 @@ def test_data_that_cannot_be_read_any_more_ends_a_run_that_goes_on(gray, tmp_pat
     settings = {**TINY, "images": "80", "held_out": 0}
     with pytest.raises(InputError, match="images are gone"):
         train_folder(gray, **settings, out="run")
-    assert 16 < state.read(tmp_path / "run")[0]["parts"]["clock"]["seen"] < 60
+    assert 16 < read_state(tmp_path / "run")[0]["parts"]["clock"]["seen"] < 60
     whole = train_folder(gray, **settings, out="whole")
     assert_same(whole, train_folder(gray, **settings, out="run"))
 
@@ -444,7 +399,7 @@ def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_start_in(gray,
         return given(path, *_given, **_named)
 
     given = files.replacing
-    for module in ("unnoise.checkpoint", "unnoise.training.trainer"):
+    for module in ("unnoise.tensors", "unnoise.training.job"):
         monkeypatch.setattr(f"{module}.replacing", never)
     with pytest.raises(OSError, match="No space"):
         train_folder(gray, **TINY, images="16", out="run")
@@ -457,11 +412,14 @@ def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_start_in(gray,
 
 def test_no_state_is_saved_in_the_middle_of_trouble(gray, tmp_path, monkeypatch, often):
     """Steps that are skipped are no progress to go on from."""
-    step = Trainer.step
-    monkeypatch.setattr(Trainer, "step", lambda run, *batch: step(run, *batch) if run.clock.seen <= 40 else None)
+    broken = []
+
+    def breaks(model, batch):
+        return simple(model, batch) * (math.nan if broken else 1)
+
     with pytest.raises(InputError, match="training stopped"):
-        train_folder(gray, **TINY, images="2000", out="run")
-    assert state.read(tmp_path / "run")[0]["parts"]["clock"]["seen"] <= 48
+        train_folder(gray, **TINY, images="2000", out="run", objective=breaks, monitors=[At(6, broken.append)])
+    assert read_state(tmp_path / "run")[0]["parts"]["clock"]["seen"] <= 48
 
 
 OFTEN = """
@@ -594,16 +552,16 @@ def test_short_memory_makes_parts_of_the_batch_and_the_batch_stays(gray, monkeyp
     """At most three images are held at a time, as by a GPU that is too small; the curve is that of whole batches."""
     settings = {**TINY, "images": "40", "optimizer": "adamw"}
     whole = train_folder(gray, out="whole", **settings)
-    objective, sizes = Trainer.in_parts, []
+    default, sizes = partial(min_snr, gamma=2.5, first=20.0), []
 
-    def short(run, batch, each):
-        sizes.append(min(run.at_once, len(batch.x0)))
-        if sizes[-1] > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return objective(run, batch, each)
+    def short(model, batch):
+        if torch.is_grad_enabled():  # not when the held-out loss is measured
+            sizes.append(len(batch.x0))
+            if sizes[-1] > 3:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        return default(model, batch)
 
-    monkeypatch.setattr(Trainer, "in_parts", short)
-    parts = train_folder(gray, out="parts", **settings)
+    parts = train_folder(gray, out="parts", objective=short, **settings)
     assert sizes[:3] == [8, 4, 2]
     assert max(sizes[3:]) == 2
     assert "out of memory; 2 images at a time" in capsys.readouterr().out
@@ -612,24 +570,23 @@ def test_short_memory_makes_parts_of_the_batch_and_the_batch_stays(gray, monkeyp
 
 
 def test_objectives_are_told_how_far_the_training_is(gray, monkeypatch):
-    taught, told = Trainer.in_parts, []
+    told = []
 
-    def listening(run, batch, each):
-        told.append(batch.progress)
-        return taught(run, batch, each)
+    def listening(model, batch):
+        if torch.is_grad_enabled():
+            told.append(batch.progress)
+        return simple(model, batch)
 
-    monkeypatch.setattr(Trainer, "in_parts", listening)
-    train_folder(gray, out="run", **TINY, images="40")
+    train_folder(gray, out="run", objective=listening, **TINY, images="40")
     assert (told[:3], told[-1]) == ([8 / 40, 16 / 40, 18 / 40], 1.0)  # of 18 images, 8 in a batch
     told.clear()
-    train_folder(gray, out="even", **TINY, images="40", decay="none")
+    train_folder(gray, out="even", objective=listening, **TINY, images="40", decay="none")
     assert set(told) == {0.5}  # without decay, nothing goes by the length
 
 
 def test_memory_for_not_even_one_image_is_told(gray, monkeypatch):
-    def short(run, batch, each):
+    def short(model, batch):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried")
 
-    monkeypatch.setattr(Trainer, "in_parts", short)
     with pytest.raises(InputError, match="out of memory even for one image"):
-        train_folder(gray, out="run", **TINY, images="40")
+        train_folder(gray, out="run", objective=short, **TINY, images="40")

@@ -10,7 +10,7 @@ import yaml
 
 from unnoise import distributed
 from unnoise.card import Card
-from unnoise.checkpoint import save as write_model
+from unnoise.checkpoint import write_model
 from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError

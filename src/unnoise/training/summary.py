@@ -22,7 +22,8 @@ def introduce(job: Job) -> None:
         + (f", {len(job.card.classes)} classes" if job.card.classes else "")
         + (f"; {held:,} more are held out to measure on" if (held := job.card.data["held_out"]) else "")
     )
-    say(f"network   {job.card.backbone}, {size:.1f} M parameters, {precision.name} on {describe_device(precision.device)}")
+    device = describe_device(precision.device)
+    say(f"network   {job.card.backbone}, {size:.1f} M parameters, {precision.name} on {device}")
     if job.asked.precision == "fp16" and precision.name == "fp32":
         say("          fp16 needs CUDA; training in fp32")
     say(f"plan      {job.plan.in_words(clock, len(dataset), datetime.now())}")  # noqa: DTZ005  # the user's clock

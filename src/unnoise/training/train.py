@@ -195,9 +195,9 @@ def run_loop(job: Job) -> Path:
         except UnreadError:
             save_what_was_learned(job)
             raise
-        interrupted = stop.signal
         if distributed.is_main():
             finish(job, stop)
+        interrupted = stop.signal
         job.progress.close()
         if distributed.is_main():
             conclude(job, interrupted)
@@ -230,6 +230,7 @@ def finish(job: Job, stop: Stop) -> None:
     job.log.plot(job.folder / LOSS)
     if stop.signal is None:
         draw_final_grid(job, stop)
+    if stop.signal is None:
         job.finished = True
         job.save()
 

@@ -1,0 +1,35 @@
+"""Recipes and settings."""
+
+import pytest
+
+from unnoise import registry
+from unnoise.errors import InputError
+from unnoise.recipes import train_config
+
+
+def test_the_notebook_recipe_is_the_notebook_number_for_number():
+    config = train_config("notebook", {})
+    assert (config.limit, config.size, config.batch, config.epochs, config.lr) == (10_000, "32", 256, 50, 2e-4)
+    assert (config.schedule, config.target, config.objective) == ("linear", "eps", "simple")
+    assert (config.ema_halflife, config.decay, config.warmup, config.max_grad_norm) == (0, "none", 0, 0)
+    assert (config.sampler, config.steps, config.clip) == ("ddpm", 1000, False)
+    network = registry.backbone.get(config.backbone)(3)
+    assert sum(p.numel() for p in network.parameters()) == 14_406_531
+    assert "widths=64-128-256-512" in train_config("notebook-exercise", {}).backbone
+
+
+def test_another_length_replaces_the_recipes():
+    config = train_config("notebook", {"budget": "5m"})
+    assert (config.budget, config.epochs) == ("5m", None)
+
+
+def test_settings_of_the_wrong_name_or_type_are_refused():
+    with pytest.raises(InputError, match="did you mean 'budget'"):
+        train_config(None, {"budgett": "5m"})
+    with pytest.raises(InputError, match="batch takes int, got '8'"):
+        train_config(None, {"batch": "8"})
+
+
+def test_natural_values_are_understood():
+    config = train_config(None, {"size": 32, "images": 2000, "lr": "1e-3", "weight_decay": 1})
+    assert (config.size, config.images, config.lr, config.weight_decay) == ("32", "2000", 1e-3, 1.0)

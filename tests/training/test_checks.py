@@ -1,0 +1,27 @@
+"""Settings that cannot work are refused."""
+
+import pytest
+
+from unnoise.errors import InputError
+from unnoise.recipes import names, train_config
+from unnoise.training.checks import check_config
+
+
+def test_every_recipe_is_valid():
+    for name in names():
+        check_config(train_config(name, {}))
+
+
+def test_what_cannot_work_together_is_refused():
+    with pytest.raises(InputError, match="use --objective simple"):
+        check_config(train_config(None, {"target": "eps"}))
+    with pytest.raises(InputError, match="pure noise"):
+        check_config(train_config(None, {"schedule": "linear:T=100"}))
+    with pytest.raises(InputError, match="--objective weighted is infinite at level 999 of --schedule flow"):
+        check_config(train_config(None, {"objective": "weighted", "schedule": "flow"}))
+    with pytest.raises(InputError, match="learned no variance"):
+        check_config(train_config(None, {"sampler": "ddpm:variance=learned"}))
+    with pytest.raises(InputError, match="--label-dropout is a share"):
+        check_config(train_config(None, {"label_dropout": 1.5}))
+    with pytest.raises(InputError, match="eta lies between"):
+        check_config(train_config(None, {"sampler": "ddim:eta=3"}))
