@@ -96,7 +96,7 @@ class TrainConfig(Settings):
     size: str | None = option(None, "64 or WIDTHxHEIGHT (default: the size of the images up to 64, else 64)")
     channels: int | None = option(None, "1 gray, 2 gray + alpha, 3 RGB, 4 RGBA (default: as in the data)")
     fit: Literal["crop", "pad", "stretch"] = option("crop", "how images of other proportions are fitted to the size")
-    limit: int | None = option(None, "use only this many images, the first ones")
+    limit: int | None = option(None, "use only this many images, the first ones", least=1)
     stream: bool = option(
         False, "read images from the source when they are needed: for data that is too large to be kept decoded"
     )
@@ -104,13 +104,16 @@ class TrainConfig(Settings):
         None,
         "images that are kept out of the training to measure the loss on; 0 is none "
         "(default: 2 %, at least 64 and at most 2,048 or a tenth)",
+        least=0,
     )
     classes: bool = option(False, "learn classes: sub-folders or a label column")
-    label_dropout: float = option(0.1, "share of images that are trained without their class, for guidance")
+    label_dropout: float = option(
+        0.1, "share of images that are trained without their class, for guidance", least=0, most=1
+    )
     flip: bool = option(False, "mirror images at random")
     budget: str | None = option(None, "wall time of the training, e.g. 90s, 10m, 2h (default: 10m)", title="length")
     images: str | None = option(None, "length in images seen, e.g. 50000 or 2M, instead of a budget")
-    epochs: int | None = option(None, "length in passes over the data, instead of a budget")
+    epochs: int | None = option(None, "length in passes over the data, instead of a budget", least=1)
     backbone: Spec | None = option(
         None,
         "network, as NAME:OPTION=VALUE,... (default: a U-Net, as wide as the budget can teach)",
@@ -175,7 +178,9 @@ class EvalConfig(SamplingOptions):
     n: int | None = option(None, "images of SET (default: 2000 of a run, all of a folder; 256 for bpd)", least=1)
     reference: int = option(10_000, "images to compare with, at most; they are drawn by the seed", least=50)
     features: Spec = option("efficientnet", "feature extractor, as NAME:OPTION=VALUE")
-    levels: int = option(100, "bpd: noise levels of the bound, which is that of a sampler with as many steps")
+    levels: int = option(
+        100, "bpd: noise levels of the bound, which is the bound of a sampler with this many steps", least=1
+    )
     variance: Literal["small", "large", "learned"] | None = option(
         None, "bpd: reverse variance of the bound (default: learned if the run learned it, else small)"
     )

@@ -154,7 +154,7 @@ def test_its_scores_are_those_of_eval(run, capsys, tmp_path):
         ({"time": "1ms"}, "give 2ms or more"),
         ({"n": 30}, "n takes 200 or more, got 30"),
         ({"batch": 0}, "batch takes 1 or more"),
-        ({"reference": 5}, "--reference 20 or more"),
+        ({"reference": 5}, "reference takes 20 or more"),
         ({"features": "eye"}, "unknown features"),
         ({"data": "nowhere"}, "nowhere"),
     ],

@@ -21,7 +21,7 @@ def test_what_cannot_work_together_is_refused():
         check_config(train_config(None, {"objective": "weighted", "schedule": "flow"}))
     with pytest.raises(InputError, match="learned no variance"):
         check_config(train_config(None, {"sampler": "ddpm:variance=learned"}))
-    with pytest.raises(InputError, match="--label-dropout is a share"):
+    with pytest.raises(InputError, match="label_dropout takes 0 to 1, got"):
         check_config(train_config(None, {"label_dropout": 1.5}))
     with pytest.raises(InputError, match="eta lies between"):
         check_config(train_config(None, {"sampler": "ddim:eta=3"}))

@@ -18,8 +18,6 @@ PIXELS = 20_000_000  # of an uploaded picture
 
 def serve(config: AppConfig) -> None:
     """Until it is interrupted; on loopback only, and nothing is sent elsewhere."""
-    if config.port is not None and not 0 < config.port < 2**16:
-        raise InputError(f"--port is 1 to 65535, got {config.port}")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the temporary folder ends with it
     with tempfile.TemporaryDirectory(prefix="unnoise-app-") as folder:

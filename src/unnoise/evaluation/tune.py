@@ -48,10 +48,6 @@ def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], objec
     run = load(config.run)
     if run.file.name == INDEX:
         raise InputError(f"{run.folder} is a pipeline of diffusers, which unnoise does not change")
-    if ROUNDS[0] * config.n < FEWEST:
-        raise InputError(f"-n takes {math.ceil(FEWEST / ROUNDS[0])} pictures or more, got {config.n}")
-    if config.batch < 1 or config.reference < FEWEST:
-        raise InputError(f"--batch takes 1 or more, --reference {FEWEST} or more pictures")
     if "evaluations" not in registry.sampler.declared(run.card.sampling.sampler) and not config.time:
         raise InputError(f"the run's own sampler {run.card.sampling.sampler} takes as long as it likes; give a --time")
     precision = choose_precision("auto", run.model.device)

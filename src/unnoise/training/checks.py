@@ -32,8 +32,6 @@ def check_config(config: TrainConfig) -> None:
     registry.times.get(config.times)(schedule)
     target.check(registry.target.get(config.target), schedule)
     check_settings(sampling_settings(config), schedule, learned_variance(config.objective))
-    if not 0 <= config.label_dropout <= 1:
-        raise InputError(f"--label-dropout is a share, 0 to 1, got {config.label_dropout:g}")
     if config.tracker is not None:
         check_tracker(config.tracker)
     check_objective(config, schedule)

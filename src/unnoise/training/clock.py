@@ -45,8 +45,6 @@ class Clock:
         if len(given) > 1:
             raise InputError(f"give one length, not {' and '.join('--' + name for name in given)}")
         if config.epochs is not None:
-            if config.epochs < 1:
-                raise InputError(f"--epochs takes a whole number from 1, got {config.epochs}")
             return cls(None, config.epochs * count)
         if config.images is not None:
             return cls(None, parse_amount(config.images, COUNTS, "--images", "50000, 500k or 2M"))
