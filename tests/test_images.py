@@ -8,7 +8,7 @@ from PIL import Image
 
 import unnoise
 from unnoise.errors import InputError
-from unnoise.images import flip, grid, save_image, tile, to_float, to_pil
+from unnoise.images import flip, grid, save_gif, save_image, tile, to_float, to_pil
 
 mpl.use("agg")
 
@@ -71,3 +71,12 @@ def test_flip_mirrors_these_images_and_no_others():
     y = flip(x, mirrored)
     assert torch.equal(y[mirrored], x[mirrored].flip(-1))
     assert torch.equal(y[~mirrored], x[~mirrored])
+
+
+def test_an_animation_plays_forth_and_back(tmp_path):
+    save_gif([*torch.linspace(-1, 1, 5).view(5, 1, 1, 1, 1).expand(5, 1, 3, 8, 8)], tmp_path / "film.gif")
+    with Image.open(tmp_path / "film.gif") as made:
+        shades = [made.seek(i) or made.convert("L").getpixel((40, 40)) for i in range(made.n_frames)]
+    assert len(shades) == 8
+    assert shades[:5] == sorted(shades[:5])
+    assert shades[5:] == shades[3:0:-1]
