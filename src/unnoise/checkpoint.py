@@ -192,12 +192,13 @@ def load(
         raise InputError(f"a run is a run folder, a model file, a Diffusion or the result of load, got {path!r:.100}")
     file = find_model(Path(path))
     card, weights = read_model(file)
-    network = open_backbone(card, file, backbone)
-    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
-    if wanted != {name: tensor.shape for name, tensor in weights.items()}:
-        raise InputError(f"{file}: the weights do not fit the network it names ({card.backbone}); is it damaged?")
-    model = build_model(card, backbone)
-    model.backbone.load_state_dict(weights)
+    with torch.random.fork_rng([]):  # initial weights are drawn and then replaced: torch's global stream must not move
+        network = open_backbone(card, file, backbone)
+        wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        if wanted != {name: tensor.shape for name, tensor in weights.items()}:
+            raise InputError(f"{file}: the weights do not fit the network it names ({card.backbone}); is it damaged?")
+        model = build_model(card, backbone)
+        model.backbone.load_state_dict(weights)
     return Run(model.to(device or pick_device()).eval().requires_grad_(requires_grad=False), card, file)
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -122,15 +122,15 @@ def initial_noise(model: Diffusion, seeds: Sequence[int]) -> tuple[RandnLike, Im
     return randn_like, randn_like(torch.empty(len(seeds), *model.shape, device=model.device))
 
 
-def without_grad(steps: Iterator[Step]) -> Iterator[Step]:
+def without_grad(steps: Iterable[Step]) -> Iterator[Step]:
     """Yield the same steps, computed without a record for gradients.
 
     Raises InputError if a sampler makes no step, or yields anything else than a `Step`.
     """
-    steps, step = iter(steps), None
+    iterator, step = iter(steps), None
     while True:
         with torch.inference_mode():  # never held across a yield
-            following = next(steps, None)
+            following = next(iterator, None)
         if following is None and step is not None:
             return
         if not isinstance(following, Step):
