@@ -60,17 +60,6 @@ def memory_source(data: Any) -> Source:
     return sequence_source(data, "images" if isinstance(data, list | tuple) else "dataset")
 
 
-def name_of_data(data: Any) -> str:
-    """Return how messages name the data: the path or name that was given, or what kind of object it is."""
-    if not is_in_memory(data):
-        return str(data)
-    if isinstance(data, Dataset | Source):
-        return data.name
-    if isinstance(data, Tensor) or hasattr(data, "__array__"):
-        return "array"
-    return "images" if isinstance(data, list | tuple) else "dataset"
-
-
 # Arrays
 
 
