@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent
 WIDTH, HEIGHT, GAP, MARGIN, GUTTER = 860, 46, 12, 16, 48  # of the image, a box, between boxes, around all, of the arrow
 CONTENT = {  # what a reader finds in each box
     "cli": "command line",
+    "commands": "one function for each command",
     "app": "page in the browser",
     "training": "setup, loop, step, monitors, state",
     "reporting": "report, comparison",
@@ -28,6 +29,7 @@ CONTENT = {  # what a reader finds in each box
     "config": "settings of commands",
     "tensors": "checked files",
     "options": "plain values",
+    "plugins": "files and packages of yours",
     "run_folder": "names of files",
     "distributed": "several processes",
     "images": "pixels, grids, PNG",
