@@ -87,6 +87,20 @@ def test_every_module_is_listed():
         assert [*package.rglob(name)], name
 
 
+def test_core_types_stand_in_their_files():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = re.findall(
+        r"^\| ([^|]*) \| (`\w+/[^|]*`|`\w+\.py`) \| .* \|$", page.partition("## Core types")[2], re.MULTILINE
+    )
+    assert len(rows) > 20
+    for names, files in rows:
+        texts = "".join(
+            (ROOT / "src" / "unnoise" / file).read_text("utf-8") for file in re.findall(r"[\w/]+\.py", files)
+        )
+        for name in re.findall(r"`(\w+)`", names):
+            assert re.search(rf"^(class )?{name}\b", texts, re.MULTILINE), name
+
+
 def test_the_image_of_the_layers_is_up_to_date():
     module = load("layers")
     assert (ROOT / "docs" / "layers.svg").read_text("utf-8") == module.draw(module.layers())
