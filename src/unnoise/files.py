@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and folders that are ours alone."""
+"""Write files that are whole or not there at all, and take folders that no other program uses."""
 
 import json
 import math
@@ -19,9 +19,12 @@ LOCK = ".lock"
 
 @contextmanager
 def replacing(path: Path, before: Path | None = None, *, flush: bool = True) -> Iterator[Path]:
-    """Write to the temporary path given; it takes the place of `path` only once it is whole and on the disk.
+    """Provide a temporary path to write to; it replaces `path` only when it is whole and on the disk.
 
-    What was at `path` is lost, or kept as `before`. Without `flush` a power cut may leave an empty file.
+    Args:
+        path: the file to write.
+        before: keep the file that was at `path` under this name; None drops it.
+        flush: wait for the disk; without it, a power cut may leave an empty file.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part{path.suffix}")
     try:
@@ -39,7 +42,7 @@ def replacing(path: Path, before: Path | None = None, *, flush: bool = True) -> 
 
 
 def flush_folder(folder: Path) -> None:
-    """So that a new name outlives a power cut, where folders can be flushed."""
+    """Let a new name survive a power cut, on systems that can flush a folder."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -49,12 +52,13 @@ def flush_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, result: Any) -> None:
-    """Whole or not at all; what is not finite becomes null, which every reader of JSON knows."""
+    """Write JSON as a whole file; numbers that are not finite become null, which every reader of JSON knows."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(finite_json(result), indent=1, allow_nan=False), encoding="utf-8")
 
 
 def finite_json(value: Any) -> Any:
+    """Return the value with None in place of numbers that are not finite."""
     if isinstance(value, dict):
         return {key: finite_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -63,7 +67,7 @@ def finite_json(value: Any) -> Any:
 
 
 def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Of a file of JSON lines, those that can be read; the last one may have been cut off."""
+    """Yield the rows of a file of JSON lines that can be read; the last line may have been cut off."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
@@ -74,7 +78,7 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def new_folder(wanted: str | None, parent: Path, stem: str) -> Path:
-    """Create `wanted`, or the first free parent/stem-N; never one that holds something."""
+    """Create the folder `wanted`, or the first free parent/stem-N; never use a folder that holds files."""
     if wanted is None:
         return next(path for i in count(1) if (path := parent / f"{stem}-{i}") and create_folder(path))
     create_folder(folder := check_vacant(wanted))
@@ -82,7 +86,7 @@ def new_folder(wanted: str | None, parent: Path, stem: str) -> Path:
 
 
 def check_vacant(wanted: str) -> Path:
-    """The folder named: it is not there, or empty but for what is hidden, as a lock is."""
+    """Return a folder that does not exist, or is empty except for hidden files; else raise InputError."""
     folder = Path(wanted).expanduser()
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; name a new folder")
@@ -92,7 +96,7 @@ def check_vacant(wanted: str) -> Path:
 
 
 def create_folder(folder: Path) -> bool:
-    """Make the folder; False if it is there already, so that two programs never take the same."""
+    """Make a folder; return False if it exists already, so that two programs never take the same one."""
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
@@ -104,7 +108,7 @@ def create_folder(folder: Path) -> bool:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Nobody else writes here meanwhile; refuses where another program does. It ends with the process at the latest."""
+    """Lock a folder in this context; raise InputError if another program uses it. The lock ends with the process."""
     try:
         with FileLock(folder / LOCK, timeout=0):
             yield
@@ -113,7 +117,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what programs that were killed left half written."""
+    """Remove temporary files of programs that were killed while they wrote."""
     for part in folder.rglob(".*.part*"):
         number = part.name.partition(".part")[0].rpartition(".")[2]
         if number.isdecimal() and not psutil.pid_exists(int(number)):
@@ -121,7 +125,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """`$UNNOISE_CACHE`, else `unnoise` in the user's cache folder."""
+    """Return `$UNNOISE_CACHE`, or else `unnoise` in the user's cache folder."""
     own = os.environ.get("UNNOISE_CACHE")
     if own:
         return Path(own).expanduser()

@@ -112,10 +112,12 @@ def open_parts(config: TrainConfig, progress: Progress) -> tuple[Dataset, Datase
             progress=progress.update,
         )
     if len({*distributed.all_gather(everything.fingerprint)}) > 1:
-        raise InputError(f"the processes do not see the same images in {config.data}; is it the same everywhere?")
+        raise InputError(f"the processes do not see the same images in {everything.name}; is it the same everywhere?")
     dataset, held = split_held_out(everything, config.held_out)
     if config.classes and not dataset.classes:
-        raise InputError(f"--classes: {config.data} has none; put the images of each class in a sub-folder of its own")
+        raise InputError(
+            f"--classes: {everything.name} has none; put the images of each class in a sub-folder of its own"
+        )
     return dataset, held
 
 

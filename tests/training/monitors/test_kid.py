@@ -137,7 +137,7 @@ def test_the_best_is_the_lowest_and_standing_still_is_told(scored, monkeypatch):
         found.append((quality.measure(draw, clock), quality.best))
     assert [best for _, best in found] == [True, True, False, False, False]
     assert [note is not None for note, _ in found] == [False, False, False, False, True]
-    assert "has not moved beyond its interval for 36:40" in found[-1][0]
+    assert "has stayed within its interval for 36:40" in found[-1][0]
 
 
 def test_what_was_not_scored_is_never_the_best(scored, monkeypatch):

@@ -2,15 +2,14 @@
 
 import time
 from collections.abc import Callable
-from functools import cached_property
-from typing import Any, cast
+from functools import cache
+from typing import Any
 
-from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.data.dataset import Dataset
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
-from unnoise.evaluation.features import Extractor
+from unnoise.evaluation.features import efficientnet
 from unnoise.evaluation.image_sets import dataset_images, seconds_to_look
 from unnoise.evaluation.measure import gathered, statistics
 from unnoise.evaluation.metrics import Score, kid
@@ -43,6 +42,7 @@ class KidMonitor:
         self.spent = self.last = self.each = 0.0  # seconds: of all marks, of the last one, of an image as planned
         self.rows, self.best = list[dict[str, Any]](), False  # best: the last row is the best so far
         self.real: Statistics | None = None
+        self.extractor = cache(efficientnet)  # its weights are read at the first call
 
     def due(self, clock: Clock) -> bool:
         """Return True from the next mark on; at the end only if measuring was planned before."""
@@ -57,13 +57,10 @@ class KidMonitor:
         if not self.due(clock):
             return Outcome(messages=messages)
         note = self.measure(lambda n, seconds: draw_images(model, n, self.settings, stop, seconds), clock)
-        rows = self.rows[before:]
-        messages += [f"KID       {self}" for _ in rows] + ([note] if note else [])
-        return Outcome(rows, messages, self.best)
-
-    @cached_property
-    def extractor(self) -> Extractor:
-        return cast("Extractor", registry.features.get("efficientnet")())
+        for row in (rows := self.rows[before:]):
+            value, error, n = 1000 * row["kid"], 1000 * row["kid_error"], row["pictures"]
+            messages.append(f"KID       {value:.1f} +- {error:.1f} (x 1000, {n} images)")
+        return Outcome(rows, messages + ([note] if note else []), self.best)
 
     def plan(self, clock: Clock) -> str:
         """Choose the number of images, the same at each mark; return what will be done and what it costs."""
@@ -71,7 +68,7 @@ class KidMonitor:
         if compared < LEAST_DRAWN or self.dataset.shape[0] > 4:
             return self.give_up(f"it needs {LEAST_DRAWN} training images or more, of 1 to 4 channels")
         try:
-            look = seconds_to_look(self.extractor)
+            look = seconds_to_look(self.extractor())
         except InputError as error:
             return self.give_up(str(error))
         self.each = network_calls(self.settings) / (3 * clock.pace) + look  # a call is about a third of a step
@@ -79,9 +76,8 @@ class KidMonitor:
         self.count = max(0, min(MOST_DRAWN, int(room / (len(MARKS) + 1) / self.each)))  # one more mark, to be safe
         if self.count < LEAST_DRAWN:
             return self.give_up(f"{LEAST_DRAWN} images take more than {KID_SHARE:.0%} of the time")
-        marks = ", ".join(f"{mark:.0%}" for mark in MARKS)
-        cost = duration(self.count * self.each)
-        return f"KID       will be measured with {self.count} images at {marks} of the training, about {cost} each time"
+        when, cost = ", ".join(f"{mark:.0%}" for mark in MARKS), duration(self.count * self.each)
+        return f"KID       will be measured with {self.count} images at {when} of the training, about {cost} each time"
 
     def give_up(self, why: str) -> str:
         """Measure nothing from now on; return a message that says why."""
@@ -89,10 +85,7 @@ class KidMonitor:
         return f"KID       is not measured during this training{' any more' if self.rows else ''}: {why}"
 
     def measure(self, draw: Callable[[int, float], Images | None], clock: Clock) -> str | None:
-        """Score images and add a row; return a message or None.
-
-        `draw` returns `count` images, or None when the seconds it is given are over, as on a machine that became busy.
-        """
+        """Score images and return a message or None; `draw(count, seconds)` returns None when the time is over."""
         begun, self.next, self.best = time.monotonic(), self.next + 1, False
         room = KID_SHARE * (clock.elapsed + clock.left) - self.spent
         if self.last > room and self.next < len(MARKS):
@@ -111,17 +104,16 @@ class KidMonitor:
     def wait_for_the_end(self, room: float) -> str:
         """Spend what is left of the share on the final weights, after the machine was busy for a while."""
         self.next, self.count = len(MARKS) - 1, min(self.count, int(0.8 * room / self.each))
-        late = "the last time took longer than planned"
         if self.count < LEAST_DRAWN:
-            return self.give_up(f"{late}, and its share of the time is spent")
-        return f"KID       is measured again only at the end, with {self.count} images: {late}"
+            return self.give_up("the last time took longer than planned, and its share of the time is spent")
+        return f"KID       is measured again only at the end, with {self.count} images: the last time took too long"
 
     def add_row(self, images: Images, clock: Clock) -> str | None:
         """Add the KID of images [n, c, h, w]; return a message if KID stands still."""
         if self.real is None:
             known = dataset_images(self.dataset, min(MOST_COMPARED, len(self.dataset)), 0, 64)
-            self.real = statistics(known, self.extractor, "", silent)
-        drawn = gathered(to_uint8(images), self.extractor)
+            self.real = statistics(known, self.extractor(), "", silent)
+        drawn = gathered(to_uint8(images), self.extractor())
         score = kid(drawn.kept, self.real.kept)
         self.best = all(score.value < row["kid"] for row in self.rows)
         row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), "kid": score.value}
@@ -134,9 +126,4 @@ class KidMonitor:
         since = self.rows[self.rows.index(before[-1]) :] if before else []
         if not since or any(abs(row["kid"] - last.value) > 1.96 * last.standard_error for row in since):
             return None
-        still = duration(since[-1]["seconds"] - since[0]["seconds"])
-        return f"KID       has not moved beyond its interval for {still}"
-
-    def __str__(self) -> str:
-        row = self.rows[-1]
-        return f"{1000 * row['kid']:.1f} +- {1000 * row['kid_error']:.1f} (x 1000, {row['pictures']} images)"
+        return f"KID       has stayed within its interval for {duration(since[-1]['seconds'] - since[0]['seconds'])}"
