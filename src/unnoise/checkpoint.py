@@ -192,13 +192,15 @@ def load(
         raise InputError(f"a run is a run folder, a model file, a Diffusion or the result of load, got {path!r:.100}")
     file = find_model(Path(path))
     card, weights = read_model(file)
-    with torch.random.fork_rng([]):  # initial weights are drawn and then replaced: torch's global stream must not move
+    own = backbone is not None or registry.is_own(card.backbone)
+    with torch.random.fork_rng(devices=[]):  # first weights are random, and the random stream is the user's
         network = open_backbone(card, file, backbone)
         wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
         if wanted != {name: tensor.shape for name, tensor in weights.items()}:
-            raise InputError(f"{file}: the weights do not fit the network it names ({card.backbone}); is it damaged?")
+            hint = "give the network it was made with: unnoise.load(path, backbone=...)" if own else "is it damaged?"
+            raise InputError(f"{file}: the weights do not fit the network {card.backbone}; {hint}")
         model = build_model(card, backbone)
-        model.backbone.load_state_dict(weights)
+    model.backbone.load_state_dict(weights)
     return Run(model.to(device or pick_device()).eval().requires_grad_(requires_grad=False), card, file)
 
 
@@ -228,12 +230,13 @@ def refuse_unknown(card: Card, file: Path) -> None:
     except InputError:
         if not card.plugin and not registry.is_own(card.backbone):
             raise
-        module, _, name = card.backbone.partition(":")
-        what = f"the class {name} of the module {module}" if registry.is_own(card.backbone) else module
+        first, _, rest = card.backbone.partition(":")
+        own = registry.is_own(card.backbone)
+        what, name = (f"the class {rest} of the module {first}", rest) if own else (first, "...")
         origin = f" (from the plugin {card.plugin})" if card.plugin else ""
         raise InputError(
             f"{file}: its network is {what}{origin}, which is not known here; add --plugin FILE.py that defines it, "
-            f"or import it in Python: unnoise.load({str(file)!r}, backbone={name or module})"
+            f"or import it in Python: unnoise.load({str(file)!r}, backbone={name})"
         ) from None
 
 
