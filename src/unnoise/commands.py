@@ -96,7 +96,7 @@ def tune(given: dict[str, Any]) -> None:
 
 def report(given: dict[str, Any]) -> None:
     """Write the page about a run."""
-    from unnoise.reporting.report import report as write_report
+    from unnoise.reporting.report import write_report
 
     config = ReportConfig(**given)
     print(f"report    {write_report(config.run, config.out)}")
@@ -104,7 +104,7 @@ def report(given: dict[str, Any]) -> None:
 
 def compare(given: dict[str, Any]) -> None:
     """Print runs side by side."""
-    from unnoise.reporting.compare import compare as compare_runs
+    from unnoise.reporting.compare import compare_runs
 
     print("\n".join(compare_runs(CompareConfig(**given).runs)))
 

@@ -25,7 +25,7 @@ from torch.testing import assert_close
 import unnoise
 from tiny import train_folder
 from unnoise.app import actions as acts
-from unnoise.app.training_view import watched
+from unnoise.app.training_view import training_view
 from unnoise.checkpoint import load
 from unnoise.errors import InputError
 
@@ -110,11 +110,11 @@ def test_other_data_is_not_called_that_of_the_training(run, tmp_path, monkeypatc
 
 def test_a_run_is_watched_by_its_files(run, tmp_path):
     card = load(run).card
-    assert "over" in watched(run, card)
-    assert "no log" in watched(tmp_path, card)
+    assert "finished" in training_view(run, card)
+    assert "no training log" in training_view(tmp_path, card)
     shutil.copytree(run, going := tmp_path / "going")
     (going / "metrics.jsonl").write_text('{"images": 16, "seconds": 3.0, "loss": 0.5, "images_per_second": 5.0}\n{"im')
-    assert "25%: 16 images in 0:03, loss 0.5000, 5 images/s; 0:09 left" in watched(going, card)
+    assert "25%: 16 images in 0:03, loss 0.5000, 5 images/s; 0:09 left" in training_view(going, card)
 
 
 # As a page

@@ -13,7 +13,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from unnoise import registry
 from unnoise.app import actions as acts
 from unnoise.app.session import Desk
-from unnoise.app.training_view import watched
+from unnoise.app.training_view import training_view
 from unnoise.errors import InputError
 from unnoise.images import Uint8Images, to_float, to_uint8
 from unnoise.types import Images
@@ -320,5 +320,5 @@ def noise_tab(desk: Desk) -> None:
 
 
 def training_tab(desk: Desk) -> None:
-    shown = gr.HTML(watched(desk.folder, desk.run.card))
-    instantly(gr.Timer(5).tick, lambda: watched(desk.folder, desk.run.card), [], shown)
+    shown = gr.HTML(training_view(desk.folder, desk.run.card))
+    instantly(gr.Timer(5).tick, lambda: training_view(desk.folder, desk.run.card), [], shown)

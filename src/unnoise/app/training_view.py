@@ -1,46 +1,47 @@
-"""A run while it trains, from its files alone: nothing of the training knows that it is watched."""
+"""Show a training while it runs. Everything is read from the run's files, so the training knows nothing of the app."""
 
 import time
-from itertools import chain
 from pathlib import Path
 
 from unnoise.card import Card
 from unnoise.errors import InputError
 from unnoise.progress import duration
 from unnoise.recipes import train_config
-from unnoise.reporting.report import curves, embedded, escape, read
+from unnoise.reporting.curves import TrainingLog, draw_curves, read_log
+from unnoise.reporting.render import render
+from unnoise.reporting.report import open_preview, preview_files
 from unnoise.run_folder import CONFIG, METRICS
 from unnoise.training.clock import Clock
 
 
-def watched(folder: Path, card: Card) -> str:
-    """A piece of HTML: where it is, the last preview, the curves."""
+def training_view(folder: Path, card: Card) -> str:
+    """Return a piece of HTML with the progress of a training, its last preview and its curves."""
     try:
-        rows = read(folder / METRICS)
+        log = read_log(folder / METRICS)
     except OSError:
-        return "<p>There is no log of a training here.</p>"
-    if not rows.steps:
-        return "<p>There is no log of a training here.</p>"
-    parts = [f"<p>{escape(progress(folder, card, rows.steps[-1]))}</p>"]
-    if previews := sorted(folder.glob("samples/[0-9]*.png")):
-        seen = int(previews[-1].stem)
-        parts.append(
-            f'<figure><img class="pixels" alt="preview after {seen:,} images" src="{embedded(previews[-1])}">'
-            f"<figcaption>{seen:,} images, fixed noise</figcaption></figure>"
-        )
-    return "\n".join(chain(parts, curves(rows)))
+        log = TrainingLog([], [], [], {})
+    previews = preview_files(folder)
+    facts = {
+        "progress": describe_progress(folder, card, log.steps[-1]) if log.steps else None,
+        "preview": open_preview(previews[-1]) if previews else None,
+        **draw_curves(log),
+    }
+    return render("app/training_view.html.jinja", facts)
 
 
-def progress(folder: Path, card: Card, row: dict[str, float]) -> str:
-    """Share, images, loss, pace, time left; and when it last wrote, since nobody else says whether it still goes on."""
-    ago = time.time() - (folder / METRICS).stat().st_mtime
-    said = f"{row['images']:,} images in {duration(row['seconds'])}, loss {row['loss']:.4f}, "
-    said += f"{row['images_per_second']:.0f} images/s; "
+def describe_progress(folder: Path, card: Card, row: dict[str, float]) -> str:
+    """Return the share done, images, loss, speed and time left by the last row of the log.
+
+    The text also says when the log was last written, since only this tells if the training still runs.
+    """
+    written = f"last written {duration(time.time() - (folder / METRICS).stat().st_mtime)} ago"
+    done = f"{row['images']:,} images in {duration(row['seconds'])}, loss {row['loss']:.4f}, "
+    done += f"{row['images_per_second']:.0f} images/s"
     try:
         clock = Clock.from_config(train_config(str(folder / CONFIG), {}), card.data.get("count", 0))
     except InputError:
-        return f"{said}last written {duration(ago)} ago"
+        return f"{done}; {written}"
     clock.seen, clock.elapsed = int(row["images"]), row["seconds"]
     if clock.progress >= 1:
-        return f"{said}over"
-    return f"{clock.progress:.0%}: {said}{duration(clock.left)} left, last written {duration(ago)} ago"
+        return f"{done}; finished"
+    return f"{clock.progress:.0%}: {done}; {duration(clock.left)} left, {written}"

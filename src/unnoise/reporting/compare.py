@@ -1,89 +1,99 @@
-"""`unnoise compare`: runs side by side, and what can't be set side by side."""
+"""`unnoise compare`: one table of several runs, and warnings about what cannot be compared."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from unnoise.card import Run
-from unnoise.checkpoint import load, weights_hash
+from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.errors import InputError
 from unnoise.evaluation.evaluate import TOLD, shown
 from unnoise.run_folder import MODEL, evaluations
 
-BESIDE = (*TOLD, "guidance_interval", "clip")  # told, where they differ
+Row = tuple[str, ...]  # a name, then a cell for each run
+COMPARED_SETTINGS = (*TOLD, "guidance_interval", "clip")  # sampling settings, printed if they differ
 
 
-def compare(places: Sequence[str]) -> list[str]:
-    """A table: a column for each run, the settings that differ, the cost, and scores measured on the same terms."""
-    if len(places) < 2:
+def compare_runs(runs: Sequence[RunLike]) -> list[str]:
+    """Return the lines of a table with a column for each run.
+
+    The rows are the training settings that differ, the cost, and the scores that were measured under the same
+    conditions in all runs.
+    """
+    if len(runs) < 2:
         raise InputError("compare takes two runs or more")
-    runs = [load(place, "cpu") for place in places]
-    rows = [("", *map(name_of, runs)), *settings(runs), *costs(runs)]
-    lines, notes = scores(runs)
-    rows += lines
-    if len({run.card.data.get("fingerprint") for run in runs}) > 1:
-        notes.insert(0, "the runs were trained on different data: their losses and scores are of different tasks")
-    return [*aligned(rows), *(f"warning: {note}" for note in notes)]
+    opened = [as_run(run) for run in runs]
+    scores, warnings = score_rows(opened)
+    rows = [("", *map(run_name, opened)), *setting_rows(opened), *cost_rows(opened), *scores]
+    if len({run.card.data.get("fingerprint") for run in opened}) > 1:
+        warnings.insert(
+            0, "the runs were trained on different data, so their losses and scores measure different tasks"
+        )
+    return [*align_columns(rows), *(f"warning: {text}" for text in warnings)]
 
 
-def settings(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Those of the training that differ."""
+def setting_rows(runs: Sequence[Run]) -> list[Row]:
+    """Return a row for each training setting that differs."""
     configs = [{**run.card.training.get("config", {}), "out": None} for run in runs]
     names = list(dict.fromkeys(name for config in configs for name in config))
-    every = [(name, *(str(config.get(name)) for config in configs)) for name in names]
-    return [row for row in every if len(set(row[1:])) > 1]
+    return rows_that_differ(names, configs)
 
 
-def costs(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    training = [run.card.training for run in runs]
+def rows_that_differ(names: Sequence[str], columns: Sequence[dict[str, Any]]) -> list[Row]:
+    """Return a row for each name whose values are not the same in all columns."""
+    rows = [(name, *(str(values.get(name)) for values in columns)) for name in names]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def cost_rows(runs: Sequence[Run]) -> list[Row]:
+    """Return the size and the length of each training."""
+    trainings = [run.card.training for run in runs]
     return [
         ("parameters", *(f"{sum(p.numel() for p in run.model.parameters()):,}" for run in runs)),
-        ("images seen", *(f"{made.get('images', 0):,}" for made in training)),
-        ("seconds", *(f"{made.get('seconds', 0):,.0f}" for made in training)),
+        ("images seen", *(f"{training.get('images', 0):,}" for training in trainings)),
+        ("seconds", *(f"{training.get('seconds', 0):,.0f}" for training in trainings)),
     ]
 
 
-def scores(runs: Sequence[Run]) -> tuple[list[tuple[str, ...]], list[str]]:
-    """The last scores of each run by the terms they share; a note for each that stands alone."""
-    found = [by_terms(run) for run in runs]
-    everywhere = [terms for terms in found[0] if all(terms in others for others in found)]
-    rows, notes = list[tuple[str, ...]](), list[str]()
-    for terms in everywhere:
-        results = [others[terms] for others in found]
-        rows.append((terms, *("" for _ in runs)))
-        ways = [{name: result["of"].get(name) for name in BESIDE} for result in results]
-        rows += [
-            (name, *(str(way[name]) for way in ways)) for name in BESIDE if len({str(way[name]) for way in ways}) > 1
-        ]
+def score_rows(runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
+    """Return the last scores under each condition that all runs share, and a warning for each that they do not."""
+    found = [last_scores(run) for run in runs]
+    shared = [condition for condition in found[0] if all(condition in scores for scores in found)]
+    rows, warnings = list[Row](), list[str]()
+    for condition in shared:
+        results = [scores[condition] for scores in found]
+        rows.append((condition, *("" for _ in runs)))
+        rows += rows_that_differ(COMPARED_SETTINGS, [result["of"] for result in results])
         cells = [{name: f"{value} ({interval})" for name, value, interval, _ in shown(r["values"])} for r in results]
         rows += [(name, *(cell.get(name, "") for cell in cells)) for name in cells[0]]
-    for run, others in zip(runs, found, strict=True):
-        name = name_of(run)
-        if not others:
-            notes.append(f"{name} has no scores: unnoise eval {run.path}")
-        notes += [
-            f"only {name} was scored on {terms}: not set beside others" for terms in others if terms not in everywhere
-        ]
-    return rows, notes
+    for run, scores in zip(runs, found, strict=True):
+        name = run_name(run)
+        if not scores:
+            warnings.append(f"{name} has no scores; measure them with: unnoise eval {run.name}")
+        alone = [condition for condition in scores if condition not in shared]
+        warnings += [f"only {name} has scores of {condition}; the table leaves them out" for condition in alone]
+    return rows, warnings
 
 
-def name_of(run: Run) -> str:
+def run_name(run: Run) -> str:
+    """Return the name of the run folder, with the file if it is not the usual model file."""
     return run.folder.name if run.file.name == MODEL else f"{run.folder.name}/{run.file.name}"
 
 
-def by_terms(run: Run) -> dict[str, Any]:
-    """The last result of these weights for each set of terms: number of pictures, data, network that looks at them."""
+def last_scores(run: Run) -> dict[str, Any]:
+    """Return the last scores of these weights under each condition: number of images, data, feature extractor."""
     found, weights = {}, weights_hash(run)
     for result in evaluations(run.folder):
-        scored = result.get("scores")
-        if scored and scored["of"].get("weights") == weights:
-            of, against, about = scored["of"], scored["against"], scored["features"]
-            terms = f"{of['n']:,} pictures against {against['n']:,} of {against['name']} {against['fingerprint'][:8]}"
-            found[f"{terms} by {about['network']} {about['weights'][:8]}"] = scored
+        scores = result.get("scores")
+        if scores and scores["of"].get("weights") == weights:
+            measured, against, features = scores["of"], scores["against"], scores["features"]
+            condition = f"{measured['n']:,} images against {against['n']:,} of {against['name']} "
+            condition += f"{against['fingerprint'][:8]} by {features['network']} {features['weights'][:8]}"
+            found[condition] = scores
     return found
 
 
-def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns as wide as they need to be; a row of one cell may be longer."""
+def align_columns(rows: Sequence[Row]) -> list[str]:
+    """Return rows as text with columns as wide as their cells; a row with one cell alone may be longer."""
     columns = [[row[i] for row in rows if i or any(row[1:])] for i in range(len(rows[0]))]
     widths = [max(map(len, column)) for column in columns]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
