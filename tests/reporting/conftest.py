@@ -7,7 +7,7 @@ from tiny import TINY, smooth, train_folder
 from unnoise.cli import main
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def runs(tmp_path_factory):
     """Yield a folder with three runs.
 

@@ -1,1 +1,1 @@
-"""A trained run in the browser; needs the extra `app`."""
+"""Show a trained run in the browser; this needs the extra `app`."""

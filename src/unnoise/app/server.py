@@ -1,66 +1,78 @@
-"""The app on this machine, for whoever sits at it."""
+"""Serve the app on this machine, for this machine only."""
 
 import os
 import signal
 import tempfile
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 from PIL import Image
 
-from unnoise.app.session import Desk
+from unnoise.app.session import Session
 from unnoise.config import AppConfig
 from unnoise.data.decode import FORMATS
 from unnoise.errors import InputError
 
-LARGEST, WAITING = "20mb", 64  # of an uploaded file; pieces of work that may wait in line
-PIXELS = 20_000_000  # of an uploaded picture
+MAX_UPLOAD = "20mb"  # size of an uploaded file
+MAX_PIXELS = 20_000_000  # of an uploaded image
+MAX_WAITING = 64  # requests in the queue, and browsers whose state is kept
 
 
 def serve(config: AppConfig) -> None:
-    """Until it is interrupted; on loopback only, and nothing is sent elsewhere."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the temporary folder ends with it
+    """Serve the page on loopback until the process is interrupted; no request is sent to another machine."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the temporary folder is deleted at the end
     with tempfile.TemporaryDirectory(prefix="unnoise-app-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        try:
-            from unnoise.app import page  # noqa: PLC0415  # reads the two above, and needs the extra
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] != "gradio":
-                raise
-            raise InputError("the app needs Gradio: pip install 'unnoise[app]'") from None
-        restrain_decoders()
+        page = import_page(folder)
+        limit_decoders()
         (out := Path(folder) / "out").mkdir()
-        desk = Desk(config.run, out)
-        blocks = page.page(desk)
-        blocks.queue(max_size=WAITING, api_open=False)
+        session = Session(config.run, out)
+        blocks = page.build_page(session)
+        blocks.queue(max_size=MAX_WAITING, api_open=False)
         try:
-            blocks.launch(
-                server_name="127.0.0.1",
-                server_port=config.port,
-                inbrowser=config.browser,
-                share=False,
-                show_error=True,
-                quiet=True,
-                footer_links=[],
-                max_file_size=LARGEST,
-                state_session_capacity=WAITING,
-                app_kwargs={"middleware": [page.own_hosts()]},
-                ssr_mode=False,
-                enable_monitoring=False,
-                prevent_thread_lock=True,
-                theme=page.theme(),
-                css=page.STYLE,
-            )
+            blocks.launch(server_port=config.port, inbrowser=config.browser, **launch_options(page))
         except OSError as error:
             if config.port is None:
                 raise
-            raise InputError(f"port {config.port} cannot be had; name another with --port") from error
-        print(f"{desk.name} is at {blocks.local_url}  (Ctrl-C ends it)", flush=True)
+            raise InputError(f"port {config.port} is not free; name another one with --port") from error
+        print(f"{session.name} is at {blocks.local_url}  (Ctrl-C stops the app)", flush=True)
         blocks.block_thread()
 
 
-def restrain_decoders() -> None:
-    """What is uploaded is decoded by Gradio: let Pillow know picture formats alone, and no picture too large."""
+def import_page(folder: str) -> ModuleType:
+    """Import the page, and with it Gradio, which keeps its files in `folder` and sends no statistics."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    try:
+        from unnoise.app import page  # noqa: PLC0415  # Gradio reads both variables when it is imported
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "gradio":
+            raise
+        raise InputError("the app needs Gradio: pip install 'unnoise[app]'") from None
+    return page
+
+
+def launch_options(page: ModuleType) -> dict[str, Any]:
+    """Return the options of Gradio's server: it is private and bounded."""
+    return {
+        "server_name": "127.0.0.1",
+        "share": False,
+        "show_error": True,
+        "quiet": True,
+        "footer_links": [],
+        "max_file_size": MAX_UPLOAD,
+        "state_session_capacity": MAX_WAITING,
+        "app_kwargs": {"middleware": [page.allow_own_hosts()]},
+        "ssr_mode": False,
+        "enable_monitoring": False,
+        "prevent_thread_lock": True,
+        "theme": page.theme(),
+        "css": page.STYLE,
+    }
+
+
+def limit_decoders() -> None:
+    """Let Pillow decode image formats alone and no image that is too large, since Gradio decodes uploads with it."""
     Image.init()
     Image.ID[:] = [name for name in Image.ID if name in FORMATS]
-    Image.MAX_IMAGE_PIXELS = PIXELS // 2  # it refuses at twice that
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow refuses images at twice this number

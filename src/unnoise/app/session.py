@@ -1,4 +1,4 @@
-"""What the app works at: the run as it lies on the disk now, and a folder for the files that are handed out."""
+"""The run that the app shows, opened again when its file changes, and a folder for the files that users download."""
 
 import secrets
 import shutil
@@ -17,102 +17,111 @@ from unnoise.editing.inputs import open_image
 from unnoise.images import grid, save_gif, save_image, to_pil
 from unnoise.types import Images
 
-WIDE = 640  # pixels of a sheet on the page, about
-PACE = 0.25  # seconds between two pictures of one piece of work
-KEPT = 3600.0  # seconds that handed out files are kept
+SHEET_WIDTH = 640  # pixels of a grid of images on the page, about
+UPDATE_EVERY = 0.25  # seconds between two updates of the page
+KEEP_FILES = 3600.0  # seconds that files can be downloaded
 
 
-def enlarged(picture: Image.Image, factor: int) -> Image.Image:
-    """Pixels stay squares."""
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+def enlarge(image: Image.Image, factor: int) -> Image.Image:
+    """Return the image with each pixel as a square of `factor` by `factor` pixels."""
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
-class Desk:
-    """A run, opened again where training has replaced its file, and where its files go."""
+class Session:
+    """A run, opened again when training has replaced its file, and the folder of the files for download."""
 
     def __init__(self, path: str, out: Path) -> None:
-        self.path, self.out, self.last = find_model(Path(path)), out, 0.0
+        self.path, self.out, self.last_update = find_model(Path(path)), out, 0.0
         self.written, self.lock = self.path.stat().st_mtime_ns, Lock()
         self.opened = load(self.path)
 
     @property
     def run(self) -> Run:
+        """Return the run as its file is now."""
         with self.lock:
             written = self.path.stat().st_mtime_ns
-            if written != self.written:  # what is written while it is read is read again the next time
+            if written != self.written:  # a file that changes while it is read is read again the next time
                 self.opened, self.written = load(self.path), written
             return self.opened
 
     @property
     def folder(self) -> Path:
+        """Return the folder of the run."""
         return self.path.parent
 
     @property
     def name(self) -> str:
+        """Return the name of the run."""
         return self.folder.resolve().name
 
-    def facts(self) -> str:
+    def describe(self) -> str:
+        """Return a line about the run: size, network and length of the training."""
         card = self.run.card
         c, h, w = card.shape
         trained = card.training.get("images", 0)
         return f"{w} x {h}, {card.mode or f'{c} channels'}; {card.backbone}; trained on {trained:,} images"
 
-    def due(self, *, last: bool) -> bool:
-        """Whether it is time to show something again."""
-        if not last and time.monotonic() - self.last < PACE:
+    def is_update_due(self, *, last: bool) -> bool:
+        """Return true if the page should be updated: after the last step, and now and then before."""
+        if not last and time.monotonic() - self.last_update < UPDATE_EVERY:
             return False
-        self.last = time.monotonic()
+        self.last_update = time.monotonic()
         return True
 
-    def paced(self, frames: Iterator[Frame]) -> Iterator[Frame]:
-        """Some of them, the last one always."""
+    def limit_rate(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        """Yield as many frames as the page can show in time, and always the last one."""
         for frame in frames:
-            if self.due(last=False):
+            if self.is_update_due(last=False):
                 yield frame
         yield frame
 
-    def shown(self, images: Images, columns: int | None = None) -> Image.Image:
-        """A sheet as a browser can show it, whatever the mode of the files."""
+    def to_sheet(self, images: Images, columns: int | None = None) -> Image.Image:
+        """Return a grid of images that a browser can show, whatever the mode of the files is."""
         sheet = grid(images, "", columns)
-        shown = sheet if sheet.mode in ("RGB", "RGBA") else sheet.convert("RGBA" if sheet.mode == "LA" else "RGB")
-        return enlarged(shown, max(1, WIDE // shown.width))
+        if sheet.mode not in ("RGB", "RGBA"):
+            sheet = sheet.convert("RGBA" if sheet.mode == "LA" else "RGB")
+        return enlarge(sheet, max(1, SHEET_WIDTH // sheet.width))
 
-    def fitted(self, picture: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-        """An upload as the run takes it, its pixels large enough to paint on; and as it was, if it is smaller."""
-        seen, card = open_image(picture, self.run.card.shape, self.run.card.mode)[0], self.run.card
-        small = picture if picture.width < card.shape[2] and picture.height < card.shape[1] else None
-        return enlarged(to_pil(seen, card.mode), max(1, WIDE // max(card.shape[1:]))), small
+    def fit_upload(self, image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+        """Return an upload as the run sees it, with pixels large enough to paint on.
 
-    def own(self, painted: Image.Image) -> Image.Image:
-        """What `fitted` made, pixel for pixel as it was."""
-        return painted.reduce(max(1, painted.width // self.run.card.shape[2]))
+        The second image is the upload itself if it is smaller than those of the run, else None.
+        """
+        card = self.run.card
+        fitted = open_image(image, card.shape, card.mode)[0]
+        small = image if image.width < card.shape[2] and image.height < card.shape[1] else None
+        return enlarge(to_pil(fitted, card.mode), max(1, SHEET_WIDTH // max(card.shape[1:]))), small
 
-    def painted(self, layers: Sequence[Image.Image | None]) -> Image.Image | None:
-        """White where anything was painted, in pixels of the run."""
+    def to_run_size(self, fitted: Image.Image) -> Image.Image:
+        """Return an image of `fit_upload` in the size of the run; every pixel is as it was."""
+        return fitted.reduce(max(1, fitted.width // self.run.card.shape[2]))
+
+    def painted_mask(self, layers: Sequence[Image.Image | None]) -> Image.Image | None:
+        """Return a mask in the size of the run that is white at every pixel with some paint; None without a layer."""
         for layer in filter(None, layers or []):
-            return self.own(layer.getchannel("A").point(lambda alpha: 255 * (alpha > 0))).point(lambda v: 255 * (v > 0))
+            painted = layer.getchannel("A").point(lambda alpha: 255 * (alpha > 0))
+            return self.to_run_size(painted).point(lambda share: 255 * (share > 0))
         return None
 
-    def place(self) -> Path:
-        """A folder that nobody can guess; those of an hour ago are gone."""
+    def new_download_folder(self) -> Path:
+        """Make a folder whose name nobody can guess, and delete those that are too old."""
         for old in self.out.iterdir():
-            if time.time() - old.stat().st_mtime > KEPT:
+            if time.time() - old.stat().st_mtime > KEEP_FILES:
                 shutil.rmtree(old, ignore_errors=True)
-        (place := self.out / secrets.token_hex(16)).mkdir()
-        return place
+        (folder := self.out / secrets.token_hex(16)).mkdir()
+        return folder
 
-    def files(self, images: Images, names: Sequence[str]) -> list[str]:
-        """All together, and a zip of one file an image."""
-        place, mode = self.place(), self.opened.card.mode
-        grid(images, mode).save(together := place / "pictures.png")
-        with zipfile.ZipFile(packed := place / "pictures.zip", "w") as archive:
+    def save_images(self, images: Images, names: Sequence[str]) -> list[str]:
+        """Write a grid of all images, and a zip with one file for each; return both paths."""
+        folder, mode = self.new_download_folder(), self.opened.card.mode
+        grid(images, mode).save(sheet := folder / "images.png")
+        with zipfile.ZipFile(packed := folder / "images.zip", "w") as archive:
             for image, name in zip(images, names, strict=True):
-                archive.write(path := save_image(image, place / name, mode), path.name)
+                archive.write(path := save_image(image, folder / name, mode), path.name)
                 path.unlink()
-        return [str(together), str(packed)]
+        return [str(sheet), str(packed)]
 
-    def save_gif(self, frames: Sequence[Images]) -> list[str]:
-        """One frame after another."""
-        place = self.place()
-        save_gif(frames, path := place / "film.gif")
+    def save_animation(self, frames: Sequence[Images]) -> list[str]:
+        """Write a GIF of the frames; return its path."""
+        save_gif(frames, path := self.new_download_folder() / "animation.gif")
         return [str(path)]
