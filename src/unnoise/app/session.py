@@ -97,7 +97,7 @@ class Session:
         return fitted.reduce(max(1, fitted.width // self.run.card.shape[2]))
 
     def painted_mask(self, layers: Sequence[Image.Image | None]) -> Image.Image | None:
-        """Return a mask in the size of the run that is white at every pixel with some paint; None without a layer."""
+        """Return a mask in the size of the run that is white where there is paint; None without a layer."""
         for layer in filter(None, layers or []):
             painted = layer.getchannel("A").point(lambda alpha: 255 * (alpha > 0))
             return self.to_run_size(painted).point(lambda share: 255 * (share > 0))
