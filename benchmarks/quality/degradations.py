@@ -24,7 +24,7 @@ from PIL import Image, ImageFilter
 from unnoise import registry
 from unnoise.data.cache import open_data
 from unnoise.evaluation import metrics
-from unnoise.evaluation.features import Extractor, Seen
+from unnoise.evaluation.features import Extracted, Extractor
 from unnoise.evaluation.statistics import Statistics
 from unnoise.images import grid
 
@@ -76,14 +76,14 @@ def variants(data: Pixels, labels: np.ndarray, n: int) -> dict[tuple[str, str], 
     return made
 
 
-def gathered(seen: Seen, pixels: Pixels) -> Statistics:
+def gathered(seen: Extracted, pixels: Pixels) -> Statistics:
     features, probabilities = seen
     s = Statistics.empty(features.shape[1], probabilities.shape[1], pixels.shape[1])
     s.add(features, probabilities, pixels)
     return s
 
 
-def look(extractor: Extractor, pixels: Pixels) -> Seen:
+def look(extractor: Extractor, pixels: Pixels) -> Extracted:
     with torch.inference_mode():
         features, probabilities = zip(*(extractor(part) for part in pixels.split(100)), strict=True)
     return torch.cat(features), torch.cat(probabilities)

@@ -23,7 +23,7 @@ from unnoise.diffusion.model import clip_x0
 from unnoise.diffusion.process import q_sample
 from unnoise.diffusion.schedule import Levels
 from unnoise.evaluation import metrics
-from unnoise.evaluation.measure import gathered
+from unnoise.evaluation.measure import measure_pixels
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import write_json
 from unnoise.images import to_float, to_uint8
@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
     if run.card.classes or run.card.shape != pixels.shape[1:]:
         raise SystemExit(f"a run without classes, of pictures of shape {tuple(pixels.shape[1:])}, is wanted")
     extractor, given = registry.features.get("efficientnet")(), to_float(pixels[:n])
-    real, levels = gathered(pixels[n:], extractor), run.model.schedule.grid(how.steps, how.spacing)
+    real, levels = measure_pixels(pixels[n:], extractor), run.model.schedule.grid(how.steps, how.spacing)
 
     def scored(seen: Statistics) -> dict[str, Any]:
         return {"kid": metrics.kid(seen.kept, real.kept)._asdict(), "fid": metrics.fid(seen, real)._asdict()}
@@ -56,14 +56,14 @@ def main(arguments: argparse.Namespace) -> None:
     def line(row: dict[str, Any], what: str) -> str:
         return f"| {what} | {told(row)} | {row['fid']['value']:.1f} |"
 
-    result: dict[str, Any] = {"real": scored(gathered(pixels[:n], extractor)), "rows": []}
+    result: dict[str, Any] = {"real": scored(measure_pixels(pixels[:n], extractor)), "rows": []}
     print("| from level | noise-to-signal | lost | KID x 1000 | FID |\n|---:|---:|---:|---:|---:|")
     print(line(result["real"], "| | real pictures"), flush=True)
     for first in arguments.first or range(how.steps - 1, -1, -1):
         way = levels[first:]
         back = torch.cat([there_and_back(run, given[i : i + BATCH], way, i) for i in range(0, n, BATCH)])
         row = {"from": first, "ratio": float(way[0].ratio), "lost": float((back - given).square().mean().sqrt())}
-        result["rows"].append(row | scored(gathered(to_uint8(back), extractor)))
+        result["rows"].append(row | scored(measure_pixels(to_uint8(back), extractor)))
         print(line(result["rows"][-1], f"{first} | {row['ratio']:.3f} | {row['lost']:.3f}"), flush=True)
     how_trained = {name: value for name, value in run.card.training["config"].items() if name not in ("data", "out")}
     about = {"n": n, "trained": how_trained | {"images": run.card.training["images"]}, "machine": machine("unnoise")}

@@ -30,7 +30,7 @@ from peers import CONTENDERS, Draw, Pictures, to_float
 
 from unnoise import registry
 from unnoise.evaluation import metrics
-from unnoise.evaluation.measure import gathered
+from unnoise.evaluation.measure import measure_pixels
 from unnoise.files import write_json
 from unnoise.images import grid
 
@@ -88,10 +88,10 @@ def run(arguments: argparse.Namespace) -> None:
     extractor, real = registry.features.get("efficientnet")(), None
     for trained in contender(images, minutes, seed, own):
         peak = trained.summary["peak_bytes"] if trained.summary else peak_bytes()
-        real = real or gathered(to_pixels(held_out), extractor)
+        real = real or measure_pixels(to_pixels(held_out), extractor)
         for i, (sampler, draw) in reversed(list(enumerate(trained.draws.items()))):  # the first is written last
             made, each = drawn(draw, 60 * SHARE * trained.minutes)
-            s, n = gathered(to_pixels(made), extractor), len(made)
+            s, n = measure_pixels(to_pixels(made), extractor), len(made)
             scores = {"kid": metrics.kid(s.kept, real.kept), "fid": metrics.fid(s, real)}
             floors = {"kid": metrics.kid_floor(real, n), "fid": metrics.fid_floor(real, n)}
             result = {"data": data, "contender": name, "seed": seed, "sampler": sampler, "minutes": trained.minutes}

@@ -28,7 +28,7 @@ from unnoise.editing.measurements import Blurred, Gray, Measurement, Pixels, Shr
 from unnoise.editing.posterior import Known
 from unnoise.evaluation import metrics
 from unnoise.evaluation.features import Extractor
-from unnoise.evaluation.measure import gathered
+from unnoise.evaluation.measure import measure_pixels
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import write_json
 from unnoise.images import grid, to_float, to_uint8
@@ -83,7 +83,7 @@ def row(  # what a row is made of
     task: str, way: str, made: Images, truth: Images, real: Statistics, extractor: Extractor, seconds: float
 ) -> dict[str, Any]:
     off = ((to_uint8(made).float() - to_uint8(truth).float()) / 255).square().mean()
-    kid = metrics.kid(gathered(to_uint8(made), extractor).kept, real.kept)
+    kid = metrics.kid(measure_pixels(to_uint8(made), extractor).kept, real.kept)
     scores = {"psnr": -10 * math.log10(max(float(off), 1e-10)), "kid": kid.value, "error": kid.standard_error}
     result = {"task": task, "by": way, **scores, "seconds_per_picture": seconds / len(truth)}
     print(told(result), flush=True)
@@ -114,7 +114,7 @@ def main(how: argparse.Namespace) -> None:
     data = unnoise.open_data(how.data, size=f"{width}x{height}", channels=run.card.shape[0])
     truth, others = to_float(torch.from_numpy(data.read(np.arange(how.skip, how.skip + 2 * how.n)))).split(how.n)
     extractor = registry.features.get("efficientnet")()
-    real = gathered(to_uint8(others), extractor)
+    real = measure_pixels(to_uint8(others), extractor)
     rows.append(row("nothing done", "original", truth, truth, real, extractor, 0.0))
     for name, task in tasks(run.card.shape).items():
         y = task.measure(truth)

@@ -30,7 +30,7 @@ from torch import nn
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.evaluation import metrics
-from unnoise.evaluation.measure import gathered
+from unnoise.evaluation.measure import measure_pixels
 from unnoise.files import write_json
 from unnoise.images import grid
 from unnoise.samplers.precision import Precision, choose_precision
@@ -134,14 +134,14 @@ def main(arguments: argparse.Namespace) -> None:
         raise SystemExit(f"{folder} is of another run; name another OUT")
     rows = before["rows"]
     extractor = registry.features.get("efficientnet")()
-    real = gathered(to_pixels(pictures(arguments.held_out)), extractor)
+    real = measure_pixels(to_pixels(pictures(arguments.held_out)), extractor)
     draws = of_unnoise(run, arguments.steps) | of_smalldiffusion(run) | of_diffusers(run) | of_lucidrains(run)
     for name, draw in (draws | of_notebook(run)).items():
         if any(row["sampler"] == name for row in rows):
             continue
         draw(1, 0)  # the first is slower
         made, each = drawn(draw, SECONDS, BATCH)
-        found = gathered(to_pixels(made), extractor)
+        found = measure_pixels(to_pixels(made), extractor)
         scores = {"kid": metrics.kid(found.kept, real.kept)._asdict(), "fid": metrics.fid(found, real)._asdict()}
         rows.append({"sampler": name, "drawn": len(made), "seconds_per_picture": each} | scores)
         write_json(place, about | {"machine": machine(*PACKAGES), "rows": rows})

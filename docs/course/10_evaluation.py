@@ -17,14 +17,14 @@ import unnoise
 from unnoise import registry
 from unnoise.diffusion.process import q_sample
 from unnoise.evaluation import metrics
-from unnoise.evaluation.measure import gathered
+from unnoise.evaluation.measure import measure_pixels
 from unnoise.images import to_float, to_uint8
 
 torch.manual_seed(0)
 data = unnoise.open_data("faces:count=600", size="32")
 faces = to_float(torch.from_numpy(data.read(range(600))))
 extractor = registry.features.get("efficientnet")()
-real = gathered(to_uint8(faces[:300]), extractor)
+real = measure_pixels(to_uint8(faces[:300]), extractor)
 schedule = registry.schedule.get("cosine")()
 
 others = faces[300:]
@@ -34,7 +34,7 @@ for name, spoiled in {
     "more noise": q_sample(others, torch.randn_like(others), schedule.level(100)),
     "half of them copies of one": torch.cat([others[:150], others[:1].expand(150, -1, -1, -1)]),
 }.items():
-    made = gathered(to_uint8(spoiled), extractor)
+    made = measure_pixels(to_uint8(spoiled), extractor)
     value, error = metrics.kid(made.kept, real.kept)
     print(f"{name:27} KID x 1000: {1000 * value:6.0f} +- {1960 * error:.0f}")
 
@@ -53,7 +53,7 @@ for name, spoiled in {
 
 # %%
 for count in (75, 300):
-    value, error = metrics.kid(gathered(to_uint8(others[:count]), extractor).kept, real.kept)
+    value, error = metrics.kid(measure_pixels(to_uint8(others[:count]), extractor).kept, real.kept)
     print(f"1. {count}: {1000 * value:.0f} +- {1960 * error:.0f}")
-value, error = metrics.kid(gathered(to_uint8(others.flip(-1)), extractor).kept, real.kept)
+value, error = metrics.kid(measure_pixels(to_uint8(others.flip(-1)), extractor).kept, real.kept)
 print(f"2. mirrored: {1000 * value:.0f} +- {1960 * error:.0f}: 300 images show no difference")

@@ -71,27 +71,24 @@ def data(given: dict[str, Any]) -> None:
 def evaluate(given: dict[str, Any]) -> None:
     """Print the scores of a run or of images."""
     from unnoise import distributed
-    from unnoise.evaluation import evaluate as score
-    from unnoise.evaluation import likelihood, memorization
+    from unnoise.evaluation.evaluate import format_evaluation, run_evaluation
 
     config = EvalConfig(**given)
     with progress_bar() as progress:
-        found = score.evaluate(config, progress.update, progress.say)
+        found = run_evaluation(config, progress.update, progress.say)
     if distributed.is_main():
-        tables = {"bpd": likelihood.table, "scores": score.table, "memorization": memorization.table}
-        show_result(
-            config.json, found, [line for part, table in tables.items() if part in found for line in table(found[part])]
-        )
+        show_result(config.json, found, format_evaluation(found))
 
 
 def tune(given: dict[str, Any]) -> None:
     """Print the sampling settings that were tried."""
-    from unnoise.evaluation import tune as trials
+    from unnoise.evaluation.tune import format_candidates
+    from unnoise.evaluation.tune import tune as search_settings
 
     config = TuneConfig(**given)
     with progress_bar() as progress:
-        found = trials.tune(config, progress.update, progress.say)
-    show_result(config.json, found, trials.table(found))
+        found = search_settings(config, progress.update, progress.say)
+    show_result(config.json, found, format_candidates(found))
 
 
 def report(given: dict[str, Any]) -> None:

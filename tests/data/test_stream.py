@@ -23,7 +23,7 @@ from unnoise.data import open_data
 from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.data.sources.folder import training_split
 from unnoise.errors import InputError
-from unnoise.evaluation.evaluate import evaluate
+from unnoise.evaluation.evaluate import run_evaluation
 from unnoise.training.batches import Batch, ahead, nearby, order, read
 
 COUNT = 60
@@ -289,7 +289,7 @@ def test_training_on_a_stream_goes_on_at_the_right_image(tmp_path):
     assert unnoise.load(parts).card.training["config"]["stream"] is True
     (tmp_path / "data").rename(tmp_path / "elsewhere")
     asked = EvalConfig("parts", data="elsewhere", n=50, metrics="kid,bpd", levels=2, ode=False, reference=50)
-    found = evaluate(asked, say=lambda _: None)
+    found = run_evaluation(asked, say=lambda _: None)
     assert found["bpd"]["trained_on_it"] is False  # the held-out images are the same in both runs
     assert found["scores"]["against"]["of"] == 60
 

