@@ -58,10 +58,10 @@ def train(config: TrainConfig, monitors: Sequence[Monitor] = ()) -> Path:
         InputError: something that was given cannot be used.
         Interrupted: a signal ended the training; its state is saved.
     """
-    check_config(config)
     progress = Progress(lines=True, silent=not distributed.is_main())
     try:
         with own_random_stream():
+            check_config(config)
             return train_or_resume(config, monitors, progress)
     finally:
         progress.close()
