@@ -39,7 +39,7 @@ class Progress:
             print(f"{task} {done:,}{f' of {total:,}' if total else ''}", flush=True)
 
     def show(self, share: float, text: str) -> None:
-        """Show the share of a training that is done, 0 to 1, and a text beside it."""
+        """Show the share of a training that is done, 0 to 1, and a text."""
         if self.live:
             self.bar.total, self.bar.n = 1.0, share
             self.bar.set_description_str(text)

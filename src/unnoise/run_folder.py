@@ -1,4 +1,4 @@
-"""What lies where in a run folder."""
+"""The files of a run folder, and the results of `unnoise eval` in it."""
 
 import json
 from pathlib import Path

@@ -28,7 +28,7 @@ from unnoise.training.trainer import Trainer
 
 @dataclass
 class Job:
-    """What one training consists of; `asked` are the settings before the backbone was chosen."""
+    """Hold what a training consists of; `asked` are the settings before the backbone was chosen."""
 
     asked: TrainConfig
     trainer: Trainer
@@ -74,7 +74,7 @@ class Job:
     def save(self) -> None:
         """Write the last row of the log, the settings, the model, and then the state, which says that all is there.
 
-        The very first state is written first: from then on the folder can be resumed, whatever happens.
+        The very first state is written first: from then on the folder can be resumed at any moment.
         """
         if not (self.folder / STATE).exists():
             write_state(self.folder, self.state)
@@ -94,7 +94,7 @@ class Job:
         write_model(self.folder / name, self.trainer.ema.network.state_dict(), replace(self.card, training=training))
 
     def save_best(self) -> None:
-        """Keep the averaged weights beside the last ones, and a state that knows of it."""
+        """Keep the averaged weights beside the last ones, and a state that names them."""
         self.save_model(BEST)
         self.save()
 

@@ -45,7 +45,7 @@ ALL = 2**31  # images at a time: the whole batch
 
 
 class Plan(NamedTuple):
-    """What a training will take on this machine."""
+    """Tell what a training will take on this machine."""
 
     images_per_second: float  # of all processes
     peak_bytes: int  # of one process; 0 if it is not known
@@ -114,7 +114,7 @@ class Rehearsal:
         return self.step(size)
 
     def largest_step(self, size: int) -> tuple[int, float, float]:
-        """Return the size that memory is enough for, by halves, and the seconds of a step of it."""
+        """Return the size that memory is enough for, by halves, and the seconds of its step."""
         try:
             return size, *sorted((self.step(size) for _ in range(4)), key=sum)[1]  # the first one is slow
         except (MemoryError, RuntimeError) as error:

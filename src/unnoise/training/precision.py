@@ -96,7 +96,7 @@ class Precision:
         return float(nn.utils.clip_grad_norm_(model.parameters(), most))
 
     def step(self, optimizer: torch.optim.Optimizer, *, finite: bool) -> None:
-        """Take a step of the optimizer if loss and gradient are finite; the loss scaler must be told in any case."""
+        """Take a step of the optimizer if loss and gradient are finite; the loss scaler learns of both."""
         if self.scaler:
             self.scaler.step(optimizer)  # skips by itself
             self.scaler.update()

@@ -1,4 +1,4 @@
-"""What a run needs to resume exactly: one checked file of tensors and JSON, and the file before it.
+"""Save and read what a run needs to resume exactly: one checked file of tensors and JSON, and the file before it.
 
 A state is a nested dict of plain values and tensors. Parts of a run name the attributes that are saved (`remembered`).
 """
@@ -35,7 +35,7 @@ def remember(part: Part) -> State:
 
 
 def recall(part: Part, saved: Mapping[str, Any]) -> None:
-    """Set the attributes of a part; those that an older version did not save stay as they are."""
+    """Set the attributes of a part; attributes that an older version did not save stay as they are."""
     for name in filter(saved.__contains__, part.remembered):
         if isinstance(inner := getattr(part, name), Part):
             recall(inner, saved[name])

@@ -170,7 +170,7 @@ def make_job(
 
 
 def run_to_the_end(job: Job) -> Path:
-    """Run the loop and what comes after it; if another process is lost on the way, say so in words."""
+    """Run the loop and what comes after it; if another process is lost, say so in words."""
     try:
         return run_loop(job)
     except RuntimeError as error:

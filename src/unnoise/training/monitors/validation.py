@@ -20,7 +20,7 @@ from unnoise.training.signals import Stop
 
 BANDS = 4  # of noise levels, from the cleanest quarter to the noisiest
 MOST_HELD_OUT = 256  # images of each kind
-VALIDATION_SHARE = 0.01  # of the time of the training, for all measurements; one takes a quarter of it
+VALIDATION_SHARE = 0.01  # of the time of the training, for all measurements; one takes a quarter
 
 Losses = Float64[Tensor, "bands n"]
 
