@@ -50,7 +50,7 @@ def build_backbone(card: Card, backbone: Spec | None = None) -> nn.Module:
 
 
 def build_network(backbone: Spec, channels: int, classes: int = 0, outputs: int | None = None) -> nn.Module:
-    """Build a network with as many of (channels, classes, outputs) as it takes positionally.
+    """Build a network with the sizes that it takes positionally: channels, classes, outputs.
 
     A parameter with a default counts only if it has one of these names: Net(channels, width=64) takes the channels.
     """
@@ -184,6 +184,9 @@ def load(
         device: Where the model is put; by default on the GPU if there is one.
         backbone: Your own network: its class, an instance, or a callable (channels, classes, outputs) -> network.
             It is needed if the file names a class that is neither registered nor imported.
+
+    Returns:
+        The run: model, card, and the path of its file.
 
     Raises:
         InputError: The file is missing or damaged, or its network is not known here.

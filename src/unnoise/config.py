@@ -146,7 +146,7 @@ class TrainConfig(Settings):
     spacing: Spec = option("log_snr", "noise levels that the steps visit")
     clip: bool = option(True, "keep the predicted image in [-1, 1]")
     out: str | None = option(
-        None, "run folder: a new one, or that of a run to resume (default: runs/NAME-N)", title="run"
+        None, "run folder: a new one, or the folder of a run to resume (default: runs/NAME-N)", title="run"
     )
     fresh: bool = option(False, "start a new run even if the same command was stopped before; nothing is overwritten")
     tracker: str | None = option(None, "log to tensorboard, trackio or wandb too, through Accelerate")

@@ -1,23 +1,23 @@
-"""The one exception that is a user's to read: what was given, what is allowed, the nearest match, the fix."""
+"""Errors for users: one line that says what was given, what is allowed, the nearest match, and the fix."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used; the message is one line that names the fix."""
+    """A value or file that the user gave cannot be used; the message is one line that names the fix."""
 
 
 class UnreadError(InputError):
-    """Data that was there before cannot be read any more."""
+    """Data that was read before cannot be read any more."""
 
 
 class ToldElsewhereError(InputError):
-    """What the first of several processes has found and tells."""
+    """The main process has found this error and prints it; the others stay silent."""
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> InputError:
-    """`unknown sampler 'ddin'; did you mean 'ddim'? Known: ddim, ddpm, dpmpp_2m`."""
+    """Return an error like `unknown sampler 'ddin'; did you mean 'ddim'? Known: ddim, ddpm, dpmpp_2m`."""
     names = sorted(allowed)
     near = get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""

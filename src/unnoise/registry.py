@@ -143,7 +143,7 @@ class Registry:
                 raise InputError(f"{self.kind} {spec}: {key} is at most {self.most}, got {format_value(value)}")
 
     def from_callable(self, given: Callable[..., Any]) -> "partial[Any]":
-        """Return a callable as a partial; options of a registered entry are checked as those of a spec are."""
+        """Return a callable as a partial; the options of a registered entry are checked as in a spec."""
         if not callable(given):
             raise InputError(f"{self.kind} takes a name with options or a callable, got {short_repr(given)}")
         if self.instances and is_network(given):

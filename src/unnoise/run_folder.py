@@ -6,18 +6,18 @@ from typing import Any
 
 from unnoise.files import write_json
 
-MODEL = "model.safetensors"  # the weights that are sampled from, and everything the run says of itself
+MODEL = "model.safetensors"  # the weights that images are drawn from, and the card
 BEST = "best.safetensors"  # the weights with the lowest KID during training
-CONFIG = "config.yaml"  # the settings: a recipe to train with again
-METRICS = "metrics.jsonl"  # one row a measurement
+CONFIG = "config.yaml"  # the settings, which are a recipe too
+METRICS = "metrics.jsonl"  # one row for each measurement
 STATE, STATE_BEFORE = (
     "state.safetensors",
     "state-before.safetensors",
-)  # what resuming needs: the last, and the one before
-SAMPLES = "samples"  # grids drawn while training
-FINAL = "final.png"  # the last of them
-LOSS = "loss.png"
-EVALUATIONS = "evaluations"  # results of `unnoise eval`, numbered
+)  # the last state, and the one before
+SAMPLES = "samples"  # folder of the grids that are drawn during training
+FINAL = "final.png"  # the grid of the end, among the others
+LOSS = "loss.png"  # the curve of the losses
+EVALUATIONS = "evaluations"  # folder of the results of `unnoise eval`, numbered
 
 
 def keep_evaluation(run_folder: Path, result: dict[str, Any]) -> None:

@@ -22,13 +22,14 @@ def names() -> list[str]:
 
 def train_config(recipe: str | None, settings: Mapping[str, Any]) -> TrainConfig:
     """Return the settings of a recipe, or the defaults, with `settings` in their place."""
+    recipe, given = check_value(recipe, str | None, "recipe"), check_settings(settings)
     values = {} if recipe is None else read_recipe(recipe)
-    if any(settings.get(name) is not None for name in LENGTHS):  # one length replaces another
+    if any(given.get(name) is not None for name in LENGTHS):  # one length replaces another
         values = {name: value for name, value in values.items() if name not in LENGTHS}
-    if settings.get("init"):
-        card, _ = checkpoint.read_model(checkpoint.find_model(Path(settings["init"])))
+    if given.get("init"):
+        card, _ = checkpoint.read_model(checkpoint.find_model(Path(given["init"])))
         values |= {"backbone": card.backbone, "schedule": card.schedule, "target": card.target}
-    return TrainConfig(**values | check_settings(settings, "settings"))
+    return TrainConfig(**values | given)
 
 
 def read_recipe(recipe: str) -> dict[str, Any]:
@@ -48,15 +49,16 @@ def read_recipe(recipe: str) -> dict[str, Any]:
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise InputError(f"{where} holds no settings; a recipe is lines of 'name: value'")
-    for name in ("out", "fresh"):  # a run's own folder is not part of its recipe
+    for name in ("out", "fresh"):  # the folder of a run is not part of its recipe
         values.pop(name, None)
     return check_settings(values, where)
 
 
-def check_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def check_settings(values: Mapping[str, Any], recipe: str = "") -> dict[str, Any]:
     """Return settings as TrainConfig has them; raise InputError for unknown settings and values of another kind."""
+    kind, prefix = (f"setting in {recipe}", f"{recipe}: ") if recipe else ("setting", "")
     hints = type_hints(TrainConfig)
     for name in values:
         if name not in hints:
-            raise unknown(f"setting in {where}", str(name), hints)
-    return {name: check_value(value, hints[name], f"{where}: {name}") for name, value in values.items()}
+            raise unknown(kind, str(name), hints)
+    return {name: check_value(value, hints[name], prefix + name) for name, value in values.items()}
