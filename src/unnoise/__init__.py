@@ -5,7 +5,6 @@ images = unnoise.sample(run, 16)
 unnoise.show(images)
 """
 
-import os
 from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -29,11 +28,6 @@ if TYPE_CHECKING:
     from unnoise.sampling import sample
     from unnoise.training.ema import EMA
     from unnoise.training.monitors import Monitor
-
-# Read when torch is loaded: how long the threads of GNU's OpenMP stay awake waiting for each other. Its own choice, 30
-# times as long, is no faster on an idle machine, and beside other busy programs a step can take ten times the time.
-if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
 __all__ = [

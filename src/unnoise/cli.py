@@ -27,6 +27,11 @@ from unnoise.config import (
 from unnoise.errors import InputError, ToldElsewhereError, unknown
 from unnoise.options import parse_value, type_hints
 
+# Read when torch is loaded: how long the threads of GNU's OpenMP stay awake waiting for each other. Its own choice, 30
+# times as long, is no faster on an idle machine; beside other busy programs a step can take ten times as long with it.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+
 PLUGIN_HELP = "Python file that registers samplers, backbones, ... of your own; may be given several times"
 RECIPE_HELP = "name of a recipe, or the config.yaml of a run; flags change it"
 
