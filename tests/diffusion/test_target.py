@@ -9,7 +9,7 @@ import torch
 from process_helpers import PAIRS, SCHEDULES, TARGETS, close, f64, images, schedule
 from unnoise import registry
 from unnoise.diffusion.process import q_sample
-from unnoise.diffusion.target import check, decode, encode
+from unnoise.diffusion.target import check_target, decode, encode
 from unnoise.errors import InputError
 
 REFUSED = sorted({*product(SCHEDULES, TARGETS)} - {*PAIRS})
@@ -22,13 +22,13 @@ def test_eps_is_refused_with_a_schedule_that_ends_in_pure_noise():
 @pytest.mark.parametrize(("spec", "name"), REFUSED)
 def test_a_pair_from_which_no_image_follows_is_refused(spec, name):
     with pytest.raises(InputError, match="choose the target v"):
-        check(registry.target.get(name), schedule(spec))
+        check_target(registry.target.get(name), schedule(spec))
 
 
 @pytest.mark.parametrize(("spec", "name"), PAIRS)
 def test_every_other_pair_is_allowed(spec, name):
     """The rule holds for every pair of a schedule and a target, also for new ones."""
-    assert check(registry.target.get(name), schedule(spec)) is None
+    assert check_target(registry.target.get(name), schedule(spec)) is None
 
 
 @pytest.mark.parametrize(("spec", "name"), PAIRS)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from unnoise.diffusion.level import Level
 from unnoise.diffusion.schedule import Schedule
-from unnoise.diffusion.target import Target, check, decode
+from unnoise.diffusion.target import Target, check_target, decode
 from unnoise.types import Images, Labels, Output
 
 
@@ -53,7 +53,7 @@ class Diffusion(nn.Module):
         classes: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
-        check(target, schedule)
+        check_target(target, schedule)
         self.backbone, self.schedule, self.target = backbone, schedule, target
         self.shape, self.classes = shape, classes
 

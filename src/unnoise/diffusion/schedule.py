@@ -123,7 +123,7 @@ def linear(*, T: int = 1000, start: float = 1e-4, end: float = 0.02) -> Schedule
         T: The number of levels.
         start, end: The first and the last beta.
     """
-    check(T, start, end)
+    check_values(T, start, end)
     return Schedule.from_betas(torch.linspace(start, end, T, dtype=torch.float64))
 
 
@@ -135,7 +135,7 @@ def scaled_linear(*, T: int = 1000, start: float = 0.00085, end: float = 0.012) 
         T: The number of levels.
         start, end: The first and the last beta.
     """
-    check(T, start, end)
+    check_values(T, start, end)
     return Schedule.from_betas(torch.linspace(start**0.5, end**0.5, T, dtype=torch.float64).square())
 
 
@@ -148,7 +148,7 @@ def cosine(*, T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> Sched
         s: The offset that keeps the first betas from being too small.
         max_beta: The largest beta.
     """
-    check(T, s, max_beta)
+    check_values(T, s, max_beta)
     u = torch.arange(T + 1, dtype=torch.float64) / T
     return along(torch.cos((u + s) / (1 + s) * math.pi / 2).square(), max_beta)
 
@@ -168,7 +168,7 @@ def sigmoid(
     Raises:
         InputError: start is not below end, or tau is not above 0.
     """
-    check(T, max_beta)
+    check_values(T, max_beta)
     if not (start < end and tau > 0):
         raise InputError(f"schedule sigmoid: start is below end and tau above 0, got {start}, {end} and {tau}")
     f = torch.sigmoid(-torch.linspace(start, end, T + 1, dtype=torch.float64) / tau)
@@ -188,7 +188,7 @@ def laplace(*, T: int = 1000, mu: float = 0.0, b: float = 1.0) -> Schedule:
     Raises:
         InputError: b is not above 0.
     """
-    check(T)
+    check_values(T)
     if not b > 0:
         raise InputError(f"schedule laplace: b is above 0, got {b}")
     u = (torch.arange(T, dtype=torch.float64) + 0.5) / T
@@ -203,7 +203,7 @@ def betas(*, values: tuple[float, ...] = (0.03, 0.12, 0.21, 0.3)) -> Schedule:
     Args:
         values: One beta per level, written 0.03-0.12-0.21-0.3.
     """
-    check(len(values), *values)
+    check_values(len(values), *values)
     return Schedule.from_betas(torch.tensor(values, dtype=torch.float64))
 
 
@@ -234,7 +234,7 @@ def flow(*, T: int = 1000) -> Schedule:
     Args:
         T: The number of levels.
     """
-    check(T)
+    check_values(T)
     u = (torch.arange(T, dtype=torch.float64) + 1) / T
     return Schedule(1 - u, u)
 
@@ -247,7 +247,7 @@ def along(curve: Float64[Tensor, " T_and_1"], max_beta: float) -> Schedule:
     return Schedule.from_betas((1 - curve[1:] / curve[:-1]).clamp(max=max_beta))
 
 
-def check(T: int, *between: float) -> None:
+def check_values(T: int, *between: float) -> None:
     """Raise InputError if there is no level, or if a value does not lie between 0 and 1."""
     if T < 1:
         raise InputError(f"a schedule needs T of at least 1 level, got {T}")

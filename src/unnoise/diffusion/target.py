@@ -17,7 +17,7 @@ Coefficients: TypeAlias = tuple[Float64[Tensor, "*b1"], Float64[Tensor, "*b1"]]
 Target: TypeAlias = Callable[[Level], Coefficients]  # (a, b)
 
 SINGULAR = 1e-6  # a determinant as small as float32 is precise
-MOST = 100  # deviation of images
+MAX_STD = 100  # standard deviation of images
 
 
 @target
@@ -45,8 +45,8 @@ def v(level: Level, *, std: float = 1.0) -> Coefficients:
     Raises:
         InputError: std lies outside of 0 to 100.
     """
-    if not 0 <= std <= MOST:
-        raise InputError(f"target v: std is 0 to {MOST}, got {std:g}")
+    if not 0 <= std <= MAX_STD:
+        raise InputError(f"target v: std is 0 to {MAX_STD}, got {std:g}")
     scale = level.norm / hypot(level.sigma, std**2 * level.alpha)
     return -scale * level.sigma, scale * std**2 * level.alpha
 
@@ -57,7 +57,7 @@ def flow(level: Level) -> Coefficients:
     return -torch.ones_like(level.alpha), torch.ones_like(level.alpha)
 
 
-def check(target: Target, schedule: Schedule) -> None:
+def check_target(target: Target, schedule: Schedule) -> None:
     """Raise InputError if a target does not determine the image at some level: `decode` would divide by zero."""
     level = schedule.level(torch.arange(schedule.T))
     a, b = target(level)

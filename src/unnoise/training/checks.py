@@ -30,7 +30,7 @@ def check_config(config: TrainConfig) -> None:
     make_optimizer(config)(nn.Linear(1, 1))
     schedule = registry.schedule.get(config.schedule)()
     registry.times.get(config.times)(schedule)
-    target.check(registry.target.get(config.target), schedule)
+    target.check_target(registry.target.get(config.target), schedule)
     check_settings(sampling_settings(config), schedule, learned_variance(config.objective))
     if config.tracker is not None:
         check_tracker(config.tracker)
