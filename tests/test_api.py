@@ -157,6 +157,25 @@ def test_a_network_of_ones_own_is_trained(images, tmp_path):
         assert torch.equal(un.sample(opened, 2, steps=2), un.sample(run, 2, steps=2))
 
 
+def test_runs_and_models_are_evaluated(run, model, images, tmp_path):
+    """A run with its own data or other data, and a model in memory."""
+    np.save(tmp_path / "photos.npy", images)
+    again = un.train(tmp_path / "photos.npy", out=tmp_path / "run", **SETTINGS, backbone=TINY["backbone"])
+    settings = {"metrics": "kid", "n": 50, "steps": 1, "batch": 50}
+    scores = [
+        un.evaluate(again, **settings)["kid"],
+        un.evaluate(run, images, **settings)["kid"],
+        un.evaluate(model, images, **settings)["kid"],
+        un.evaluate(un.sample(model, 50, steps=1, batch=50), images, metrics="kid")["kid"],
+    ]
+    assert all(np.isfinite(score.value) for score in scores)
+    assert scores[0] == scores[1]  # the same weights, and the same images to compare with
+    assert scores[2] == scores[3]
+    assert scores[0] != scores[2]
+    with pytest.raises(InputError, match=r"trained on 'array \[64, 8, 8, 3\] uint8', which is not on this machine"):
+        un.evaluate(run, **settings)
+
+
 def test_a_class_is_built_with_the_sizes_it_takes():
     def sizes(*given):
         return nn.Linear(*given)
