@@ -24,6 +24,8 @@ from torch.testing import assert_close
 import unnoise
 from unnoise import registry
 from unnoise.config import SampleConfig
+from unnoise.errors import InputError
+from unnoise.images import save_image
 from unnoise.samplers import Step, ddim, ddpm
 from unnoise.sampling import grid_path, sample_to_folder
 
@@ -55,8 +57,9 @@ def model():
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A run folder with a network that is registered."""
+def folder(tmp_path, monkeypatch):
+    """A run folder with a network that is registered, beside which the test works."""
+    monkeypatch.chdir(tmp_path)
     network = unnoise.backbones.UNet(3, widths=(8,), layers=1, groups=4, head=8, zero_init=False)
     made = unnoise.Diffusion(network, unnoise.schedules.cosine(), unnoise.targets.v, SHAPE)
     unnoise.save(tmp_path / "run" / "model.safetensors", made)
@@ -236,3 +239,100 @@ def test_the_samplers_and_networks_are_exported():
         assert getattr(unnoise.samplers, name) is registry.sampler.entries[name]
     for entry in (unnoise.backbones.UNet, unnoise.backbones.DiT):
         assert registry.backbone.entries[entry.__name__.lower()] is entry
+
+
+# Folders of images that are resumed
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def draw_files(run, n, **settings):
+    said = []
+    return sample_to_folder(SampleConfig(str(run), n, batch=4, **settings), say=said.append), said
+
+
+def stop_after(monkeypatch, run, n, count, **settings):
+    """Draw n images, but end after `count` of them were written."""
+    written = []
+
+    def save(*given):
+        written.append(given)
+        if len(written) > count:
+            raise KilledError
+        return save_image(*given)
+
+    monkeypatch.setattr("unnoise.sampling.save_image", save)
+    with pytest.raises(KilledError):
+        draw_files(run, n, **settings)
+    monkeypatch.setattr("unnoise.sampling.save_image", save_image)
+
+
+@pytest.mark.parametrize("out", [None, "images"])
+def test_a_stopped_folder_is_resumed_and_has_the_same_files(folder, tmp_path, monkeypatch, out):
+    whole, _ = draw_files(folder, 14, out="whole")
+    stop_after(monkeypatch, folder, 14, 6, out=out)
+    made = tmp_path / out if out else folder / "sampled-1"
+    (made / "000002.png").write_bytes(b"")  # after a power cut
+    inode = (made / "000005.png").stat().st_mtime_ns
+    again, said = draw_files(folder, 14, out=out)
+    assert again.resolve() == made.resolve()
+    assert "which holds 6 images" in said[0]
+    assert files_of(again) == files_of(whole)
+    assert grid_path(again).read_bytes() == grid_path(whole).read_bytes()
+    assert (made / "000005.png").stat().st_mtime_ns != inode  # in a batch that was not complete
+    assert json.loads((made / ".sampled.json").read_text())["sampler"] == "dpmpp_2m_sde"
+
+
+@pytest.mark.parametrize("out", [None, "images"])
+@pytest.mark.parametrize(("first", "then"), [("fp32", "bf16"), ("bf16", "fp32")])
+def test_a_resumed_folder_keeps_its_precision_on_another_machine(folder, monkeypatch, out, first, then):
+    """All files are those of one precision, though the instructions of the second machine ask for the other."""
+    monkeypatch.setattr("unnoise.samplers.precision.fast_bf16", lambda _: first == "bf16")
+    whole, _ = draw_files(folder, 14, out="whole", precision=first)
+    stop_after(monkeypatch, folder, 14, 6, out=out)
+    monkeypatch.setattr("unnoise.samplers.precision.fast_bf16", lambda _: then == "bf16")
+    again, said = draw_files(folder, 14, out=out)
+    assert again.name == (out or "sampled-1")
+    assert "which holds 6 images" in said[0]
+    assert said[1].startswith(f"precision {first} (")
+    assert json.loads((again / ".sampled.json").read_text())["precision"] == first
+    assert files_of(again) == files_of(whole)
+
+
+def test_a_folder_is_not_resumed_in_another_precision_that_was_asked_for(folder, monkeypatch):
+    stop_after(monkeypatch, folder, 14, 6, out="images", precision="fp32")
+    with pytest.raises(InputError, match=r"precision was 'fp32', now 'bf16'; name a new folder"):
+        draw_files(folder, 14, out="images", precision="bf16")
+    assert json.loads(Path("images/.sampled.json").read_text())["precision"] == "fp32"
+    stop_after(monkeypatch, folder, 14, 6, precision="fp32")
+    again, said = draw_files(folder, 14, precision="bf16")
+    assert again.name == "sampled-2"
+    assert said[0].startswith("precision bf16 (")
+
+
+def test_finished_images_stay_and_a_named_folder_can_be_given_more(folder):
+    first, _ = draw_files(folder, 8)
+    second, _ = draw_files(folder, 8)
+    assert (first.name, second.name) == ("sampled-1", "sampled-2")
+    named, _ = draw_files(folder, 8, out="named")
+    when = {path.name: path.stat().st_mtime_ns for path in named.glob("*.png")}
+    named, said = draw_files(folder, 12, out="named")
+    assert {name: (named / name).stat().st_mtime_ns for name in when} == when
+    assert files_of(named) == files_of(draw_files(folder, 12, out="whole")[0])
+    assert "which holds 8 images" in said[0]
+
+
+def test_other_images_in_a_named_folder_are_refused(folder, tmp_path):
+    draw_files(folder, 4, out="named")
+    with pytest.raises(InputError, match=r"seed was 0, now 7; name a new folder"):
+        draw_files(folder, 4, out="named", seed=7)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="already holds files"):
+        draw_files(folder, 4, out="mine")

@@ -21,13 +21,10 @@ from safetensors.torch import load_file
 
 from tiny import TINY, At, train_folder
 from unnoise import files, run_folder
-from unnoise.config import SampleConfig
 from unnoise.data.cache import DecodedImages
 from unnoise.diffusion.objective import min_snr, simple
 from unnoise.errors import InputError
 from unnoise.files import LOCK, remove_leftovers
-from unnoise.images import save_image
-from unnoise.sampling import grid_path, sample_to_folder
 from unnoise.tensors import save_tensors
 from unnoise.training import loop
 from unnoise.training.optimizers import muon
@@ -452,100 +449,6 @@ def test_kills_at_any_moment_change_nothing(gray, tmp_path):
         subprocess.run([*argv, "--out", "torn"], check=True, capture_output=True)
     assert kills > 1
     assert_same(tmp_path / "whole", tmp_path / "torn")
-
-
-@pytest.fixture
-def drawn_from(gray, tmp_path):
-    return train_folder(gray, **TINY, images="8", out=tmp_path / "run")
-
-
-def pictures(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
-
-
-def draw(run, n, **settings):
-    said = []
-    return sample_to_folder(SampleConfig(str(run), n, batch=4, **settings), say=said.append), said
-
-
-def killed_while_drawing(monkeypatch, run, n, pictures_made, **settings):
-    made = []
-
-    def save(*given):
-        made.append(given)
-        if len(made) > pictures_made:
-            raise KilledError
-        return save_image(*given)
-
-    monkeypatch.setattr("unnoise.sampling.save_image", save)
-    with pytest.raises(KilledError):
-        draw(run, n, **settings)
-    monkeypatch.setattr("unnoise.sampling.save_image", save_image)
-
-
-@pytest.mark.parametrize("out", [None, "pictures"])
-def test_sampling_goes_on_and_gives_the_same_files(drawn_from, tmp_path, monkeypatch, out):
-    whole, _ = draw(drawn_from, 14, out="whole")
-    killed_while_drawing(monkeypatch, drawn_from, 14, 6, out=out)
-    folder = tmp_path / out if out else drawn_from / "sampled-1"
-    (folder / "000002.png").write_bytes(b"")  # as a power cut leaves it
-    inode = (folder / "000005.png").stat().st_mtime_ns
-    again, said = draw(drawn_from, 14, out=out)
-    assert again.resolve() == folder.resolve()
-    assert "which holds 6 images" in said[0]
-    assert pictures(again) == pictures(whole)
-    assert grid_path(again).read_bytes() == grid_path(whole).read_bytes()
-    assert (folder / "000005.png").stat().st_mtime_ns != inode  # of a batch that was not whole
-    assert json.loads((folder / ".sampled.json").read_text())["sampler"] == "dpmpp_2m_sde"
-
-
-@pytest.mark.parametrize("out", [None, "pictures"])
-@pytest.mark.parametrize(("first", "then"), [("fp32", "bf16"), ("bf16", "fp32")])
-def test_a_resumed_folder_keeps_its_precision_on_another_machine(drawn_from, monkeypatch, out, first, then):
-    """All files are those of one precision, though the instructions of the second machine ask for the other."""
-    monkeypatch.setattr("unnoise.samplers.precision.fast_bf16", lambda _: first == "bf16")
-    whole, _ = draw(drawn_from, 14, out="whole", precision=first)
-    killed_while_drawing(monkeypatch, drawn_from, 14, 6, out=out)
-    monkeypatch.setattr("unnoise.samplers.precision.fast_bf16", lambda _: then == "bf16")
-    again, said = draw(drawn_from, 14, out=out)
-    assert again.name == (out or "sampled-1")
-    assert "which holds 6 images" in said[0]
-    assert said[1].startswith(f"precision {first} (")
-    assert json.loads((again / ".sampled.json").read_text())["precision"] == first
-    assert pictures(again) == pictures(whole)
-
-
-def test_a_folder_is_not_resumed_in_another_precision_that_was_asked_for(drawn_from, monkeypatch):
-    killed_while_drawing(monkeypatch, drawn_from, 14, 6, out="pictures", precision="fp32")
-    with pytest.raises(InputError, match=r"precision was 'fp32', now 'bf16'; name a new folder"):
-        draw(drawn_from, 14, out="pictures", precision="bf16")
-    assert json.loads(Path("pictures/.sampled.json").read_text())["precision"] == "fp32"
-    killed_while_drawing(monkeypatch, drawn_from, 14, 6, precision="fp32")
-    again, said = draw(drawn_from, 14, precision="bf16")
-    assert again.name == "sampled-2"
-    assert said[0].startswith("precision bf16 (")
-
-
-def test_finished_pictures_are_left_and_a_named_folder_can_be_given_more(drawn_from):
-    first, _ = draw(drawn_from, 8)
-    second, _ = draw(drawn_from, 8)
-    assert (first.name, second.name) == ("sampled-1", "sampled-2")
-    named, _ = draw(drawn_from, 8, out="named")
-    when = {path.name: path.stat().st_mtime_ns for path in named.glob("*.png")}
-    named, said = draw(drawn_from, 12, out="named")
-    assert {name: (named / name).stat().st_mtime_ns for name in when} == when
-    assert pictures(named) == pictures(draw(drawn_from, 12, out="whole")[0])
-    assert "which holds 8 images" in said[0]
-
-
-def test_other_pictures_in_a_named_folder_are_refused(drawn_from, tmp_path):
-    draw(drawn_from, 4, out="named")
-    with pytest.raises(InputError, match=r"seed was 0, now 7; name a new folder"):
-        draw(drawn_from, 4, out="named", seed=7)
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="already holds files"):
-        draw(drawn_from, 4, out="mine")
 
 
 def test_short_memory_makes_parts_of_the_batch_and_the_batch_stays(gray, monkeypatch, capsys):
