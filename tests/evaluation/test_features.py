@@ -124,7 +124,7 @@ def test_inception_without_weights_or_library_says_what_to_do(fidelity, monkeypa
 
 
 def test_dinov2_is_that_of_transformers(dino):
-    """With its own preprocessing: Pillow's bicubic, of 8-bit pictures, and the mean and deviation of ImageNet."""
+    """With its own preprocessing: Pillow's bicubic, of 8-bit images, and the mean and deviation of ImageNet."""
     from transformers import Dinov2Model
 
     pixels = torch.randint(0, 256, (2, 3, 40, 30), dtype=torch.uint8)

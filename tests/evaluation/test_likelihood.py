@@ -1,4 +1,4 @@
-"""`unnoise eval`: numbers of a run are those of the functions, and say what they were measured on."""
+"""`unnoise eval --metrics bpd`: the numbers equal the functions, and say what they were measured on."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tiny import train_folder
+from tiny import TINY, train_folder
 from unnoise.checkpoint import load
 from unnoise.cli import main
 from unnoise.config import EvalConfig
@@ -20,12 +20,10 @@ from unnoise.evaluation.likelihood import bits_per_dim
 from unnoise.images import to_float
 from unnoise.samplers.draw import seeded_noise
 
-TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Runs with and without a learned variance, their pictures, and others."""
+    """Write runs with and without a learned variance, their training images, and other images."""
     folder = tmp_path_factory.mktemp("evaluate")
     random = np.random.default_rng(0)
     for name in ("train", "held-out"):
@@ -43,7 +41,7 @@ def measured(world, run="simple", **more):
     return bits_per_dim(EvalConfig(run, **{"n": 6, "levels": 5, **more}), load(world / run, "cpu"))
 
 
-def test_numbers_are_those_of_the_functions(world):
+def test_numbers_equal_the_functions(world):
     run = load(world / "simple", "cpu")
     found = measured(world, data=str(world / "held-out.npy"))
     chosen = sorted(np.random.default_rng(0).permutation(20)[:6].tolist())
@@ -78,7 +76,7 @@ def test_it_says_whether_the_images_were_trained_on(world):
     assert parted["data"]["name"] == "train, the images held out"
 
 
-def test_learned_variance_is_used_where_there_is_one(world):
+def test_learned_variance_is_used_if_the_run_learned_it(world):
     assert measured(world, "hybrid", ode=False)["settings"]["variance"] == "learned"
     assert measured(world, ode=False)["settings"]["variance"] == "small"
     with pytest.raises(InputError, match="this run learned none"):
@@ -100,6 +98,6 @@ def test_command_prints_and_keeps_everything(world, capsys):
     ("more", "message"),
     [({"levels": 0}, "got 0"), ({"variance": "learned"}, "learned none"), ({"data": "nowhere"}, "nowhere")],
 )
-def test_bad_wishes_are_refused(world, more, message):
+def test_wrong_settings_are_refused(world, more, message):
     with pytest.raises(InputError, match=message):
         measured(world, **more)

@@ -1,4 +1,4 @@
-"""The audit finds planted copies, and leaves new pictures alone at the rate it states."""
+"""The audit finds planted copies, and flags new images at most at the rate it states."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def run(tmp_path_factory):
 
 
 def seen(run):
-    """The images it was trained on."""
+    """Return the images that a run was trained on, [n, h, w, c]."""
     data = open_data(str(run.path.parent.parent / "train.npz"))
     trained, _ = split_held_out(data, run.card.data["held_out"])
     return trained.read(np.arange(len(trained))).transpose(0, 2, 3, 1)
@@ -49,7 +49,7 @@ def audited(run, monkeypatch, images):
     return audit(EvalConfig(str(run.path)), run, extractor, len(pixels), lambda *_: None, run.folder)
 
 
-def test_copies_are_found_and_new_pictures_are_not(run, monkeypatch):
+def test_copies_are_found_and_new_images_are_not(run, monkeypatch):
     assert audited(run, monkeypatch, seen(run)[:100])["flagged"] == 1
     found = audited(run, monkeypatch, NEW)
     assert found["flagged"] < 0.04, "1 % on average"
@@ -67,12 +67,12 @@ def test_held_out_images_set_the_threshold_and_count_as_new(run, monkeypatch):
     assert found["calibrated_on"] == "100 held-out images"
     assert found["training_images"] == 200
     assert found["flagged"] == 1
-    assert found["false_alarms"] == pytest.approx(2 / 101), "fewer can't be told by a hundred"
+    assert found["false_alarms"] == pytest.approx(2 / 101), "a hundred images cannot show fewer"
     assert audited(held, monkeypatch, new)["flagged"] <= 0.02
 
 
 def test_the_stated_rate_of_false_alarms_holds_for_any_number():
-    """By simulation, both spaces independent."""
+    """By simulation, with two independent spaces."""
     torch.manual_seed(0)
     for m in (30, 64, 200, 2000):
         flagged = []
@@ -84,13 +84,13 @@ def test_the_stated_rate_of_false_alarms_holds_for_any_number():
 
 
 def test_copies_within_the_data_do_not_blind_it(run, monkeypatch):
-    """Calibration images that have a twin in the training say nothing of new ones, and are left out."""
+    """Calibration images with a twin among the training images say nothing about new images, and are left out."""
     data = open_data(str(run.path.parent.parent / "train.npz"))
     twice = data.part(np.concatenate([np.arange(200), np.arange(40)]))
     monkeypatch.setattr(memorization, "run_split", lambda *_: (twice, data.part(np.arange(0))))
     found = audited(run, monkeypatch, data.read(np.arange(100)).transpose(0, 2, 3, 1))
     assert found["copies_in_the_data"] == 80
-    assert found["flagged"] > 0.5, "those without a twin; beside a second copy the nearest is not alone"
+    assert found["flagged"] > 0.5, "images without a twin; if there is a second copy, the nearest is not alone"
     few = data.part(np.arange(21))
     monkeypatch.setattr(memorization, "run_split", lambda *_: (few, data.part(np.arange(0))))
     with pytest.raises(InputError, match="22 training images or more, there are 21"):
@@ -106,7 +106,7 @@ def test_copies_are_found_behind_noise_blur_and_among_others(run, monkeypatch):
     mixed = audited(run, monkeypatch, np.concatenate([noisy, NEW]))
     assert mixed["flagged"] == pytest.approx(0.25, abs=0.04)
     blurred = np.stack([np.asarray(Image.fromarray(image).resize((4, 4)).resize((16, 16))) for image in NEW])
-    assert audited(run, monkeypatch, blurred)["flagged"] < 0.06, "near to all alike, which is no copy"
+    assert audited(run, monkeypatch, blurred)["flagged"] < 0.06, "near to all training images alike, which is no copy"
 
 
 def test_the_contact_sheet_shows_the_nearest_pairs(run, monkeypatch):
@@ -119,7 +119,7 @@ def test_the_contact_sheet_shows_the_nearest_pairs(run, monkeypatch):
     assert np.array_equal(right, copied[0])
 
 
-def test_nearest_is_that_of_all_pairs_and_not_oneself():
+def test_nearest_is_the_nearest_of_all_pairs_and_not_oneself():
     torch.manual_seed(3)
     x = torch.randn(50, 6)
     near, own = no_neighbours(50, 4), torch.arange(50)
@@ -133,12 +133,12 @@ def test_nearest_is_that_of_all_pairs_and_not_oneself():
 
 
 def test_interval_of_a_share():
-    """Wilson's, of 0 and of 5 in 100."""
+    """Wilson's interval for 0 and for 5 in 100."""
     assert wilson(0, 100) == pytest.approx((0, 0.03700), abs=1e-4)
     assert wilson(5, 100) == pytest.approx((0.02154, 0.11175), abs=1e-4)
 
 
-def test_command_says_it(run, capsys):
+def test_command_prints_the_audit(run, capsys):
     folder = run.path.parent
     assert (
         main(["eval", str(folder), "--metrics", "memorization", "-n", "4", "--features", "efficientnet:size=32"]) == 0

@@ -28,7 +28,7 @@ def statistics_of(x, batches=(10**9,), order=None, channels=1):
 
 
 def normal(n, d, shift=0.0):
-    """Features with another spread in each dimension."""
+    """Draw features with another spread in each dimension."""
     return torch.randn(n, d, dtype=f64) * torch.linspace(0.5, 1.5, d, dtype=f64) + shift
 
 
@@ -36,7 +36,7 @@ def normal(n, d, shift=0.0):
 
 
 def test_frechet_of_gaussians_is_its_formula():
-    """Independent: sum of (m - m')^2 + (s - s')^2. Turned together it stays; of 2 x 2 the root is known."""
+    """Independent: sum of (m - m')^2 + (s - s')^2. A rotation changes nothing; the root of a 2 x 2 matrix is known."""
     m, n, s, t = (torch.rand(5, dtype=f64) for _ in range(4))
     turn, _ = torch.linalg.qr(torch.randn(5, 5, dtype=f64))
     a, b = Moments(9, turn @ m, turn @ (s**2).diag() @ turn.T), Moments(9, turn @ n, turn @ (t**2).diag() @ turn.T)
@@ -73,7 +73,7 @@ def test_kid_of_gaussians_is_its_formula_and_its_interval_holds_it():
 
 @pytest.mark.parametrize("d", [16, 64])
 def test_kid_of_equals_has_the_spread_it_says(d):
-    """Where only the second order is left, in many dimensions."""
+    """Only the second order of the variance is left, in many dimensions."""
     values, errors = zip(*(metrics.kid(normal(150, d), normal(250, d)) for _ in range(100)), strict=True)
     values, errors = torch.tensor(values, dtype=f64), torch.tensor(errors, dtype=f64)
     assert 0.8 < errors.mean() / values.std() < 1.4
@@ -81,7 +81,7 @@ def test_kid_of_equals_has_the_spread_it_says(d):
 
 
 def test_fid_falls_as_one_over_n_and_extrapolates_to_the_truth():
-    """Of equals n * fid stays the same; the extrapolation is the truth within its interval, the plain value is not."""
+    """For equals n * fid is constant; the extrapolation is the truth within its interval, the plain value is not."""
     floors = [
         sum(metrics.frechet(Moments.of_features(normal(n, 16)), Moments.of_features(normal(n, 16))) for _ in range(40))
         * n
@@ -102,8 +102,8 @@ def test_fid_falls_as_one_over_n_and_extrapolates_to_the_truth():
         assert 0.7 < plain_errors.mean() / plain_values.std() < 2
 
 
-def test_floors_are_what_real_pictures_get():
-    """Also where the data can't be divided into two parts of n: then from smaller ones."""
+def test_floors_are_what_real_images_get():
+    """If the data cannot be divided into two parts of n, the floor comes from smaller parts."""
     real = statistics_of(normal(4000, 8))
     for n in (500, 1500, 3000):
         other = [metrics.fid(statistics_of(normal(n, 8)), real).value for _ in range(5)]
@@ -137,7 +137,7 @@ def test_precision_and_its_kin_of_plain_cases():
 
 
 def test_inception_score_of_sure_and_unsure():
-    """The number of classes where each picture is surely one of them, as often; 1 where all look alike."""
+    """It is the number of classes if each image surely shows one of them, equally often; 1 if all look alike."""
     sure, alike = Statistics.empty(1, 4, 1), Statistics.empty(1, 4, 1)
     pixels = torch.arange(80, dtype=torch.uint8).reshape(80, 1, 1, 1).expand(-1, 1, 4, 4)
     sure.add(torch.zeros(80, 1), torch.eye(4).repeat(20, 1), pixels)
@@ -233,7 +233,7 @@ def test_scores_are_those_of_torch_fidelity(fidelity):
 
 
 def test_neighbours_are_those_of_scikit_learn():
-    """Radii, and what lies within: Naeem et al. 2020, eq. 4 and 5, transcribed."""
+    """The radii, and the counts within them: Naeem et al. 2020, eq. 4 and 5, transcribed."""
     x, y = normal(200, 5), normal(300, 5, 0.3)
     tree = NearestNeighbors(n_neighbors=6).fit(y.numpy())
     radius = tree.kneighbors(y.numpy())[0][:, 5]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import unnoise
-from tiny import train_folder
+from tiny import TINY, train_folder
 from unnoise import registry
 from unnoise.checkpoint import load, read_model, weights_hash, write_model
 from unnoise.cli import main
@@ -19,12 +19,10 @@ from unnoise.evaluation.metrics import Score
 from unnoise.evaluation.tune import KEPT_SHARE, ROUNDS, Candidate, tune
 from unnoise.sampling import network_calls
 
-TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
-
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of a few steps."""
+    """Train a run of a few steps."""
     folder = tmp_path_factory.mktemp("tune")
     random = np.random.default_rng(0)
     np.savez(
@@ -63,7 +61,7 @@ def quiet(*_):
     pass
 
 
-def test_the_best_is_kept_and_the_weights_are_as_they_were(run, monkeypatch):
+def test_the_best_is_stored_and_the_weights_are_as_they_were(run, monkeypatch):
     seen = judged(monkeypatch, lambda how: 0.1 if (how.sampler, how.spacing) == ("unipc", "trailing") else 0.5)
     weights, before = weights_hash(load(run)), load(run).model.state_dict()
     found = tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
@@ -82,7 +80,7 @@ def test_the_best_is_kept_and_the_weights_are_as_they_were(run, monkeypatch):
     assert len([turn for turn, _, _ in seen if turn == 1]) == round(KEPT_SHARE * len(first))
 
 
-def test_the_runs_own_way_stays_unless_another_is_clearly_better(run, monkeypatch):
+def test_the_runs_own_settings_stay_unless_another_is_clearly_better(run, monkeypatch):
     own = load(run).card.sampling
     judged(monkeypatch, lambda how: 0.5 if how == own else 0.499)
     found = tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
@@ -90,7 +88,7 @@ def test_the_runs_own_way_stays_unless_another_is_clearly_better(run, monkeypatc
     assert found["best"] == asdict(own) == asdict(load(run).card.sampling)
 
 
-def test_the_runs_own_way_goes_where_it_takes_too_long(run, monkeypatch):
+def test_the_runs_own_settings_go_if_they_take_too_long(run, monkeypatch):
     card, weights = read_model(run / "model.safetensors")
     own = replace(card.sampling, steps=100)
     write_model(run / "model.safetensors", weights, replace(card, sampling=own))
@@ -99,15 +97,15 @@ def test_the_runs_own_way_goes_where_it_takes_too_long(run, monkeypatch):
     assert 0.001 * network_calls(load(run).card.sampling) <= 0.02
 
 
-def test_without_a_time_it_is_what_a_picture_takes_now(run, monkeypatch):
+def test_without_a_time_the_budget_is_the_time_of_an_image_now(run, monkeypatch):
     seen = judged(monkeypatch, lambda _: 0.5)
     tune(TuneConfig(str(run), n=200), say=quiet)
     evaluations = TINY["steps"] * registry.sampler.declared("dpmpp_2m_sde")["evaluations"]
     assert max(network_calls(how) for _, _, how in seen) == evaluations
 
 
-def test_classes_are_followed_more_strongly_at_the_same_cost(trained, tmp_path, monkeypatch):
-    """Of a run that also saw images without their class, and only of such."""
+def test_stronger_guidance_is_tried_at_the_same_cost(trained, tmp_path, monkeypatch):
+    """Only for a run that also saw images without their class."""
     monkeypatch.setattr("unnoise.evaluation.tune.seconds_per_image", lambda *_: 0.001)
     data, found = trained.parent / "data.npz", {}
     for dropout in (0.1, 0.0):
@@ -123,14 +121,14 @@ def test_classes_are_followed_more_strongly_at_the_same_cost(trained, tmp_path, 
         unnoise.sample(place, 2)  # as it is kept now
 
 
-def test_a_sampler_that_takes_what_it_likes_needs_a_time(run):
+def test_a_sampler_that_chooses_its_own_steps_needs_a_time(run):
     card, weights = read_model(run / "model.safetensors")
     write_model(run / "model.safetensors", weights, replace(card, sampling=replace(card.sampling, sampler="adaptive")))
     with pytest.raises(InputError, match="give a --time"):
         tune(TuneConfig(str(run), n=200), say=quiet)
 
 
-def test_its_scores_are_those_of_eval(run, capsys, tmp_path):
+def test_scores_equal_those_of_eval(run, capsys, tmp_path):
     """To the last bit, from the command line; each round has seeds of its own."""
     path = tmp_path / "tuned.json"
     assert main(["tune", str(run), "--time", "4ms", "-n", "200", "--json", str(path)]) == 0
