@@ -1,6 +1,7 @@
 """`unnoise eval` and `unnoise.evaluate`: one path, the same numbers, from the command line and from Python."""
 
 import functools
+import inspect
 import json
 import re
 
@@ -228,7 +229,7 @@ def test_wrong_values_from_python_are_refused_in_one_line(world, subject, settin
     if settings.get("data") == "like":
         settings = {**settings, "data": world / "like"}
     with pytest.raises(InputError, match=message) as error:
-        evaluate(world / subject, **settings)
+        inspect.unwrap(evaluate)(world / subject, **settings)  # the checks of the tests would refuse types before
     assert "\n" not in str(error.value)
 
 

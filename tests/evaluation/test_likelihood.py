@@ -79,7 +79,7 @@ def test_it_says_whether_the_images_were_trained_on(world):
 def test_learned_variance_is_used_if_the_run_learned_it(world):
     assert measured(world, "hybrid", ode=False)["settings"]["variance"] == "learned"
     assert measured(world, ode=False)["settings"]["variance"] == "small"
-    with pytest.raises(InputError, match="this run learned none"):
+    with pytest.raises(InputError, match="this run did not learn a variance"):
         measured(world, variance="learned")
 
 
@@ -96,7 +96,7 @@ def test_command_prints_and_keeps_everything(world, capsys):
 
 @pytest.mark.parametrize(
     ("more", "message"),
-    [({"levels": 0}, "got 0"), ({"variance": "learned"}, "learned none"), ({"data": "nowhere"}, "nowhere")],
+    [({"levels": 0}, "got 0"), ({"variance": "learned"}, "did not learn a variance"), ({"data": "nowhere"}, "nowhere")],
 )
 def test_wrong_settings_are_refused(world, more, message):
     with pytest.raises(InputError, match=message):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from unnoise.card import Run
@@ -240,7 +240,9 @@ def wilson(count: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def contact_sheet(pixels: Uint8Images, dataset: Dataset, found: list[Nearest], thresholds: list[float]) -> Uint8Images:
+def contact_sheet(
+    pixels: UInt8[Tensor, "n _ _ _"], dataset: Dataset, found: list[Nearest], thresholds: list[float]
+) -> Uint8Images:
     """Return the nearest pairs, [2 pairs, c, h, w]: each drawn image followed by its training image.
 
     They are ordered by closeness over its threshold, and each training image appears once.
