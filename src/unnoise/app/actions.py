@@ -63,7 +63,7 @@ def sample_frames(run: Run, settings: dict[str, Any]) -> Iterator[Frame]:
 
 
 class SamplerFrame(NamedTuple):
-    """What a sampler has made of the noise so far, and its seconds of work; `done` is true after its last step."""
+    """The images that a sampler has made so far, and its seconds of work; `done` is true after its last step."""
 
     sampler: str
     images: Images
@@ -93,7 +93,14 @@ def compare_samplers(run: Run, samplers: Sequence[str], settings: dict[str, Any]
 def edit_frames(
     run: Run, settings: dict[str, Any], images: tuple[ImageLike, ...] = (), mask: ImageLike | None = None
 ) -> tuple[Images, Iterator[Frame]]:
-    """Return the given images as the model sees them, and a frame after each step; settings are those of EditConfig."""
+    """Return the given images as the model sees them, and an iterator with a frame after each step.
+
+    Args:
+        run: The trained run.
+        settings: Fields of EditConfig.
+        images: The images to edit.
+        mask: The area to fill in is white.
+    """
     config = EditConfig(run.name, **settings)
     how, _ = resolve_edit(config, run)
     check_cost(config.n, edit_calls(config, how))

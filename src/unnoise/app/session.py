@@ -76,7 +76,7 @@ class Session:
         yield frame
 
     def to_sheet(self, images: Images, columns: int | None = None) -> Image.Image:
-        """Return a grid of images that a browser can show, whatever the mode of the files is."""
+        """Return a grid of images that a browser can show, for files of any mode."""
         sheet = grid(images, "", columns)
         if sheet.mode not in ("RGB", "RGBA"):
             sheet = sheet.convert("RGBA" if sheet.mode == "LA" else "RGB")
@@ -85,7 +85,7 @@ class Session:
     def fit_upload(self, image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         """Return an upload as the run sees it, with pixels large enough to paint on.
 
-        The second image is the upload itself if it is smaller than those of the run, else None.
+        The second image is the upload itself if it is smaller than the images of the run, else None.
         """
         card = self.run.card
         fitted = open_image(image, card.shape, card.mode)[0]
@@ -104,7 +104,7 @@ class Session:
         return None
 
     def new_download_folder(self) -> Path:
-        """Make a folder whose name nobody can guess, and delete those that are too old."""
+        """Make a folder whose name nobody can guess, and delete the folders that are too old."""
         for old in self.out.iterdir():
             if time.time() - old.stat().st_mtime > KEEP_FILES:
                 shutil.rmtree(old, ignore_errors=True)

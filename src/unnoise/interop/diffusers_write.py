@@ -128,7 +128,7 @@ def layer_pairs(ours: Any, theirs: Any) -> Iterator[Pair]:
 
 
 def stage_pairs(ours: Iterator[Any], theirs: Any, resample: str) -> Iterator[Pair]:
-    """Yield the pairs of the way down or up; our layers are one flat list, those of diffusers are nested by stage."""
+    """Yield the pairs of the way down or up; our layers are one flat list, in diffusers they are nested by stage."""
     for stage in theirs:
         attentions = getattr(stage, "attentions", [None] * len(stage.resnets))
         for resnet, attention in zip(stage.resnets, attentions, strict=True):
