@@ -1,9 +1,4 @@
-"""Contenders: each trains on pictures for so many minutes, in its own recommended form, and then draws.
-
-A contender is a generator: given uint8 pictures [n, h, w, c], the minutes to stop at and a seed, it trains and yields
-a `Trained` at each of them. Where the course of the learning rate depends on the length, each length is a run of its
-own. What is done with what it yields does not count as training.
-"""
+"""Train the contenders of quality_per_minute.py, each in the form that its authors recommend, and draw with them."""
 
 import itertools
 import json
@@ -13,77 +8,31 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from machine import device
 from torch import nn
 from torch.nn import functional as F
 
-Pictures = np.ndarray  # uint8 [n, h, w, c]
-Draw = Callable[[int, int], Pictures]  # number, seed -> pictures
-T = 1000
-
-
-class Trained(NamedTuple):
-    minutes: float
-    images: int  # seen
-    parameters: int
-    draws: dict[str, Draw]  # by the sampler, in words
-    summary: dict[str, float] | None = None  # of a training in a process of its own: what that says at its end
-
-
-def until(minutes: list[float], step: Callable[[], object]) -> Iterator[float]:
-    """Call `step` until each of these minutes has passed; the caller's own time does not count."""
-    spent = 0.0
-    for mark in minutes:
-        while spent < 60 * mark:
-            begun = time.monotonic()
-            step()
-            spent += time.monotonic() - begun
-        yield mark
-
-
-def shuffled(images: torch.Tensor, batch: int) -> Iterator[torch.Tensor]:
-    """Batches of float pictures in [-1, 1], epoch after epoch."""
-    while True:
-        for rows in torch.randperm(len(images)).split(batch):
-            yield images[rows]
-
-
-def to_float(images: Pictures) -> torch.Tensor:
-    return torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
-
-
-def to_pictures(x: torch.Tensor) -> Pictures:
-    return ((x.cpu() + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-
-
-def unet2d(channels: int, size: int, widths: tuple[int, ...], layers: int) -> nn.Module:
-    """The notebook's network, of diffusers."""
-    from diffusers import UNet2DModel
-
-    return UNet2DModel(
-        sample_size=size,
-        in_channels=channels,
-        out_channels=channels,
-        layers_per_block=layers,
-        block_out_channels=widths,
-        down_block_types=("DownBlock2D",) * len(widths),
-        up_block_types=("UpBlock2D",) * len(widths),
-    )
-
-
-def count(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
-
+from benchmarks.lib.contender import (
+    Pixels,
+    T,
+    Trained,
+    count_parameters,
+    shuffled,
+    to_float,
+    to_uint8,
+    unet2d,
+    until,
+)
+from benchmarks.lib.machine import device
 
 # (a), (b): the notebook
 
 
-def notebook(
-    images: Pictures,
+def train_notebook(
+    images: Pixels,
     minutes: list[float],
     seed: int,
     _: Path,
@@ -91,7 +40,7 @@ def notebook(
     widths: tuple[int, ...] = (64, 128, 256),
     layers: int = 2,
 ) -> Iterator[Trained]:
-    """Its network, batch, AdamW, linear schedule and loss; ancestral sampling over all levels; fp32 as on any CPU."""
+    """Train by the notebook's network, batch, AdamW, linear schedule and loss, in fp32; draw over all levels."""
     torch.manual_seed(seed)
     x, seen = to_float(images).to(device()), 0
     network = unet2d(x.shape[1], x.shape[2], widths, layers).to(device())
@@ -110,18 +59,18 @@ def notebook(
         optimizer.step()
         seen += len(x0)
 
-    def draw(n: int, seed: int) -> Pictures:
+    def draw(n: int, seed: int) -> Pixels:
         return ancestral(lambda x_t, t: network(x_t, t).sample, betas, (n, *x.shape[1:]), seed)
 
     for mark in until(minutes, step):
-        yield Trained(mark, seen, count(network), {"DDPM, 1000 steps": draw})
+        yield Trained(mark, seen, count_parameters(network), {"DDPM, 1000 steps": draw})
 
 
 @torch.no_grad()
 def ancestral(
     eps: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], betas: torch.Tensor, shape: tuple[int, ...], seed: int
-) -> Pictures:
-    """The notebook's sampling: every level in turn, nothing clipped."""
+) -> Pixels:
+    """Draw as the notebook does: every level in turn, nothing clipped."""
     torch.manual_seed(seed)
     kept, x_t = (1 - betas).cumprod(0), torch.randn(shape, device=betas.device)
     for t in range(T - 1, -1, -1):
@@ -130,26 +79,27 @@ def ancestral(
         x_t = (x_t - betas[t] / (1 - kept[t]).sqrt() * noise) / (1 - betas[t]).sqrt()
         if t:
             x_t = x_t + (betas[t] * (1 - before) / (1 - kept[t])).sqrt() * torch.randn_like(x_t)
-    return to_pictures(x_t)
+    return to_uint8(x_t)
 
 
 # (c): the recipe of diffusers' unconditional script
 
 
-def diffusers(images: Pictures, minutes: list[float], seed: int, _: Path) -> Iterator[Trained]:
-    """train_unconditional.py's defaults with its average (0.9999, warmed up) on the slim network; cosine decay."""
+def train_diffusers(images: Pixels, minutes: list[float], seed: int, _: Path) -> Iterator[Trained]:
+    """Train by the defaults of diffusers' train_unconditional.py, with its average of weights, on the slim network."""
     for mark in minutes:
-        yield script_of_diffusers(to_float(images).to(device()), mark, seed)
+        yield run_diffusers_script(to_float(images).to(device()), mark, seed)
 
 
-def script_of_diffusers(x: torch.Tensor, minutes: float, seed: int) -> Trained:
-    from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, SchedulerMixin
+def run_diffusers_script(x: torch.Tensor, minutes: float, seed: int) -> Trained:
+    """Train for one length, and draw by two samplers."""
+    from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
     from diffusers.optimization import get_cosine_schedule_with_warmup
     from diffusers.training_utils import EMAModel
 
     torch.manual_seed(seed)
     network, batches = unet2d(x.shape[1], x.shape[2], (32, 64, 128), 1).to(device()), shuffled(x, 16)
-    seen, taken, steps = 0, 0, 0
+    seen = taken = steps = 0
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     average = EMAModel(network.parameters(), decay=0.9999, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
     levels = DDPMScheduler(num_train_timesteps=T, beta_schedule="linear")
@@ -163,61 +113,89 @@ def script_of_diffusers(x: torch.Tensor, minutes: float, seed: int) -> Trained:
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
-        if schedule and taken < steps:  # after which it would rise again
+        if schedule and taken < steps:  # later it would rise again
             taken += 1
             schedule.step()
         optimizer.zero_grad()
         average.step(network.parameters())
         seen += len(x0)
 
-    some, begun = 50, time.monotonic()
-    for i in range(some + 10):
+    timed_steps, begun = 50, time.monotonic()
+    for i in range(timed_steps + 10):
         if i == 10:  # the first are slower
             warm = time.monotonic()
         step()
-    spent, each = time.monotonic() - begun, (time.monotonic() - warm) / some
-    steps = round((60 * minutes - spent) / each)  # its script takes a number of steps: as many as there is time for
+    spent, each = time.monotonic() - begun, (time.monotonic() - warm) / timed_steps
+    steps = round((60 * minutes - spent) / each)  # the script takes a number of steps: the most that the time allows
     schedule = get_cosine_schedule_with_warmup(optimizer, min(500, steps // 4), steps)
     next(until([minutes - spent / 60], partial(step, schedule)))
-
-    @torch.no_grad()
-    def draw(scheduler: SchedulerMixin, steps: int, n: int, seed: int) -> Pictures:
-        torch.manual_seed(seed)
-        scheduler.set_timesteps(steps)
-        average.store(network.parameters())
-        average.copy_to(network.parameters())
-        x_t = torch.randn(n, *x.shape[1:], device=device())
-        for t in scheduler.timesteps:
-            x_t = scheduler.step(network(x_t, t).sample, t, x_t).prev_sample
-        average.restore(network.parameters())
-        return to_pictures(x_t)
-
+    draw = partial(draw_with_scheduler, network, average, tuple(x.shape[1:]))
     draws = {"DDPM, 1000 steps": partial(draw, levels, T), "DPM-Solver++, 20 steps": partial(draw, fast, 20)}
-    return Trained(minutes, seen, count(network), draws)
+    return Trained(minutes, seen, count_parameters(network), draws)
+
+
+@torch.no_grad()
+def draw_with_scheduler(
+    network: nn.Module, average: Any, shape: tuple[int, ...], scheduler: Any, steps: int, n: int, seed: int
+) -> Pixels:
+    """Draw n images by a scheduler of diffusers, with the averaged weights."""
+    torch.manual_seed(seed)
+    scheduler.set_timesteps(steps)
+    average.store(network.parameters())
+    average.copy_to(network.parameters())
+    x_t = torch.randn(n, *shape, device=device())
+    for t in scheduler.timesteps:
+        x_t = scheduler.step(network(x_t, t).sample, t, x_t).prev_sample
+    average.restore(network.parameters())
+    return to_uint8(x_t)
 
 
 # (d): denoising-diffusion-pytorch
 
 
-def lucidrains(images: Pictures, minutes: list[float], seed: int, folder: Path) -> Iterator[Trained]:
-    """The README's network, diffusion and Trainer on a folder of PNG; nothing drawn or scored on the way.
+def train_lucidrains(images: Pixels, minutes: list[float], seed: int, folder: Path) -> Iterator[Trained]:
+    """Train by the network, diffusion and Trainer of the package's README, on a folder of PNG files.
 
-    Its mixed precision is fp16, which is for GPUs: on a CPU it is fp32.
+    Nothing is drawn or scored during the training. The mixed precision is fp16, which is for GPUs; on a CPU it is fp32.
     """
-    from denoising_diffusion_pytorch import GaussianDiffusion, Trainer, Unet
-    from PIL import Image
+    from denoising_diffusion_pytorch import Unet
 
     torch.manual_seed(seed)
-    (place := folder / "png").mkdir(exist_ok=True)
+    write_png_files(images, place := folder / "png")
+    network = Unet(dim=64, dim_mults=(1, 2, 4, 8), channels=images.shape[3], flash_attn=True)
+    trainer = lucidrains_trainer(network, images.shape[1], place, folder / "results")
+
+    def step() -> None:
+        trainer.train_num_steps = trainer.step + 1
+        trainer.train()
+
+    def draw(n: int, seed: int) -> Pixels:
+        torch.manual_seed(seed)
+        trainer.ema.ema_model.eval()
+        with torch.inference_mode():
+            return to_uint8(2 * trainer.ema.ema_model.sample(batch_size=n) - 1)
+
+    for mark in until(minutes, step):
+        yield Trained(mark, 64 * trainer.step, count_parameters(network), {"DDIM, 250 steps": draw})
+
+
+def write_png_files(images: Pixels, place: Path) -> None:
+    """Write images into a folder, unless they are there."""
+    from PIL import Image
+
+    place.mkdir(exist_ok=True)
     for i, image in enumerate(images):
         if not (path := place / f"{i:05d}.png").exists():
             Image.fromarray(image.squeeze()).save(part := path.with_suffix(".part"), format="PNG")
             part.rename(path)
-    size, channels = images.shape[1], images.shape[3]
-    network = Unet(dim=64, dim_mults=(1, 2, 4, 8), channels=channels, flash_attn=True)
-    diffusion = GaussianDiffusion(network, image_size=size, timesteps=T, sampling_timesteps=250)
-    trainer = Trainer(
-        diffusion,
+
+
+def lucidrains_trainer(network: nn.Module, size: int, place: Path, results: Path) -> Any:
+    """Return the Trainer with the settings of the README."""
+    from denoising_diffusion_pytorch import GaussianDiffusion, Trainer
+
+    return Trainer(
+        GaussianDiffusion(network, image_size=size, timesteps=T, sampling_timesteps=250),
         str(place),
         train_batch_size=32,
         train_lr=8e-5,
@@ -226,28 +204,15 @@ def lucidrains(images: Pictures, minutes: list[float], seed: int, folder: Path) 
         amp=torch.cuda.is_available(),
         calculate_fid=False,
         save_and_sample_every=10**9,
-        results_folder=str(folder / "results"),
+        results_folder=str(results),
     )
-
-    def step() -> None:
-        trainer.train_num_steps = trainer.step + 1
-        trainer.train()
-
-    def draw(n: int, seed: int) -> Pictures:
-        torch.manual_seed(seed)
-        trainer.ema.ema_model.eval()
-        with torch.inference_mode():
-            return to_pictures(2 * trainer.ema.ema_model.sample(batch_size=n) - 1)
-
-    for mark in until(minutes, step):
-        yield Trained(mark, 64 * trainer.step, count(network), {"DDIM, 250 steps": draw})
 
 
 # (e): smalldiffusion
 
 
-def smalldiffusion(images: Pictures, minutes: list[float], seed: int, _: Path) -> Iterator[Trained]:
-    """The settings of its U-Net examples: that of Fashion-MNIST for gray pictures, that of CIFAR-10 for others."""
+def train_smalldiffusion(images: Pixels, minutes: list[float], seed: int, _: Path) -> Iterator[Trained]:
+    """Train by the settings of its U-Net examples: Fashion-MNIST for gray images, CIFAR-10 for others."""
     import smalldiffusion as small
     from PIL import Image
     from torch.utils.data import DataLoader
@@ -271,50 +236,50 @@ def smalldiffusion(images: Pictures, minutes: list[float], seed: int, _: Path) -
 
     def step() -> None:
         nonlocal seen
-        seen += len(next(loop).x0)  # it takes the step when it is asked for the next one
+        seen += len(next(loop).x0)  # the step is taken when the next one is asked for
         average.update()
 
-    def draw(n: int, seed: int) -> Pictures:
+    def draw(n: int, seed: int) -> Pixels:
         torch.manual_seed(seed)
         with average.average_parameters():
             *_, x0 = small.samples(network, drawing.sample_sigmas(steps), gam=momentum, batchsize=n)
-        return to_pictures(x0)
+        return to_uint8(x0)
 
     for mark in until(minutes, step):
-        yield Trained(mark, seen, count(network), {f"its own, {steps} steps": draw})
+        yield Trained(mark, seen, count_parameters(network), {f"its own, {steps} steps": draw})
 
 
 # (f): unnoise
 
 
-def unnoise(
-    images: Pictures, minutes: list[float], seed: int, folder: Path, *, options: tuple[str, ...] = ()
+def train_unnoise(
+    images: Pixels, minutes: list[float], seed: int, folder: Path, *, options: tuple[str, ...] = ()
 ) -> Iterator[Trained]:
-    """`unnoise train DATA --budget N`, and its pictures as `unnoise sample` draws them."""
-    import unnoise as package
+    """Train by `unnoise train DATA --budget N`, and draw as `unnoise sample` does."""
+    import unnoise
 
-    data = folder / "pictures.npy"
+    data = folder / "images.npy"
     np.save(data, images)
     for mark in minutes:
         run = next(path for i in itertools.count() if not (path := folder / f"run-{mark:g}m-{seed}-{i}").exists())
         line = ["train", str(data), "--budget", f"{mark}m", "--seed", str(seed), "--out", str(run), *options]
         subprocess.run([sys.executable, "-m", "unnoise", *line], check=True)
-        trained = package.load(run)
+        trained = unnoise.load(run)
         how = trained.card.sampling
 
-        def draw(n: int, seed: int, trained: package.Run = trained) -> Pictures:
-            return to_pictures(package.sample(trained, n, seed=1000 * seed, batch=n).cpu())
+        def draw(n: int, seed: int, trained: unnoise.Run = trained) -> Pixels:
+            return to_uint8(unnoise.sample(trained, n, seed=1000 * seed, batch=n).cpu())
 
-        seen, size = trained.card.training["images"], count(trained.model)
+        seen, size = trained.card.training["images"], count_parameters(trained.model)
         summary = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
         yield Trained(mark, seen, size, {f"{how.sampler}, {how.steps} steps": draw}, summary)
 
 
 CONTENDERS = {
-    "notebook": notebook,
-    "notebook-slim": partial(notebook, widths=(32, 64, 128), layers=1),
-    "diffusers-script": diffusers,
-    "denoising-diffusion-pytorch": lucidrains,
-    "smalldiffusion": smalldiffusion,
-    "unnoise": unnoise,
+    "notebook": train_notebook,
+    "notebook-slim": partial(train_notebook, widths=(32, 64, 128), layers=1),
+    "diffusers-script": train_diffusers,
+    "denoising-diffusion-pytorch": train_lucidrains,
+    "smalldiffusion": train_smalldiffusion,
+    "unnoise": train_unnoise,
 }

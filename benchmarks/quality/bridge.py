@@ -1,11 +1,11 @@
-"""Does a trained run draw the same pictures in diffusers? From the exported folder, with the same noise.
+"""Does a run draw the same images in diffusers, from its exported folder and with the same noise?
 
-    python benchmarks/bridge.py RUN [N]
+    python -m benchmarks.quality.bridge RUN [-n 16]
 
-prints the largest difference of any pixel, in [0, 1], over N pictures (16) by DDPMPipeline and by DDIMPipeline.
+The script prints the largest difference of any pixel, in [0, 1], by DDPMPipeline and by DDIMPipeline.
 """
 
-import sys
+import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from unittest.mock import patch
@@ -24,11 +24,13 @@ HOMES = ("pipelines.ddim.pipeline_ddim", "pipelines.ddpm.pipeline_ddpm", "schedu
 
 
 def replay(noise: Sequence[torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return a function that returns the next noise at each call."""
     queue = iter(noise)
     return lambda *_, **__: next(queue)
 
 
-def main(path: str, n: int = 16) -> None:
+def main(path: str, n: int) -> None:
+    """Draw by both libraries and compare."""
     run = unnoise.load(path, "cpu")
     with tempfile.TemporaryDirectory() as scratch:
         folder = to_diffusers(run, f"{scratch}/pipeline")
@@ -46,8 +48,12 @@ def main(path: str, n: int = 16) -> None:
                 one.stop()
             ours = (last.x / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
             apart = (torch.from_numpy(theirs).reshape(ours.shape) - ours).abs().max()
-            print(f"{kind.__name__}: {n} pictures, {STEPS} steps, largest difference {apart:.2e}")
+            print(f"{kind.__name__}: {n} images, {STEPS} steps, largest difference {apart:.2e}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:3]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("-n", type=int, default=16, help="number of images")
+    given = parser.parse_args()
+    main(given.run, given.n)

@@ -1,11 +1,11 @@
-"""Do the scores mean something? They must rise as pictures are made worse, and stay at the floor for real ones.
+"""Do the scores mean something? They must rise if images get worse, and stay at the floor for real images.
 
-    python benchmarks/degradations.py DATA OUT [--features efficientnet:size=64 ...] [-n 2000] [--splits 30]
+    python -m benchmarks.quality.degradations DATA OUT [--features efficientnet:size=64 ...] [-n 2000] [--splits 30]
 
-DATA has classes. Of its pictures 10,000 are the reference and N others are blurred, noised, compressed, robbed of
-classes, or replaced by copies of a few, at four strengths each. Which classes are gone matters as much as how many: the
-score without some is the mean over several orders. SPLITS times reference and others are drawn anew, to see how often
-real pictures score within the interval of the floor. Writes OUT/degradations.json, .md and .png.
+DATA has classes. 10,000 of its images are the reference. N others are blurred, noised, compressed, reduced to fewer
+classes, or replaced by copies of a few, at four strengths each. It matters which classes are removed: the score is the
+mean over several orders. Reference and others are drawn anew SPLITS times, to see how often real images score within
+the interval of the floor. The script writes OUT/degradations.json, .md and .png.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from unnoise.images import grid
 
 Pixels = torch.Tensor  # uint8 [n, c, h, w]
 REFERENCE = 10_000
-ORDERS = 4  # in which classes are removed
+ORDERS = 4  # orders in which classes are removed
 Worse = Callable[[], list[Pixels]]  # sets whose scores are averaged
 
 
-def each(pixels: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels:
-    """Change every picture by Pillow."""
+def change_each(pixels: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels:
+    """Change every image by Pillow."""
     made = []
     for one in pixels.permute(0, 2, 3, 1).numpy():
         image = np.asarray(change(Image.fromarray(one.squeeze(-1) if one.shape[-1] == 1 else one)))
@@ -43,30 +43,32 @@ def each(pixels: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels
     return torch.stack(made)
 
 
-def compressed(image: Image.Image, quality: int) -> Image.Image:
+def compress(image: Image.Image, quality: int) -> Image.Image:
+    """Return an image after JPEG compression."""
     file = io.BytesIO()
     image.save(file, "JPEG", quality=quality)
     return Image.open(file)
 
 
-def noised(pixels: Pixels, std: float) -> Pixels:
+def add_noise(pixels: Pixels, std: float) -> Pixels:
+    """Add normal noise; `std` is a share of the range of a pixel."""
     noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))
     return (pixels + 255 * std * noise).round().clamp(0, 255).byte()
 
 
 def variants(data: Pixels, labels: np.ndarray, n: int) -> dict[tuple[str, str], Worse]:
-    """(kind, strength) -> n pictures of it; the first is as they are."""
+    """Return functions that make sets of n degraded images, by (kind, strength); the first set is unchanged."""
     x = data[:n]
     orders = [np.random.default_rng(i).permutation(int(labels.max()) + 1) for i in range(ORDERS)]
     made: dict[tuple[str, str], Worse] = {("real", "0"): lambda: [x]}
     for radius in (0.4, 0.6, 0.8, 1.2):
         made["blur", f"{radius} px"] = lambda radius=radius: [
-            each(x, lambda i: i.filter(ImageFilter.GaussianBlur(radius)))
+            change_each(x, lambda i: i.filter(ImageFilter.GaussianBlur(radius)))
         ]
     for std in (0.02, 0.04, 0.08, 0.16):
-        made["noise", f"{std}"] = lambda std=std: [noised(x, std)]
+        made["noise", f"{std}"] = lambda std=std: [add_noise(x, std)]
     for quality in (90, 70, 50, 20):
-        made["JPEG", f"quality {quality}"] = lambda quality=quality: [each(x, lambda i: compressed(i, quality))]
+        made["JPEG", f"quality {quality}"] = lambda quality=quality: [change_each(x, lambda i: compress(i, quality))]
     for gone in (1, 3, 5, 8):
         made["classes removed", f"{gone} of 10"] = lambda gone=gone: [
             data[np.isin(labels, order[gone:])][:n] for order in orders
@@ -76,26 +78,29 @@ def variants(data: Pixels, labels: np.ndarray, n: int) -> dict[tuple[str, str], 
     return made
 
 
-def gathered(seen: Extracted, pixels: Pixels) -> Statistics:
+def collect(seen: Extracted, pixels: Pixels) -> Statistics:
+    """Return the statistics of images whose features are known."""
     features, probabilities = seen
     s = Statistics.empty(features.shape[1], probabilities.shape[1], pixels.shape[1])
     s.add(features, probabilities, pixels)
     return s
 
 
-def look(extractor: Extractor, pixels: Pixels) -> Extracted:
+def extract(extractor: Extractor, pixels: Pixels) -> Extracted:
+    """Return the features and class probabilities of images."""
     with torch.inference_mode():
         features, probabilities = zip(*(extractor(part) for part in pixels.split(100)), strict=True)
     return torch.cat(features), torch.cat(probabilities)
 
 
 def measure(extractor: Extractor, reference: Pixels, worse: dict[tuple[str, str], Worse], n: int) -> list[dict]:
+    """Return a row for each kind, strength and score."""
     spec, rows = extractor.about["network"], []
-    real = gathered(look(extractor, reference), reference)
+    real = collect(extract(extractor, reference), reference)
     floors = {"kid": metrics.kid_floor(real, n), "fid": metrics.fid_floor(real, n)}
     for (kind, strength), make in worse.items():
-        sets = [gathered(look(extractor, pixels), pixels) for pixels in make()]
-        assert all(s.n == n for s in sets), "too few pictures"
+        sets = [collect(extract(extractor, pixels), pixels) for pixels in make()]
+        assert all(s.n == n for s in sets), "too few images"
         scores = {"kid": [metrics.kid(s.kept, real.kept) for s in sets], "fid": [metrics.fid(s, real) for s in sets]}
         for name, found in scores.items():
             floor, value = floors[name], sum(score.value for score in found) / len(found)
@@ -108,13 +113,13 @@ def measure(extractor: Extractor, reference: Pixels, worse: dict[tuple[str, str]
 
 
 def calibration(extractor: Extractor, pixels: Pixels, n: int, splits: int) -> dict[str, Any]:
-    """By how many spreads n real pictures lie above the floor of others, for each way to choose both."""
-    features, probabilities = look(extractor, pixels)
+    """Return by how many spreads n real images lie above the floor of others, for each split."""
+    features, probabilities = extract(extractor, pixels)
     above: dict[str, list[float]] = {"kid": [], "fid": []}
     for split in range(splits):
         order = torch.from_numpy(np.random.default_rng(split).permutation(len(pixels)))
         real, s = (
-            gathered((features[rows], probabilities[rows]), pixels[rows])
+            collect((features[rows], probabilities[rows]), pixels[rows])
             for rows in (order[:REFERENCE], order[REFERENCE : REFERENCE + n])
         )
         for name, score, floor in (
@@ -126,21 +131,21 @@ def calibration(extractor: Extractor, pixels: Pixels, n: int, splits: int) -> di
     return {"features": extractor.about["network"], "above": above}
 
 
-def told(calibrations: list[dict[str, Any]]) -> str:
-    """How often real pictures lay within the interval of the floor."""
+def format_calibrations(calibrations: list[dict[str, Any]]) -> str:
+    """Return in words how often real images lay within the interval of the floor."""
     lines = []
     for found in calibrations:
         for name, values in found["above"].items():
             x = np.array(values)
             lines.append(
-                f"{found['features']}, {name} of real pictures, {len(x)} splits: {x.mean():.2f} spreads above the "
-                f"floor on average, deviating by {x.std(ddof=1):.2f}; {(abs(x) < 1.96).sum()} within 1.96"
+                f"{found['features']}, {name} of real images, {len(x)} splits: {x.mean():.2f} spreads above the "
+                f"floor on average, standard deviation {x.std(ddof=1):.2f}; {(abs(x) < 1.96).sum()} within 1.96"
             )
     return "\n".join([*lines, ""])
 
 
-def table(rows: list[dict]) -> str:
-    """Markdown: for each network and score, how many spreads of the floor each strength lies above it."""
+def format_table(rows: list[dict]) -> str:
+    """Return a Markdown table: by how many spreads each strength lies above the floor."""
     lines = ["| features | score | kind | real | 1 | 2 | 3 | 4 | rises |", "|---|---|---|---:|---:|---:|---:|---:|---|"]
     for spec, score, kind in dict.fromkeys((r["features"], r["score"], r["kind"]) for r in rows if r["kind"] != "real"):
         kinds = [r for r in rows if (r["features"], r["score"]) == (spec, score) and r["kind"] in ("real", kind)]
@@ -152,6 +157,7 @@ def table(rows: list[dict]) -> str:
 
 
 def plot(rows: list[dict], path: Path) -> None:
+    """Plot both scores against the strength, for each feature extractor."""
     specs = list(dict.fromkeys(r["features"] for r in rows))
     figure = Figure(figsize=(11, 3.4 * len(specs)), layout="constrained")
     for axes, (spec, score) in zip(
@@ -164,7 +170,7 @@ def plot(rows: list[dict], path: Path) -> None:
                 range(5), [r["value"] for r in found], yerr=[1.96 * r["error"] for r in found], marker="o", label=kind
             )
         floor, spread = mine[0]["floor"], mine[0]["spread"]
-        axes.axhspan(floor - 1.96 * spread, floor + 1.96 * spread, color="#999999", alpha=0.3, label="real pictures")
+        axes.axhspan(floor - 1.96 * spread, floor + 1.96 * spread, color="#999999", alpha=0.3, label="real images")
         axes.set(title=f"{score}, {spec}", xlabel="strength")
         axes.set_xticks(range(5), ["real", 1, 2, 3, 4])
         linear = max(floor + 2 * spread, 1e-6)
@@ -177,6 +183,7 @@ def plot(rows: list[dict], path: Path) -> None:
 
 
 def main(arguments: argparse.Namespace) -> None:
+    """Degrade, score, and write the results."""
     folder, n = Path(arguments.out), arguments.n
     folder.mkdir(parents=True, exist_ok=True)
     dataset = open_data(arguments.data)
@@ -191,7 +198,7 @@ def main(arguments: argparse.Namespace) -> None:
             calibrations.append(calibration(extractor, everything, n, arguments.splits))
     found = {"data": dataset.fingerprint, "n": n, "rows": rows, "calibrations": calibrations}
     (folder / "degradations.json").write_text(json.dumps(found, indent=1))
-    (folder / "degradations.md").write_text(table(rows) + "\n" + told(calibrations))
+    (folder / "degradations.md").write_text(format_table(rows) + "\n" + format_calibrations(calibrations))
     plot(rows, folder / "degradations.png")
     shown = torch.cat([make()[0][:8] for make in worse.values()])
     grid(shown / 127.5 - 1, dataset.mode, columns=8).save(folder / "degraded.png")
@@ -202,6 +209,6 @@ if __name__ == "__main__":
     parser.add_argument("data")
     parser.add_argument("out")
     parser.add_argument("--features", nargs="+", default=["efficientnet"])
-    parser.add_argument("-n", type=int, default=2000)
+    parser.add_argument("-n", type=int, default=2000, help="images of each kind and strength")
     parser.add_argument("--splits", type=int, default=30)
     main(parser.parse_args())

@@ -1,35 +1,36 @@
-"""Do pictures drawn for a class show it? Accuracy of a classifier, and KID, at guidance 1, 2 and 4.
+"""Do images that were drawn for a class show it? Accuracy of a classifier, and KID, at guidance 1, 2 and 4.
 
-    python benchmarks/guidance.py RUN TRAIN.npz HELD-OUT.npz OUT [N]
+    python -m benchmarks.quality.guidance RUN TRAIN.npz HELD-OUT.npz OUT [-n 2000]
 
-draws N pictures (2000) at each, every class in turn, and writes OUT/guidance.json and a grid at each.
+The script draws N images at each guidance, every class in turn, and writes OUT/guidance.json and a grid for each.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import torch
-from judge import accuracy, features, kept, kid, pictures
 
 import unnoise
+from benchmarks.lib.judge import accuracy, judge_features, kid, open_judge, read_images
 from unnoise.images import grid
 
 SETTINGS = ({"guidance": 1.0}, {"guidance": 2.0}, {"guidance": 4.0}, {"guidance": 4.0, "guidance_interval": "0.3-3"})
 
 
-def main(path: str, train_file: str, held_out: str, out: str, n: int = 2000) -> None:
-    run, folder, rows = unnoise.load(path), Path(out), []
+def main(arguments: argparse.Namespace) -> None:
+    """Draw and score at each guidance."""
+    run, folder, n, rows = unnoise.load(arguments.run), Path(arguments.out), arguments.n, []
     folder.mkdir(parents=True, exist_ok=True)
     names = list(run.card.classes)
-    images, labels = pictures(Path(train_file), names)
-    real, real_labels = pictures(Path(held_out), names)
-    judge = kept(folder / "judge.safetensors", images, labels, str(run.model.device))
-    known, on_real = features(judge, real), accuracy(judge, real, real_labels)
-    print(f"judge: {on_real:.1%} of the held-out pictures")
+    images, labels = read_images(Path(arguments.train), names)
+    real, real_labels = read_images(Path(arguments.held_out), names)
+    judge = open_judge(folder / "judge.safetensors", images, labels, str(run.model.device))
+    known, on_real = judge_features(judge, real), accuracy(judge, real, real_labels)
+    print(f"judge: {on_real:.1%} of the held-out images")
     for how in SETTINGS:
         drawn = unnoise.sample(run, n, batch=250, **how).cpu()
-        value, error = kid(features(judge, drawn), known)
+        value, error = kid(judge_features(judge, drawn), known)
         rows.append(
             {**how, "accuracy": accuracy(judge, drawn, torch.arange(n) % len(names)), "kid": value, "error": error}
         )
@@ -39,4 +40,8 @@ def main(path: str, train_file: str, held_out: str, out: str, n: int = 2000) -> 
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5], *map(int, sys.argv[5:6]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("run", "train", "held_out", "out"):
+        parser.add_argument(name)
+    parser.add_argument("-n", type=int, default=2000, help="number of images")
+    main(parser.parse_args())

@@ -1,25 +1,26 @@
-"""From held-out pictures to their noise by inverted DDIM and back: how far off, against the steps.
+"""How exactly does inverted DDIM take held-out images to noise and back? The error against the number of steps.
 
-    python benchmarks/inversion.py RUN HELD-OUT.npz [N]
+    python -m benchmarks.quality.inversion RUN HELD-OUT.npz [-n 64]
 
-prints a table of the root mean square error over N pictures (64), in units where black is -1 and white 1.
+The script prints a table of the root mean square error over N images. Black is -1 and white is 1.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import torch
-from judge import pictures
 
 import unnoise
+from benchmarks.lib.judge import read_images
 from unnoise.samplers.ddim import ddim, invert
 
 STEPS, ITERATIONS = (10, 20, 50, 100, 200), (1, 3)
 
 
-def main(path: str, held_out: str, n: int = 64) -> None:
+def main(path: str, held_out: str, n: int) -> None:
+    """Print the table."""
     run = unnoise.load(path)
-    images, labels = pictures(Path(held_out), list(run.card.classes))
+    images, labels = read_images(Path(held_out), list(run.card.classes))
     x0 = images[:n].to(run.model.device)
     denoise = run.model.given(labels[:n])
     print("| steps | " + " | ".join(f"error, iterations={k}" for k in ITERATIONS) + " |")
@@ -35,4 +36,9 @@ def main(path: str, held_out: str, n: int = 64) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3], *map(int, sys.argv[3:4]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run")
+    parser.add_argument("held_out")
+    parser.add_argument("-n", type=int, default=64, help="number of images")
+    given = parser.parse_args()
+    main(given.run, given.held_out, given.n)

@@ -1,17 +1,18 @@
-"""How good are the pictures after the minutes one has? Every contender, same machine, same data, same budget.
+"""How good are the images after a number of minutes? Every contender on the same machine, data and budget.
 
-    python benchmarks/quality_per_minute.py run TRAIN.npz HELD-OUT.npz OUT CONTENDER [--minutes 5 10 20 60] [--seed 0]
-    python benchmarks/quality_per_minute.py run TRAIN.npz HELD-OUT.npz OUT unnoise --name flip --options=--flip
-    python benchmarks/quality_per_minute.py table OUT
+    python -m benchmarks.quality.quality_per_minute run TRAIN.npz HELD-OUT.npz OUT CONTENDER
+                                                    [--minutes 5 10 20 60] [--seed 0]
+    python -m benchmarks.quality.quality_per_minute run TRAIN.npz HELD-OUT.npz OUT unnoise --name flip --options=--flip
+    python -m benchmarks.quality.quality_per_minute table OUT
 
-`run` trains one contender of peers.py and draws at each of the minutes; each result is a file in OUT, with the machine
-it was measured on, and what is there already is not measured again. So the table can be filled over several sittings,
-one run at a time. KID and FID are against the held-out pictures, by the network and sizes `unnoise eval` uses; slow
-samplers draw fewer pictures, and have wider intervals. Pictures are padded to 32 px with black. Needs
+`run` trains one contender of benchmarks/lib/peers.py and draws at each of the minutes. Each result is a file in OUT,
+with the machine; it is not measured again, so the table can be filled in several sessions, one run at a time. KID and
+FID are against the held-out images, by the network and sizes that `unnoise eval` uses; slow samplers draw fewer images,
+and have wider intervals. Images are padded to 32 px with black. The other contenders need
 `pip install -e ".[diffusers]" denoising-diffusion-pytorch smalldiffusion torch-ema`.
 """
 
-import unnoise  # noqa: F401  # isort: skip  # before torch: how long threads spin is the same for all
+import unnoise  # noqa: F401  # isort: skip  # before torch: threads spin as long for all contenders
 
 import argparse
 import hashlib
@@ -24,24 +25,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import machine
 from matplotlib.figure import Figure
-from peers import CONTENDERS, Draw, Pictures, to_float
 
+from benchmarks.lib.contender import Draw, Pixels, Trained, to_float
+from benchmarks.lib.machine import machine
+from benchmarks.lib.peers import CONTENDERS
 from unnoise import registry
 from unnoise.evaluation import metrics
+from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.measure import measure_pixels
+from unnoise.evaluation.statistics import Statistics
 from unnoise.files import write_json
 from unnoise.images import grid
 
 SIZE = 32
-FEWEST, MOST, BATCH = 25, 1_000, 25  # pictures that are scored, and drawn at a time
-MANY = 500  # of which FID says something
-SHARE = 0.25  # of the time of training, for drawing them, unless there are fewer than FEWEST
+MIN_DRAWN, MAX_DRAWN, BATCH = 25, 1_000, 25  # images that are scored, and drawn at a time
+ENOUGH_FOR_FID = 500  # images
+DRAWING_SHARE = 0.25  # time for drawing, as a share of the training; MIN_DRAWN images are drawn in any case
 PACKAGES = ("unnoise", "diffusers", "denoising-diffusion-pytorch", "smalldiffusion")
 
 
-def pictures(path: str) -> Pictures:
+def read_padded(path: str) -> Pixels:
+    """Return the images of an npz file, padded to 32 px with black."""
     images = np.load(path)["images"]
     images = images.reshape(*images.shape[:3], -1)
     more = [(-(-(SIZE - side) // 2), (SIZE - side) // 2) for side in images.shape[1:3]]
@@ -49,17 +54,19 @@ def pictures(path: str) -> Pictures:
 
 
 def peak_bytes() -> int:
+    """Return the largest memory that this process had."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def to_pixels(images: Pictures) -> torch.Tensor:
+def channels_first(images: Pixels) -> torch.Tensor:
+    """Return uint8 images [n, h, w, c] as a tensor [n, c, h, w]."""
     return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
-def drawn(draw: Draw, seconds: float, batch: int = BATCH) -> tuple[Pictures, float]:
-    """As many as there is time for, and the seconds of one; the training's random stream goes on where it was."""
-    parts, spent, stream = list[Pictures](), 0.0, torch.get_rng_state()
-    while (n := batch * len(parts)) < FEWEST or (n < MOST and spent + spent / len(parts) < seconds):
+def draw_for(draw: Draw, seconds: float, batch: int = BATCH) -> tuple[Pixels, float]:
+    """Draw as many images as the time allows; return them and the seconds for one; keep PyTorch's random stream."""
+    parts, spent, stream = list[Pixels](), 0.0, torch.get_rng_state()
+    while (n := batch * len(parts)) < MIN_DRAWN or (n < MAX_DRAWN and spent + spent / len(parts) < seconds):
         begun = time.monotonic()
         parts.append(draw(batch, len(parts)))
         spent += time.monotonic() - begun
@@ -68,6 +75,7 @@ def drawn(draw: Draw, seconds: float, batch: int = BATCH) -> tuple[Pictures, flo
 
 
 def run(arguments: argparse.Namespace) -> None:
+    """Train a contender; draw and score at each of the minutes that have no result yet."""
     folder, name, seed = Path(arguments.out), arguments.name or arguments.contender, arguments.seed
     contender = CONTENDERS[arguments.contender]
     if arguments.options:
@@ -81,44 +89,58 @@ def run(arguments: argparse.Namespace) -> None:
     if not minutes:
         return
     (own := folder / name).mkdir(exist_ok=True)
-    images, held_out = pictures(arguments.train), pictures(arguments.held_out)
+    images, held_out = read_padded(arguments.train), read_padded(arguments.held_out)
     data = hashlib.sha256(images.tobytes() + held_out.tobytes()).hexdigest()[:16]
     if any(json.loads(path.read_text())["data"] != data for path in folder.glob("*.json")):
         raise SystemExit(f"{folder} holds results on other data; name another OUT")
     extractor, real = registry.features.get("efficientnet")(), None
     for trained in contender(images, minutes, seed, own):
         peak = trained.summary["peak_bytes"] if trained.summary else peak_bytes()
-        real = real or measure_pixels(to_pixels(held_out), extractor)
+        real = real or measure_pixels(channels_first(held_out), extractor)
+        about = {"data": data, "contender": name, "seed": seed}
         for i, (sampler, draw) in reversed(list(enumerate(trained.draws.items()))):  # the first is written last
-            made, each = drawn(draw, 60 * SHARE * trained.minutes)
-            s, n = measure_pixels(to_pixels(made), extractor), len(made)
-            scores = {"kid": metrics.kid(s.kept, real.kept), "fid": metrics.fid(s, real)}
-            floors = {"kid": metrics.kid_floor(real, n), "fid": metrics.fid_floor(real, n)}
-            result = {"data": data, "contender": name, "seed": seed, "sampler": sampler, "minutes": trained.minutes}
-            result |= {"images": trained.images, "images_per_second": trained.images / (60 * trained.minutes)}
-            result |= {"parameters": trained.parameters, "drawn": n, "seconds_per_picture": each, "peak_bytes": peak}
+            made, each = draw_for(draw, 60 * DRAWING_SHARE * trained.minutes)
+            result = about | {"sampler": sampler} | describe(trained) | {"drawn": len(made)}
+            result |= {"seconds_per_picture": each, "peak_bytes": peak} | score(made, real, extractor)
             result |= {"summary": trained.summary} if trained.summary else {}
-            result |= {key: score._asdict() | {"floor": floors[key]._asdict()} for key, score in scores.items()}
             write_json(place(trained.minutes, i), result | {"machine": machine(*PACKAGES)})
             grid(to_float(made[:64])).save(place(trained.minutes, i).with_suffix(".png"))
-            print(f"{name}, {sampler}, {trained.minutes:g} min: KID x 1000 {told(result)}, {n} pictures", flush=True)
+            told = f"KID x 1000 {format_kid(result)}, {len(made)} images"
+            print(f"{name}, {sampler}, {trained.minutes:g} min: {told}", flush=True)
 
 
-def told(row: dict[str, Any]) -> str:
+def describe(trained: Trained) -> dict[str, Any]:
+    """Return the length, pace and size of a training."""
+    pace = trained.images / (60 * trained.minutes)
+    about = {"minutes": trained.minutes, "images": trained.images, "images_per_second": pace}
+    return about | {"parameters": trained.parameters}
+
+
+def score(images: Pixels, real: Statistics, extractor: Extractor) -> dict[str, Any]:
+    """Return KID and FID of images against real ones, each with its floor."""
+    s, n = measure_pixels(channels_first(images), extractor), len(images)
+    scores = {"kid": metrics.kid(s.kept, real.kept), "fid": metrics.fid(s, real)}
+    floors = {"kid": metrics.kid_floor(real, n), "fid": metrics.fid_floor(real, n)}
+    return {key: value._asdict() | {"floor": floors[key]._asdict()} for key, value in scores.items()}
+
+
+def format_kid(row: dict[str, Any]) -> str:
+    """Return KID x 1000 and the half of its 95 % interval."""
     return f"{1000 * row['kid']['value']:.0f} ± {1960 * row['kid']['standard_error']:.0f}"
 
 
-def table(arguments: argparse.Namespace) -> None:
+def tabulate(arguments: argparse.Namespace) -> None:
+    """Write and print the table of all results, and plot them."""
     folder = Path(arguments.out)
     rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     rows.sort(key=lambda row: (row["minutes"], -row["kid"]["value"]))
-    head = ("minutes", "contender", "sampler", "seed", "KID x 1000", "FID", "of", "floor of FID")
-    head += ("images/s", "M parameters", "s / 1,000 pictures", "peak MB so far")
+    head = ("minutes", "contender", "sampler", "seed", "KID x 1000", "FID", "images scored", "floor of FID")
+    head += ("images/s", "M parameters", "s / 1,000 images", "peak MB so far")
     lines = ["| " + " | ".join(head) + " |", "|---:|---|---|" + "---:|" * (len(head) - 3)]
     for row in rows:
-        cells = (f"{row['minutes']:g}", row["contender"], row["sampler"], str(row["seed"]), told(row))
-        known = row["drawn"] >= MANY
-        fid = (f"{row['fid']['value']:.0f}", f"{row['fid']['floor']['value']:.0f}") if known else ("-", "-")
+        cells = (f"{row['minutes']:g}", row["contender"], row["sampler"], str(row["seed"]), format_kid(row))
+        enough = row["drawn"] >= ENOUGH_FOR_FID
+        fid = (f"{row['fid']['value']:.0f}", f"{row['fid']['floor']['value']:.0f}") if enough else ("-", "-")
         cells += (fid[0], f"{row['drawn']:,}", fid[1])
         cells += (f"{row['images_per_second']:.0f}", f"{row['parameters'] / 1e6:.1f}")
         cells += (f"{1000 * row['seconds_per_picture']:,.0f}", f"{row['peak_bytes'] / 2**20:,.0f}")
@@ -129,6 +151,7 @@ def table(arguments: argparse.Namespace) -> None:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Plot KID against the minutes of training."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for key in dict.fromkeys((row["contender"], row["sampler"]) for row in rows):
@@ -145,20 +168,25 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of both commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("run")
+    one = commands.add_parser("run", help="train one contender, draw and score")
     for name in ("train", "held_out", "out"):
         one.add_argument(name)
     one.add_argument("contender", choices=CONTENDERS)
     one.add_argument("--minutes", nargs="+", type=float, default=[5, 10, 20, 60])
     one.add_argument("--seed", type=int, default=0)
-    one.add_argument("--options", default="", help="of unnoise train, to see what an ingredient is worth")
-    one.add_argument("--name", help="of the row, where there are options")
+    one.add_argument("--options", default="", help="options of `unnoise train`, to see what they are worth")
+    one.add_argument("--name", help="name of the row, if there are options")
     one.set_defaults(work=run)
-    all_ = commands.add_parser("table")
+    all_ = commands.add_parser("table", help="write the table and the plot of all results in a folder")
     all_.add_argument("out")
-    all_.set_defaults(work=table)
-    given = parser.parse_args()
+    all_.set_defaults(work=tabulate)
+    return parser
+
+
+if __name__ == "__main__":
+    given = make_parser().parse_args()
     given.work(given)

@@ -1,10 +1,11 @@
-"""Quality against the number of network evaluations, for every sampler: one run, one judge, the same seeds.
+"""How good is each sampler with a number of network evaluations? One run, one judge, the same seeds.
 
-    python benchmarks/samplers.py RUN TRAIN.npz HELD-OUT.npz OUT [-n 1000] [--spacings karras] [--samplers ddim unipc]
+    python -m benchmarks.quality.samplers RUN TRAIN.npz HELD-OUT.npz OUT
+                                          [-n 1000] [--spacings karras] [--samplers ddim unipc]
 
-writes OUT/samplers.json, OUT/samplers.md and OUT/samplers.png. Started again, it goes on with the cells that are not in
-OUT/samplers.json yet. KID x 1000 against the held-out pictures, in the features of a classifier trained here on
-TRAIN.npz; smaller is better.
+The script writes OUT/samplers.json, OUT/samplers.md and OUT/samplers.png. If you start it again, it measures only what
+is not in OUT/samplers.json yet. KID x 1000 is against the held-out images, in the features of a classifier that the
+script trains on TRAIN.npz; smaller is better.
 """
 
 import argparse
@@ -16,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from judge import accuracy, features, kept, kid, pictures
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 import unnoise
+from benchmarks.lib.judge import Judge, accuracy, judge_features, kid, open_judge, read_images
 from unnoise import registry
 
 BUDGETS = (5, 10, 20, 50, 250)
@@ -38,11 +39,11 @@ SAMPLERS = (
     "euler_maruyama",
     "predictor_corrector",
 )
-TOLERANCES = (0.3, 0.1, 0.05, 0.02, 0.003)  # of adaptive: its evaluations are what they take
+TOLERANCES = (0.3, 0.1, 0.05, 0.02, 0.003)  # of the sampler adaptive, which chooses its evaluations itself
 
 
 def draw(run: unnoise.Run, n: int, **how: object) -> tuple[torch.Tensor, float]:
-    """Pictures, and the evaluations each took."""
+    """Draw n images; return them and the network evaluations for each."""
     calls, network = 0, run.model.backbone
 
     def count(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -57,8 +58,8 @@ def draw(run: unnoise.Run, n: int, **how: object) -> tuple[torch.Tensor, float]:
     return images, calls / n
 
 
-def cells(samplers: list[str], spacings: list[str]) -> Iterator[dict[str, Any]]:
-    """What is measured, the cheap first: each sampler with each spacing, and adaptive by its tolerance."""
+def settings_to_measure(samplers: list[str], spacings: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield what is measured, the cheap first: each sampler with each spacing, and adaptive by its tolerance."""
     for budget, tolerance in zip(BUDGETS, TOLERANCES, strict=True):
         for spacing, spec in product(spacings, samplers):
             each = registry.sampler.declared(spec)["evaluations"]
@@ -67,67 +68,85 @@ def cells(samplers: list[str], spacings: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def main(arguments: argparse.Namespace) -> None:
-    run, folder, n = unnoise.load(arguments.run), Path(arguments.out), arguments.n
+    """Measure what is not measured yet; write after each setting."""
+    run, folder = unnoise.load(arguments.run), Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
-    device, names = str(run.model.device), list(run.card.classes)
-    images, labels = pictures(Path(arguments.train), names)
-    real, real_labels = pictures(Path(arguments.held_out), names)
-    judge = kept(folder / "judge.safetensors", images, labels, device)
-    known = features(judge, real)
-    torch.manual_seed(0)
-    about = {
+    names = list(run.card.classes)
+    train, held_out = (read_images(Path(path), names) for path in (arguments.train, arguments.held_out))
+    judge = open_judge(folder / "judge.safetensors", *train, str(run.model.device))
+    known = judge_features(judge, held_out[0])
+    about = describe(run, judge, arguments.n, held_out)
+    about["floor"] = floor_of(judge, train[0], known, arguments.n)
+    results = folder / "samplers.json"
+    before = json.loads(results.read_text()) if results.exists() else {**about, "rows": []}
+    if any(before[name] != about[name] for name in ("run", "n", "trained")):
+        raise SystemExit(f"{results} is of another run or number of images: choose another OUT")
+    print(f"judge: {about['judge']:.1%} of the held-out images; KID of {arguments.n} real ones {about['floor']}")
+    rows = before["rows"]
+    for settings in settings_to_measure(arguments.samplers, arguments.spacings):
+        if any(settings.items() <= row.items() for row in rows):
+            continue
+        try:
+            rows.append(settings | measure(run, judge, known, arguments.n, settings))
+        except unnoise.InputError as error:  # such as a first level that still holds much of the image
+            print(f"{settings}: {error}")
+            continue
+        evaluations = rows[-1]["evaluations"]
+        told = f"{settings['sampler']:24} {settings['spacing']:9} {evaluations:6.1f}  {format_kid(rows[-1])}"
+        print(told, flush=True)
+        results.write_text(json.dumps({**about, "rows": rows}, indent=1))
+        (folder / "samplers.md").write_text(format_table(rows, about["floor"]))
+        plot(rows, folder / "samplers.png")
+
+
+def describe(run: unnoise.Run, judge: Judge, n: int, held_out: tuple[torch.Tensor, torch.Tensor]) -> dict[str, Any]:
+    """Return what the results depend on."""
+    return {
         "run": dict(run.card.data),
         "trained": run.card.training["images"],
         "backbone": run.card.backbone,
         "n": n,
-        "device": device,
-        "judge": accuracy(judge, real, real_labels),
-        "floor": kid(features(judge, images[torch.randperm(len(images))[:n]]), known),
+        "device": str(run.model.device),
+        "judge": accuracy(judge, *held_out),
     }
-    results = folder / "samplers.json"
-    before = json.loads(results.read_text()) if results.exists() else {**about, "rows": []}
-    if before["run"] != about["run"] or before["n"] != n or before["trained"] != about["trained"]:
-        raise SystemExit(f"{results} is of another run or number of pictures: choose another OUT")
-    print(f"judge: {about['judge']:.1%} of the held-out pictures; KID of {n} real ones {about['floor']}")
-    rows = before["rows"]
-    for cell in cells(arguments.samplers, arguments.spacings):
-        if any(cell.items() <= row.items() for row in rows):
-            continue
-        begun = time.monotonic()
-        try:
-            drawn, evaluations = draw(run, n, **{key: value for key, value in cell.items() if key != "budget"})
-        except unnoise.InputError as error:  # such as a first level that still holds much of the image
-            print(f"{cell}: {error}")
-            continue
-        seconds = time.monotonic() - begun
-        value, error = kid(features(judge, drawn), known)
-        correct = accuracy(judge, drawn, torch.arange(n) % len(names))
-        found = {"evaluations": evaluations, "kid": value, "error": error, "accuracy": correct}
-        rows.append(cell | found | {"finite": bool(drawn.isfinite().all()), "seconds": seconds})
-        print(f"{cell['sampler']:24} {cell['spacing']:9} {evaluations:6.1f}  {shown(rows[-1])}", flush=True)
-        results.write_text(json.dumps({**about, "rows": rows}, indent=1))
-        (folder / "samplers.md").write_text(table(rows, about["floor"]))
-        plot(rows, folder / "samplers.png")
 
 
-def shown(row: dict[str, Any]) -> str:
+def floor_of(judge: Judge, images: torch.Tensor, known: torch.Tensor, n: int) -> tuple[float, float]:
+    """Return KID and its error for n real images."""
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:n]
+    return kid(judge_features(judge, images[chosen]), known)
+
+
+def measure(run: unnoise.Run, judge: Judge, known: torch.Tensor, n: int, settings: dict[str, Any]) -> dict[str, Any]:
+    """Draw n images, every class in turn, and return their scores."""
+    begun = time.monotonic()
+    drawn, evaluations = draw(run, n, **{key: value for key, value in settings.items() if key != "budget"})
+    seconds = time.monotonic() - begun
+    value, error = kid(judge_features(judge, drawn), known)
+    correct = accuracy(judge, drawn, torch.arange(n) % len(run.card.classes))
+    found = {"evaluations": evaluations, "kid": value, "error": error, "accuracy": correct}
+    return found | {"finite": bool(drawn.isfinite().all()), "seconds": seconds}
+
+
+def format_kid(row: dict[str, Any]) -> str:
+    """Return KID x 1000 and its standard error."""
     return f"{1000 * row['kid']:.0f} ± {1000 * row['error']:.0f}"
 
 
-def table(rows: list[dict[str, Any]], floor: tuple[float, float]) -> str:
-    """Markdown: a row for each sampler and spacing, a column for each budget; adaptive with its own evaluations."""
+def format_table(rows: list[dict[str, Any]], floor: tuple[float, float]) -> str:
+    """Return a Markdown table: a row for each sampler and spacing, a column for each number of evaluations."""
     fixed = [row for row in rows if not row["sampler"].startswith("adaptive")]
     lines = ["| sampler | spacing | " + " | ".join(map(str, BUDGETS)) + " |", "|---|---|" + "---:|" * len(BUDGETS)]
     for kind in dict.fromkeys((row["sampler"], row["spacing"]) for row in fixed):
         found = {row["budget"]: row for row in fixed if (row["sampler"], row["spacing"]) == kind}
-        each = [shown(found[budget]) if budget in found else "" for budget in BUDGETS]
+        each = [format_kid(found[budget]) if budget in found else "" for budget in BUDGETS]
         lines.append(f"| {kind[0]} | {kind[1]} | " + " | ".join(each) + " |")
-    own = [f"{row['sampler']} takes {row['evaluations']:.0f}: {shown(row)}" for row in rows if row not in fixed]
-    return "\n".join([*lines, "", *own, f"Real pictures: {1000 * floor[0]:.0f} ± {1000 * floor[1]:.0f}.", ""])
+    own = [f"{row['sampler']} takes {row['evaluations']:.0f}: {format_kid(row)}" for row in rows if row not in fixed]
+    return "\n".join([*lines, "", *own, f"Real images: {1000 * floor[0]:.0f} ± {1000 * floor[1]:.0f}.", ""])
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """A panel for each of the spacings; adaptive, which makes its own levels, in each."""
+    """Plot a panel for each spacing; adaptive, which makes its own levels, is in each."""
     spacings = list(dict.fromkeys(row["spacing"] for row in rows if not row["sampler"].startswith("adaptive")))
     figure = Figure(figsize=(6 * len(spacings) + 2, 5), layout="constrained")
     panels = figure.subplots(1, len(spacings), sharey=True, squeeze=False)[0]
@@ -156,7 +175,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("run", "train", "held_out", "out"):
         parser.add_argument(name)
-    parser.add_argument("-n", type=int, default=2000, help="pictures a cell")
+    parser.add_argument("-n", type=int, default=2000, help="images for each setting")
     parser.add_argument("--spacings", nargs="+", default=["trailing", "karras"])
     parser.add_argument("--samplers", nargs="+", default=[*SAMPLERS])
     main(parser.parse_args())

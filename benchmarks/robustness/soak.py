@@ -1,8 +1,8 @@
-"""Watch a training for hours: memory, open files and throughput by tenths of the time.
+"""Does a training of hours keep its memory, open files and throughput? Watches one by tenths of its time.
 
-    python benchmarks/soak.py [--budget 2h] OUT [DATA AND OPTIONS OF `unnoise train`]
+    python -m benchmarks.robustness.soak [--budget 2h] OUT [DATA AND OPTIONS OF `unnoise train`]
 
-Throughput is in images per second of the processor's time, which other programs on the machine do not change.
+Throughput is in images per second of processor time, which other programs on the machine do not change.
 """
 
 import argparse
@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
-from machine import machine
 
+from benchmarks.lib.machine import machine
 from unnoise.files import read_json_lines, write_json
 
-EVERY = 10.0  # seconds
+EVERY = 10.0  # seconds between two looks
 
 
 class Sample(NamedTuple):
-    """What is seen of the process from outside."""
+    """One look at the process from outside."""
 
     seconds: float
     processor: float  # seconds
@@ -32,7 +32,8 @@ class Sample(NamedTuple):
     images: int
 
 
-def seen(run: Path) -> int:
+def images_logged(run: Path) -> int:
+    """Return the images of the last row of the log."""
     try:
         return max((row["images"] for row in read_json_lines(run / "metrics.jsonl") if "images" in row), default=0)
     except FileNotFoundError:
@@ -40,6 +41,7 @@ def seen(run: Path) -> int:
 
 
 def watch(process: subprocess.Popen, run: Path) -> list[Sample]:
+    """Look at a process until it ends."""
     found, begun, watched = list[Sample](), time.monotonic(), psutil.Process(process.pid)
     while process.poll() is None:
         try:
@@ -52,7 +54,7 @@ def watch(process: subprocess.Popen, run: Path) -> list[Sample]:
                         memory,
                         watched.num_fds(),
                         watched.num_threads(),
-                        seen(run),
+                        images_logged(run),
                     )
                 )
         except psutil.NoSuchProcess:
@@ -61,9 +63,10 @@ def watch(process: subprocess.Popen, run: Path) -> list[Sample]:
     return found
 
 
-def table(samples: list[Sample]) -> list[str]:
+def format_samples(samples: list[Sample]) -> list[str]:
+    """Return a Markdown table with a row for each tenth of the time."""
     lines = [
-        "| minutes | resident MB | open files | threads | images per processor second |",
+        "| minutes | resident MB | open files | threads | images per second of processor time |",
         "|---:|---:|---:|---:|---:|",
     ]
     marks = [samples[round(i * (len(samples) - 1) / 10)] for i in range(11)]
@@ -78,9 +81,11 @@ def table(samples: list[Sample]) -> list[str]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out")
+    parser.add_argument("out", help="a new folder")
     parser.add_argument("--budget", default="2h")
-    parser.add_argument("options", nargs=argparse.REMAINDER)
+    parser.add_argument(
+        "options", nargs=argparse.REMAINDER, help="data and options of `unnoise train` (default: faces)"
+    )
     arguments = parser.parse_args()
     folder = Path(arguments.out)
     folder.mkdir(parents=True)
@@ -92,5 +97,5 @@ if __name__ == "__main__":
         folder / "soak.json",
         {"line": line, "status": training.returncode, "samples": [s._asdict() for s in found], "machine": machine()},
     )
-    print("\n".join(table(found)))
+    print("\n".join(format_samples(found)))
     sys.exit(training.returncode)

@@ -1,13 +1,12 @@
-"""What a training costs on paper, how far that is from what is measured, and what it comes to on many GPUs.
+"""What does a training cost on paper, how far is that from the measured cost, and what does it cost on many GPUs?
 
-    python benchmarks/cost.py measure OUT [--processes 1 2]
-    python benchmarks/cost.py project
+    python -m benchmarks.speed.cost measure OUT [--processes 1 2]
+    python -m benchmarks.speed.cost project
 
-`measure` trains networks of three widths at three sizes with each number of processes, on pictures made up for it, and
-sets the model's numbers beside the measured ones. Three constants are fitted, each on the middle row alone: the
-floating-point operations a second that the machine reaches, the memory of the program itself, and the bytes a second
-that two processes exchange.
-`project` prints docs/concepts/scaling.md's tables from the same functions.
+`measure` trains networks of three widths at three sizes with each number of processes, on random images, and sets the
+calculated numbers beside the measured ones. Three constants are fitted, each on the middle row alone: operations per
+second that the machine reaches, the memory of the program itself, and the bytes per second that two processes exchange.
+`project` prints the tables of docs/concepts/scaling.md from the same functions.
 """
 
 import argparse
@@ -16,94 +15,27 @@ import os
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from machine import machine
-from torch.utils.flop_counter import FlopCounterMode
 
-from unnoise import registry
+from benchmarks.lib.machine import machine
+from benchmarks.speed.cost_model import Cost, cost_of
 from unnoise.files import read_json_lines, write_json
-from unnoise.training.muon import grouped
-
-# the model
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Of one network at one size, for one image where nothing else is said."""
-
-    parameters: int
-    forward: float  # floating-point operations; the backward pass takes twice as many
-    orthogonal: float  # of Muon's step, whatever the batch
-    kept: float  # bytes for the backward pass
-    pixels: int  # bytes of the decoded image
-
-    def step(self, batch: int) -> float:
-        """Operations of all processes."""
-        return 3 * self.forward * batch + self.orthogonal
-
-    def memory(self, batch: int) -> float:
-        """Bytes of weights, gradients, their average and Muon's momentum, in fp32, and of what is kept."""
-        return 16 * self.parameters + self.kept * batch
-
-    @property
-    def state(self) -> float:
-        """Bytes of a state: weights, average, momentum; there are two, and a model file of 4 bytes a weight."""
-        return 12 * self.parameters
-
-    def traffic(self, processes: int) -> float:
-        """Bytes that each sends in a step: a ring's two passes for the gradients, two for Muon's steps."""
-        return 2 * 2 * (processes - 1) / processes * 4 * self.parameters
-
-    def sampling(self, steps: int) -> float:
-        """Operations for a picture."""
-        return steps * self.forward
-
-
-def cost_of(backbone: str, shape: tuple[int, int, int]) -> Cost:
-    """Counted on one image, by PyTorch's own counter; of a network that is never filled with numbers."""
-    with torch.device("meta"):
-        network = registry.backbone.get(backbone)(shape[0])
-        x, t = torch.zeros(1, *shape), torch.zeros(1)
-        own, kept = {p.untyped_storage()._cdata for p in network.parameters()}, dict[int, torch.Tensor]()
-
-        def keep(tensor: torch.Tensor) -> torch.Tensor:
-            if (storage := tensor.untyped_storage()._cdata) not in own:
-                kept[storage] = tensor
-            return tensor
-
-        with FlopCounterMode(display=False) as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda y: y):
-            network(x, t)
-    matrices = [(p, p) for p in network.parameters() if p.ndim >= 2]
-    muon = sum(orthogonal(*shape) * len(same) for shape, same in grouped(matrices))
-    size = sum(p.numel() for p in network.parameters())
-    bytes_kept = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
-    return Cost(size, float(counter.get_total_flops()), muon, float(bytes_kept), math.prod(shape))
-
-
-def orthogonal(rows: int, columns: int) -> float:
-    """Of one matrix: its Gram matrix and the product with it, and 17 products of the size of the Gram matrix."""
-    small, large = sorted((rows, columns))
-    return 2 * 2 * small**2 * large + 2 * small**3 * (1 + 4 * 4)
-
-
-# what is measured
 
 SIZES, WIDTHS, BATCH = (16, 32, 64), (32, 48, 64), 64
 MIDDLE = (32, 48)
-SECONDS, GUESS = 10.0, 6e10  # of a training, at so many operations a second
+SECONDS, GUESS = 10.0, 6e10  # length of a training, if the machine does this many operations per second
 
 
 def unet(width: int) -> str:
+    """Return the spec of a U-Net."""
     return f"unet:widths={width}-{2 * width}-{4 * width},layers=1,patch=2,groups=8,head=32"
 
 
-def trained(out: Path, size: int, width: int, processes: int) -> dict[str, Any]:
-    """Images per second, peak memory and the size of the files, of a short training."""
+def train_once(out: Path, size: int, width: int, processes: int) -> dict[str, Any]:
+    """Train for a short time; return images per second, peak memory and the size of the state."""
     run, cost = out / f"{size}-{width}-{processes}", cost_of(unet(width), (3, size, size))
     images = max(12, round(SECONDS * GUESS / cost.step(BATCH))) * BATCH
     if not run.exists():
@@ -129,81 +61,87 @@ def trained(out: Path, size: int, width: int, processes: int) -> dict[str, Any]:
     }
 
 
+class Fit(NamedTuple):
+    """The three constants of a machine."""
+
+    rate: float  # operations per second
+    base: float  # bytes of the program itself
+    bandwidth: float  # bytes per second between processes
+
+    def expected(self, cost: Cost, processes: int) -> dict[str, float]:
+        """Return the calculated numbers of a training."""
+        seconds = cost.step(BATCH) / processes / self.rate + cost.traffic(processes) / self.bandwidth
+        memory = self.base + cost.memory(BATCH // processes)
+        return {"images_per_second": BATCH / seconds, "peak": memory, "state": cost.state}
+
+
+def fit(middle: Cost, rows: list[dict[str, Any]]) -> Fit:
+    """Fit the constants on the rows of the middle network."""
+    by = {row["processes"]: row for row in rows if (row["size"], row["width"]) == MIDDLE}
+    rate = middle.step(BATCH) / (BATCH / by[1]["images_per_second"])
+    bandwidth = math.inf
+    if 2 in by:
+        alone = middle.step(BATCH) / 2 / rate
+        bandwidth = middle.traffic(2) / max(BATCH / by[2]["images_per_second"] - alone, 1e-9)
+    return Fit(rate, by[1]["peak"] - middle.memory(BATCH), bandwidth)
+
+
 def measure(arguments: argparse.Namespace) -> None:
-    """One thread for each process, so that processes do not share processors."""
+    """Train, fit and compare; each process has one thread, so that processes do not share processors."""
     out = Path(arguments.out)
     out.mkdir(parents=True, exist_ok=True)
-    found = [
-        trained(out, size, width, processes) for processes in arguments.processes for size in SIZES for width in WIDTHS
+    rows = [
+        train_once(out, size, width, processes)
+        for processes in arguments.processes
+        for size in SIZES
+        for width in WIDTHS
     ]
     costs = {(size, width): cost_of(unet(width), (3, size, size)) for size in SIZES for width in WIDTHS}
-    by = {(row["size"], row["width"], row["processes"]): row for row in found}
-    middle, first = costs[MIDDLE], by[(*MIDDLE, 1)]
-    rate = middle.step(BATCH) / (BATCH / first["images_per_second"])
-    base = first["peak"] - middle.memory(BATCH)
-    bandwidth = math.inf
-    if 2 in arguments.processes:
-        alone = middle.step(BATCH) / 2 / rate
-        bandwidth = middle.traffic(2) / max(BATCH / by[(*MIDDLE, 2)]["images_per_second"] - alone, 1e-9)
-    heads = ("px", "width", "M parameters", "processes", "images/s told", "measured")
-    heads += ("memory told, MB", "measured", "state told, MB", "measured")
-    lines = [f"| {' | '.join(heads)} |"]
-    lines += ["|---:|" + "---:|" * 9]
-    for row in found:
-        cost, processes = costs[row["size"], row["width"]], row["processes"]
-        seconds = cost.step(BATCH) / processes / rate + cost.traffic(processes) / bandwidth
-        told = {
-            "images_per_second": BATCH / seconds,
-            "peak": base + cost.memory(BATCH // processes),
-            "state": cost.state,
-        }
-        row["told"] = told
+    found = fit(costs[MIDDLE], rows)
+    for row in rows:
+        row["told"] = found.expected(costs[row["size"], row["width"]], row["processes"])
+    constants = {"operations_per_second": found.rate, "base_bytes": found.base, "bandwidth": found.bandwidth}
+    write_json(out / "cost.json", {"rows": rows, **constants, "machine": machine()})
+    print("\n".join([*format_rows(rows, costs), *format_errors(rows)]))
+    print(
+        f"fitted: {found.rate / 1e9:.0f} GFLOP/s, {found.base / 2**20:.0f} MB of the program itself, "
+        f"{found.bandwidth / 1e9:.2f} GB/s between processes"
+    )
+
+
+def format_rows(rows: list[dict[str, Any]], costs: dict[tuple[int, int], Cost]) -> list[str]:
+    """Return a Markdown table of calculated and measured numbers."""
+    heads = ("px", "width", "M parameters", "processes", "images/s calculated", "measured")
+    heads += ("memory calculated, MB", "measured", "state calculated, MB", "measured")
+    lines = [f"| {' | '.join(heads)} |", "|---:|" + "---:|" * 9]
+    for row in rows:
+        told, size = row["told"], costs[row["size"], row["width"]].parameters / 1e6
         cells = [f"{told['images_per_second']:.0f}", f"{row['images_per_second']:.0f}"]
-        cells += [
-            f"{value / 2**20:,.1f}" if name == "state" else f"{value / 2**20:,.0f}"
-            for name in ("peak", "state")
-            for value in (told[name], row[name])
-        ]
-        lines.append(
-            f"| {row['size']} | {row['width']} | {cost.parameters / 1e6:.1f} | {processes} | {' | '.join(cells)} |"
-        )
-    result = {
-        "rows": found,
-        "operations_per_second": rate,
-        "base_bytes": base,
-        "bandwidth": bandwidth,
-        "machine": machine(),
-    }
-    write_json(out / "cost.json", result)
-    off = {
-        name: [abs(row["told"][name] / row[name] - 1) for row in found]
-        for name in ("images_per_second", "peak", "state")
-    }
-    lines += [
-        f"{name}: off by {statistics.mean(values):.0%} on average, {max(values):.0%} at most"
-        for name, values in off.items()
-    ]
-    lines += [
-        (
-            f"fitted: {rate / 1e9:.0f} GFLOP/s, {base / 2**20:.0f} MB of the program itself, "
-            f"{bandwidth / 1e9:.2f} GB/s between processes"
-        )
-    ]
-    print("\n".join(lines))
+        cells += [f"{value / 2**20:,.0f}" for value in (told["peak"], row["peak"])]
+        cells += [f"{value / 2**20:,.1f}" for value in (told["state"], row["state"])]
+        lines.append(f"| {row['size']} | {row['width']} | {size:.1f} | {row['processes']} | {' | '.join(cells)} |")
+    return lines
 
 
-# what it comes to
+def format_errors(rows: list[dict[str, Any]]) -> list[str]:
+    """Return how far the calculated numbers are from the measured ones."""
+    names = ("images_per_second", "peak", "state")
+    errors = {name: [abs(row["told"][name] / row[name] - 1) for row in rows] for name in names}
+    return [
+        f"{name}: wrong by {statistics.mean(values):.0%} on average, by {max(values):.0%} at most"
+        for name, values in errors.items()
+    ]
 
 
 class Machine(NamedTuple):
-    """A GPU as its maker tells it, and what is taken for granted of it."""
+    """A GPU by the data sheet of its maker, and what is assumed."""
 
     name: str = "H100 SXM"
     operations: float = 989e12  # bf16, dense: NVIDIA's data sheet
-    reached: float = 0.35  # share that a well-fed U-Net or DiT of this size reaches: a guess
+    reached: float = 0.35  # share of it that a U-Net or DiT of this size reaches: an assumption
     memory: float = 80e9  # bytes
     inside: float = 450e9  # bytes per second, each way, in a node of 8: NVLink 4
-    outside: float = 50e9  # likewise between nodes: one 400 Gb/s link for a GPU
+    outside: float = 50e9  # the same between nodes: one 400 Gb/s link for a GPU
     disk: float = 2e9  # bytes of images per second that a node of 8 reads
     decode: float = 12_000  # JPEG images of 128 px that its processors decode in a second
 
@@ -217,46 +155,50 @@ NETWORKS = {
 
 
 def project(_: argparse.Namespace) -> None:
-    gpu = Machine()
-    print(f"{gpu}\n")
-    heads = ("network", "M parameters", "GFLOP an image", "batch", "GPUs", "images/s")
+    """Print the table of costs on GPUs."""
+    print(f"{(gpu := Machine())}\n")
+    heads = ("network", "M parameters", "GFLOP per image", "batch", "GPUs", "images/s")
     heads += ("seconds of a step: network, Muon, messages, data", "a billion images", "first bottleneck")
     print(f"| {' | '.join(heads)} |")
     print("|---|" + "---:|" * 7 + "---|")
     for name, (backbone, size, usual, encoded) in NETWORKS.items():
         cost = cost_of(backbone, (3, size, size))
         for count in (1, 8, 64, 1024):
-            speed, batch = gpu.operations * gpu.reached, max(usual, count)
-            parts = {
-                "network": 3 * cost.forward * batch / count / speed,
-                "Muon": cost.orthogonal / count / (speed / 2),
-                "messages": cost.traffic(count) / (gpu.inside if count <= 8 else gpu.outside),
-                "data": max(batch * encoded / gpu.disk, batch / gpu.decode * (size / 128) ** 2) / max(1, count / 8),
-            }
-            seconds = max(parts["data"], parts["network"] + parts["Muon"] + parts["messages"])
-            worst = "data" if seconds == parts["data"] else max(("network", "Muon", "messages"), key=parts.__getitem__)
-            cells = [
-                f"{cost.parameters / 1e6:.0f}",
-                f"{3 * cost.forward / 1e9:.0f}",
-                f"{batch:,}",
-                f"{count:,}",
-                f"{batch / seconds:,.0f}",
-            ]
-            cells += [
-                ", ".join(f"{part:.3g}" for part in parts.values()),
-                f"{1e9 / (batch / seconds) / 3600:,.1f} h",
-                worst,
-            ]
-            print(f"| {name} | {' | '.join(cells)} |")
+            batch = max(usual, count)
+            reading = max(batch * encoded / gpu.disk, batch / gpu.decode * (size / 128) ** 2) / max(1, count / 8)
+            print(f"| {name} | {' | '.join(projected_cells(cost, gpu, batch, count, reading))} |")
+
+
+def projected_cells(cost: Cost, gpu: Machine, batch: int, count: int, reading: float) -> list[str]:
+    """Return the cells of a row: `count` GPUs learn from a batch, whose data takes `reading` seconds."""
+    speed = gpu.operations * gpu.reached
+    parts = {
+        "network": 3 * cost.forward * batch / count / speed,
+        "Muon": cost.orthogonal / count / (speed / 2),
+        "messages": cost.traffic(count) / (gpu.inside if count <= 8 else gpu.outside),
+        "data": reading,
+    }
+    seconds = max(reading, parts["network"] + parts["Muon"] + parts["messages"])
+    worst = "data" if seconds == reading else max(("network", "Muon", "messages"), key=parts.__getitem__)
+    return [
+        f"{cost.parameters / 1e6:.0f}",
+        f"{3 * cost.forward / 1e9:.0f}",
+        f"{batch:,}",
+        f"{count:,}",
+        f"{batch / seconds:,.0f}",
+        ", ".join(f"{part:.3g}" for part in parts.values()),
+        f"{1e9 / (batch / seconds) / 3600:,.1f} h",
+        worst,
+    ]
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    one = commands.add_parser("measure")
+    one = commands.add_parser("measure", help="train, fit and compare: about 10 minutes")
     one.add_argument("out")
     one.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     one.set_defaults(work=measure)
-    commands.add_parser("project").set_defaults(work=project)
+    commands.add_parser("project", help="print the tables of the documentation").set_defaults(work=project)
     given = parser.parse_args()
     given.work(given)

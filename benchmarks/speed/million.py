@@ -1,13 +1,13 @@
-"""A set that fits neither memory nor, decoded, most disks: train on it for minutes, stop, go on.
+"""Can unnoise train on data that fits neither memory nor, decoded, most disks? Streams a million images.
 
-    python benchmarks/million.py make OUT [--count 1000000]
-    python benchmarks/million.py train OUT/shards OUT [--budget 10m]
-    python benchmarks/million.py train OUT/parquet OUT [--budget 10m]
+    python -m benchmarks.speed.million make OUT [--count 1000000]
+    python -m benchmarks.speed.million train OUT/shards OUT [--budget 10m]
+    python -m benchmarks.speed.million train OUT/parquet OUT [--budget 10m]
 
 `make` writes the same images as tar shards and as parquet: blurred colours, with the number of the image in its corner,
-as black and white squares that survive JPEG. `train` stops the training by SIGTERM half way, gives the same command
-again, and says what came of it: memory, throughput, share of the time that was waited for data, and whether the images
-that were learned from, as read back from their pixels, are those that an uninterrupted training sees, in its order.
+as black and white squares that survive JPEG. `train` stops the training by SIGTERM half way and gives the same command
+again. It prints memory, throughput and the share of the time that was spent waiting for data. It also reads the numbers
+of the images back from their pixels, and checks that they are those that an uninterrupted training sees, in its order.
 """
 
 import argparse
@@ -23,26 +23,26 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pyarrow as pa
-from machine import machine
 from PIL import Image
 from pyarrow import parquet
 
+from benchmarks.lib.machine import machine
 from unnoise.data import open_data
 from unnoise.data.dataset import split_held_out
 from unnoise.files import read_json_lines, write_json
 from unnoise.training.batches import order
-from unnoise.training.clock import SECONDS, parse
+from unnoise.training.clock import SECONDS, parse_amount
 
-SHARD, ROWS = 10_000, 1_000  # images of a file and of a row group
+SHARD, ROWS = 10_000, 1_000  # images in a file and in a row group
 SIZE, SQUARE = 128, 8  # pixels of an image, and of a square
-PLACES = [(8 * (bit // 10), 8 * (bit % 10)) for bit in range(20)]  # of the bits of a number, in two rows
+PLACES = [(8 * (bit // 10), 8 * (bit % 10)) for bit in range(20)]  # (y, x) of each bit of a number, in two rows
 CODE = f"""
 import json, sys
 import numpy as np
 from unnoise import cli
 from unnoise.training import loop
 
-given = loop.noised
+given = loop.prepare
 
 def noted(batch, *rest):
     scale, pixels = batch.pixels.shape[-1] / {SIZE}, batch.pixels
@@ -52,14 +52,15 @@ def noted(batch, *rest):
         file.write(json.dumps((np.stack(bits, 1) @ (1 << np.arange(20))).tolist()) + "\\n")
     return given(batch, *rest)
 
-loop.noised = noted
+loop.prepare = noted
 sys.exit(cli.main(sys.argv[2:]))
 """
 
 
-def picture(number: int) -> bytes:
-    few = Image.fromarray(np.random.default_rng(number).integers(0, 256, (24, 24, 3), dtype=np.uint8))
-    pixels = np.asarray(few.resize((SIZE, SIZE), Image.Resampling.BILINEAR)).copy()
+def make_image(number: int) -> bytes:
+    """Return a JPEG image that shows its number."""
+    coarse = Image.fromarray(np.random.default_rng(number).integers(0, 256, (24, 24, 3), dtype=np.uint8))
+    pixels = np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BILINEAR)).copy()
     for bit, (y, x) in enumerate(PLACES):
         pixels[y : y + SQUARE, x : x + SQUARE] = 255 * (number >> bit & 1)
     Image.fromarray(pixels).save(out := io.BytesIO(), "JPEG", quality=85)
@@ -67,12 +68,13 @@ def picture(number: int) -> bytes:
 
 
 def make(arguments: argparse.Namespace) -> None:
+    """Write the images as shards and as parquet."""
     out = Path(arguments.out)
     for name in ("shards", "parquet"):
         (out / name).mkdir(parents=True)
     for shard, first in enumerate(range(0, arguments.count, SHARD)):
         numbers = range(first, min(first + SHARD, arguments.count))
-        images = [*map(picture, numbers)]
+        images = [*map(make_image, numbers)]
         with tarfile.open(out / "shards" / f"train-{shard:05d}.tar", "w") as archive:
             for number, content in zip(numbers, images, strict=True):
                 for name, data in (("jpg", content), ("cls", str(number % 10).encode())):
@@ -84,8 +86,13 @@ def make(arguments: argparse.Namespace) -> None:
         print(f"{numbers.stop:,} images", flush=True)
 
 
-def watched(line: list[str], seconds: float | None) -> tuple[float, list[int]]:
-    """Until it ends, or is told to after so many seconds of training; seconds of its start, and memory all the time."""
+def watch(line: list[str], seconds: float | None) -> tuple[float, list[int]]:
+    """Run a training; return the seconds until its first step, and its memory second by second.
+
+    Args:
+        line: the command.
+        seconds: stop it by SIGTERM after this time of training; None lets it end by itself.
+    """
     process, begun, started, memory = subprocess.Popen(line), time.monotonic(), 0.0, list[int]()
     rows = Path(line[line.index("--out") + 1]) / "metrics.jsonl"
     before = rows.stat().st_size if rows.exists() else 0
@@ -100,19 +107,30 @@ def watched(line: list[str], seconds: float | None) -> tuple[float, list[int]]:
     return started - begun, memory
 
 
+def noted_images(notes: Path) -> list[int]:
+    """Return the numbers of the images that were learned from, in order."""
+    return [number for row in notes.read_text().splitlines() for number in json.loads(row)]
+
+
+def right_images(data: str, seen: list[int]) -> bool:
+    """Return True if an uninterrupted training sees these images, in this order."""
+    dataset, _ = split_held_out(open_data(data, stream=True, size=str(SIZE)))
+    wanted = order(dataset, 64, 0)
+    expected = np.concatenate([next(wanted) for _ in range(len(seen) // 64 + 1)])[: len(seen)]
+    return np.array_equal(dataset.numbers(expected), seen)
+
+
 def train(arguments: argparse.Namespace) -> None:
+    """Train, stop half way, resume, and write what was measured."""
     out, kind = Path(arguments.out), Path(arguments.data).name
     run, notes = out / f"run-{kind}", out / f"seen-{kind}.jsonl"
     line = [sys.executable, "-c", CODE, str(notes), "train", arguments.data, "--stream", "--out", str(run)]
     line += ["--size", str(SIZE), "--backbone", arguments.backbone, "--budget", arguments.budget]
-    start, memory = watched(line, parse(arguments.budget, SECONDS, "--budget", "10m") / 2)
-    stopped = sum(len(json.loads(row)) for row in notes.read_text().splitlines())
-    again, more = watched(line, None)
-    seen = [number for row in notes.read_text().splitlines() for number in json.loads(row)]
-    dataset, _ = split_held_out(open_data(arguments.data, stream=True, size=str(SIZE)))
-    wanted = order(dataset, 64, 0)
-    expected = np.concatenate([next(wanted) for _ in range(len(seen) // 64 + 1)])[: len(seen)]
-    right = np.array_equal(dataset.numbers(expected), seen)
+    start, memory = watch(line, parse_amount(arguments.budget, SECONDS, "--budget", "10m") / 2)
+    stopped = len(noted_images(notes))
+    again, more = watch(line, None)
+    seen = noted_images(notes)
+    right = right_images(arguments.data, seen)
     rows = [row for row in read_json_lines(run / "metrics.jsonl") if "data_wait" in row]
     result = {
         "data": kind,
@@ -134,18 +152,23 @@ def train(arguments: argparse.Namespace) -> None:
         raise SystemExit(1)
 
 
-if __name__ == "__main__":
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of both commands."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
-    first = commands.add_parser("make")
+    first = commands.add_parser("make", help="write the images: 14 GB")
     first.add_argument("out")
     first.add_argument("--count", type=int, default=1_000_000)
     first.set_defaults(work=make)
-    second = commands.add_parser("train")
+    second = commands.add_parser("train", help="train on them, stop half way, resume")
     second.add_argument("data")
     second.add_argument("out")
     second.add_argument("--budget", default="10m")
     second.add_argument("--backbone", default="unet:widths=32-64,layers=1,patch=8,groups=8,head=32")
     second.set_defaults(work=train)
-    given = parser.parse_args()
+    return parser
+
+
+if __name__ == "__main__":
+    given = make_parser().parse_args()
     given.work(given)
