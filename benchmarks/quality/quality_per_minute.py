@@ -12,7 +12,7 @@ and have wider intervals. Images are padded to 32 px with black. The other conte
 `pip install -e ".[diffusers]" denoising-diffusion-pytorch smalldiffusion torch-ema`.
 """
 
-import unnoise  # noqa: F401  # isort: skip  # before torch: threads spin as long for all contenders
+import unnoise.cli  # noqa: F401  # isort: skip  # before torch: it sets how long threads spin, for all contenders
 
 import argparse
 import hashlib

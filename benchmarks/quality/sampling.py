@@ -9,7 +9,7 @@ fewer by slow samplers. The script writes OUT/sampling.json, .md and grids; what
 the packages that quality_per_minute.py needs.
 """
 
-import unnoise  # isort: skip  # before torch, as in quality_per_minute.py
+import unnoise.cli  # isort: skip  # before torch, as in quality_per_minute.py
 
 import argparse
 import json

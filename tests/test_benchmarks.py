@@ -1,0 +1,77 @@
+"""Every benchmark script starts and is listed in benchmarks/README.md; every result is in the manifest."""
+
+import hashlib
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+RESULTS = BENCHMARKS / "results"
+SCRIPTS = sorted(path for path in BENCHMARKS.glob("*/*.py") if "\nif __name__ ==" in path.read_text())
+OWN = ("unnoise", "benchmarks")  # modules that must not be missing
+
+# Run in one process for all scripts of a folder, since importing PyTorch takes most of the time.
+PRINT_HELP = """
+import contextlib, io, json, runpy, sys
+found = {}
+for module in sys.argv[1:]:
+    sys.argv, out, why = [module, "--help"], io.StringIO(), ["it did not print its help"]
+    try:
+        with contextlib.redirect_stdout(out):
+            runpy.run_module(module, run_name="__main__")
+    except SystemExit as end:
+        why = [] if end.code == 0 else [f"exit status {end.code}"]
+    except ModuleNotFoundError as error:
+        why = [repr(error), error.name]
+    except Exception as error:
+        why = [repr(error)]
+    found[module] = [out.getvalue(), why]
+    sys.modules.pop(module, None)
+print(json.dumps(found))
+"""
+
+
+def module_of(script):
+    return ".".join(script.relative_to(ROOT).with_suffix("").parts)
+
+
+@cache
+def helps(folder):
+    """Return (help text, what is wrong) of each script of a folder, by module."""
+    modules = [module_of(script) for script in SCRIPTS if script.parent == folder]
+    line = [sys.executable, "-W", "ignore::RuntimeWarning", "-c", PRINT_HELP, *modules]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_a_script_starts_and_its_help_names_its_command(script):
+    text, wrong = helps(script.parent)[module_of(script)]
+    if len(wrong) == 2 and wrong[1].partition(".")[0] not in OWN:
+        pytest.skip(f"{script.name} needs the package {wrong[1]}")
+    assert not wrong, wrong
+    assert f"python -m {module_of(script)}" in text
+
+
+def test_every_script_is_in_the_readme():
+    text = (BENCHMARKS / "README.md").read_text()
+    assert len(SCRIPTS) >= 18
+    for script in SCRIPTS:
+        assert f"| `{script.name}` |" in text, f"{script.name} has no row in benchmarks/README.md"
+        assert f"`python -m {module_of(script)}" in text, f"the command of {script.name} is not in benchmarks/README.md"
+
+
+def test_every_result_is_in_the_manifest():
+    """Files that git ignores are runs and images that a benchmark leaves; they are no results."""
+    manifest = json.loads((RESULTS / "MANIFEST.json").read_text())
+    files = {str(path.relative_to(RESULTS)): path for path in RESULTS.glob("*/*") if path.suffix in (".json", ".md")}
+    assert manifest.keys() == files.keys(), "run python -m benchmarks.lib.manifest"
+    for name, entry in manifest.items():
+        assert entry["sha256"] == hashlib.sha256(files[name].read_bytes()).hexdigest(), f"{name} has changed"
+        assert (ROOT / entry["script"]) in SCRIPTS, f"{name}: there is no script {entry['script']}"
