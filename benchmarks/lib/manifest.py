@@ -2,8 +2,9 @@
 
     python -m benchmarks.lib.manifest
 
-Each file has the script that made it, the date of the commit that added its content, the machine if the file names one, and its
-SHA-256. The script is known by the folder: `results/levels` is made by `levels.py`, and SCRIPTS names the others.
+Each file has the script that made it, the date of the commit that added its content, the machine if the file names one,
+and its SHA-256. The script is known by the folder: `results/levels` is made by `levels.py`, and SCRIPTS names the
+others.
 """
 
 import argparse

@@ -7,6 +7,8 @@ optimizer. The rest is the loop: data, noise, loss, clipping, average, log. It p
 the first steps, previews, measurements and saved states do not count.
 """
 
+import unnoise.cli  # isort: skip  # before torch: it sets how long threads spin, as for `unnoise train`
+
 import argparse
 import statistics
 import tempfile
@@ -19,7 +21,6 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-import unnoise
 from unnoise import registry
 from unnoise.config import TrainConfig
 from unnoise.device import synchronize

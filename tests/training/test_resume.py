@@ -430,7 +430,7 @@ sys.exit(cli.main(sys.argv[1:]))
 
 @pytest.mark.slow
 def test_kills_at_any_moment_change_nothing(gray, tmp_path):
-    """SIGKILL from outside, in the middle of anything; benchmarks/kills.py does it a hundred times."""
+    """SIGKILL from outside, in the middle of anything; benchmarks/robustness/kills.py does it a hundred times."""
     argv = [sys.executable, "-c", OFTEN, "train", str(gray), "--images", "4000"]
     argv += [word for name, value in TINY.items() for word in (f"--{name}", str(value))]
     subprocess.run([*argv, "--out", "whole"], check=True, capture_output=True)
