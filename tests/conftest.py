@@ -17,6 +17,14 @@ def reproducible():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """No test reads or fills the cache of the user, except a test that names another cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNNOISE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def float64():
     """New tensors and networks are float64, so that agreement is limited by the algorithm and not by rounding."""

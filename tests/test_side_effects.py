@@ -23,14 +23,11 @@ from tiny import TINY, smooth
 @pytest.fixture(scope="module", autouse=True)
 def modules_are_loaded(tmp_path_factory):
     """Run everything once, so that no test sees what a module does when it is imported for the first time."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UNNOISE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        train_and_sample(tmp_path_factory.mktemp("first") / "run")
+    train_and_sample(tmp_path_factory.mktemp("first") / "run")
 
 
 @pytest.fixture
-def run_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+def run_folder(tmp_path):
     return tmp_path / "run"
 
 

@@ -11,27 +11,27 @@ from unnoise.diffusion.model import Prediction
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """Independent pixels, N(mean, std^2) each; `mean` and `std` are [c, h, w]. Itself the exact `Denoiser`."""
+    """Independent pixels, N(mean, std^2) each; `mean` and `std` are [c, h, w]. A call is the exact `Denoiser`."""
 
     mean: Tensor
     std: Tensor
 
     def variance(self, level: Level) -> Tensor:
-        """Of x_t."""
+        """Return the variance of x_t."""
         return (level.alpha * self.std).square() + level.sigma.square()
 
     def draw(self, count: int, level: Level) -> Tensor:
-        """Samples of x_t, float64."""
+        """Draw samples of x_t, float64."""
         noise = torch.randn(count, *self.mean.shape, dtype=torch.float64)
         return level.alpha * self.mean + self.variance(level).sqrt() * noise
 
     def flow(self, x_t: Tensor, t: Level, s: Level) -> Tensor:
-        """The exact solution of the probability-flow ODE, from t to s: quantiles are kept."""
+        """Return the exact solution of the probability-flow ODE from t to s: it keeps quantiles."""
         scale = (self.variance(s) / self.variance(t)).sqrt()
         return s.alpha * self.mean + scale * (x_t - t.alpha * self.mean)
 
     def __call__(self, x_t: Tensor, level: Level) -> Prediction:
-        """E[x0 | x_t] and E[eps | x_t]: linear regression on x_t."""
+        """Return E[x0 | x_t] and E[eps | x_t] by linear regression on x_t."""
         surprise = (x_t.double() - level.alpha * self.mean) / self.variance(level)
         x0 = self.mean + level.alpha * self.std.square() * surprise
         return Prediction(x0.to(x_t.dtype), (level.sigma * surprise).to(x_t.dtype), torch.zeros_like(x_t))
@@ -39,13 +39,13 @@ class Gaussian:
 
 @dataclass(frozen=True, eq=False)
 class Correlated:
-    """N(mean, covariance) of all pixels, [c, h, w] and [c h w, c h w]. Itself the exact `Denoiser`."""
+    """N(mean, covariance) of all pixels, [c, h, w] and [c h w, c h w]. A call is the exact `Denoiser`."""
 
     mean: Tensor
     covariance: Tensor
 
     def __call__(self, x_t: Tensor, level: Level) -> Prediction:
-        """E[x0 | x_t] and E[eps | x_t]: linear regression on x_t."""
+        """Return E[x0 | x_t] and E[eps | x_t] by linear regression on x_t."""
         noisy = level.alpha.square() * self.covariance + level.sigma.square() * torch.eye(len(self.covariance))
         surprise = torch.linalg.solve(noisy, (x_t - level.alpha * self.mean).flatten(1).T).T
         x0 = self.mean + (level.alpha * surprise @ self.covariance).view_as(x_t)
@@ -54,17 +54,17 @@ class Correlated:
 
 @dataclass(frozen=True, eq=False)
 class Points:
-    """One of a finite set of images, each as likely; `points` is [n, c, h, w]. Itself the exact `Denoiser`."""
+    """A finite set of equally likely images; `points` is [n, c, h, w]. A call is the exact `Denoiser`."""
 
     points: Tensor
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Of each image: the distance (largest of any pixel) to the nearest point, and that point's index."""
+        """Return each image's distance to its nearest point (the largest of any pixel), and the index of the point."""
         apart = (x.double()[:, None] - self.points).abs().amax(dim=(2, 3, 4))
         return apart.min(dim=1)
 
     def __call__(self, x_t: Tensor, level: Level) -> Prediction:
-        """E[x0 | x_t]: the points weighted by how well they explain x_t."""
+        """Return E[x0 | x_t]: the mean of the points, weighted by their likelihood of x_t."""
         apart = (x_t.double()[:, None] - level.alpha.reshape(-1, 1, 1, 1, 1) * self.points).square().sum(dim=(2, 3, 4))
         weight = torch.softmax(-apart / (2 * level.sigma.reshape(-1, 1).square()), dim=1)
         x0 = torch.einsum("bn,nchw->bchw", weight, self.points)

@@ -1,4 +1,4 @@
-"""The diffusion transformer against the figures of its paper and the formulas of its parts."""
+"""The diffusion transformer has the sizes of its paper, is its formulas, and agrees with diffusers."""
 
 import math
 
@@ -60,7 +60,7 @@ def test_bad_options_are_refused(spec):
 
 
 def twins(patch, size):
-    """A DiT of diffusers with random weights, and ours with the same."""
+    """Return our DiT and one of diffusers with the same random weights."""
     theirs = DiTTransformer2DModel(
         num_attention_heads=2,
         attention_head_dim=8,

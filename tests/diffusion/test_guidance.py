@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import unnoise
-from tiny import train_folder
+from tiny import TINY, train_folder
 from unnoise import registry
 from unnoise.checkpoint import load
 from unnoise.config import Sampling
@@ -22,7 +22,6 @@ from worlds import Gaussian
 
 SHAPE = (1, 8, 8)
 SCHEDULE = registry.schedule.get("cosine")()
-TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 
 
 def gaussian(mean, std=0.5):
@@ -67,7 +66,7 @@ def test_interval_holds_for_each_image():
 
 
 class Labelled(nn.Module):
-    """The label, or -1 without one, as the image."""
+    """Return the label as the image, or -1 without a label."""
 
     def __init__(self):
         super().__init__()
@@ -95,25 +94,24 @@ def test_run_guides_by_a_weaker_model_with_its_label():
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run with classes, and one without, of the same pictures."""
+    """Train runs with and without classes, label dropout and another schedule on the same images."""
     folder = tmp_path_factory.mktemp("guidance")
-    pictures = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
-    np.savez(folder / "x.npz", images=pictures, labels=np.array(["shirt", "boot"] * 10))
-    made = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("UNNOISE_CACHE", str(folder / "cache"))
-        for name, more in {
-            "classes": {"classes": True},
-            "certain": {"classes": True, "label_dropout": 0.0},
-            "plain": {},
-            "linear": {"schedule": "linear"},
-        }.items():
-            made[name] = train_folder(folder / "x.npz", images="40", out=str(folder / name), **TINY, **more)
-    return made
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    np.savez(folder / "x.npz", images=images, labels=np.array(["shirt", "boot"] * 10))
+    settings = {
+        "classes": {"classes": True},
+        "certain": {"classes": True, "label_dropout": 0.0},
+        "plain": {},
+        "linear": {"schedule": "linear"},
+    }
+    return {
+        name: train_folder(folder / "x.npz", images="40", out=str(folder / name), **TINY, **more)
+        for name, more in settings.items()
+    }
 
 
 def test_sample_with_guidance_by_label(runs):
-    """What `sample` draws is what its parts give; guidance changes it; a batch does not."""
+    """`sample` gives what its parts give; guidance changes the images, the batch size does not."""
     opened = load(runs["classes"], "cpu")
     for p in opened.model.parameters():
         p.data.add_(0.1 * torch.randn_like(p))

@@ -1,4 +1,4 @@
-"""The bound and the ODE's likelihood: their papers' formulas written out, and Gaussian data, where all is known."""
+"""The bound and the likelihood by the ODE are their papers' formulas, and exact for Gaussian data."""
 
 import math
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ def schedule(spec):
 
 
 def world(size=4, std=(0.1, 0.3)):
-    """Pixels of different brightness and contrast, next to none of them beyond white or black."""
+    """Return pixels of different brightness and contrast, almost none of them beyond white or black."""
     pixels = size * size
     mean = torch.linspace(-0.3, 0.2, pixels).reshape(1, size, size)
     return Gaussian(mean, torch.linspace(*std, pixels).reshape(1, size, size))
@@ -46,21 +46,21 @@ def quantised(x):
 
 
 def digital(of, count):
-    """Images of the world in 256 bins, and the bits/dim that a perfect code spends on each."""
+    """Return images of the world in 256 bins, and the bits/dim that a perfect code spends on each."""
     x0 = quantised(of.mean + of.std * torch.randn(count, *of.mean.shape))
     exact = discretised_gaussian(x0, of.mean.expand_as(x0), of.std.square())
     return x0, -exact.mean(dim=(1, 2, 3)) / NATS
 
 
 def within(values, expected, errors=5.0):
-    """The mean of independent values is within that many standard errors of what is expected; returns the mean."""
+    """Check that the mean is within `errors` standard errors of the expected one, and return the mean."""
     error = values.std() / len(values) ** 0.5
     assert (values.mean() - expected).abs() <= errors * error, (values.mean(), expected, error)
     return values.mean()
 
 
 def entropy(of):
-    """Bits/dim of the world's images in 256 bins."""
+    """Return the entropy of the world's images in 256 bins, in bits/dim."""
     values = (torch.arange(256) / 127.5 - 1).reshape(256, 1, 1, 1).expand(256, *of.mean.shape)
     logs = discretised_gaussian(values, of.mean.expand_as(values), of.std.square())
     return -(logs.exp() * logs).sum(dim=0).mean() / NATS
@@ -98,7 +98,7 @@ def literal(beta, variance, x0, noise, denoise):
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("variance", ["small", "large"])
 def test_bound_is_the_papers_formulas(variance, dtype, tolerance):
-    """All 1000 terms, of a denoiser that is wrong; images with black and white pixels."""
+    """All 1000 terms agree for a wrong denoiser and images with black and white pixels."""
     of, wrong = world(), Gaussian(torch.zeros(1, 4, 4), torch.full((1, 4, 4), 0.5))
     x0 = quantised(of.draw(4, schedule("linear").level(-1)) * 4)
     assert x0.abs().max() == 1
@@ -207,7 +207,7 @@ def test_decoder_is_exact_far_in_the_tail():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("variance", ["small", "large", "learned"])
 def test_a_batch_may_mix_steps_to_the_clean_image_with_others(variance, dtype):
-    """Each image's term is what it is alone, and no gradient is lost to the branch not taken, however wrong."""
+    """The term of an image does not depend on its batch, and the unused branch spoils no gradient."""
     table, of = schedule("cosine"), world()
     times = torch.tensor([0.0, 1, 0, 500, 999, 0])
     t, s = table.level(times), table.level(times - 1)
@@ -263,7 +263,7 @@ def exact_density(of, x, level):
 
 
 def test_ode_density_is_exact_to_second_order():
-    """Independent pixels have a diagonal Jacobian, of which every probe sees the exact trace."""
+    """Independent pixels have a diagonal Jacobian; every probe gives its exact trace."""
     of, errors = world(), []
     x = of.draw(20, circle(1)[-1])
     exact = exact_density(of, x, circle(1)[-1])

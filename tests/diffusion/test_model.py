@@ -14,7 +14,7 @@ from unnoise.diffusion.target import encode
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_diffusion_decodes_the_output_of_its_backbone(name):
-    """A backbone that always outputs the right answer gives the right image and noise, for each image's own level."""
+    """A backbone that outputs the right answer gives the right image and noise at each image's own level."""
     table, target = schedule("linear"), registry.target.get(name)
     x0, eps = images(2, 1, 3, 3), images(2, 1, 3, 3)
     level = table.level(torch.tensor([100, 600]))

@@ -1,4 +1,4 @@
-"""Each objective is its equation: on a network that is wrong by a known amount."""
+"""Each objective is its equation on a network whose error is known."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from unnoise.errors import InputError
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("target", registry.target.names())
 def test_weights_are_those_of_the_papers(target):
-    """With x0 wrong by d everywhere, eps is wrong by d alpha / sigma: its squared error is that of x0 times SNR."""
+    """An error of d in x0 is an error of d alpha / sigma in eps: the squared error of x0 times the SNR."""
     table, kind, wrong = registry.schedule.get("cosine")(), registry.target.get(target), 0.1
     x0, noise = torch.randn(2, 4, 1, 2, 2)
     t, s = (table.level(torch.tensor([5, 300, 700, 990]) - i) for i in range(2))
@@ -68,7 +68,7 @@ def test_caps_are_above_zero(spec):
 
 
 class Fixed(nn.Module):
-    """Always this output."""
+    """A network that always returns this output."""
 
     def __init__(self, output):
         super().__init__()
@@ -80,7 +80,7 @@ class Fixed(nn.Module):
 
 @pytest.mark.usefixtures("float64")
 def test_mean_of_the_bound_objective_is_the_bound():
-    """Over all levels: what `likelihood.bound` sums, without its first term, with the learned variance."""
+    """The sum over all levels is `likelihood.bound` with the learned variance, without its first term."""
     table = registry.schedule.get("linear:T=20,end=0.3")()
     t = torch.arange(20)
     x0, noise = torch.randn(1, 1, 2, 2).clamp(-1, 1).expand(20, -1, -1, -1), torch.randn(20, 1, 2, 2)

@@ -27,7 +27,7 @@ def test_notebook_worked_example():
 
 
 def test_notebook_direct_step_is_the_repeated_one():
-    """The notebook's picture, T = 4 and beta from 0.03 to 0.3: moments of `forward_step` repeated and of q_sample."""
+    """Four steps of the notebook, beta from 0.03 to 0.3, have the mean and the deviation of one q_sample."""
     coarse = Schedule.from_betas(torch.linspace(0.03, 0.3, 4, dtype=f64))
     x0 = torch.linspace(-1, 1, 5, dtype=f64).expand(200_000, 1, 1, 5)
     walked = x0

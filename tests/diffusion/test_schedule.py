@@ -106,7 +106,7 @@ def test_sigmoid_is_the_papers_function():
 
 
 def test_laplace_levels_are_quantiles():
-    """Half of the levels on each side of mu, and log(SNR) - mu exponential of scale b in each half."""
+    """Half of the levels lie on each side of mu; in each half, log(SNR) - mu is exponential with scale b."""
     log_snr = 2 * schedule("laplace:T=2000,mu=0.5,b=0.7").half_log_snr
     below = (0.5 - log_snr[1000:]) / 0.7
     close(torch.exp(-below), 1 - 2 * ((torch.arange(1000, 2000, dtype=f64) + 0.5) / 2000 - 0.5), 1e-12)
@@ -114,7 +114,7 @@ def test_laplace_levels_are_quantiles():
 
 
 def test_zero_snr_is_that_of_diffusers():
-    """From our betas; theirs ends in an alpha-bar of 0 as ours does."""
+    """Their function, from our betas, also ends in an alpha-bar of 0."""
     expected = torch.cumprod(1 - rescale_zero_terminal_snr(schedule("scaled_linear").betas), 0)
     ours = schedule("zero_snr:of=scaled_linear")
     close(ours.alphas_cumprod, expected, 1e-12)
@@ -127,13 +127,13 @@ def test_zero_snr_is_that_of_diffusers():
 )
 @pytest.mark.parametrize("T", [1000, 50])
 def test_schedules_agree_with_diffusers(spec, theirs, T):
-    """Theirs is made of float32 betas: the agreement is that of float32."""
+    """Their betas are float32, so the agreement is as close as float32 allows."""
     expected = DDPMScheduler(num_train_timesteps=T, beta_schedule=theirs).alphas_cumprod
     close(schedule(f"{spec}{',' if ':' in spec else ':'}T={T}").alphas_cumprod, expected, 1e-6)
 
 
 def test_flow_is_that_of_diffusers():
-    """Their sigmas, float32, are the whole of it."""
+    """Their schedule is its sigmas, in float32."""
     close(schedule("flow").sigma.flip(0), FlowMatchEulerDiscreteScheduler().sigmas[:1000], 1e-6)
 
 
@@ -150,7 +150,7 @@ def test_laplace_of_diffusers_takes_alpha_for_its_square():
 
 
 def test_sigmoid_of_diffusers_is_another_function():
-    """Theirs is of the betas, ours of alphas_cumprod (Jabri et al. 2022): far apart, and both can be had here."""
+    """Their sigmoid gives betas, ours alphas_cumprod (Jabri et al. 2022); the spec `betas` gives theirs."""
     theirs = DDPMScheduler(beta_schedule="sigmoid")
     values = "-".join(f"{float(beta):.9g}" for beta in theirs.betas)
     close(schedule(f"betas:values={values}").alphas_cumprod, theirs.alphas_cumprod, 1e-6)

@@ -14,7 +14,7 @@ from unnoise.options import options_of
 
 
 def test_karras_and_log_snr_are_their_equations():
-    """Between the ends of the table; Karras et al. 2022, eq. 5, and evenly spaced half_log_snr."""
+    """Between the ends of the table: Karras et al. 2022, eq. 5, and an evenly spaced half_log_snr."""
     table = schedule("linear")
     first, last = table.level(999).ratio, table.level(0).ratio
     ratios = [float(level.ratio) for level in table.grid(10, "karras:highest=1000")[:10]]
@@ -27,7 +27,7 @@ def test_karras_and_log_snr_are_their_equations():
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers and NumPy 2
 def test_karras_is_that_of_diffusers():
-    """With their float32 table, and up to the highest ratio there is."""
+    """Their table is float32; ours goes up to the highest ratio here too."""
     ours = torch.stack([level.ratio for level in schedule("linear").grid(20, "karras:highest=1000")])
     expected = EulerDiscreteScheduler(beta_schedule="linear", use_karras_sigmas=True)
     expected.set_timesteps(20)

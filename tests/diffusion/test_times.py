@@ -1,4 +1,4 @@
-"""Which noise levels are trained on."""
+"""The levels of training have the distribution that their name says."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def seeded(seed=1):
 @pytest.mark.parametrize("scheduled", registry.schedule.names())
 @pytest.mark.parametrize("name", registry.times.names())
 def test_every_way_draws_levels_of_every_schedule(name, scheduled):
-    """Within the schedule, s one step cleaner, by its generator alone, and with weights that are numbers."""
+    """Levels lie within the schedule, s is one step cleaner, the generator decides alone, and weights are finite."""
     way = times(name, scheduled)
     t, s = way.levels(64, seeded())
     assert torch.equal(way.levels(64, seeded())[0].time, t.time)
@@ -52,7 +52,7 @@ def test_stratified_draws_every_level_as_often_and_one_in_each_part_in_every_bat
 
 
 def test_lognormal_has_its_mean_and_spread():
-    """The ratio sigma / alpha is that of EDM, whatever the schedule, where the schedule reaches it."""
+    """The ratio sigma / alpha is the one of EDM for every schedule that reaches it."""
     t, _ = times("lognormal:mean=-1,std=0.5", "cosine").levels(MANY, seeded())
     log_ratio = t.ratio.log()
     assert_close(log_ratio.mean().item(), -1.0, atol=0.01, rtol=0)

@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from editing_helpers import MEASUREMENTS
-from tiny import train_folder
+from tiny import TINY, train_folder
+
+SHORT = {**TINY, "steps": 4}  # of sampling
 
 
 @pytest.fixture(params=MEASUREMENTS)
@@ -13,18 +15,16 @@ def measure(request):
     return MEASUREMENTS[request.param]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def run(tmp_path_factory):
-    return train_folder(
-        "faces:count=64",
-        size="16",
-        images="64",
-        batch=8,
-        steps=4,
-        backbone="unet:widths=8,layers=1,groups=4,head=8",
-        precision="fp32",
-        out=str(tmp_path_factory.mktemp("edit") / "run"),
-    )
+    out = tmp_path_factory.mktemp("edit") / "run"
+    return train_folder("faces:count=64", size="16", images="64", out=str(out), **SHORT)
+
+
+@pytest.fixture(scope="package")
+def of_classes(tmp_path_factory):
+    out = tmp_path_factory.mktemp("edit") / "classes"
+    return train_folder("faces:count=64", size="16", images="64", classes=True, out=str(out), **SHORT)
 
 
 @pytest.fixture
@@ -32,10 +32,3 @@ def image_path(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     Image.fromarray(pixels).save(path := tmp_path / "image.png")
     return path
-
-
-@pytest.fixture(scope="module")
-def of_classes(tmp_path_factory):
-    return train_folder("faces:count=64", size="16", images="64", batch=8, steps=4, classes=True, precision="fp32",
-                         backbone="unet:widths=8,layers=1,groups=4,head=8",
-                         out=str(tmp_path_factory.mktemp("edit") / "classes"))  # fmt: skip

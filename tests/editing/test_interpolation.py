@@ -57,7 +57,7 @@ def test_morphs_end_in_the_images_in_a_gaussian_world(float64):
 
 
 def test_a_morph_ends_in_the_two_images(image_path):
-    """With a network that finds what a Gaussian world has, so that the way back is known."""
+    """The network is exact for Gaussian data, so the way back is known."""
     world, images = Gaussian(torch.zeros(3, 16, 16), torch.full((3, 16, 16), 0.5)), torch.rand(2, 3, 16, 16) - 0.5
     model = Diffusion(Echo(), SCHEDULE, registry.target.get("x0"), (3, 16, 16))
     how = Sampling(steps=100)

@@ -9,7 +9,7 @@ from unnoise.editing.measurements import Blurred
 
 
 def test_inverses_are_those_of_moore_and_penrose(measure, float64):
-    """A A+ A = A and A+ A A+ = A+, with A A+ and A+ A symmetric."""
+    """The four conditions hold: A A+ A = A, A+ A A+ = A+, and A A+ and A+ A are symmetric."""
     x, z = torch.randn(2, 1, 3, 8, 8)
     y, y2 = measure(x), torch.randn_like(measure(x))
     assert_close(measure(measure.inverse(y)), y)
@@ -19,7 +19,7 @@ def test_inverses_are_those_of_moore_and_penrose(measure, float64):
 
 
 def test_blur_is_that_of_scipy(float64):
-    """With mirrored edges, of an image that has nothing in the frequencies that count as not measured."""
+    """Edges are mirrored; the image has nothing in the frequencies that count as not measured."""
     smooth = gaussian_filter(np.random.default_rng(0).normal(size=(48, 64)), 3, mode="reflect")
     for sigma in (1.0, 2.0):
         expected = gaussian_filter(smooth, sigma, mode="reflect", truncate=8)

@@ -86,7 +86,7 @@ def test_repaint_agrees_with_the_known_pixels_better_than_replacement(float64):
 
 
 def test_known_parts_are_kept_from_pure_noise_on():
-    """A schedule that ends in pure noise: no division by zero, whatever the way."""
+    """The schedule ends in pure noise; no posterior sampler divides by zero."""
     world, known = Gaussian(torch.zeros(3, 8, 8), torch.ones(3, 8, 8)), Known(Gray(), torch.zeros(1, 1, 8, 8))
     levels = registry.schedule.get("flow")().grid(20, "trailing")
     assert levels[0].alpha == 0

@@ -19,7 +19,7 @@ from unnoise.samplers.base import Step
 
 @pytest.mark.parametrize("task", ["colorize", "enlarge:factor=2", "deblur:sigma=1"])
 def test_measured_parts_stay(run, image_path, task):
-    """What is measured of the result is what was given, for in-range values as exactly as floats allow."""
+    """The measurement of the result is the one given, as exactly as floats allow for values in range."""
     measure = {"colorize": Gray(), "enlarge:factor=2": Shrunk(2), "deblur:sigma=1": Blurred(1)}[task]
     made = unnoise.edit(run, image_path, task=task, n=2, by="replace")
     image = Image.fromarray(pixels(image_path))

@@ -15,7 +15,7 @@ from unnoise.errors import InputError
 
 
 def adaptive(tolerance, x, levels, denoise=GAUSSIAN):
-    """The images at the end, and the number of evaluations."""
+    """Return the images at the end, and the number of evaluations."""
     noted, calls = counted(denoise)
     *_, last = steps_of(f"adaptive:tolerance={tolerance}", noted, x, levels)
     return last.x, len(calls)
@@ -36,7 +36,7 @@ def test_adaptive_keeps_to_its_tolerance_and_is_of_order_2():
 
 @pytest.mark.parametrize("scheduled", ["linear", "cosine", "zero_snr", "flow"])
 def test_adaptive_needs_no_levels_between(scheduled):
-    """From noise to image in one given step: its own are enough, few, and many times better than as many of Heun's."""
+    """The sampler divides one given step itself, with fewer evaluations and a smaller error than Heun's method."""
     levels = schedule(scheduled).grid(1)
     x = GAUSSIAN.draw(16, levels[0])
     end, calls = adaptive(0.02, x, levels)
@@ -58,7 +58,7 @@ def test_adaptive_lands_on_the_given_levels():
 
 @pytest.mark.usefixtures("float64")
 def test_adaptive_gives_up_on_no_number_alone():
-    """An image that is no longer one neither holds up those beside it, nor changes them."""
+    """An image of NaN neither delays nor changes the other images of its batch."""
     model, levels, x = diffusion("v"), schedule("linear").grid(2), torch.randn(3, *SHAPE)
 
     def broken(x, level):
@@ -73,7 +73,7 @@ def test_adaptive_gives_up_on_no_number_alone():
 
 
 def test_adaptive_ends_whatever_the_network_says():
-    """Noise in place of predictions: no step is small enough, but there is a smallest."""
+    """The network returns noise: no step is small enough, but there is a smallest step."""
 
     def senseless(x, level):
         return GAUSSIAN(1e4 * torch.randn_like(x), level)

@@ -35,7 +35,7 @@ def test_ddim_is_that_of_diffusers(scheduled, target, spaced, steps, eta, exact)
     x, *noises = torch.randn(steps + 1, 2, *SHAPE)
     ours = steps_of(f"ddim:eta={eta}", model, x, model.schedule.grid(steps, spaced), replay(noises))
     theirs = their_states(scheduler, model, x, eta=eta, variance_noise=noises)
-    # where cosine's beta is 0.999, 1 - beta has 1 / 1000 of float32's precision
+    # if cosine's beta is 0.999, 1 - beta has 1 / 1000 of float32's precision
     agree((step.x for step in ours), theirs, 1e-10 if exact else 1e-4 if scheduled == "linear" else 1e-3)
 
 
@@ -51,7 +51,7 @@ def test_ddim_with_eta_1_is_ddpm(steps):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("scheduled", ["linear", "cosine"])
 def test_inversion_and_back(scheduled):
-    """To noise and back: the error falls with the steps, and with the iterations."""
+    """The error of the way to noise and back falls with the steps, and with the iterations."""
     table, x = schedule(scheduled), GAUSSIAN.draw(16, CLEAN)
 
     def error(steps, iterations):
@@ -77,7 +77,7 @@ def test_inversion_needs_an_iteration():
 @pytest.mark.parametrize("steps", [3, 20, 100])
 @pytest.mark.parametrize("scheduled", ["linear", "cosine"])
 def test_inversion_is_that_of_diffusers(scheduled, steps):
-    """Of eps: from another output theirs takes eps by the level where the step begins, ours by that of the network."""
+    """Only the target eps agrees: for others, theirs computes eps at the level before, ours at the network's."""
     model = diffusion("eps", scheduled)
     scheduler = exact_table(DDIMInverseScheduler(beta_schedule=BETAS[scheduled], clip_sample=False), model)
     scheduler.set_timesteps(steps)
@@ -90,7 +90,7 @@ def test_inversion_is_that_of_diffusers(scheduled, steps):
 @pytest.mark.parametrize("steps", [3, 20, 100])
 @pytest.mark.parametrize("spec", ["ddim", "euler"])
 def test_rectified_flow_is_that_of_diffusers(spec, steps):
-    """Straight steps along eps - x0, from the levels of ours; the states of theirs are float32."""
+    """Both step straight along eps - x0, at our levels; their states are float32."""
     model = diffusion("flow", "flow")
     levels = model.schedule.grid(steps)
     scheduler = FlowMatchEulerDiscreteScheduler()

@@ -22,7 +22,7 @@ from sampler_helpers import (
 
 @torch.no_grad()
 def sample_ddpm(model, betas, image_size=32, n_samples=16, channels=3, device=None):
-    """The notebook's loop as it stands there, without its progress bar."""
+    """Run the notebook's loop, copied without its progress bar."""
     device = device or next(model.parameters()).device
     model.eval()
     alphas = 1 - betas
@@ -47,7 +47,7 @@ def sample_ddpm(model, betas, image_size=32, n_samples=16, channels=3, device=No
 
 
 def notebook_pair(T):
-    """The image of the notebook's loop, and ours of the same network from the same random numbers."""
+    """Return our image and the notebook's, from the same network and the same random numbers."""
     net = UNet2DModel(
         sample_size=8,
         layers_per_block=1,
@@ -73,7 +73,7 @@ def test_ddpm_is_the_notebooks_loop():
 
 
 def test_ddpm_is_the_notebooks_loop_in_float32():
-    """As the notebook runs it, but for fewer levels. Relative: an untrained network lets the image grow."""
+    """The loop runs as in the notebook, with fewer levels. An untrained network lets the image grow: compare shares."""
     ours, expected = notebook_pair(250)
     agree([ours], [expected], 1e-5)
 
@@ -84,7 +84,7 @@ def test_ddpm_is_the_notebooks_loop_in_float32():
 @pytest.mark.parametrize("spaced", ["trailing", "leading"])
 @pytest.mark.parametrize("exact", [True, False], ids=["our table", "their table"])
 def test_ddpm_on_some_levels_is_that_of_diffusers(exact, spaced, steps, variance):
-    """They add noise to the very last image too unless its time is 0; where it is not (trailing), it is left out here.
+    """They add noise to the very last image too unless its time is 0; if it is not (trailing), the image is left out.
 
     That noise has a variance of 1e-20 for fixed_small, but all of 1 - alpha_bar for fixed_large.
     """

@@ -20,7 +20,7 @@ from unnoise.samplers import dpm_solver
 
 
 def by_the_paper(name, x, x0, lam, z):
-    """Lu et al. 2022 (arXiv:2211.01095) literally: from level 0 of lam to 1, knowing x0 at 0, -1 and -2 of them."""
+    """Return the step of Lu et al. 2022 (arXiv:2211.01095) from lam[0] to lam[1], given x0 at lam[0], [-1] and [-2]."""
     alpha, sigma = torch.sigmoid(2 * lam).sqrt(), torch.sigmoid(-2 * lam).sqrt()
     h, r = lam[1] - lam[0], (lam[0] - lam[-1]) / (lam[1] - lam[0])
     if name == "dpmpp_1s":  # eq. 8, k = 1
@@ -44,7 +44,7 @@ def by_the_paper(name, x, x0, lam, z):
 
 @pytest.mark.parametrize("name", ["dpmpp_1s", "dpmpp_2m", "dpmpp_3m", "dpmpp_2m_sde"])
 def test_dpm_solver_is_the_papers_formulas(name):
-    """One step of each, the last of three, from images that nothing but chance relates."""
+    """The last of three steps of each agrees, from independent random images."""
     lam = torch.tensor([-0.7, -0.2, 0.1, 0.9], dtype=torch.float64)
     levels = Levels(tuple(map(preserving, lam)), schedule("linear"))
     seen, z = torch.randn(3, 1, *SHAPE, dtype=torch.float64), torch.randn(1, *SHAPE, dtype=torch.float64)
@@ -65,7 +65,7 @@ def test_dpm_solver_is_the_papers_formulas(name):
 @pytest.mark.parametrize("steps", [3, 10, 20, 50])
 @pytest.mark.parametrize(("scheduled", "target"), [("linear", "eps"), ("linear", "v"), ("cosine", "x0")])
 def test_dpmpp_2m_is_that_of_diffusers(scheduled, target, steps, spaced):
-    """Their sigmas and states are always float32: the agreement is that of float32.
+    """Their sigmas and states are always float32, so the agreement is as close as float32 allows.
 
     Their leading and linspace leave out the cleanest level: the levels of ours are made of their times.
     """

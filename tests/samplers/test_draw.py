@@ -35,7 +35,7 @@ def test_run_leaves_gradients_on_between_steps():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_only_the_network_is_computed_in_bf16(precision):
-    """Its products are; what the sampler sees and makes is not."""
+    """The products of the network are bf16; all that the sampler gets and returns is float32."""
     model, products = diffusion("v", backbone=(network := UNet(3, widths=(32,), groups=8, zero_init=False))), set()
     network.conv_out.register_forward_hook(lambda _, x, y: products.add(y.dtype))
     how = Sampling("dpmpp_2m", steps=5)

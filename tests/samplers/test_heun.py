@@ -14,7 +14,7 @@ from unnoise.diffusion.schedule import Levels
 
 
 def rescaled_states(scheduler, model, x):
-    """Run a scheduler whose states are x / alpha; what it has at each level, times alpha."""
+    """Run a scheduler whose states are x / alpha, and return its state at each level, times alpha."""
     states, x = [], x * (1 + scheduler.sigmas[0].square()).sqrt()
     for t in scheduler.timesteps:
         output = model.output(scheduler.scale_model_input(x, t), model.schedule.level(t))
@@ -30,7 +30,7 @@ def rescaled_states(scheduler, model, x):
 @pytest.mark.parametrize("steps", [3, 20, 50])
 @pytest.mark.parametrize(("spec", "theirs"), [("euler", EulerDiscreteScheduler), ("heun", HeunDiscreteScheduler)])
 def test_euler_and_heun_are_those_of_diffusers(spec, theirs, steps, spaced, target):
-    """Theirs counts each evaluation of Heun as a step: every other is one of ours, and so is the last.
+    """Their scheduler counts each evaluation of Heun as a step: every second one is a step of ours, and the last.
 
     They have our sigmas: their own are float32, and at times between the levels (linspace) not interpolated in the
     logarithm. The states of their Euler are float32 all the same.

@@ -16,7 +16,7 @@ from unnoise.samplers.precision import choose_precision, describe_precision
     ],
 )
 def test_the_precision_of_a_cpu_follows_from_its_instructions(monkeypatch, capabilities, precision, said):
-    """A busy machine decides the same: no clock is read."""
+    """No clock is read, so a busy machine decides the same."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     monkeypatch.setattr("time.monotonic", lambda: pytest.fail("a clock was read"))
     cpu = torch.device("cpu")

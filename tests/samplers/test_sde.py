@@ -12,7 +12,7 @@ from unnoise.samplers.sde import reverse_step
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("time", [400, 700, 999])
 def test_euler_maruyama_steps_as_the_sde_of_diffusers(time, monkeypatch):
-    """One step of their variance-preserving SDE, which has the betas of linear where its time is t / 999.
+    """One step agrees with their variance-preserving SDE, which has the betas of `linear` at the time t / 999.
 
     Theirs is drift times a time step, ours the discretised process: 1 + beta / 2 for 2 - sqrt(1 - beta), and the noise
     left of continuous time for that of 1000 levels. Both differ by less than 1e-4 of a step once there is some noise.

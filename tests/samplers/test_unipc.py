@@ -57,7 +57,7 @@ def test_unipc_solves_the_papers_equation(places, h):
 @pytest.mark.parametrize(("variant", "B"), [("bh1", lambda h: -h), ("bh2", lambda h: math.expm1(-h))])
 @pytest.mark.parametrize("place", [-0.7, 1.0], ids=["UniP-2", "UniC-1"])
 def test_unipc_takes_one_half_for_a_single_weight(place, variant, B):
-    """The paper's equation has 1/2 + O(h) there, which leaves the order as it is."""
+    """The paper's equation has 1/2 + O(h) for a single weight, which does not change the order."""
     for h in (0.1, 0.01):
         ours = weights(torch.tensor([place], dtype=torch.float64), torch.tensor(h, dtype=torch.float64), variant)
         assert_close(float(ours) * place / B(h), 0.5, rtol=1e-12, atol=0)
@@ -65,7 +65,7 @@ def test_unipc_takes_one_half_for_a_single_weight(place, variant, B):
 
 
 def unipc_pair(order, steps, spaced="trailing", scheduled="linear", target="v", **options):
-    """States of ours and of diffusers', from the same noise by the same network."""
+    """Return our states and those of diffusers, from the same noise and the same network."""
     model = diffusion(target, scheduled)
     scheduler = UniPCMultistepScheduler(
         beta_schedule=BETAS[scheduled],
@@ -91,7 +91,7 @@ def unipc_pair(order, steps, spaced="trailing", scheduled="linear", target="v", 
 @pytest.mark.parametrize("variant", ["bh1", "bh2"])
 @pytest.mark.parametrize("order", [1, 2, 3])
 def test_unipc_is_that_of_diffusers(order, variant, steps, spaced, scheduled, target):
-    """With all their steps of full order, which they can only end at the cleanest level of the schedule."""
+    """All steps of theirs are of full order here; they then have to end at the cleanest level of the schedule."""
     options = {"solver_type": variant, "lower_order_final": False, "final_sigmas_type": "sigma_min"}
     if spaced == "leading":
         options["steps_offset"] = 1  # else the cleanest level comes twice
@@ -101,7 +101,7 @@ def test_unipc_is_that_of_diffusers(order, variant, steps, spaced, scheduled, ta
 @pytest.mark.usefixtures("float64")
 @float32_inside
 def test_unipc_of_diffusers_lowers_the_order_at_the_end():
-    """Ours keeps it until the last step, which is x0; the test above shows that this is all that sets us apart."""
+    """Ours keeps the order until the last step, which is x0; the test above shows that nothing else differs."""
     ours, theirs = unipc_pair(2, 20)
     agree(ours, theirs, 1e-10)
     ours, theirs = unipc_pair(3, 20)
