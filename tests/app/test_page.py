@@ -89,6 +89,7 @@ def test_the_painted_area_is_filled_in_and_nothing_else(page, tmp_path):
     given = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     Image.fromarray(given).save(tmp_path / "given.png")
     open_tab(page, "Edit")
+    page.locator("#editor canvas").first.wait_for()  # before that, the editor does not notice a file
     with page.expect_response("**/gradio_api/run/*"):  # the image comes back as the run sees it
         page.locator("#editor input[type=file]").first.set_input_files(tmp_path / "given.png")
     page.get_by_label("fill in the painted area").click()
