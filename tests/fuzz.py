@@ -167,7 +167,7 @@ def read_config(path: Path) -> None:
 
 
 def read_state(path: Path) -> None:
-    state.read(path.parent)
+    state.read_state(path.parent)
 
 
 # Whole files
@@ -283,7 +283,7 @@ def state_bytes() -> bytes:
         "parts": {"clock": {"seen": 1, "elapsed": 2.0}, "run": {"caution": 1}},
     }
     return file_bytes(
-        lambda path: state.write(path.parent, saved | {"network": {"a": torch.ones(3)}}), run_folder.STATE
+        lambda path: state.write_state(path.parent, saved | {"network": {"a": torch.ones(3)}}), run_folder.STATE
     )
 
 

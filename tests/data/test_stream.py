@@ -24,7 +24,7 @@ from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.data.sources.folder import training_split
 from unnoise.errors import InputError
 from unnoise.evaluation.evaluate import run_evaluation
-from unnoise.training.batches import Batch, ahead, nearby, order, read
+from unnoise.training.batches import Batch, nearby, order, read_ahead, read_batch
 
 COUNT = 60
 TINY = {"backbone": "unet:widths=8,layers=1,groups=4,patch=2", "batch": 8, "steps": 2, "precision": "fp32"}
@@ -238,9 +238,9 @@ def test_batches_are_read_ahead(tmp_path):
 
     def reading(indices):
         asked.append(indices)
-        return read(dataset, indices)
+        return read_batch(dataset, indices)
 
-    found = ahead(order(dataset, 8, seed=0), reading)
+    found = read_ahead(order(dataset, 8, seed=0), reading)
     batch = next(found)()
     np.testing.assert_array_equal(batch.pixels, dataset.read(batch.indices))
     while len(asked) < 2:  # without being called for
@@ -256,7 +256,7 @@ def test_a_batch_that_is_read_ahead_and_not_wanted_stops_nothing():
             raise InputError("gone")
         return Batch(1, slice(None), indices, np.zeros((1, 1, 8, 8), np.uint8), None)
 
-    found = ahead((np.array([i]) for i in range(9)), reading)
+    found = read_ahead((np.array([i]) for i in range(9)), reading)
     assert next(found)().indices == [0]
     with pytest.raises(InputError, match="gone"):
         next(found)()
