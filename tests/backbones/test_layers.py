@@ -36,7 +36,7 @@ def test_the_norm_that_is_compiled_is_that_of_pytorch(groups):
 @pytest.mark.parametrize("side", [3, 5])
 def test_attention_is_softmax_attention(side, monkeypatch):
     """Attention is written out for few tokens and computed by PyTorch for more; both are the formula."""
-    monkeypatch.setattr("unnoise.backbones.layers.FEW", 20)
+    monkeypatch.setattr("unnoise.backbones.layers.FEW_TOKENS", 20)
     layer = Attention(channels=12, head=4, groups=3)
     x = torch.randn(2, 12, side, 5)
     q, k, v = layer.qkv(layer.norm(x).flatten(2).transpose(1, 2)).chunk(3, dim=2)
