@@ -241,7 +241,7 @@ def sizes() -> Iterator[Violation]:
         if count > most:
             yield Violation(name, 1, "file", f"{count} lines; the most is {most}")
         for label, node in named(tree(path)):
-            lines = (node.end_lineno or 0) - node.lineno + 1 - docstring_lines(node)
+            lines = (node.end_lineno or 0) - node.lineno + 1
             if isinstance(node, Function) and lines > LONGEST_FUNCTION and (name, label) not in LONG_FUNCTIONS:
                 yield Violation(
                     name, node.lineno, "function", f"{label}: {lines} lines; the most is {LONGEST_FUNCTION}"
@@ -249,12 +249,6 @@ def sizes() -> Iterator[Violation]:
             if isinstance(node, ast.ClassDef) and len(attributes(node)) > MOST_ATTRIBUTES.get(label, 1000):
                 says = f"{label}: {len(attributes(node))} attributes; the most is {MOST_ATTRIBUTES[label]}"
                 yield Violation(name, node.lineno, "attributes", says)
-
-
-def docstring_lines(node: ast.ClassDef | Function) -> int:
-    """Return the lines of a docstring, which do not count: a public function has a section for each argument."""
-    text = node.body[0] if ast.get_docstring(node) else None
-    return (text.end_lineno or 0) - text.lineno + 1 if text else 0
 
 
 def attributes(node: ast.ClassDef) -> set[str]:

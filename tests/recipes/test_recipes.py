@@ -26,7 +26,7 @@ def test_another_length_replaces_the_recipes():
 def test_settings_of_the_wrong_name_or_type_are_refused():
     with pytest.raises(InputError, match="did you mean 'budget'"):
         train_config(None, {"budgett": "5m"})
-    with pytest.raises(InputError, match="batch takes int, got '8'"):
+    with pytest.raises(InputError, match="batch takes a whole number, got '8'"):
         train_config(None, {"batch": "8"})
 
 

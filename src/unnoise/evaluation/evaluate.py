@@ -85,33 +85,19 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     """Score a run or a set of images against data.
 
     Args:
-        run_or_images: A run, a run folder, a model file, a `Diffusion`, or images: any data that `open_data` takes, or
-            a tensor [n, c, h, w] in [-1, 1] as `sample` returns it.
-        data: Images to compare with, any data that `open_data` takes; by default the training data of the run.
-        metrics: Names separated by commas: kid, fid, fid_infinity, precision_recall, density_coverage,
-            inception_score, colour; and of a run alone bpd (bits per dimension) and memorization (an audit for copies).
-        n: Images to score; by default 2000 are drawn from a run, 256 are taken for bpd, and all of a set of images.
-        reference: Images of the data to compare with, at most.
-        features: The feature extractor: a name with options, or a callable that returns an `Extractor`. The statistics
-            of data under a callable of your own are not cached.
-        sampler: The sampler, for example "ddim:eta=0.5"; by default the run's own, like all sampling settings.
-        steps: The steps of the sampler.
-        spacing: The noise levels that the steps visit.
-        clip: Keep the predicted image in [-1, 1].
-        guidance: The strength with which the class is followed; 1 is off.
-        guidance_interval: Guide only at these noise-to-signal ratios, LOW-HIGH.
-        levels: The noise levels of the bound for bpd.
-        variance: The reverse variance of the bound for bpd; by default learned if the run learned it, else small.
-        ode: Measure bpd by the probability-flow ODE too, which takes five times as long.
-        seed: The seed of the first image that is drawn, of the choice of images, and of the noise for bpd.
-        precision: The number format of the network; "auto" is bf16 on a device that makes it fast.
-        batch: Images computed at a time; it does not change the numbers beyond rounding.
+        run_or_images: A run, run folder, model file or `Diffusion`; or images, as `open_data` and `sample` have them.
+        data: Images to compare with, as `open_data` takes them (default: the training data of the run).
+        metrics: The names that `unnoise eval --help` lists, separated by commas.
+        n, reference: Images to score (default: 2000 of a run, 256 for bpd, all of a set), and to compare with.
+        features: A spec, or a callable that returns an `Extractor`; the statistics of a callable are not cached.
+        sampler, steps, spacing, clip, guidance, guidance_interval: Sampling settings (default: the run's own).
+        levels, variance, ode, seed, precision, batch: Fields of `EvalConfig`; the first three are for bpd.
 
     Returns:
-        The scores by name. They are also stored in the run folder, except for models and data in memory.
+        The scores by name; they are also stored in the run folder, except for models and data in memory.
 
     Raises:
-        InputError: If there is nothing to compare with, or a setting is not possible.
+        InputError: There is nothing to compare with, or a value is not allowed.
     """
     settings = {name: value for name, value in locals().items() if name != "run_or_images"}
     return Evaluation(run_evaluation(EvalConfig(set=run_or_images, **settings), say=lambda _: None))

@@ -71,10 +71,8 @@ def audit(
 
     Args:
         config: The settings; they name the data and the sampling settings.
-        run: The run to audit.
-        extractor: The feature extractor.
-        n: The number of images to draw.
-        report: Called with (task, items done, items in total).
+        run, extractor: The run to audit, and the feature extractor.
+        n, report: The number of images to draw; called with (task, items done, items in total).
         folder: Where the contact sheet of the nearest pairs is written, as memorization.png; None writes no sheet.
 
     Returns:
