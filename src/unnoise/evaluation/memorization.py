@@ -76,8 +76,7 @@ def audit(
         folder: Where the contact sheet of the nearest pairs is written, as memorization.png; None writes no sheet.
 
     Returns:
-        The share that is flagged, with its interval and everything it depends on, as plain values. A new image is
-        flagged with a probability of at most ALARM, split evenly between the two spaces.
+        The flagged share with its interval and settings; a new image is flagged with probability ALARM at most.
 
     Raises:
         InputError: If the data is not the training data of the run, or there are too few images.
