@@ -29,7 +29,7 @@ CONTENT = {  # what a reader finds in each box
     "config": "settings of commands",
     "tensors": "checked files",
     "options": "plain values",
-    "plugins": "files and packages of yours",
+    "plugins": "your own entries",
     "run_folder": "names of files",
     "distributed": "several processes",
     "images": "pixels, grids, PNG",
