@@ -25,11 +25,12 @@ def load_file(path: str) -> ModuleType:
     name = file.stem
     if file.suffix != ".py" or not file.is_file():
         raise InputError(f"--plugin takes a Python file, and {path} is none")
-    if name in sys.modules:
-        if getattr(sys.modules[name], "__file__", None) == str(file):
-            return sys.modules[name]
+    there = sys.modules.get(name)
+    if there is not None and getattr(there, "__file__", None) == str(file):
+        return there
+    if there is not None and name not in sys.stdlib_module_names:
         raise InputError(f"--plugin {path}: a module named {name} is in use already; rename the file")
-    other = find_spec(name) if name.isidentifier() else None
+    other = find_spec(name) if there is None and name.isidentifier() else None
     if name in sys.stdlib_module_names or (other is not None and other.origin != str(file)):
         raise InputError(f"--plugin {path}: another module has the name {name}; rename the file")
     spec = spec_from_file_location(name, file)

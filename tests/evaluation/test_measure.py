@@ -28,16 +28,16 @@ def test_statistics_of_data_are_computed_once(world, monkeypatch):
     assert run_evaluation(config) == first
 
 
-def test_an_interrupt_leaves_nothing_half_done(world):
+def test_an_interrupt_leaves_nothing_half_done(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))  # in which no other test has measured the images
     config = EvalConfig(str(world / "large"), str(world / "large"), metrics="kid", batch=16)
-    before = set((world / "cache").rglob("*"))
 
     def stop(*_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_evaluation(config, stop)
-    assert {path.parent.name for path in set((world / "cache").rglob("*")) - before} <= {"cache", *cached_names(world)}
+    assert {path.parent.name for path in (tmp_path / "cache").rglob("*")} <= {"cache", *cached_names(tmp_path)}
     assert run_evaluation(config)["scores"]["values"]["kid"]["value"] < 0.1
 
 
