@@ -112,6 +112,7 @@ def run_monitors(job: Job, stop: Stop) -> None:
                     job.progress.say(message)
                 if outcome.best:
                     job.save_best()
-                job.log.plot(job.folder / LOSS)
+                if job.clock.progress < 1:  # the end of the training plots once, for all
+                    job.log.plot(job.folder / LOSS)
         except (InputError, OSError) as error:
             job.progress.say(f"warning: {monitor.name}: {error}")

@@ -67,8 +67,9 @@ class Trainer:
             rows: the place of `batch` in the whole batch.
         """
         n, progress = n or len(batch.x0), self.clock.progress if self.config.decay == "cosine" else 0.5
+        lr = self.learning_rate
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = lr
         time_and_loss = torch.zeros(2, n, dtype=torch.float64)
         if len(range(n)[rows]):
             losses = self.backward(batch._replace(progress=progress), 1 / n)
