@@ -152,6 +152,7 @@ def notes_for_user(totals: DecodingTotals, source: Source, classes: Sequence[str
         notes.append(f"skipped {totals.skipped} of {total} files: {', '.join(totals.examples)}{more}")
     if source.ignored:
         notes.append(f"ignored files that are not images: {format_suffixes(source)}")
+    notes += source.notes
     for what, n in sorted(totals.done.items()):
         notes.append(what.format(n=n) if n > 1 else what.format(n=n).removesuffix("s"))
     unlabelled = totals.labels.count(-1)

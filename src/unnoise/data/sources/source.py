@@ -36,6 +36,7 @@ class Item(NamedTuple):
     # Arrays are [h, w, c], uint8 or uint16; a callable draws itself at (width, height).
     content: Path | bytes | Array | Image.Image | Callable[[tuple[int, int]], Image.Image]
     label: str | None = None
+    held_out: bool = False  # it belongs to a split that is not trained on, such as test/ or val/
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Source:
     classes: tuple[str, ...] | None = None  # in the format's own order; None: the sorted labels
     groups: Callable[[Report], Groups] | None = None  # if images can be read a group at a time
     uniform: bool = False  # all images have the kind and the size of the first one
+    notes: Sequence[str] = ()  # lines for the user about how the data was read; complete after a pass over the items
 
 
 def is_image(name: str) -> bool:
