@@ -23,7 +23,7 @@ from unnoise.errors import InputError
 from unnoise.interop.diffusers_format import INDEX, WEIGHTS
 from unnoise.interop.diffusers_read import read_pipeline
 from unnoise.options import Spec, options_of, plain
-from unnoise.run_folder import MODEL
+from unnoise.run_folder import MODEL, link_error, own_file
 from unnoise.tensors import read_tensors, save_tensors, unshared
 from unnoise.types import MODES
 
@@ -257,8 +257,10 @@ def find_model(path: Path) -> Path:
     """Return the model file of a run folder, or the file itself; raise InputError that names runs that are near."""
     if path.is_dir():
         for name in (MODEL, INDEX):
-            if (path / name).is_file():
+            if own_file(path, name):
                 return path / name
+            if (path / name).is_symlink():
+                raise link_error(path / name, path)
         runs = sorted(found.parent.name for found in path.glob(f"*/{MODEL}"))
         hint = f"it holds the runs {', '.join(runs)}: name one" if runs else "train one with 'unnoise train'"
         raise InputError(f"{path} is no run: it has no {MODEL}; {hint}")

@@ -96,7 +96,7 @@ def report(given: dict[str, Any]) -> None:
     from unnoise.reporting.report import write_report
 
     config = ReportConfig(**given)
-    print(f"report    {write_report(config.run, config.out)}")
+    print(f"report    {write_report(config.run, config.out, print)}")
 
 
 def compare(given: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -77,6 +78,24 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
             yield row
 
 
+def check_writable(path: Path, flag: str) -> None:
+    """Raise InputError if no file can be written at a path; call it before work whose result goes there.
+
+    A file is made next to the path, since permissions do not tell all.
+
+    Args:
+        path: The file that will be written.
+        flag: The flag that names another place.
+    """
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; name a file by {flag}")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent, prefix=f".{path.name[:40]}."):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write {path} ({error.strerror}); name another place by {flag}") from error
+
+
 def new_folder(wanted: str | None, parent: Path, stem: str) -> Path:
     """Create the folder `wanted`, or the first free parent/stem-N; never use a folder that holds files."""
     if wanted is None:
@@ -109,6 +128,8 @@ def create_folder(folder: Path) -> bool:
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Lock a folder in this context; raise InputError if another program uses it. The lock ends with the process."""
+    if (folder / LOCK).is_symlink():  # FileLock may empty the file that the link leads to
+        raise InputError(f"{folder / LOCK} is a link, which is never followed; remove it")
     try:
         with FileLock(folder / LOCK, timeout=0):
             yield

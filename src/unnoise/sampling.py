@@ -18,12 +18,12 @@ from unnoise.files import lock_folder, new_folder, remove_leftovers, replacing, 
 from unnoise.images import grid, is_readable, read_image, save_image
 from unnoise.options import Spec, plain
 from unnoise.progress import Report, silent
+from unnoise.run_folder import RECORD, is_own, own_file, refuse_links
 from unnoise.samplers.draw import check_settings, labels_in_turn
 from unnoise.samplers.draw import draw as run_sampler
 from unnoise.samplers.precision import Precision, choose_precision, describe_precision
 from unnoise.types import Images
 
-RECORD = ".sampled.json"  # in a folder of images: how they were drawn; readers of images skip hidden files
 FREE_TO_CHANGE = ("n", "run")  # entries of the record that may differ when a folder is resumed
 MAX_GRID = 256  # images in the grid; more would be too small to see
 
@@ -169,13 +169,15 @@ def find_unfinished(config: SampleConfig, run: Run, record: Mapping[str, Any], h
             return None
         if changed := describe_changes(before, record, (*FREE_TO_CHANGE, *ignored)):
             raise InputError(f"--out {folder} holds other images: {'; '.join(changed)}; name a new folder")
+        refuse_links(folder)
         held.enter_context(lock_folder(folder))
         return folder
-    for folder in sorted(run.folder.glob("sampled-*/")):
-        made = sum(path.stat().st_size > 0 for path in folder.glob("[0-9]*"))
+    for folder in sorted(path for path in run.folder.glob("sampled-*/") if is_own(run.folder, path)):
+        made = sum(path.lstat().st_size > 0 for path in folder.glob("[0-9]*"))
         unfinished = made < config.n or not grid_path(folder).exists()
         if unfinished and not describe_changes(read_record(folder) or {}, record, ignored):
-            with suppress(InputError):  # another program draws into it
+            with suppress(InputError):  # another program draws into the folder, or there is a link
+                refuse_links(folder)
                 held.enter_context(lock_folder(folder))
                 return folder
     return None
@@ -183,8 +185,10 @@ def find_unfinished(config: SampleConfig, run: Run, record: Mapping[str, Any], h
 
 def read_record(folder: Path) -> dict[str, Any] | None:
     """Return how the images of a folder were drawn, or None if the record is missing or cannot be read."""
+    if (file := own_file(folder, RECORD)) is None:
+        return None
     try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -24,6 +24,7 @@ from unnoise.interop.diffusers_format import (
     WEIGHTS,
 )
 from unnoise.options import format_value
+from unnoise.run_folder import own_file
 from unnoise.types import MODES
 
 MAX_CLASSES = 2**16
@@ -50,7 +51,7 @@ def card_and_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     network, scheduler = read_settings(folder, NETWORK), read_settings(folder, SCHEDULER)
     if network.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise InputError(f"{folder}: its network is a {network['_class_name']}; unnoise opens UNet2DModel")
-    if not (folder / WEIGHTS).is_file():
+    if own_file(folder, WEIGHTS) is None:
         raise InputError(f"{folder} has no {WEIGHTS}; save it with save_pretrained(..., safe_serialization=True)")
     channels, size = network["in_channels"], network["sample_size"]
     if not 0 <= (classes := network.get("num_class_embeds") or 0) <= MAX_CLASSES:
@@ -71,10 +72,10 @@ def card_and_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:
     """Return the settings in one JSON file of the folder."""
+    if (file := own_file(folder, name)) is None:
+        raise InputError(f"{folder} is no complete pipeline: it has no {name}, or only a link out of the folder")
     try:
-        return json.loads((folder / name).read_text("utf-8"))  # type: ignore[no-any-return]
-    except OSError as error:
-        raise InputError(f"{folder} is no complete pipeline: it has no {name}") from error
+        return json.loads(file.read_text("utf-8"))  # type: ignore[no-any-return]
     except ValueError as error:
         raise InputError(f"{folder / name} is damaged ({error})") from error
 

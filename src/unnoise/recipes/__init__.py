@@ -11,6 +11,7 @@ from unnoise import checkpoint
 from unnoise.config import LENGTHS, TrainConfig
 from unnoise.errors import InputError, unknown
 from unnoise.options import check_value, type_hints
+from unnoise.run_folder import CONFIG, is_own, link_error
 
 
 def names() -> list[str]:
@@ -37,6 +38,8 @@ def read_recipe(recipe: str) -> dict[str, Any]:
     if recipe in names():
         text, where = files("unnoise.recipes").joinpath(f"{recipe}.yaml").read_text("utf-8"), f"recipe {recipe}"
     elif Path(recipe).is_file():
+        if Path(recipe).name == CONFIG and not is_own(Path(recipe).parent, Path(recipe)):
+            raise link_error(Path(recipe), Path(recipe).parent)
         try:
             text, where = Path(recipe).read_text("utf-8"), recipe
         except UnicodeDecodeError:

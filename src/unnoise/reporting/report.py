@@ -1,7 +1,7 @@
 """`unnoise report`: collect the facts of a run and write them as one page; the HTML is in report.html.jinja."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -12,10 +12,10 @@ from unnoise.checkpoint import RunLike, as_run
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
-from unnoise.files import replacing
+from unnoise.files import check_writable, replacing
 from unnoise.reporting.curves import TrainingLog, draw_curves, plot_speed, read_log
-from unnoise.reporting.render import png_uri, render
-from unnoise.run_folder import FINAL, METRICS, MODEL, SAMPLES, evaluations
+from unnoise.reporting.render import EmbeddedImages, render
+from unnoise.run_folder import FINAL, METRICS, MODEL, SAMPLES, evaluations, own_file
 
 MAX_PREVIEWS = 8  # the page shows at most this many, evenly spaced
 
@@ -27,15 +27,25 @@ class Preview(NamedTuple):
     source: str
 
 
-def write_report(run: RunLike, out: str | Path | None = None) -> Path:
-    """Write the page of a run, by default as report.html in its folder; return the path of the page."""
+def write_report(run: RunLike, out: str | Path | None = None, say: Callable[[str], object] = lambda _: None) -> Path:
+    """Write the page of a run, by default as report.html in its folder; return the path of the page.
+
+    Args:
+        run: The run.
+        out: The file to write.
+        say: Called with a warning for each image that is not shown.
+    """
     opened = as_run(run)
-    if opened.file.name != MODEL or not (opened.folder / METRICS).is_file():
+    if opened.file.name != MODEL or own_file(opened.folder, METRICS) is None:
         raise InputError(f"{opened.name} is no run folder: a report needs its {METRICS} beside the model")
-    path = Path(out) if out else opened.folder / "report.html"
-    page = render("reporting/report.html.jinja", collect_facts(opened))
+    path = Path(out).expanduser() if out else opened.folder / "report.html"
+    check_writable(path, "--out")
+    facts = collect_facts(opened)
+    page = render("reporting/report.html.jinja", facts)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8")
+    for text in facts["left_out"]:
+        say(f"warning: {text}")
     return path
 
 
@@ -43,22 +53,23 @@ def collect_facts(run: Run) -> dict[str, Any]:
     """Return everything that the page shows: texts, numbers, plots and images."""
     folder = run.folder.resolve()
     log, previews = read_log(folder / METRICS), preview_files(folder)
-    results, final, pairs = evaluations(folder)[::-1], folder / SAMPLES / FINAL, folder / "memorization.png"
+    results, embedded = evaluations(folder)[::-1], EmbeddedImages(folder)
     every = max(1, -(-len(previews) // MAX_PREVIEWS))
     return {
         "name": folder.name,
         "folder": str(folder),
         **describe_training(run),
-        "samples": png_uri(final) if final.is_file() else None,
-        "previews": [open_preview(path) for path in previews[::-1][::every][::-1]],
+        "samples": embedded.uri(SAMPLES, FINAL),
+        "previews": [*filter(None, (open_preview(embedded, path) for path in previews[::-1][::every][::-1]))],
         **draw_curves(log),
         "scores": [describe_scores(result["scores"]) for result in results if "scores" in result],
         "bounds": [result["bpd"] for result in results if result.get("bpd")],
         "memorization": next((result["memorization"] for result in results if "memorization" in result), None),
-        "nearest_pairs": png_uri(pairs) if pairs.is_file() else None,
+        "nearest_pairs": embedded.uri("memorization.png"),
         "speed_plots": [plot_speed(log)] if log.steps else [],
         "cost": describe_cost(log, folder),
         "settings": describe_settings(run),
+        "left_out": embedded.left_out,
     }
 
 
@@ -93,12 +104,13 @@ def training_command(config: Mapping[str, Any]) -> str:
 
 def preview_files(folder: Path) -> list[Path]:
     """Return the grids that were drawn during training, the oldest first; each is named by the images seen."""
-    return sorted((folder / SAMPLES).glob("[0-9]*.png"))
+    return sorted(path for path in (folder / SAMPLES).glob("[0-9]*.png") if path.stem.isdecimal())
 
 
-def open_preview(path: Path) -> Preview:
-    """Read one of the preview files."""
-    return Preview(int(path.stem), png_uri(path))
+def open_preview(embedded: EmbeddedImages, path: Path) -> Preview | None:
+    """Read one of the preview files; return None if it cannot be shown."""
+    source = embedded.uri(SAMPLES, path.name)
+    return Preview(int(path.stem), source) if source else None
 
 
 def describe_scores(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,7 +128,7 @@ def describe_scores(result: Mapping[str, Any]) -> dict[str, Any]:
 
 def describe_cost(log: TrainingLog, folder: Path) -> dict[str, str]:
     """Return speed, time beside the training, memory and disk."""
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = sum(path.lstat().st_size for path in folder.rglob("*"))
     disk = {"disk": f"{size / 2**20:,.0f} MB"}
     if not (summary := log.summary):
         return disk

@@ -14,7 +14,7 @@ from unnoise.errors import InputError
 from unnoise.files import check_vacant, lock_folder, new_folder, remove_leftovers
 from unnoise.options import plain
 from unnoise.progress import duration
-from unnoise.run_folder import MODEL, STATE, STATE_BEFORE
+from unnoise.run_folder import MODEL, STATE, STATE_BEFORE, own_file, refuse_links
 from unnoise.training.clock import Clock
 from unnoise.training.state import State, read_state, recall, set_damaged_aside
 
@@ -61,6 +61,7 @@ def search(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earl
         tried = (same_run(path, config, dataset, to_the_end) for path in stopped_runs(dataset.name))
         earlier = next(filter(None, tried), None)
     elif has_state(folder := Path(config.out).expanduser()):
+        refuse_links(folder)
         to_the_end.enter_context(lock_folder(folder))
         earlier = check_same(Earlier(folder, *read_state(folder)), config, dataset)
     else:
@@ -122,6 +123,7 @@ def same_run(folder: Path, config: TrainConfig, dataset: Dataset, to_the_end: Ex
     with suppress(InputError, OSError), ExitStack() as trying:
         trying.enter_context(lock_folder(folder))
         try:
+            refuse_links(folder)
             found = Earlier(folder, *read_state(folder))
         except InputError as error:
             print(f"warning: {folder} is left alone: {error}")
@@ -158,7 +160,7 @@ def tuned_settings(earlier: Earlier) -> Sampling | None:
 
 def has_state(folder: Path) -> bool:
     """Return True if a folder holds a state."""
-    return any((folder / name).exists() for name in (STATE, STATE_BEFORE))
+    return any(own_file(folder, name) for name in (STATE, STATE_BEFORE))
 
 
 def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> list[str]:

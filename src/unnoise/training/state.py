@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from unnoise.errors import InputError
-from unnoise.run_folder import STATE, STATE_BEFORE
+from unnoise.run_folder import STATE, STATE_BEFORE, own_file
 from unnoise.tensors import read_tensors, save_tensors
 
 FORMAT = 2
@@ -53,7 +53,7 @@ def read_state(folder: Path) -> tuple[State, list[str]]:
     """Return the last whole state of a run folder, and messages about damaged ones."""
     messages = list[str]()
     for name in (STATE, STATE_BEFORE):
-        if not (folder / name).exists():
+        if own_file(folder, name) is None:
             continue
         try:
             return parse_state(folder / name), messages

@@ -19,6 +19,7 @@ from unnoise.data.sources.source import Source, is_image
 from unnoise.data.sources.webdataset import read_shards
 from unnoise.errors import InputError
 from unnoise.registry import dataset
+from unnoise.run_folder import refuse_links_of_run
 
 READERS: tuple[tuple[str, Callable[[Path], Source]], ...] = (
     (r"\.zip$", read_zip),
@@ -62,6 +63,7 @@ def parquet_name(table: Path) -> str:
 
 def find_in_folder(folder: Path) -> Source:
     """Read a folder of images, or of the files of one dataset in another format."""
+    refuse_links_of_run(folder)
     idx = idx_in(folder)
     if idx is not None:
         return replace(read_idx(idx), name=folder.resolve().name)
