@@ -38,6 +38,7 @@ CONTENT = {  # what a reader finds in each box
     "device": "CPU or GPU",
     "types": "tensor aliases",
     "errors": "InputError",
+    "terminal": "safe lines",
 }
 
 

@@ -3,13 +3,15 @@
 import argparse
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, fields
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from unnoise import __version__, commands
+from unnoise import __version__, commands, terminal
 from unnoise.config import (
     AppConfig,
     CompareConfig,
@@ -26,6 +28,7 @@ from unnoise.config import (
 )
 from unnoise.errors import InputError, ToldElsewhereError, unknown
 from unnoise.options import parse_value, type_hints
+from unnoise.training.signals import raise_on_signals
 
 # Read when torch is loaded: how long the threads of GNU's OpenMP stay awake waiting for each other. Its own choice, 30
 # times as long, is no faster on an idle machine; beside other busy programs a step can take ten times as long with it.
@@ -38,35 +41,55 @@ RECIPE_HELP = "name of a recipe, or the config.yaml of a run; flags change it"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 failed, 2 wrong input, 128 + n stopped by signal n."""
+    terminal.open_missing()
     try:
-        given = vars(make_parser().parse_args(argv))
-        command = COMMANDS[given.pop("command")]
-        for path in given.pop("plugin", ()):
-            from unnoise.plugins import load_file
+        return run_command(argv)
+    finally:
+        terminal.drop_unwritten()
 
-            load_file(path)
-        run: Callable[[dict[str, Any]], int | None] = getattr(commands, command.function)
-        return run(given) or 0
+
+def run_command(argv: Sequence[str] | None) -> int:
+    """Run one command, and print its error in one line; return the exit status."""
+    try:
+        with raise_on_signals():
+            given = vars(make_parser().parse_args(argv))
+            command = COMMANDS[given.pop("command")]
+            for path in given.pop("plugin", ()):
+                from unnoise.plugins import load_file
+
+                load_file(path)
+            run: Callable[[dict[str, Any]], int | None] = getattr(commands, command.function)
+            return run(given) or 0
     except InputError as error:
-        return 2 if isinstance(error, ToldElsewhereError) else say(error, 2)
-    except KeyboardInterrupt:
-        return say("stopped", 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads the output any more
-        return 1
-    except (MemoryError, RuntimeError) as error:
+        return error.status if isinstance(error, ToldElsewhereError) else say(error, error.status)
+    except KeyboardInterrupt as stopped:
+        return say(stopped if str(stopped) else "stopped", 128 + getattr(stopped, "signal", signal.SIGINT))
+    except terminal.LostOutputError as lost:
+        return say(f"the result cannot be printed: {lost}", 1) if str(lost) else 1
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not (reason := explain(error)):
+            raise
+        return say(reason, 1)
+
+
+def explain(error: Exception) -> str:
+    """Return an error of the system in words, or "" for any other error."""
+    if not isinstance(error, OSError):
         from unnoise.device import out_of_memory
 
-        if not out_of_memory(error):
-            raise
-        return say("out of memory; choose a smaller -n, --batch or --size", 1)
-    except OSError as error:
-        return say(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1)
+        return "out of memory; choose a smaller -n, --batch or --size" if out_of_memory(error) else ""
+    file = error.filename or ""
+    try:
+        Path.cwd()
+    except OSError:
+        if isinstance(file, int) or not Path(os.fsdecode(file)).is_absolute():
+            return "the current folder was deleted or may not be read; change to another folder"
+    return f"{error.strerror or error}{f': {file}' if file else ''}"
 
 
 def say(error: object, status: int) -> int:
     """Print an error in one line and return the exit status."""
-    print(f"unnoise: {error}", file=sys.stderr)
+    terminal.say(f"unnoise: {error}", sys.stderr)
     return status
 
 

@@ -1,4 +1,8 @@
-"""The commands: each takes its settings as they were given, and prints what it did."""
+"""The commands: each takes its settings as they were given, and prints what it did.
+
+What a command finds out is shown: if it cannot be printed, the command fails. News about files that a command wrote are
+said: if they cannot be printed, nothing is lost.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -18,6 +22,7 @@ from unnoise.config import (
     SampleConfig,
     TuneConfig,
 )
+from unnoise.terminal import show, tell
 
 if TYPE_CHECKING:
     from unnoise.progress import Progress
@@ -45,7 +50,7 @@ def sample(given: dict[str, Any]) -> None:
     with progress_bar(" steps") as progress:
         folder = sample_to_folder(config, progress.update, progress.say)
     if distributed.is_main():
-        print(f"{config.n} images in {folder}, all of them in {grid_path(folder)}")
+        tell(f"{config.n} images in {folder}, all of them in {grid_path(folder)}")
 
 
 def edit(given: dict[str, Any]) -> None:
@@ -55,7 +60,7 @@ def edit(given: dict[str, Any]) -> None:
     config = EditConfig(**given)
     with progress_bar(" steps") as progress:
         folder, together = edit_to_folder(config, progress.update)
-    print(f"{config.n} images in {folder}, all of them in {together}")
+    tell(f"{config.n} images in {folder}, all of them in {together}")
 
 
 def data(given: dict[str, Any]) -> None:
@@ -96,14 +101,14 @@ def report(given: dict[str, Any]) -> None:
     from unnoise.reporting.report import write_report
 
     config = ReportConfig(**given)
-    print(f"report    {write_report(config.run, config.out, print)}")
+    tell(f"report    {write_report(config.run, config.out, tell)}")
 
 
 def compare(given: dict[str, Any]) -> None:
     """Print runs side by side."""
     from unnoise.reporting.compare import compare_runs
 
-    print("\n".join(compare_runs(CompareConfig(**given).runs)))
+    show(compare_runs(CompareConfig(**given).runs))
 
 
 def app(given: dict[str, Any]) -> None:
@@ -119,7 +124,7 @@ def export(given: dict[str, Any]) -> None:
     from unnoise.interop.diffusers_write import to_diffusers
 
     config = ExportConfig(**given)
-    print(f"pipeline  {to_diffusers(load(config.run, 'cpu'), config.out)}")
+    tell(f"pipeline  {to_diffusers(load(config.run, 'cpu'), config.out)}")
 
 
 def info(given: dict[str, Any]) -> None:
@@ -127,7 +132,7 @@ def info(given: dict[str, Any]) -> None:
     from unnoise.card import describe_run
     from unnoise.checkpoint import load
 
-    print("\n".join(describe_run(load(InfoConfig(**given).run, "cpu"))))
+    show(describe_run(load(InfoConfig(**given).run, "cpu")))
 
 
 def list_entries(given: dict[str, Any]) -> None:
@@ -136,11 +141,11 @@ def list_entries(given: dict[str, Any]) -> None:
 
     kind = ListConfig(**given).kind
     if kind == "recipes":
-        print("\n".join(recipes.names()))
+        show(recipes.names())
         return
     name = {"data": "dataset", "features": "features", "times": "times"}.get(kind, kind.removesuffix("s"))
     for entry, options, source in getattr(registry, name).describe():
-        print(f"{entry}{':' if options else ''}{options}\n    {source}")
+        show([f"{entry}{':' if options else ''}{options}", f"    {source}"])
 
 
 @contextmanager
@@ -159,4 +164,4 @@ def show_result(json: str | None, found: dict[str, Any], lines: Sequence[str]) -
 
     if json:
         write_json(Path(json), found)
-    print("\n".join(lines))
+    show(lines)

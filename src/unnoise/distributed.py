@@ -84,16 +84,16 @@ def from_main(work: Callable[[], T]) -> T:
     """
     if world_size() == 1:
         return work()
-    message: list[Any] = [None, None]  # result, text of the error
+    message: list[Any] = [None, None, 2]  # result, text of the error, its exit status
     error = None
     if is_main():
         try:
             message[0] = work()
         except InputError as refused:
-            error, message[1] = refused, str(refused)
+            error, message[1:] = refused, [str(refused), refused.status]
     distributed.broadcast_object_list(message)
     if message[1] is not None:
-        raise error or ToldElsewhereError(message[1])
+        raise error or ToldElsewhereError(message[1], message[2])
     return message[0]  # type: ignore[no-any-return]
 
 

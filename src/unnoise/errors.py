@@ -7,13 +7,25 @@ from difflib import get_close_matches
 class InputError(ValueError):
     """A value or file that the user gave cannot be used; the message is one line that names the fix."""
 
+    status = 2  # exit status of the command
+
 
 class UnreadError(InputError):
     """Data that was read before cannot be read any more."""
 
 
+class NothingLeftError(InputError):
+    """Everything that was asked for is there already: for the user a message, for a script no failure."""
+
+    status = 0
+
+
 class ToldElsewhereError(InputError):
     """The main process has found this error and prints it; the others stay silent."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> InputError:

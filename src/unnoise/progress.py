@@ -3,9 +3,13 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeAlias
 
 from tqdm import tqdm
+from tqdm.utils import ObjectWrapper
+
+from unnoise.terminal import encodable, is_terminal, printable, say, tell
 
 Report: TypeAlias = Callable[[str, int, int | None], object]  # task, items done so far, items in total if known
 
@@ -18,39 +22,60 @@ def silent(task: str, done: int, total: int | None) -> None:
     """Ignore a report."""
 
 
+class Quiet(ObjectWrapper):
+    """A stream as tqdm needs it: what cannot be written is dropped, so that a bar never ends the work it shows."""
+
+    def write(self, text: str) -> None:
+        """Write a text, if the stream is still there."""
+        with suppress(OSError, ValueError, AttributeError):  # AttributeError: there is no stream
+            self._wrapped.write(encodable(text, self._wrapped))
+
+    def flush(self) -> None:
+        """Flush, if the stream is still there."""
+        with suppress(OSError, ValueError, AttributeError):
+            self._wrapped.flush()
+
+
 class Progress:
     """Show how far a task is: a bar on a terminal; elsewhere nothing, or plain lines now and then with `lines`."""
 
     def __init__(self, unit: str = " images", *, lines: bool = False, silent: bool = False) -> None:
-        self.live, self.lines, self.silent = sys.stderr.isatty() and not silent, lines, silent
-        self.bar = tqdm(unit=unit, bar_format=PERCENTAGE if lines else None, disable=not self.live)
+        self.live, self.lines, self.silent = is_terminal(sys.stderr) and not silent, lines, silent
+        form = PERCENTAGE if lines else None
+        shown = Quiet(sys.stderr)
+        self.bar = tqdm(unit=unit, file=shown, bar_format=form, disable=not self.live, dynamic_ncols=True)
         self.task, self.next_line, self.next_share = "", time.monotonic() + LINE_EVERY, 0.0
 
     def update(self, task: str, done: int, total: int | None) -> None:
         """Show that `done` of `total` items of a task are finished."""
+        count = f"{task} {done:,}{f' of {total:,}' if total else ''}"
         if self.live:
             if task != self.task:
                 self.task = task
                 self.bar.reset(total)
-            self.bar.set_description_str(f"{task} {done:,}{f' of {total:,}' if total else ''}" if self.lines else task)
+            self.bar.set_description_str(printable(count if self.lines else task))
             self.bar.update(done - self.bar.n)
         elif self.lines and not self.silent and time.monotonic() > self.next_line:
             self.next_line = time.monotonic() + LINE_EVERY
-            print(f"{task} {done:,}{f' of {total:,}' if total else ''}", flush=True)
+            tell(count)
 
     def show(self, share: float, text: str) -> None:
         """Show the share of a training that is done, 0 to 1, and a text."""
         if self.live:
             self.bar.total, self.bar.n = 1.0, share
-            self.bar.set_description_str(text)
+            self.bar.set_description_str(printable(text))
         elif share >= self.next_share and not self.silent:
             self.next_share = share + LINE_SHARE
-            print(f"{share:4.0%}  {text}", flush=True)
+            tell(f"{share:4.0%}  {text}")
 
     def say(self, text: str) -> None:
         """Print a line without breaking the bar: to the output of a training, or else beside the bar."""
         if not self.silent:
-            tqdm.write(text, file=sys.stdout if self.lines else sys.stderr)
+            stream = sys.stdout if self.lines else sys.stderr
+            self.bar.clear()
+            with tqdm.external_write_mode(file=stream):  # beside bars of the user's own program too
+                say(text, stream)
+            self.bar.refresh()
 
     def close(self) -> None:
         """Leave the bar as it is."""

@@ -13,6 +13,7 @@ from unnoise.app.session import Session
 from unnoise.config import AppConfig
 from unnoise.data.decode import FORMATS
 from unnoise.errors import InputError
+from unnoise.terminal import tell
 
 MAX_UPLOAD = "20mb"  # size of an uploaded file
 MAX_PIXELS = 20_000_000  # of an uploaded image
@@ -35,7 +36,7 @@ def serve(config: AppConfig) -> None:
             if config.port is None:
                 raise
             raise InputError(f"port {config.port} is not free; name another one with --port") from error
-        print(f"{session.name} is at {blocks.local_url}  (Ctrl-C stops the app)", flush=True)
+        tell(f"{session.name} is at {blocks.local_url}  (Ctrl-C stops the app)")
         blocks.block_thread()
 
 

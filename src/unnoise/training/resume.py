@@ -10,11 +10,12 @@ from typing import Any
 from unnoise import checkpoint, distributed
 from unnoise.config import LENGTHS, Sampling, TrainConfig, describe_changes
 from unnoise.data.dataset import Dataset
-from unnoise.errors import InputError
+from unnoise.errors import InputError, NothingLeftError
 from unnoise.files import check_vacant, lock_folder, new_folder, remove_leftovers
 from unnoise.options import plain
 from unnoise.progress import duration
 from unnoise.run_folder import MODEL, STATE, STATE_BEFORE, own_file, refuse_links
+from unnoise.terminal import tell
 from unnoise.training.clock import Clock
 from unnoise.training.state import State, read_state, recall, set_damaged_aside
 
@@ -99,7 +100,7 @@ def set_aside(folder: Path) -> None:
         pass
     free = (folder.with_name(f"{folder.name}-before-{i}") for i in count(1))
     folder.rename(aside := next(path for path in free if not path.exists()))
-    print(f"the run that was in {folder} is now in {aside}")
+    tell(f"the run that was in {folder} is now in {aside}")
 
 
 def check_same(earlier: Earlier, config: TrainConfig, dataset: Dataset) -> Earlier:
@@ -111,7 +112,7 @@ def check_same(earlier: Earlier, config: TrainConfig, dataset: Dataset) -> Earli
             f"--fresh to start over (the run is renamed), or a new folder"
         )
     if is_over(config, earlier.state, dataset):
-        raise InputError(
+        raise NothingLeftError(
             f"{named}: this run is over ({so_far(earlier.state)}); give it a longer --budget (or --images, --epochs) "
             f"to resume it, --fresh to start over (the run is renamed), or a new folder"
         )
@@ -126,7 +127,7 @@ def same_run(folder: Path, config: TrainConfig, dataset: Dataset, to_the_end: Ex
             refuse_links(folder)
             found = Earlier(folder, *read_state(folder))
         except InputError as error:
-            print(f"warning: {folder} is left alone: {error}")
+            tell(f"warning: {folder} is left alone: {error}")
             return None
         if any(found.state["config"].get(name) != getattr(config, name) for name in LENGTHS):
             return None

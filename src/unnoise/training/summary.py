@@ -33,7 +33,7 @@ def introduce(job: Job) -> None:
 
 def conclude(job: Job, interrupted: int | None) -> None:
     """Log and print what was done; `interrupted` is the signal that ended it, or None."""
-    clock, memory, trainer = job.clock, peak_memory(), job.trainer
+    clock, memory, trainer, say = job.clock, peak_memory(), job.trainer, job.progress.say
     spent = {monitor.name: seconds_spent(monitor) for monitor in job.monitors}
     job.log.add(
         {
@@ -50,18 +50,18 @@ def conclude(job: Job, interrupted: int | None) -> None:
     )
     why = f"stopped by {signal.Signals(interrupted).name} after" if interrupted else "trained"
     pace = f"{duration(clock.elapsed)} ({clock.pace:.0f} images/s)"
-    print(f"{why} {clock.seen:,} images in {pace}, peak memory {memory / 2**20:,.0f} MB")
+    say(f"{why} {clock.seen:,} images in {pace}, peak memory {memory / 2**20:,.0f} MB")
     if trainer.skipped:
-        print(f"skipped   {trainer.skipped} steps: their loss or gradient was not finite, and they changed nothing")
+        say(f"skipped   {trainer.skipped} steps: their loss or gradient was not finite, and they changed nothing")
     for monitor in job.monitors:
         if isinstance(monitor, ValidationMonitor) and monitor.rows:
-            print(f"loss      {monitor}")
+            say(f"loss      {monitor}")
     if (final := job.folder / SAMPLES / FINAL).exists():
-        print(f"grid      {final}")
+        say(f"grid      {final}")
     if interrupted:
-        print("resume    by the same command, without --fresh")
+        say("resume    by the same command, without --fresh")
     disk = sum(path.stat().st_size for path in job.folder.rglob("*") if path.is_file())
-    print(f"run       {job.folder} ({disk / 2**20:,.0f} MB)    more images: unnoise sample {job.folder} -n 64")
+    say(f"run       {job.folder} ({disk / 2**20:,.0f} MB)    more images: unnoise sample {job.folder} -n 64")
 
 
 def seconds_spent(monitor: object) -> float:

@@ -199,11 +199,11 @@ def run_loop(job: Job) -> Path:
             raise
         if distributed.is_main():
             finish(job, stop)
-        interrupted = stop.signal
+        interrupted = None if job.finished else stop.signal  # a signal after the last save changes nothing
         job.progress.close()
         if distributed.is_main():
             conclude(job, interrupted)
-    distributed.barrier()
+        interrupted = distributed.from_main(lambda: interrupted)
     if interrupted is not None:
         raise Interrupted(interrupted, job.folder)
     return job.folder
