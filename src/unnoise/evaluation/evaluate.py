@@ -21,6 +21,7 @@ from unnoise.interop.diffusers_format import INDEX
 from unnoise.options import Spec, data_text
 from unnoise.progress import Report, silent
 from unnoise.run_folder import MODEL, keep_evaluation
+from unnoise.terminal import tell
 
 OF_A_RUN = ("bpd", "memorization")  # metrics of a run alone, not of two sets of images
 NAMES = (*METRICS, "colour", *OF_A_RUN)
@@ -103,7 +104,7 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     return Evaluation(run_evaluation(EvalConfig(set=run_or_images, **settings), say=lambda _: None))
 
 
-def run_evaluation(config: EvalConfig, report: Report = silent, say: Callable[[str], object] = print) -> dict[str, Any]:
+def run_evaluation(config: EvalConfig, report: Report = silent, say: Callable[[str], object] = tell) -> dict[str, Any]:
     """Measure everything that the settings ask for; return plain values, and store them in the run folder if any."""
     names = requested_metrics(config)
     run = open_run(config.set)

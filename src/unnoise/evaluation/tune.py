@@ -28,6 +28,7 @@ from unnoise.progress import Report, silent
 from unnoise.samplers.draw import check_settings
 from unnoise.samplers.precision import choose_precision, describe_precision, seconds_per_image
 from unnoise.sampling import check_guidance, network_calls
+from unnoise.terminal import tell
 
 UNITS = {"ms": 1e-3, "s": 1.0, "m": 60.0}
 SPACINGS = ("trailing", "karras", "log_snr")
@@ -57,7 +58,7 @@ class Scorer(NamedTuple):
     report: Report
 
 
-def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], object] = print) -> dict[str, Any]:
+def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], object] = tell) -> dict[str, Any]:
     """Search sampling settings, store the best in the model file, and return everything as plain values."""
     run = load(config.run)
     check_tunable(config, run)
