@@ -11,7 +11,7 @@ from PIL import Image
 
 from unnoise.app.session import Session
 from unnoise.config import AppConfig
-from unnoise.data.decode import FORMATS
+from unnoise.data.open_image import FORMATS
 from unnoise.errors import InputError
 from unnoise.terminal import tell
 

@@ -3,26 +3,24 @@
 16-bit gray is processed in Pillow's mode "F", the only one in which it can be resized, and rounded at the end.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
+from unnoise.data.colour import to_srgb
+from unnoise.data.open_image import MAX_PIXELS, open_image, refuse_huge
 from unnoise.data.resize import fit_image
-from unnoise.data.sources.source import Array, Broken, UnreadableImage
+from unnoise.data.sources.source import Array, UnreadableImage
 
 Content: TypeAlias = Path | bytes | Array | Image.Image | Callable[[tuple[int, int]], Image.Image]
-# Only these decoders run, whichever format the bytes claim to be: some of the others start programs.
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF")
-MAX_PIXELS = 89_478_485
 TURNED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 KIND_OF_MODE = {"L": "L", "1": "L", "RGB": "RGB", **dict.fromkeys(("RGBA", "RGBa", "LA", "La", "PA"), "RGBA")}
+KEYED_MODES = ("1", "L", "P", "RGB", "I;16", "I;16B")  # one colour may stand for transparency
 MODE_IN_WORDS = {"L": "gray", "LA": "gray with alpha", "I;16": "16-bit gray", "P": "palette", "1": "black-and-white"}
 ARRAY_MODES = {(1, "u1"): "L", (2, "u1"): "LA", (3, "u1"): "RGB", (4, "u1"): "RGBA", (1, "u2"): "I;16"}
 
@@ -42,6 +40,7 @@ class TargetFormat:
     mode: str
     size: tuple[int, int]  # width, height
     fit: str
+    max_pixels: int = MAX_PIXELS  # of the file
 
 
 class Decoded(NamedTuple):
@@ -51,7 +50,7 @@ class Decoded(NamedTuple):
     done: tuple[str, ...]
 
 
-def read_header(content: Content, drawn: tuple[int, int]) -> Header:
+def read_header(content: Content, drawn: tuple[int, int], max_pixels: int = MAX_PIXELS) -> Header:
     """Read mode and size from the first bytes of a file; `drawn` is the size of images that draw themselves."""
     if isinstance(content, np.ndarray):
         height, width, channels = content.shape
@@ -59,9 +58,9 @@ def read_header(content: Content, drawn: tuple[int, int]) -> Header:
     if callable(content):
         return header_of(content(drawn), drawn)
     if isinstance(content, Image.Image):
-        refuse_huge(content)
+        refuse_huge(content, max_pixels)
         return header_of(upright(content), upright(content).size)
-    with open_image(content) as image:
+    with open_image(content, max_pixels) as (image, _):
         width, height = image.size
         # Pillow turns TIFF by itself; asking a PNG for EXIF can decode it whole, its text is in `info`.
         may_be_turned = image.format in ("JPEG", "MPO", "WEBP") or "exif" in image.info
@@ -82,11 +81,11 @@ def decode(content: Content, target: TargetFormat) -> Decoded:
     if callable(content):
         return convert_image(content(target.size), target)
     if isinstance(content, Image.Image):
-        refuse_huge(content)
+        refuse_huge(content, target.max_pixels)
         return convert_image(upright(content), target)
-    with open_image(content) as image:
-        image.load()
-        return convert_image(upright(image), target)
+    with open_image(content, target.max_pixels, load=True) as (image, notes):
+        pixels, done = convert_image(upright(image), target)
+        return Decoded(pixels, (*notes, *done))
 
 
 def decode_array(array: Array, target: TargetFormat) -> Decoded:
@@ -104,20 +103,21 @@ def decode_array(array: Array, target: TargetFormat) -> Decoded:
 def convert_image(image: Image.Image, target: TargetFormat) -> Decoded:
     """Convert an upright image to the mode and the size, and return its pixels [c, h, w]."""
     done = describe_conversion(image, target.mode)
+    image, coloured = to_srgb(with_alpha(image))
     fitted, changes = fit_image(to_mode(image, target.mode), target.size, target.fit)
     values = np.asarray(fitted)
     if target.mode == "I;16":
         values = np.clip(np.rint(values), 0, 65535).astype(np.uint16)
     pixels = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
-    return Decoded(np.ascontiguousarray(pixels), (*done, *changes))
+    return Decoded(np.ascontiguousarray(pixels), (*done, *coloured, *changes))
 
 
 def image_kind(image: Image.Image) -> str:
     """Return L, RGB, RGBA or I;16: the kind an image counts as."""
+    if "transparency" in image.info and image.mode in KEYED_MODES:
+        return "RGBA"
     if image.mode in SIXTEEN_BIT_MODES:
         return "I;16"
-    if image.mode == "P":
-        return "RGBA" if "transparency" in image.info else "RGB"
     return KIND_OF_MODE.get(image.mode, "RGB")
 
 
@@ -127,6 +127,36 @@ def describe_conversion(image: Image.Image, mode: str) -> tuple[str, ...]:
     exact = image.mode == mode or (kind == mode and image.mode not in ("CMYK", "YCbCr", "LAB", "HSV", "F"))
     before = image.mode if kind == mode else kind
     return () if exact else (f"converted {{n}} {MODE_IN_WORDS.get(before, before)} to {MODE_IN_WORDS.get(mode, mode)}",)
+
+
+def with_alpha(image: Image.Image) -> Image.Image:
+    """Return an image whose bands can be converted: palettes, colours that stand for transparency, and others."""
+    if "transparency" in image.info and image.mode in KEYED_MODES:
+        return key_to_alpha(image)
+    if image.mode in ("P", "PA", "RGBa", "La") or (image.mode == "YCbCr" and "icc_profile" in image.info):
+        keep = image.info
+        image = image.convert(image_kind(image))
+        image.info = keep
+    return image
+
+
+def key_to_alpha(image: Image.Image) -> Image.Image:
+    """Return RGBA whose alpha is zero where the colour is the one that the file calls transparent."""
+    key = image.info["transparency"]
+    if image.mode in ("P", "L") or (image.mode == "RGB" and max(key) < 256):
+        return image.convert("RGBA")
+    values = np.asarray(image)
+    if image.mode == "RGB":  # a key of 16 bits, of which Pillow has kept the upper 8
+        clear = (values == np.array(key) >> 8).all(2)
+        values = values.astype(np.uint16) * 257
+    else:
+        clear = values == (bool(key) if image.mode == "1" else key)
+        values = values.astype(np.uint16) * (65535 if image.mode == "1" else 1)
+    colour = np.rint(values / 257).astype(np.uint8)
+    colour = colour if colour.ndim == 3 else np.repeat(colour[:, :, None], 3, 2)
+    keyed = Image.fromarray(np.dstack([colour, np.where(clear, 0, 255).astype(np.uint8)]))
+    keyed.info = {name: value for name, value in image.info.items() if name != "transparency"}
+    return keyed
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -142,8 +172,6 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     elif kind == "RGBA" and mode not in ("RGBA", "LA"):
         alpha = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", alpha.size, "white"), alpha).convert("RGB")
-    elif image.mode == "P":
-        image = image.convert(kind)
     if mode == "I;16":
         return Image.fromarray(np.asarray(image.convert("L"), np.float32) * 257)
     return image.convert(mode)
@@ -157,47 +185,6 @@ def to_sixteen_bit(image: Image.Image) -> Image.Image:
     if image.mode == "F" and values.max() <= 1:
         values = values * 65535
     return Image.fromarray(np.clip(np.rint(values), 0, 65535))
-
-
-@contextmanager
-def open_image(content: Path | bytes) -> Iterator[Image.Image]:
-    """Open without decoding; any error, then or inside the block, becomes an UnreadableImage of a few words."""
-    if isinstance(content, Broken):
-        raise UnreadableImage(content.decode())
-    try:
-        refuse_if(content.stat().st_size == 0 if isinstance(content, Path) else not content, "empty file")
-        # Given a path, Pillow maps a plain TIFF into memory and then forgets its orientation.
-        with content.open("rb") if isinstance(content, Path) else BytesIO(content) as file:
-            image = Image.open(file, formats=FORMATS)
-            refuse_huge(image)
-            yield image
-    except UnreadableImage:
-        raise
-    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything inside a decoder
-        raise UnreadableImage(describe_error(error)) from None
-
-
-def refuse_if(bad: bool, why: str) -> None:
-    if bad:
-        raise UnreadableImage(why)
-
-
-def refuse_huge(image: Image.Image) -> None:
-    refuse_if(image.width * image.height > MAX_PIXELS, f"too large: {image.width}x{image.height}")
-
-
-def describe_error(error: Exception) -> str:
-    """Return an error of a decoder in a few words."""
-    known = {
-        UnidentifiedImageError: "not an image",
-        Image.DecompressionBombError: "too large",
-        FileNotFoundError: "missing",
-        PermissionError: "no permission",
-        MemoryError: "too large for the memory",
-    }
-    text = str(error) or type(error).__name__
-    damaged = ("truncated", "broken", "unexpected end", "not enough", "could not create decoder")
-    return known.get(type(error)) or ("truncated" if any(word in text.lower() for word in damaged) else text[:60])
 
 
 def exif_orientation(image: Image.Image) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from unnoise.data.decode import open_image
+from unnoise.data.open_image import open_image
 from unnoise.data.sources.source import UnreadableImage
 from unnoise.run_folder import own_file
 from unnoise.types import MODES
@@ -65,7 +65,7 @@ def png_uri(path: Path) -> str:
     """Return the pixels of an image file as a data URI; raise UnreadableImage if it is damaged or a hard link."""
     if path.stat().st_nlink > 1:
         raise UnreadableImage("it has a second name elsewhere (a hard link)")
-    with open_image(path) as image:
+    with open_image(path, load=True) as (image, _):
         sheet = image if image.mode in (*MODES.values(), "I;16") else image.convert("RGBA")
         pixels = np.asarray(sheet)
     Image.fromarray(pixels).save(file := BytesIO(), "PNG")  # of an array: without texts and profiles

@@ -18,7 +18,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, bfloat16
 
-from unnoise.data.decode import ARRAY_MODES, describe_error, exif_orientation
+from unnoise.data.decode import ARRAY_MODES, exif_orientation
+from unnoise.data.open_image import describe_error
 from unnoise.data.sources.arrays import channels_last, check_pixels, check_span, choose_scaling
 from unnoise.data.sources.parquet import IMAGE_NAMES, LABEL_NAMES, first_fitting
 from unnoise.data.sources.source import Array, Broken, Item, Source, file_key, printable

@@ -16,7 +16,8 @@ from unnoise.errors import InputError
 from unnoise.progress import Report
 
 Array: TypeAlias = NDArray[Any]
-READS = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff")
+READS = ("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "avif", "bmp", "gif", "tif", "tiff", "jp2", "j2k")
+READ_BY_PLUGINS = ("heic", "heif", "jxl")  # of Pillow; without them each file says which one to install
 ITEM_BYTES = 500  # memory that an image takes in addition to its encoded bytes
 MAX_BYTES = 512 * 2**20  # of one file in an archive, or one row of an array; more is an accident or an attack
 
@@ -72,7 +73,7 @@ class Source:
 
 
 def is_image(name: str) -> bool:
-    return suffix_of(name)[1:] in READS
+    return suffix_of(name)[1:] in READS + READ_BY_PLUGINS
 
 
 def suffix_of(name: str) -> str:

@@ -1,0 +1,231 @@
+"""Open one image file: choose the decoder, refuse what is decoded wrongly, and say what a file is that is no image."""
+
+import ctypes
+import logging
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import BufferedIOBase, BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import PIL
+from PIL import Image, UnidentifiedImageError
+
+from unnoise.data.file_kinds import HEAD, RAW, describe_file, plugin_format, tiff_layout
+from unnoise.data.png_chunks import MAX_PROFILE, code_points, without_extras
+from unnoise.data.sources.source import Broken, UnreadableImage
+
+# Only these decoders run, whichever format the bytes claim to be: some of the others start programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000")
+MAX_PIXELS = 89_478_485
+SHRINK_BY = (2, 4, 8)  # fractions at which a JPEG can be decoded
+FILE_TYPE, SUB_FILES, DNG = 254, 330, 50706  # tags of a TIFF
+NOT_A_PAGE = 1 | 4  # bits of FILE_TYPE: a smaller version of another page, or its mask
+FACT_KEYS = ("transparency", "gamma", "chromaticity", "srgb", "icc_profile", "exif")
+SHRUNK = "too large, read at a fraction of the size (--max-pixels raises the limit): {n} images"
+FIRST_FRAME = "read the first frame or page alone (--frames all reads every one): {n} files"
+OTHER_FRAMES = "frames and pages that were left out: {n} images"
+
+
+class Opened(NamedTuple):
+    """An opened image, and notes on what was left out."""
+
+    image: Image.Image
+    notes: tuple[str, ...] = ()
+
+
+@contextmanager
+def open_image(content: Path | bytes, max_pixels: int = MAX_PIXELS, *, load: bool = False) -> Iterator[Opened]:
+    """Open an image, and decode it if `load`; any error, then or inside the block, becomes an UnreadableImage."""
+    if isinstance(content, Broken):
+        raise UnreadableImage(content.decode())
+    try:
+        refuse_if(content.stat().st_size == 0 if isinstance(content, Path) else not content, "empty file")
+        # Given a path, Pillow maps a plain TIFF into memory and then forgets its orientation.
+        with content.open("rb") if isinstance(content, Path) else BytesIO(content) as file:
+            yield open_file(file, max_pixels, load=load)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged file can raise anything inside a decoder
+        raise UnreadableImage(describe_error(error)) from None
+
+
+def open_file(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened:
+    """Open a file; a PNG that fails is tried again without its text and other extras."""
+    try:
+        return open_checked(file, max_pixels, load=load)
+    except UnreadableImage:
+        raise
+    except Exception:
+        file.seek(0)
+        rest = without_extras(file.read()) if file.read(4) == b"\x89PNG" and not file.seek(0) else None
+        if rest is None:
+            raise
+        opened = open_checked(BytesIO(rest[0]), max_pixels, load=load)
+        if rest[1] is not None:
+            opened.image.info["icc_profile"] = rest[1]
+        return opened
+
+
+def open_checked(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened:
+    """Open a file with one of our decoders; raise UnreadableImage if it is none, too large, or decoded wrongly."""
+    head = file.read(HEAD)
+    image = identify(file, head)
+    for key in FACT_KEYS:  # Pillow puts the text of a PNG under the same keys
+        if isinstance(image.info.get(key), str):
+            del image.info[key]
+    if image.format in ("PNG", "AVIF") and (points := code_points(head)):
+        image.info["cicp"] = points
+    elif image.format == "JPEG2000":
+        refuse_if(image.mode in ("P", "PA"), "JPEG 2000 with a palette, which unnoise does not read")
+        if profile := jp2_profile(file, head):
+            image.info["icc_profile"] = profile
+    notes: tuple[str, ...] = ()
+    if image.width * image.height > max_pixels and image.format in ("JPEG", "MPO"):
+        notes = (SHRUNK,)
+        shrink(image, max_pixels)
+    refuse_huge(image, max_pixels)
+    if image.format == "TIFF":
+        refuse_tiff(image)
+    elif image.tile and image.tile[0][0] == "bmp_rle":
+        refuse_odd_runs(image, file)
+    if load:
+        more = len(pages_of(image)) - 1
+        notes += (FIRST_FRAME, *[OTHER_FRAMES] * more) if more > 0 else ()
+        image.load()
+    return Opened(image, notes)
+
+
+def identify(file: Any, head: bytes) -> Any:
+    """Return the image as the first decoder opens it that knows the first bytes.
+
+    Pillow's own `Image.open` would refuse large images by a limit of its own before a JPEG can be reduced.
+    """
+    plugin = None if head.startswith((b"\xff\xd8", b"\x89PNG")) else plugin_format(head)
+    for name in (*FORMATS, *((plugin,) if plugin and plugin not in FORMATS else ())):
+        if name not in Image.OPEN:
+            Image.init()
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory and (accept is None or accept(head[:16]) is True):
+            file.seek(0)
+            with suppress(SyntaxError, IndexError, TypeError, struct.error):
+                return factory(file, "")
+    if name := known_format(head):
+        raise UnreadableImage(f"damaged {name}")
+    if head.startswith((b"II", b"MM")):
+        file.seek(0)
+        head = file.read()  # the layout of a TIFF may be told at its end
+    raise UnreadableImage(describe_file(head))
+
+
+def known_format(head: bytes) -> str:
+    """Return the format whose first bytes these are; a TIFF is told by its layout, and a DIB has no mark of its own."""
+    decoders = {name: Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN and name not in ("TIFF", "DIB")}
+    return next((name for name, accept in decoders.items() if accept and accept(head[:16]) is True), "")
+
+
+def jp2_profile(file: BufferedIOBase, head: bytes) -> bytes | None:
+    """Return the ICC profile in the colour box of a JP2, which Pillow passes over."""
+    at = head.find(b"colr\x02")
+    if at < 4:
+        return None
+    where = file.tell()
+    file.seek(at + 7)
+    profile = file.read(min(int.from_bytes(head[at - 4 : at], "big"), MAX_PROFILE))
+    file.seek(where)
+    return profile
+
+
+def shrink(image: Any, max_pixels: int) -> None:
+    """Let a JPEG be decoded at a half, a quarter or an eighth of its size, the largest within the limit."""
+    width, height = image.size
+    for scale in SHRINK_BY:
+        if -(-width // scale) * -(-height // scale) <= max_pixels:
+            image.draft(None, (width // scale, height // scale))
+            return
+
+
+def pages_of(image: Any) -> list[int]:
+    """Return the numbers of the frames or pages that are images of their own.
+
+    The second image of a phone's picture (MPO), smaller versions and masks are none.
+    """
+    if image.format in ("JPEG", "MPO", "BMP", "DIB"):
+        return [0]
+    try:
+        count = image.n_frames
+    except Exception:  # noqa: BLE001 - damage after the first frame
+        return [0]
+    if image.format != "TIFF" or count == 1:
+        return [*range(getattr(image, "default_image", False) and count > 1, count)] if count else [0]
+    found = [i for i in range(count) if not page_kind(image, i) & NOT_A_PAGE]
+    image.seek(0)
+    return found or [0]
+
+
+def page_kind(image: Any, number: int) -> int:
+    image.seek(number)
+    return int(image.tag_v2.get(FILE_TYPE, 0))
+
+
+def refuse_tiff(image: Any) -> None:
+    """Refuse layouts that Pillow reads wrongly, and camera raw, whose first page is a preview."""
+    tags = image.tag_v2
+    raw = DNG in tags or (int(tags.get(FILE_TYPE, 0)) & 1 and SUB_FILES in tags)
+    refuse_if(bool(raw), RAW)
+    bits = max(tags.get(258, (1,)))
+    mixed = tags.get(284) == 2 and tags.get(277, 1) > 1 and bits > 8
+    wraps = bits == 8 and 2 in tags.get(339, ())
+    refuse_if(mixed or wraps, tiff_layout(tags))
+
+
+def refuse_odd_runs(image: Any, file: BufferedIOBase) -> None:
+    """Refuse a BMP with 4-bit runs of odd length, which Pillow shifts."""
+    if not image.tile[0].args[1]:  # runs of 8 bits
+        return
+    at = file.seek(image.tile[0].offset)
+    data, at = file.read(), 0
+    while at + 1 < len(data) and data[at : at + 2] != b"\0\1":
+        count, value = data[at], data[at + 1]
+        literal = not count and value > 2
+        refuse_if(literal and value % 2 == 1, "4-bit BMP with runs of odd length, which unnoise does not read")
+        at += 2 + ((value // 2 + 1) & ~1 if literal else 2 * (not count and value == 2))
+
+
+def refuse_if(bad: bool, why: str) -> None:
+    if bad:
+        raise UnreadableImage(why)
+
+
+def refuse_huge(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
+    refuse_if(
+        image.width * image.height > max_pixels,
+        f"too large: {image.width}x{image.height}; --max-pixels {image.width * image.height} allows it",
+    )
+
+
+def describe_error(error: Exception) -> str:
+    """Return an error of a decoder in a few words."""
+    known = {
+        UnidentifiedImageError: "damaged",
+        Image.DecompressionBombError: "too large",
+        FileNotFoundError: "missing",
+        PermissionError: "no permission",
+        MemoryError: "too large for the memory",
+    }
+    text = str(error) or type(error).__name__
+    damaged = ("truncated", "broken", "unexpected end", "not enough", "could not create decoder")
+    return known.get(type(error)) or ("truncated" if any(word in text.lower() for word in damaged) else text[:60])
+
+
+def silence_decoders() -> None:
+    """Keep libtiff and Pillow's logger from writing to the screen: the error of each damaged file is told by us."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+    folder = Path(PIL.__file__).parent
+    for place in (*folder.parent.glob("pillow.libs/libtiff*"), *folder.glob(".dylibs/libtiff*")):
+        with suppress(OSError, AttributeError):  # another build of Pillow: its messages stay
+            ctypes.CDLL(str(place)).TIFFSetErrorHandler(None)
+
+
+silence_decoders()
