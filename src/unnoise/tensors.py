@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Any, before: 
 
     A file that is at `path` is replaced, or kept as `before`.
     """
+    check_name(path)
     flat, text = unshared(tensors), json.dumps(about)
     with replacing(path, before) as temporary:
         try:
@@ -60,6 +62,7 @@ def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
     Raises:
         InputError: The file is damaged, or was not written by `save_tensors`.
     """
+    check_name(path)
     try:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
@@ -80,6 +83,14 @@ def read_tensors(path: Path) -> tuple[str, dict[str, Tensor]]:
     if about.get("sha256", wanted := checksum(about["unnoise"], tensors)) != wanted:
         raise InputError(f"{path} is damaged: its checksum has changed since it was written")
     return about["unnoise"], tensors
+
+
+def check_name(path: Path) -> None:
+    """Raise InputError for a name that safetensors cannot open: its bytes are no text in UTF-8."""
+    try:
+        os.fsencode(path).decode("utf-8")
+    except ValueError as error:
+        raise InputError(f"{path}: this name is not written in UTF-8, as model files need; give another name") from error
 
 
 def is_pickle(path: Path) -> bool:

@@ -43,7 +43,7 @@ def write_report(run: RunLike, out: str | Path | None = None, say: Callable[[str
     facts = collect_facts(opened)
     page = render("reporting/report.html.jinja", facts)
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     for text in facts["left_out"]:
         say(f"warning: {text}")
     return path

@@ -15,6 +15,7 @@ from unnoise.files import check_vacant, lock_folder, new_folder, remove_leftover
 from unnoise.options import plain
 from unnoise.progress import duration
 from unnoise.run_folder import MODEL, STATE, STATE_BEFORE, own_file, refuse_links
+from unnoise.tensors import check_name
 from unnoise.terminal import tell
 from unnoise.training.clock import Clock
 from unnoise.training.state import State, read_state, recall, set_damaged_aside
@@ -35,7 +36,7 @@ class Earlier:
 def refuse_taken(config: TrainConfig) -> None:
     """Raise InputError, before any data is read, if --out names a folder with files that is no run."""
     if config.out is not None and not has_state(Path(config.out).expanduser()):
-        check_vacant(config.out)
+        check_name(check_vacant(config.out))
 
 
 @contextmanager

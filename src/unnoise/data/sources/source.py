@@ -1,7 +1,6 @@
 """The `Source` of images, named items streamed in a fixed order, and the rules that all readers share."""
 
 import hashlib
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 from numpy.typing import NDArray
 from PIL import Image
 
+from unnoise import terminal
 from unnoise.data.sources.remote import Place, Remote
 from unnoise.errors import InputError
 from unnoise.progress import Report
@@ -71,6 +71,9 @@ class Source:
     uniform: bool = False  # all images have the kind and the size of the first one
     notes: Sequence[str] = ()  # lines for the user about how the data was read; complete after a pass over the items
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", terminal.printable(printable(self.name)))  # it names a folder
+
 
 def is_image(name: str) -> bool:
     return suffix_of(name)[1:] in READS + READ_BY_PLUGINS
@@ -81,8 +84,9 @@ def suffix_of(name: str) -> str:
 
 
 def printable(name: str) -> str:
-    """Return the name of a file as text that can be shown and stored; file names need not be text."""
-    return os.fsencode(name).decode("utf-8", "replace")
+    """Return the name of a file as text that can be stored; bytes that are no text are escaped, so names stay apart."""
+    halves = any("\ud800" <= character <= "\udbff" for character in name)  # of surrogate pairs, as Windows allows
+    return name.encode("utf-8", "surrogatepass" if halves else "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def is_hidden(name: str) -> bool:
