@@ -90,7 +90,7 @@ def check_name(path: Path) -> None:
     try:
         os.fsencode(path).decode("utf-8")
     except ValueError as error:
-        raise InputError(f"{path}: this name is not written in UTF-8, as model files need; give another name") from error
+        raise InputError(f"{path}: the name is not in UTF-8, as model files need; give another one") from error
 
 
 def is_pickle(path: Path) -> bool:
