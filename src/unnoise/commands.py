@@ -66,10 +66,11 @@ def edit(given: dict[str, Any]) -> None:
 def data(given: dict[str, Any]) -> None:
     """Print facts about a dataset."""
     from unnoise.data.audit import audit_data, format_audit
+    from unnoise.data.frames import read_as
 
     config = DataConfig(**given)
     with progress_bar() as progress:
-        found = audit_data(config.data, progress.update)
+        found = audit_data(read_as(config.data, config.frames, config.max_pixels), progress.update)
     show_result(config.json, found, format_audit(found))
 
 

@@ -97,6 +97,10 @@ class TrainConfig(Settings):
     channels: int | None = option(None, "1 gray, 2 gray + alpha, 3 RGB, 4 RGBA (default: as in the data)")
     fit: Literal["crop", "pad", "stretch"] = option("crop", "how images of other proportions are fitted to the size")
     limit: int | None = option(None, "use only this many images, the first ones", least=1)
+    frames: Literal["first", "all"] = option("first", "frames or pages that are read of a file with several")
+    max_pixels: int | None = option(
+        None, "largest image that is read, in pixels, for files that you trust (default: 89 million)", least=1
+    )
     stream: bool = option(
         False, "read images from the source when they are needed: for data that is too large to be kept decoded"
     )
@@ -158,6 +162,10 @@ class DataConfig(Settings):
 
     data: Any = option(
         "", "folder, archive, array or parquet file of images, or the name of a built-in dataset", data=True
+    )
+    frames: Literal["first", "all"] = option("first", "frames or pages that are read of a file with several")
+    max_pixels: int | None = option(
+        None, "largest image that is read, in pixels, for files that you trust (default: 89 million)", least=1
     )
     json: str | None = option(None, "file to write all facts to")
 

@@ -49,7 +49,7 @@ def audit_headers(source: Source, progress: Report) -> dict[str, Any]:
         if count % 500 == 0:
             progress("scanning", count, source.count)
         try:
-            header = read_header(item.content, DRAWN_SIZE)
+            header = read_header(item.content, DRAWN_SIZE, source.max_pixels)
         except UnreadableImage as reason:
             broken.append(f"{item.name} ({reason})")
             continue

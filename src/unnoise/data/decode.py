@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from unnoise.data.colour import to_srgb
-from unnoise.data.open_image import MAX_PIXELS, open_image, refuse_huge
+from unnoise.data.open_image import open_image, refuse_huge
 from unnoise.data.resize import fit_image
-from unnoise.data.sources.source import Array, UnreadableImage
+from unnoise.data.sources.source import MAX_PIXELS, Array, UnreadableImage
 
 Content: TypeAlias = Path | bytes | Array | Image.Image | Callable[[tuple[int, int]], Image.Image]
 TURNED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height

@@ -14,11 +14,10 @@ from PIL import Image, UnidentifiedImageError
 
 from unnoise.data.file_kinds import HEAD, RAW, describe_file, plugin_format, tiff_layout
 from unnoise.data.png_chunks import MAX_PROFILE, code_points, without_extras
-from unnoise.data.sources.source import Broken, UnreadableImage
+from unnoise.data.sources.source import MAX_PIXELS, Broken, UnreadableImage
 
 # Only these decoders run, whichever format the bytes claim to be: some of the others start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000")
-MAX_PIXELS = 89_478_485
 SHRINK_BY = (2, 4, 8)  # fractions at which a JPEG can be decoded
 FILE_TYPE, SUB_FILES, DNG = 254, 330, 50706  # tags of a TIFF
 NOT_A_PAGE = 1 | 4  # bits of FILE_TYPE: a smaller version of another page, or its mask

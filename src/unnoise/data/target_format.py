@@ -7,7 +7,7 @@ import numpy as np
 
 from unnoise.data.decode import Header, TargetFormat, read_header
 from unnoise.data.resize import MIN_SIDE
-from unnoise.data.sources.source import READS, Source, UnreadableImage
+from unnoise.data.sources.source import MAX_PIXELS, READS, Source, UnreadableImage
 from unnoise.errors import InputError
 from unnoise.progress import Report
 from unnoise.types import MODES
@@ -27,6 +27,8 @@ class HeaderScan:
     sizes: set[tuple[int, int]] = field(default_factory=set)
     channels: set[int] = field(default_factory=set)
     skipped: list[str] = field(default_factory=list)
+    reasons: set[str] = field(default_factory=set)
+    max_pixels: int = MAX_PIXELS
     array: bool = False
     drawn: bool = False
 
@@ -39,16 +41,18 @@ class HeaderScan:
 
 def scan_headers(source: Source, limit: int | None, progress: Report) -> HeaderScan:
     """Read headers until `limit` readable images are found; one header is enough if all images are alike."""
-    found, readable = HeaderScan(), 0
+    found, readable = HeaderScan(max_pixels=source.max_pixels), 0
     total = source.count if limit is None else min(limit, source.count or limit)
     for item in source.items():
         found.examined += 1
         try:
-            found.add(read_header(item.content, DRAWN_SIZE))
+            found.add(read_header(item.content, DRAWN_SIZE, source.max_pixels))
             readable += 1
         except UnreadableImage as reason:
             if len(found.skipped) < MAX_NAMED:
                 found.skipped.append(f"{item.name} ({reason})")
+            if len(found.reasons) < 2:  # the only question is whether there is one reason
+                found.reasons.add(str(reason))
         found.array = isinstance(item.content, np.ndarray)
         found.drawn = callable(item.content)
         if source.uniform and readable and total is not None:
@@ -66,6 +70,10 @@ def scan_headers(source: Source, limit: int | None, progress: Report) -> HeaderS
 
 def no_images_error(source: Source, found: HeaderScan) -> InputError:
     """Say why there is nothing to train on."""
+    if found.examined > 1 and len(found.reasons) == 1:
+        return InputError(
+            f"none of the {found.examined} images in {source.name!r} can be read; each is the same: {found.skipped[0]}"
+        )
     if found.examined:
         return InputError(
             f"none of the {found.examined} images in {source.name!r} can be read: {', '.join(found.skipped)}"
@@ -86,7 +94,7 @@ def choose_format(found: HeaderScan, size: tuple[int, int] | None, channels: int
     """Choose the most common mode and the common size, except what the user asks for."""
     mode = max(found.modes, key=lambda mode: (found.modes[mode], MODE_RANK.index(mode)))
     chosen = size or default_size(found)
-    return TargetFormat(choose_mode(mode, channels, found), chosen, fit)
+    return TargetFormat(choose_mode(mode, channels, found), chosen, fit, found.max_pixels)
 
 
 def default_size(found: HeaderScan) -> tuple[int, int]:

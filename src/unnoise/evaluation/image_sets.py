@@ -16,6 +16,7 @@ from unnoise.checkpoint import weights_hash
 from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset, split_held_out
+from unnoise.data.frames import read_as
 from unnoise.data.sources.find import find
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
@@ -68,6 +69,8 @@ def run_data(config: EvalConfig, run: Run) -> Dataset:
     c, h, w = run.card.shape
     limit = trained.get("limit") if given is None else None
     stream = trained.get("stream", False) and find(source).groups is not None
+    if given is None:
+        source = read_as(source, trained.get("frames", "first"), trained.get("max_pixels"))
     return open_data(source, size=f"{w}x{h}", channels=c, fit=trained.get("fit", "crop"), limit=limit, stream=stream)
 
 

@@ -14,6 +14,7 @@ from unnoise.checkpoint import build_model
 from unnoise.config import TrainConfig
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset, split_held_out
+from unnoise.data.frames import read_as
 from unnoise.device import pick_device
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError, UnreadError
@@ -103,7 +104,7 @@ def open_parts(config: TrainConfig, progress: Progress) -> tuple[Dataset, Datase
     """Open the data; return the images to train on and the held-out ones."""
     with distributed.main_first():  # it fills the cache for the others
         everything = open_data(
-            config.data,
+            read_as(config.data, config.frames, config.max_pixels),
             size=config.size,
             channels=config.channels,
             fit=config.fit,

@@ -18,6 +18,7 @@ from unnoise.progress import Report
 Array: TypeAlias = NDArray[Any]
 READS = ("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "avif", "bmp", "gif", "tif", "tiff", "jp2", "j2k")
 READ_BY_PLUGINS = ("heic", "heif", "jxl")  # of Pillow; without them each file says which one to install
+MAX_PIXELS = 89_478_485  # of an image; a larger one is an accident or an attack, unless the user trusts it
 ITEM_BYTES = 500  # memory that an image takes in addition to its encoded bytes
 MAX_BYTES = 512 * 2**20  # of one file in an archive, or one row of an array; more is an accident or an attack
 
@@ -69,6 +70,7 @@ class Source:
     classes: tuple[str, ...] | None = None  # in the format's own order; None: the sorted labels
     groups: Callable[[Report], Groups] | None = None  # if images can be read a group at a time
     uniform: bool = False  # all images have the kind and the size of the first one
+    max_pixels: int = MAX_PIXELS  # of the largest image that is read
     notes: Sequence[str] = ()  # lines for the user about how the data was read; complete after a pass over the items
 
     def __post_init__(self) -> None:
