@@ -1,6 +1,6 @@
 """Colour: bring an image to sRGB by its embedded profile, or by what its file says of gamma and primaries.
 
-The order is that of the PNG standard and of browsers: coding-independent code points (cICP), an ICC profile, the word
+The PNG standard and browsers give the order: coding-independent code points (cICP), an ICC profile, the word
 sRGB, then gamma and primaries. A file that says nothing of its colour holds sRGB.
 """
 

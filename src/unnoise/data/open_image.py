@@ -114,12 +114,12 @@ def identify(file: Any, head: bytes) -> Any:
         raise UnreadableImage(f"damaged {name}")
     if head.startswith((b"II", b"MM")):
         file.seek(0)
-        head = file.read()  # the layout of a TIFF may be told at its end
+        head = file.read()  # the layout of a TIFF may lie at its end
     raise UnreadableImage(describe_file(head))
 
 
 def known_format(head: bytes) -> str:
-    """Return the format whose first bytes these are; a TIFF is told by its layout, and a DIB has no mark of its own."""
+    """Return the format whose first bytes these are; a TIFF has a layout to name, a DIB no mark."""
     decoders = {name: Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN and name not in ("TIFF", "DIB")}
     return next((name for name, accept in decoders.items() if accept and accept(head[:16]) is True), "")
 
@@ -148,7 +148,7 @@ def shrink(image: Any, max_pixels: int) -> None:
 def pages_of(image: Any) -> list[int]:
     """Return the numbers of the frames or pages that are images of their own.
 
-    The second image of a phone's picture (MPO), smaller versions and masks are none.
+    The second image in a file of a phone (MPO), smaller versions and masks are none.
     """
     if image.format in ("JPEG", "MPO", "BMP", "DIB"):
         return [0]
@@ -219,7 +219,7 @@ def describe_error(error: Exception) -> str:
 
 
 def silence_decoders() -> None:
-    """Keep libtiff and Pillow's logger from writing to the screen: the error of each damaged file is told by us."""
+    """Keep libtiff and Pillow's logger from writing to the screen: we report each damaged file."""
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     folder = Path(PIL.__file__).parent
     for place in (*folder.parent.glob("pillow.libs/libtiff*"), *folder.glob(".dylibs/libtiff*")):
