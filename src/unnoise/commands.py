@@ -59,7 +59,7 @@ def edit(given: dict[str, Any]) -> None:
 
     config = EditConfig(**given)
     with progress_bar(" steps") as progress:
-        folder, together = edit_to_folder(config, progress.update)
+        folder, together = edit_to_folder(config, progress.update, progress.say)
     tell(f"{config.n} images in {folder}, all of them in {together}")
 
 
@@ -69,21 +69,24 @@ def data(given: dict[str, Any]) -> None:
     from unnoise.data.frames import read_as
 
     config = DataConfig(**given)
+    check_result_file(config.json)
     with progress_bar() as progress:
         found = audit_data(read_as(config.data, config.frames, config.max_pixels), progress.update)
     show_result(config.json, found, format_audit(found))
 
 
-def evaluate(given: dict[str, Any]) -> None:
-    """Print the scores of a run or of images."""
+def evaluate(given: dict[str, Any]) -> int:
+    """Print the scores of a run or of images; return 2 if some of them could not be measured."""
     from unnoise import distributed
     from unnoise.evaluation.evaluate import format_evaluation, run_evaluation
 
     config = EvalConfig(**given)
+    distributed.from_main(lambda: check_result_file(config.json))
     with progress_bar() as progress:
         found = run_evaluation(config, progress.update, progress.say)
     if distributed.is_main():
         show_result(config.json, found, format_evaluation(found))
+    return 2 if "failed" in found else 0
 
 
 def tune(given: dict[str, Any]) -> None:
@@ -92,6 +95,7 @@ def tune(given: dict[str, Any]) -> None:
     from unnoise.evaluation.tune import tune as search_settings
 
     config = TuneConfig(**given)
+    check_result_file(config.json)
     with progress_bar() as progress:
         found = search_settings(config, progress.update, progress.say)
     show_result(config.json, found, format_candidates(found))
@@ -160,9 +164,19 @@ def progress_bar(unit: str = " images") -> Iterator["Progress"]:
 
 
 def show_result(json: str | None, found: dict[str, Any], lines: Sequence[str]) -> None:
-    """Write a result to the file of --json, if there is one, and print it."""
+    """Write a result to the file of --json, if there is one, and print it in any case."""
     from unnoise.files import write_json
 
+    try:
+        if json:
+            write_json(Path(json).expanduser(), found)
+    finally:
+        show(lines)
+
+
+def check_result_file(json: str | None) -> None:
+    """Raise InputError, before the work, if the file of --json cannot be written."""
+    from unnoise.files import check_writable
+
     if json:
-        write_json(Path(json), found)
-    show(lines)
+        check_writable(Path(json).expanduser(), "--json")

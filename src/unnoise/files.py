@@ -81,19 +81,33 @@ def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
 def check_writable(path: Path, flag: str) -> None:
     """Raise InputError if no file can be written at a path; call it before work whose result goes there.
 
-    A file is made next to the path, since permissions do not tell all.
+    An unnamed file is made next to the path, since permissions do not tell all.
 
     Args:
         path: The file that will be written.
         flag: The flag that names another place.
     """
-    if path.is_dir():
-        raise InputError(f"cannot write {path}: it is a folder; name a file by {flag}")
+    if why := unwritable(path):
+        raise InputError(f"cannot write {path} ({why}); name another place by {flag}")
+
+
+def unwritable(path: Path) -> str:
+    """Return why no file can be written at a path, or an empty text if one can."""
     try:
+        if path.is_dir():
+            return "it is a folder"
         with tempfile.TemporaryFile(dir=path.parent, prefix=f".{path.name[:40]}."):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write {path} ({error.strerror}); name another place by {flag}") from error
+            return ""
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+
+
+def check_new_folder(wanted: str | None, parent: Path) -> None:
+    """Raise InputError if `new_folder` would fail; call it before work whose results go there."""
+    folder = parent / "new" if wanted is None else check_vacant(wanted)
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if why := unwritable(existing / "new"):
+        raise InputError(f"cannot write to {existing} ({why}); choose another folder with --out")
 
 
 def new_folder(wanted: str | None, parent: Path, stem: str) -> Path:

@@ -14,7 +14,7 @@ from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.config import SampleConfig, Sampling, describe_changes
 from unnoise.errors import InputError, unknown
-from unnoise.files import lock_folder, new_folder, remove_leftovers, replacing, write_json
+from unnoise.files import check_writable, lock_folder, new_folder, remove_leftovers, replacing, write_json
 from unnoise.images import grid, is_readable, read_image, save_image
 from unnoise.options import Spec, plain
 from unnoise.progress import Report, silent
@@ -151,6 +151,7 @@ def find_folder(config: SampleConfig, run: Run, record: Mapping[str, Any], held:
     if requested == "auto" and recorded.get("precision") in get_args(Precision):
         requested = recorded["precision"]
     precision = choose_precision(requested, run.model.device)
+    check_writable(grid_path(folder), "--out")
     remove_leftovers(folder)
     write_json(folder / RECORD, {**record, "precision": precision})
     return folder, precision

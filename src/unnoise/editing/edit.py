@@ -1,6 +1,6 @@
 """Edit images by a trained run: as tensors, or as files in a folder."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from unnoise.checkpoint import RunLike, as_run
 from unnoise.config import EditConfig, SampleConfig, Sampling
 from unnoise.editing.inputs import Edit, EditInputs, ImageLike
 from unnoise.errors import InputError, unknown
-from unnoise.files import check_vacant, new_folder, replacing
+from unnoise.files import check_new_folder, check_vacant, check_writable, new_folder, replacing
 from unnoise.images import grid, save_gif, save_image
 from unnoise.progress import Report, silent
 from unnoise.samplers.base import Step
@@ -48,12 +48,21 @@ def edit(run: RunLike, *images: ImageLike, mask: ImageLike | None = None, **sett
     return last_images(start_edit(EditConfig(opened.name, **settings), opened, images, mask).steps)
 
 
-def start_edit(config: EditConfig, run: Run, images: tuple[ImageLike, ...] = (), mask: ImageLike | None = None) -> Edit:
-    """Check everything and return the edit, whose steps are made as they are asked for."""
+def start_edit(
+    config: EditConfig,
+    run: Run,
+    images: tuple[ImageLike, ...] = (),
+    mask: ImageLike | None = None,
+    say: Callable[[str], object] = lambda _: None,
+) -> Edit:
+    """Check everything and return the edit, whose steps are made as they are asked for.
+
+    `say` is called with a line for each thing that was done to the given images.
+    """
     check_inputs(config, len(images), mask)
     settings, label = resolve_edit(config, run)
     seeds = range(config.seed, config.seed + config.n)
-    inputs = EditInputs(run.model, settings, run.card.mode, seeds, label, config.by, images, mask, config.fit)
+    inputs = EditInputs(run.model, settings, run.card.mode, seeds, label, config.by, images, mask, config.fit, say)
     made: Edit = registry.edit.get(config.task)(inputs)
     return made._replace(steps=without_grad(made.steps))
 
@@ -117,16 +126,27 @@ def last_images(steps: Iterator[Step], report: Report = silent) -> Images:
     return images
 
 
-def edit_to_folder(config: EditConfig, report: Report = silent) -> tuple[Path, Path]:
+def edit_to_folder(
+    config: EditConfig, report: Report = silent, say: Callable[[str], object] = lambda _: None
+) -> tuple[Path, Path]:
     """Write one file per image, and next to the folder a grid that begins with the given images, or a film.
 
-    Returns the folder, and the file next to it.
+    Args:
+        config: The settings.
+        report: Called with (task, steps done, steps in total).
+        say: Called with a line for each thing that was done to the given images.
+
+    Returns:
+        The folder, and the file next to the folder.
     """
     run, is_film = as_run(config.run), task_name(config) in FILMS
     images = tuple(image for image in (config.picture, config.other) if image is not None)
-    made = start_edit(config, run, images, config.mask)
+    check_new_folder(config.out, run.folder)
+    made = start_edit(config, run, images, config.mask, say)
     if config.out is not None and (existing := overview_path(check_vacant(config.out), is_film=is_film)).exists():
         raise InputError(f"{existing} exists already; name another folder by --out")
+    if config.out is not None and existing.parent.exists():
+        check_writable(existing, "--out")
     edited = last_images(made.steps, report).cpu()
     folder = new_folder(config.out, run.folder, "edited")
     for i, image in enumerate(edited):

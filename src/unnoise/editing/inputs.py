@@ -1,7 +1,7 @@
 """The inputs of an edit: the model with its sampling settings, the seeds, and the images that were given."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -50,6 +50,7 @@ class EditInputs:
     images: tuple[ImageLike, ...] = ()
     mask: ImageLike | None = None
     fit: str = "crop"
+    say: Callable[[str], object] = lambda _: None  # called with a line for each thing that was done to an image
 
     @property
     def levels(self) -> Levels:
@@ -71,7 +72,8 @@ class EditInputs:
         """Return a given image [1, c, h, w] in the run's format, `shrunk` times smaller, or in another mode."""
         channels, height, width = self.model.shape
         shape = (1 if mode else channels, height // shrunk, width // shrunk)
-        return open_image(self.images[which], shape, mode or self.mode, self.fit).to(self.model.device)
+        image = self.images[which]
+        return open_image(image, shape, mode or self.mode, self.fit, self.say).to(self.model.device)
 
 
 def with_clipping(sampler: Sampler) -> Sampler:
@@ -83,20 +85,35 @@ def with_clipping(sampler: Sampler) -> Sampler:
     return clipped
 
 
-def open_image(image: ImageLike, shape: tuple[int, int, int], mode: str, fit: str = "crop") -> Images:
+def open_image(
+    image: ImageLike,
+    shape: tuple[int, int, int],
+    mode: str,
+    fit: str = "crop",
+    say: Callable[[str], object] = lambda _: None,
+) -> Images:
     """Return an image as [1, c, h, w] in [-1, 1], fitted to `shape` [c, h, w] as training images are.
 
-    Raises InputError if the image cannot be read, or if floats are of another shape.
+    `say` is called with a line for each thing that was done to the image beyond decoding. Raises InputError if the
+    image cannot be read, or if floats are of another shape.
     """
     if is_float(image):
         return float_image(image, shape)
     if not mode:
         raise InputError("this run is of arrays, not of image files; from Python, give floats [c, h, w] in [-1, 1]")
     try:
-        pixels = decode(content_of(image), TargetFormat(mode, (shape[2], shape[1]), fit)).pixels
+        pixels, done = decode(content_of(image), TargetFormat(mode, (shape[2], shape[1]), fit))
     except (UnreadableImage, OSError) as error:  # OSError: an opened PIL image whose file is cut off
         raise InputError(f"{image} cannot be read: {error}") from error
+    for note in done:
+        hint = " (--fit pad keeps all of the image)" if note.startswith("center-cropped") else ""
+        say(f"{name_of(image)}: {note.format(n=1).removesuffix('s')}{hint}")
     return to_float(torch.tensor(pixels)[None])
+
+
+def name_of(image: ImageLike) -> str:
+    """Return the name of an image in messages."""
+    return os.fspath(image) if isinstance(image, str | os.PathLike) else "the image"
 
 
 def is_float(image: ImageLike) -> bool:

@@ -1,6 +1,7 @@
 """The edits: each takes `EditInputs` and makes the steps to the edited images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -95,11 +96,18 @@ def unknown_pixels(inputs: EditInputs) -> Tensor:
     if inputs.mask is not None and is_float(inputs.mask):
         return open_image(inputs.mask, shape, "L").to(device) > 0
     if inputs.mask is not None:
-        return (open_image(inputs.mask, (2, *shape[1:]), "LA", inputs.fit).to(device) > 0).all(dim=1, keepdim=True)
+        mask = open_image(inputs.mask, (2, *shape[1:]), "LA", inputs.fit, partial(say_fit, inputs.say))
+        return (mask.to(device) > 0).all(dim=1, keepdim=True)
     image = inputs.images[0]
     if is_float(image):
         raise InputError("inpaint needs a mask, white where the image is to be filled in")
     return open_image(image, (4, *shape[1:]), "RGBA", inputs.fit).to(device)[:, 3:] < 1
+
+
+def say_fit(say: Callable[[str], object], line: str) -> None:
+    """Pass on a line about a mask, unless it tells of a conversion: what counts in a mask is where it is white."""
+    if ": converted" not in line:
+        say(line)
 
 
 # Edits from one image to others

@@ -12,7 +12,7 @@ from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluation import metrics
 from unnoise.evaluation.features import open_extractor
-from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_data, run_images
+from unnoise.evaluation.image_sets import ImageSet, Say, dataset_images, open_images, run_data, run_images
 from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import Colour, Score
 from unnoise.evaluation.statistics import Statistics
@@ -57,9 +57,7 @@ METRICS = {
 }
 
 
-def compare(
-    config: EvalConfig, run: Run | None, names: Sequence[str], report: Report, say: Callable[[str], object]
-) -> dict[str, Any]:
+def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: Report, say: Say) -> dict[str, Any]:
     """Return the named scores of a run or of images against data, as plain values."""
     extractor = open_extractor(config.features)
     if "inception_score" in names and not extractor.classes:
@@ -71,7 +69,7 @@ def compare(
         config = replace(config, precision=precision)
         say(describe_precision(precision, device))
     with distributed.main_first():  # it fills the cache for the others
-        mine, theirs = image_pair(config, run)
+        mine, theirs = image_pair(config, run, say)
     for images in (mine, theirs):
         if images.n < MIN_IMAGES:
             raise InputError(f"scores need {MIN_IMAGES} images or more; {images.about['name']} has {images.n}")
@@ -93,17 +91,17 @@ def compare(
     }
 
 
-def image_pair(config: EvalConfig, run: Run | None) -> tuple[ImageSet, ImageSet]:
+def image_pair(config: EvalConfig, run: Run | None, say: Say) -> tuple[ImageSet, ImageSet]:
     """Return the set that is scored, and the data that it is scored against."""
     if run:
-        return run_images(config, run, config.n or DRAWN), reference_images(run_data(config, run), config)
+        return run_images(config, run, config.n or DRAWN), reference_images(run_data(config, run, say), config)
     data = config.data if config.against is None else config.against
     if data is None:
         raise InputError(
             f"{data_text(config.set)} is no run: name the images to compare it with, as a second set or with --data"
         )
-    images = dataset_images(open_images(config.set), config.n, config.seed, config.batch)
-    return images, reference_images(open_images(data), config)
+    images = dataset_images(open_images(config.set, say), config.n, config.seed, config.batch)
+    return images, reference_images(open_images(data, say), config)
 
 
 def reference_images(dataset: Dataset, config: EvalConfig) -> ImageSet:

@@ -1,7 +1,9 @@
 """Evaluate a run or a set of images: `unnoise eval` and `unnoise.evaluate` share one path and give the same numbers."""
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +39,8 @@ class Evaluation(Mapping[str, Score]):
 
     def __init__(self, details: dict[str, Any]) -> None:
         self.details = details
+        for name, why in details.get("failed", {}).items():
+            warnings.warn(f"{name} could not be measured: {why}", stacklevel=3)
         values = details.get("scores", {}).get("values", {})
         self._scores = {name: Score(found["value"], found["standard_error"]) for name, found in values.items()}
         for name, part in (("bpd", "bound"), ("bpd_ode", "ode")):
@@ -108,20 +112,51 @@ def run_evaluation(config: EvalConfig, report: Report = silent, say: Callable[[s
     """Measure everything that the settings ask for; return plain values, and store them in the run folder if any."""
     names = requested_metrics(config)
     run = open_run(config.set)
-    result: dict[str, Any] = {}
     for name in OF_A_RUN:
         if name in names and run is None:
             raise InputError(f"metric {name} needs a run, and {data_text(config.set)} is none")
-    folder = storage_folder(config, run)
+    folder, say = storage_folder(config, run), once(say)
+    parts: dict[str, Callable[[], dict[str, Any]]] = {}
     if run and "bpd" in names:
-        result["bpd"] = bits_per_dim(config, run, report)
+        parts["bpd"] = partial(bits_per_dim, config, run, report, say)
     if run and "memorization" in names:
-        result["memorization"] = audit(config, run, open_extractor(config.features), config.n or DRAWN, report, folder)
+        count = config.n or DRAWN
+        parts["memorization"] = lambda: audit(config, run, open_extractor(config.features), count, report, folder, say)
     if compared := [name for name in names if name not in OF_A_RUN]:
-        result["scores"] = compare(config, run, compared, report, say)
+        parts["scores"] = partial(compare, config, run, compared, report, say)
+    result = measure_parts(parts, say)
     if folder and distributed.is_main():
-        keep_evaluation(folder, result)
+        try:
+            keep_evaluation(folder, result)
+        except (InputError, OSError) as error:
+            say(f"warning: the result is not kept in {folder}: {error}")
     return result
+
+
+def measure_parts(parts: Mapping[str, Callable[[], dict[str, Any]]], say: Callable[[str], object]) -> dict[str, Any]:
+    """Measure one part after another; a later part that fails does not throw away what was measured before."""
+    result: dict[str, Any] = {}
+    for name, work in parts.items():
+        try:
+            result[name] = work()
+        except InputError as error:
+            if not result:
+                raise
+            result.setdefault("failed", {})[name] = str(error)
+            say(f"warning: {name} {'are' if name == 'scores' else 'is'} not measured: {error}")
+    return result
+
+
+def once(say: Callable[[str], object]) -> Callable[[str], object]:
+    """Return `say` for lines that were not said before: two metrics may open the same data."""
+    said = set[str]()
+
+    def say_once(line: str) -> None:
+        if line not in said:
+            said.add(line)
+            say(line)
+
+    return say_once
 
 
 def requested_metrics(config: EvalConfig) -> list[str]:

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from unnoise.card import Run
 from unnoise.checkpoint import weights_hash
 from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import open_data
-from unnoise.data.dataset import Dataset, split_held_out
+from unnoise.data.dataset import ABOUT_CLASSES, Dataset, split_held_out
 from unnoise.data.frames import read_as
 from unnoise.data.sources.find import find
 from unnoise.errors import InputError
@@ -25,6 +25,7 @@ from unnoise.options import plain
 from unnoise.samplers.precision import choose_precision, measure_seconds, seconds_per_image
 from unnoise.sampling import network_calls, resolve_settings, sample_batches
 
+Say: TypeAlias = Callable[[str], object]  # it is called with a line for the user
 BatchFilter = Callable[[int], bool]  # True for the number of a batch that is wanted
 
 
@@ -46,7 +47,19 @@ class ImageSet(NamedTuple):
     seconds_per_image: float = 0.0  # estimated time to make one image
 
 
-def open_images(images: Any) -> Dataset:
+def mute(line: str) -> None:
+    """Ignore a line for the user."""
+
+
+def tell_notes(dataset: Dataset, say: Say) -> Dataset:
+    """Say how the images of a dataset were read, and return the dataset; classes do not matter here."""
+    for note in dataset.notes:
+        if not note.startswith(ABOUT_CLASSES):
+            say(f"{dataset.name}: {note}")
+    return dataset
+
+
+def open_images(images: Any, say: Say = mute) -> Dataset:
     """Open any data that open_data accepts, or images [n, c, h, w] in [-1, 1] as `sample` returns them.
 
     A float tensor with negative values is in [-1, 1]; its pixels are equal to the files that `unnoise sample` writes.
@@ -54,11 +67,17 @@ def open_images(images: Any) -> Dataset:
     if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point() and images.numel():
         images = images.detach().cpu().float()
         images = to_uint8(images) if images.amin() < -0.001 and images.isfinite().all() else images
-    return open_data(images)
+    return tell_notes(open_data(images), say)
 
 
-def run_data(config: EvalConfig, run: Run) -> Dataset:
-    """Open the data that the settings name, or else the training data, in the size and channels of the run."""
+def run_data(config: EvalConfig, run: Run, say: Say = mute) -> Dataset:
+    """Open the data that the settings name, or else the training data, in the size and channels of the run.
+
+    Args:
+        config: The settings.
+        run: The run.
+        say: Called with a line for each thing that happened when the images were read.
+    """
     trained = run.card.training.get("config", {})
     given = config.data if config.against is None else config.against
     source = trained.get("data") if given is None else given
@@ -71,7 +90,8 @@ def run_data(config: EvalConfig, run: Run) -> Dataset:
     stream = trained.get("stream", False) and find(source).groups is not None
     if given is None:
         source = read_as(source, trained.get("frames", "first"), trained.get("max_pixels"))
-    return open_data(source, size=f"{w}x{h}", channels=c, fit=trained.get("fit", "crop"), limit=limit, stream=stream)
+    fit = trained.get("fit", "crop")
+    return tell_notes(open_data(source, size=f"{w}x{h}", channels=c, fit=fit, limit=limit, stream=stream), say)
 
 
 def run_split(dataset: Dataset, run: Run) -> tuple[Dataset, Dataset]:

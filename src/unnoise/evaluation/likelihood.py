@@ -14,7 +14,7 @@ from unnoise.data.dataset import Dataset
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
-from unnoise.evaluation.image_sets import run_data, run_split
+from unnoise.evaluation.image_sets import Say, mute, run_data, run_split
 from unnoise.images import to_float
 from unnoise.progress import Report, silent
 from unnoise.samplers.draw import seeded_noise
@@ -24,9 +24,9 @@ PROBES = 2  # of the trace, for each image
 IMAGES = 256  # measured by default
 
 
-def bits_per_dim(config: EvalConfig, run: Run, report: Report = silent) -> dict[str, Any]:
+def bits_per_dim(config: EvalConfig, run: Run, report: Report = silent, say: Say = mute) -> dict[str, Any]:
     """Return both estimates over the same images, each with its standard error over the images, as plain values."""
-    dataset, name, trained_on = measured_data(config, run)
+    dataset, name, trained_on = measured_data(config, run, say)
     levels = run.model.schedule.grid(config.levels)
     variance = config.variance or ("learned" if run.card.learned_variance else "small")
     if variance == "learned" and not run.card.learned_variance:
@@ -57,9 +57,9 @@ def bits_per_dim(config: EvalConfig, run: Run, report: Report = silent) -> dict[
     }
 
 
-def measured_data(config: EvalConfig, run: Run) -> tuple[Dataset, str, bool]:
+def measured_data(config: EvalConfig, run: Run, say: Say) -> tuple[Dataset, str, bool]:
     """Return the images to measure, their name, and True if the run was trained on them; held-out ones come first."""
-    dataset = run_data(config, run)
+    dataset = run_data(config, run, say)
     trained_on = dataset.fingerprint == run.card.data.get("fingerprint")
     if trained_on and run.card.data.get("held_out"):
         return run_split(dataset, run)[1], f"{dataset.name}, the images held out", False

@@ -49,7 +49,8 @@ def measure(images: ImageSet, extractor: Extractor, task: str, report: Report, *
         with suppress(InputError, OSError):  # a full disk does not end a measurement
             save_tensors(place, vars(result), {**images.about, **extractor.about})
     if partial:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
     return result
 
 
@@ -127,7 +128,9 @@ def partial_at(images: ImageSet, extractor: Extractor) -> Path:
 def statistics_file(prefix: str, content: object, extractor: Extractor) -> Path:
     """Return the cache file for this content and feature extractor."""
     key = ascii((content, sorted(extractor.about.items()), FORMAT))
-    (folder := cache_folder() / "statistics").mkdir(parents=True, exist_ok=True)
+    folder = cache_folder() / "statistics"
+    with suppress(OSError):  # then nothing is cached
+        folder.mkdir(parents=True, exist_ok=True)
     return folder / f"{prefix}{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
 
 

@@ -15,7 +15,7 @@ from unnoise.config import EvalConfig
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor, resized
-from unnoise.evaluation.image_sets import ImageSet, every_batch, run_data, run_images, run_split
+from unnoise.evaluation.image_sets import ImageSet, Say, every_batch, mute, run_data, run_images, run_split
 from unnoise.files import replacing
 from unnoise.images import Uint8Images, as_uint8, grid, to_uint8
 from unnoise.progress import Report
@@ -49,7 +49,11 @@ class Nearest(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """The training images, and the new images that set the threshold."""
+    """The training images, and the new images that set the threshold.
+
+    New images are held-out images. If too few are held out, training images take their place, each compared with all
+    other training images: it is as far from them as any new image of the same kind.
+    """
 
     trained: Dataset
     new: Dataset
@@ -62,17 +66,20 @@ class Reference(NamedTuple):
 
 
 def audit(
-    config: EvalConfig, run: Run, extractor: Extractor, n: int, report: Report, folder: Path | None = None
+    config: EvalConfig,
+    run: Run,
+    extractor: Extractor,
+    n: int,
+    report: Report,
+    folder: Path | None = None,
+    say: Say = mute,
 ) -> dict[str, Any]:
     """Measure the share of drawn images that are nearer to one training image than new images are.
-
-    New images are held-out images. If too few are held out, training images take their place, each compared with all
-    other training images: it is as far from them as any new image of the same kind.
 
     Args:
         config: The settings; they name the data and the sampling settings.
         run, extractor: The run to audit, and the feature extractor.
-        n, report: The number of images to draw; called with (task, items done, items in total).
+        n, report, say: The number of images to draw; called with (task, items done, items in total), and with a line.
         folder: Where the contact sheet of the nearest pairs is written, as memorization.png; None writes no sheet.
 
     Returns:
@@ -81,31 +88,37 @@ def audit(
     Raises:
         InputError: If the data is not the training data of the run, or there are too few images.
     """
-    reference = open_reference(config, run)
-    images = run_images(config, run, n)
-    pixels, samples = draw_and_describe(images, extractor, report)
+    reference = open_reference(config, run, say)
+    pixels, samples = draw_and_describe(images := run_images(config, run, n), extractor, report)
     found, known = search(samples, reference, extractor, report)
     calibrated = torch.stack([near.closeness for near in known])
     calibrated = calibrated[:, (calibrated > TWIN).all(dim=0)]
     thresholds, alarm = limits(calibrated)
-    sheet = contact_sheet(pixels, reference.trained, found, thresholds)
+    pairs = contact_sheet(pixels, reference.trained, found, thresholds)
     return {
         **verdict(torch.stack([near.closeness < limit for near, limit in zip(found, thresholds, strict=True)])),
         "thresholds": dict(zip(SPACES, thresholds, strict=True)),
         "false_alarms": alarm,
-        "calibrated_on": f"{calibrated.shape[1]} {'training' if reference.stands_in else 'held-out'} images",
-        "copies_in_the_data": len(reference.chosen) - calibrated.shape[1],
+        **describe_reference(reference, calibrated.shape[1]),
         "n": n,
-        "training_images": len(reference.trained),
-        "sheet": write_sheet(sheet, run.card.mode, folder) if folder else None,
+        "sheet": write_sheet(pairs, run.card.mode, folder, say) if folder else None,
         "of": images.about,
         "features": extractor.about,
     }
 
 
-def open_reference(config: EvalConfig, run: Run) -> Reference:
+def describe_reference(reference: Reference, calibrated: int) -> dict[str, Any]:
+    """Return facts about the reference; `calibrated` new images have set the threshold."""
+    return {
+        "calibrated_on": f"{calibrated} {'training' if reference.stands_in else 'held-out'} images",
+        "copies_in_the_data": len(reference.chosen) - calibrated,
+        "training_images": len(reference.trained),
+    }
+
+
+def open_reference(config: EvalConfig, run: Run, say: Say = mute) -> Reference:
     """Open the training data of a run; raise InputError if it is other data or too small."""
-    everything = run_data(config, run)
+    everything = run_data(config, run, say)
     if not run.card.data.get("fingerprint"):
         raise InputError("memorization needs the training images, and this model does not say which they were")
     if everything.fingerprint != run.card.data.get("fingerprint"):
@@ -255,11 +268,15 @@ def contact_sheet(
     return torch.cat(pairs)
 
 
-def write_sheet(sheet: Uint8Images, mode: str, folder: Path) -> str:
-    """Write the contact sheet into a folder, and return its path."""
+def write_sheet(sheet: Uint8Images, mode: str, folder: Path, say: Say) -> str | None:
+    """Write the contact sheet into a folder, and return its path; return None, and say why, if that is impossible."""
     place = folder / "memorization.png"
-    with replacing(place) as temporary:
-        grid(sheet / 127.5 - 1, mode, columns=8).save(temporary, format="PNG")
+    try:
+        with replacing(place) as temporary:
+            grid(sheet / 127.5 - 1, mode, columns=8).save(temporary, format="PNG")
+    except OSError as error:
+        say(f"warning: the nearest pairs are not written to {place}: {error}")
+        return None
     return str(place)
 
 

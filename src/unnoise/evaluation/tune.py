@@ -21,7 +21,7 @@ from unnoise.evaluation.image_sets import ImageSet, dataset_images, extraction_s
 from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import Score, kid
 from unnoise.evaluation.statistics import Statistics
-from unnoise.files import lock_folder
+from unnoise.files import lock_folder, unwritable
 from unnoise.interop.diffusers_format import INDEX
 from unnoise.options import plain
 from unnoise.progress import Report, silent
@@ -62,13 +62,15 @@ def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], objec
     """Search sampling settings, store the best in the model file, and return everything as plain values."""
     run = load(config.run)
     check_tunable(config, run)
+    if why := unwritable(run.file):
+        say(f"warning: the best settings will only be printed, since {run.file} cannot be written ({why})")
     precision = choose_precision("auto", run.model.device)
     say(describe_precision(precision, run.model.device))
     call_seconds = min(seconds_per_image(run.model, config.batch, precision) for _ in range(3))
     own = run.card.sampling
     time = parse_time(config.time, call_seconds) if config.time else call_seconds * network_calls(own)
     rivals = [how for how in candidate_settings(run, time / call_seconds) if how != own]
-    scorer = make_scorer(config, run, call_seconds, report)
+    scorer = make_scorer(config, run, call_seconds, report, say)
     seconds = search_seconds(scorer, rivals, config.n)
     say(f"{len(rivals)} sampling settings in {1000 * time:.0f} ms an image; this takes about {seconds:.0f} s")
     tried = search(scorer, rivals, config.n, time)
@@ -79,7 +81,7 @@ def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], objec
         "best": plain(best.how),
         "before": plain(before.how),
         "precision": precision,
-        "stored": store_best(run, best.how) if best is not before else None,
+        "stored": try_to_store(run, best.how, say) if best is not before else None,
     }
 
 
@@ -138,11 +140,13 @@ def guided_settings(run: Run, best: Sampling, calls: float) -> list[Sampling]:
 # Scores
 
 
-def make_scorer(config: TuneConfig, run: Run, call_seconds: float, report: Report) -> Scorer:
+def make_scorer(
+    config: TuneConfig, run: Run, call_seconds: float, report: Report, say: Callable[[str], object]
+) -> Scorer:
     """Open the data and the feature extractor that all candidates are scored with."""
     extractor = open_extractor(config.features)
     settings = EvalConfig(set=run, data=config.data, batch=config.batch)
-    dataset = run_data(settings, run)
+    dataset = run_data(settings, run, say)
     if len(dataset) < MIN_IMAGES:
         raise InputError(f"scores need {MIN_IMAGES} images or more; {dataset.name} has {len(dataset)}")
     data = dataset_images(dataset, min(len(dataset), config.reference), 0, config.batch)
@@ -186,6 +190,15 @@ def choose_best(others: list[Candidate], before: Candidate, time: float) -> Cand
     return best if clearly or before.seconds > 1.1 * time else before
 
 
+def try_to_store(run: Run, how: Sampling, say: Callable[[str], object]) -> str | None:
+    """Store the settings and return the path of the file; say why, and return None, if that is impossible."""
+    try:
+        return store_best(run, how)
+    except (InputError, OSError) as error:
+        say(f"warning: the best settings are not stored: {error}")
+        return None
+
+
 def store_best(run: Run, how: Sampling) -> str:
     """Write the settings into the model file: from now on the run is sampled with them. Return the path."""
     with lock_folder(run.folder):
@@ -203,5 +216,10 @@ def format_candidates(result: dict[str, Any]) -> list[str]:
         name = f"{row['sampler']:26}{row['steps']:6}  {row['spacing']:10}{row['guidance']:8.1f}"
         score = f"{1000 * row['value']:.1f} +- {1960 * row['standard_error']:.1f}"
         lines.append(f"{name}{1000 * row['seconds']:9.1f}  {score}{mark}")
-    unchanged = "the run's own settings are as good: nothing was changed"
-    return [*lines, f"stored in {result['stored']}" if result["stored"] else unchanged]
+    if result["stored"]:
+        return [*lines, f"stored in {result['stored']}"]
+    if result["best"] == result["before"]:
+        return [*lines, "the run's own settings are as good: nothing was changed"]
+    best = result["best"]
+    flags = " ".join(f"--{name} {best[name]}" for name in ("sampler", "steps", "spacing", "guidance"))
+    return [*lines, f"not stored; to use the best settings, add to unnoise sample: {flags}"]
