@@ -112,9 +112,14 @@ def convert_image(image: Image.Image, target: TargetFormat) -> Decoded:
     return Decoded(np.ascontiguousarray(pixels), (*done, *coloured, *changes))
 
 
+def has_key(image: Image.Image) -> bool:
+    """Return whether the file calls one colour transparent, or gives alpha to the colours of its palette."""
+    return "transparency" in image.info and image.mode in KEYED_MODES
+
+
 def image_kind(image: Image.Image) -> str:
     """Return L, RGB, RGBA or I;16: the kind an image counts as."""
-    if "transparency" in image.info and image.mode in KEYED_MODES:
+    if has_key(image):
         return "RGBA"
     if image.mode in SIXTEEN_BIT_MODES:
         return "I;16"
@@ -124,14 +129,16 @@ def image_kind(image: Image.Image) -> str:
 def describe_conversion(image: Image.Image, mode: str) -> tuple[str, ...]:
     """Return a note for the user; changes of storage alone, such as a palette written out, need none."""
     kind = image_kind(image)
-    exact = image.mode == mode or (kind == mode and image.mode not in ("CMYK", "YCbCr", "LAB", "HSV", "F"))
+    exact = (image.mode == mode and not has_key(image)) or (
+        kind == mode and image.mode not in ("CMYK", "YCbCr", "LAB", "HSV", "F")
+    )
     before = image.mode if kind == mode else kind
     return () if exact else (f"converted {{n}} {MODE_IN_WORDS.get(before, before)} to {MODE_IN_WORDS.get(mode, mode)}",)
 
 
 def with_alpha(image: Image.Image) -> Image.Image:
     """Return an image whose bands can be converted: palettes, colours that stand for transparency, and others."""
-    if "transparency" in image.info and image.mode in KEYED_MODES:
+    if has_key(image):
         return key_to_alpha(image)
     if image.mode in ("P", "PA", "RGBa", "La") or (image.mode == "YCbCr" and "icc_profile" in image.info):
         keep = image.info

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from io import BytesIO
 from typing import Any
 
-from PIL import Image, TiffImagePlugin
+from PIL import Image, TiffImagePlugin, features
 
 HEAD = 4096  # bytes that are looked at
 VIDEO = "a video; extract its frames first"
@@ -19,7 +19,7 @@ SERVER = "not the image: the server sent an error or a page; download it again"
 ARCHIVE = "an archive; unpack it, or give it alone"
 SCIENCE = "scientific data; convert it to PNG, TIFF or .npy first"
 CONVERT = "which unnoise does not read; convert it to PNG"
-MEDIA_BRANDS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"mif": "HEIF", b"msf": "HEIF", b"crx": RAW}
+MEDIA_BRANDS = {b"avi": "AVIF", b"hei": "HEIF", b"hev": "HEIF", b"crx": RAW, b"mif": "HEIF", b"msf": "HEIF"}
 
 # The first bytes, as a regular expression, and words that follow "it is".
 KINDS: tuple[tuple[bytes, str], ...] = (
@@ -65,8 +65,8 @@ def media_kind(head: bytes) -> str:
     if head[4:8] != b"ftyp":
         return ""
     length = min(int.from_bytes(head[:4], "big"), 64)
-    brands = [head[8:11], *(head[at : at + 3] for at in range(16, length, 4))]
-    return next((MEDIA_BRANDS[brand] for brand in brands if brand in MEDIA_BRANDS), VIDEO)
+    brands = {head[8:11], *(head[at : at + 3] for at in range(16, length, 4))}
+    return next((kind for brand, kind in MEDIA_BRANDS.items() if brand in brands), VIDEO)
 
 
 def plugin_format(head: bytes) -> str | None:
@@ -86,7 +86,8 @@ def describe_file(head: bytes) -> str:
     kind = media_kind(head)
     if kind in PLUGINS:
         name, module, package = PLUGINS[kind]
-        return f"damaged {name}" if find_spec(module) else f"{name}; to read it, pip install {package}"
+        known = find_spec(module) or (kind == "AVIF" and features.check("avif"))
+        return f"damaged {name}" if known else f"{name}; to read it, pip install {package}"
     if kind:
         return kind
     for pattern, words in KINDS:
@@ -105,7 +106,7 @@ def describe_tiff(content: bytes) -> str:
         tags: Any = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if content[2] == 43 else 8))
         file.seek(tags.next)
         tags.load(file)
-        return tiff_layout(tags)
+        return tiff_layout(tags) if tags else "damaged TIFF"
     except (OSError, ValueError, KeyError, TypeError, IndexError, SyntaxError, struct.error, OverflowError):
         return "damaged TIFF"
 

@@ -21,7 +21,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000
 SHRINK_BY = (2, 4, 8)  # fractions at which a JPEG can be decoded
 FILE_TYPE, SUB_FILES, DNG = 254, 330, 50706  # tags of a TIFF
 NOT_A_PAGE = 1 | 4  # bits of FILE_TYPE: a smaller version of another page, or its mask
-FACT_KEYS = ("transparency", "gamma", "chromaticity", "srgb", "icc_profile", "exif")
+FACT_KEYS = {"transparency", "gamma", "chromaticity", "srgb", "icc_profile", "exif"}
 SHRUNK = "too large, read at a fraction of the size (--max-pixels raises the limit): {n} images"
 FIRST_FRAME = "read the first frame or page alone (--frames all reads every one): {n} files"
 OTHER_FRAMES = "frames and pages that were left out: {n} images"
@@ -71,8 +71,8 @@ def open_checked(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened
     """Open a file with one of our decoders; raise UnreadableImage if it is none, too large, or decoded wrongly."""
     head = file.read(HEAD)
     image = identify(file, head)
-    for key in FACT_KEYS:  # Pillow puts the text of a PNG under the same keys
-        if isinstance(image.info.get(key), str):
+    for key in FACT_KEYS & image.info.keys():  # Pillow puts the text of a PNG under the same keys
+        if isinstance(image.info[key], str):
             del image.info[key]
     if image.format in ("PNG", "AVIF") and (points := code_points(head)):
         image.info["cicp"] = points
@@ -87,7 +87,7 @@ def open_checked(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened
     refuse_huge(image, max_pixels)
     if image.format == "TIFF":
         refuse_tiff(image)
-    elif image.tile and image.tile[0][0] == "bmp_rle":
+    elif image.format == "BMP" and image.tile and image.tile[0][0] == "bmp_rle":
         refuse_odd_runs(image, file)
     if load:
         more = len(pages_of(image)) - 1
@@ -111,7 +111,7 @@ def identify(file: Any, head: bytes) -> Any:
             with suppress(SyntaxError, IndexError, TypeError, struct.error):
                 return factory(file, "")
     if name := known_format(head):
-        raise UnreadableImage(f"damaged {name}")
+        raise UnidentifiedImageError(f"damaged {name}")
     if head.startswith((b"II", b"MM")):
         file.seek(0)
         head = file.read()  # the layout of a TIFF may lie at its end
@@ -119,8 +119,10 @@ def identify(file: Any, head: bytes) -> Any:
 
 
 def known_format(head: bytes) -> str:
-    """Return the format whose first bytes these are; a TIFF has a layout to name, a DIB no mark."""
-    decoders = {name: Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN and name not in ("TIFF", "DIB")}
+    """Return the format whose first bytes these are; TIFF and AVIF have more to name, a DIB no mark."""
+    decoders = {
+        name: Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN and name not in ("TIFF", "DIB", "AVIF")
+    }
     return next((name for name, accept in decoders.items() if accept and accept(head[:16]) is True), "")
 
 
@@ -198,16 +200,13 @@ def refuse_if(bad: bool, why: str) -> None:
 
 
 def refuse_huge(image: Image.Image, max_pixels: int = MAX_PIXELS) -> None:
-    refuse_if(
-        image.width * image.height > max_pixels,
-        f"too large: {image.width}x{image.height}; --max-pixels {image.width * image.height} allows it",
-    )
+    if (pixels := image.width * image.height) > max_pixels:
+        raise UnreadableImage(f"too large: {image.width}x{image.height}; --max-pixels {pixels} allows it")
 
 
 def describe_error(error: Exception) -> str:
     """Return an error of a decoder in a few words."""
     known = {
-        UnidentifiedImageError: "damaged",
         Image.DecompressionBombError: "too large",
         FileNotFoundError: "missing",
         PermissionError: "no permission",

@@ -12,7 +12,8 @@ CODE_POINTS = re.compile(rb"\0\0\0\x04cICP(?P<png>..\0.)|colrnclx\0(?P<p>.)\0(?P
 
 def code_points(head: bytes) -> tuple[int, int] | None:
     """Return the numbers of the primaries and of the transfer curve (ITU-T H.273) that a PNG or AVIF gives."""
-    found = CODE_POINTS.search(head)
+    pixels = head.find(b"IDAT")  # in a PNG they come last: few bytes have to be searched
+    found = CODE_POINTS.search(head[:pixels] if pixels > 0 else head)
     if not found:
         return None
     return (found["png"][0], found["png"][1]) if found["png"] else (found["p"][0], found["t"][0])
