@@ -139,10 +139,16 @@ def damaged_fields(card: Card) -> list[str]:
         "learned_variance": isinstance(card.learned_variance, bool),
         "sampling": is_sound_sampling(how),
         "data": are_texts(data.get("name", ""), data.get("fingerprint", "")),
+        "spans": are_spans(data.get("spans", ((0, 1), (0, 1)))),
         "numbers": all(map(is_count, counts)),
         "training": isinstance(training.get("config", {}), dict) and are_numbers(training.get("seconds", 0), *curve),
     }
     return [name for name, fine in sound.items() if not fine]
+
+
+def are_spans(spans: Any) -> bool:
+    """Return True for two pairs of numbers, each rising."""
+    return len(spans) == 2 and all(are_numbers(*span) and len(span) == 2 and span[0] < span[1] for span in spans)
 
 
 def is_sound_sampling(how: Sampling) -> bool:

@@ -9,7 +9,8 @@ from PIL import Image
 from torch.testing import assert_close
 
 import unnoise
-from unnoise.editing.inputs import open_image
+from tiny import TINY, train_folder
+from unnoise.editing.inputs import open_image, spans_of
 from unnoise.editing.posterior import pigdm, repaint
 from unnoise.editing.tasks import enlarge
 from unnoise.errors import InputError
@@ -98,3 +99,17 @@ def test_an_image_that_cannot_be_used_gets_one_line(run, image, said):
     with pytest.raises(InputError, match=said) as raised:
         unnoise.edit(run, image, n=1)
     assert "\n" not in str(raised.value)
+
+
+def test_a_deep_image_is_read_by_the_span_of_the_run(tmp_path):
+    """A run that was trained on 12 bits in 16 edits images of 12 bits, however bright one of them is."""
+    ramp = np.arange(256, dtype=np.uint16).reshape(16, 16) * 16
+    (tmp_path / "images").mkdir()
+    for i in range(8):
+        Image.fromarray(np.roll(ramp, i, 0)).save(tmp_path / f"images/{i}.png")
+    run = train_folder(str(tmp_path / "images"), images="8", out=str(tmp_path / "run"), **TINY)
+    Image.fromarray(ramp // 4).save(tmp_path / "dark.png")
+    spans = spans_of(unnoise.load(run).card)
+    for image in (tmp_path / "dark.png", ramp // 4, Image.fromarray(ramp // 4)):
+        given = open_image(image, (1, 16, 16), "I;16", spans=spans)[0, 0]
+        assert_close(given, torch.from_numpy(ramp // 4 / 4095 * 2 - 1).float(), atol=1e-4, rtol=0)

@@ -23,6 +23,7 @@ NEAR_RMS = 0.06  # root mean square difference, in [-1, 1], below which two imag
 MATRIX_ROWS = 1_000  # of the matrix of all pairs that are in memory at a time
 MAX_PAIRS = 100_000  # beyond this number the images are all alike, and counting the pairs says nothing
 MAX_EXAMPLES = 5
+COUNTED = ("skipped", "ignored", "found classes")  # notes on facts that have a row of their own
 
 Pair = tuple[int, int]
 
@@ -36,6 +37,7 @@ def audit_data(data: Any, progress: Report) -> dict[str, Any]:
     found = audit_headers(source, progress)
     dataset = open_data(source, progress=progress)
     about = {"name": dataset.name, "fingerprint": dataset.fingerprint, "becomes": [dataset.mode, *dataset.shape]}
+    about["notes"] = [note for note in dataset.notes if not note.startswith(COUNTED)]
     return {**about, **found, "duplicates": find_duplicates(dataset, progress)}
 
 
@@ -133,7 +135,8 @@ def format_audit(found: dict[str, Any]) -> list[str]:
     if found["ignored"]:
         rows["ignored"] = format_counts(found["ignored"].items())
     rows["balance"] = format_balance(list(found["classes"].values()))
-    return [f"{name:10}{text}" for name, text in rows.items() if text]
+    lines = [*rows.items(), *(("note", note) for note in found["notes"])]
+    return [f"{name:10}{text}" for name, text in lines if text]
 
 
 def format_counts(items: Iterable[tuple[str, int]], total: int = 0) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from unnoise.data.cache_writer import LABELS, META, PIXELS, CacheMetadata, write_images
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import TargetFormat
+from unnoise.data.numbers import Spans
 from unnoise.data.resize import Size, check_fit, parse_size
 from unnoise.data.sources.find import find
 from unnoise.data.sources.source import Array, Source
@@ -27,7 +28,7 @@ from unnoise.files import cache_folder
 from unnoise.progress import Report, silent
 from unnoise.types import MODES
 
-CACHE_FORMAT = 1  # raise it whenever the files, or the pixels that the same images give, change
+CACHE_FORMAT = 2  # raise it whenever the files, or the pixels that the same images give, change
 Wishes: TypeAlias = tuple[tuple[int, int] | None, int | None, str]  # (width, height), channels, fit
 
 
@@ -195,4 +196,6 @@ def cached_dataset(folder: Path, name: str, metadata: CacheMetadata) -> Dataset:
     del values["size"]
     c, h, w = metadata.shape
     values.update(shape=(c, h, w), classes=tuple(metadata.classes), notes=tuple(metadata.notes))
+    (black, white), (lowest, highest) = metadata.spans
+    values.update(spans=Spans((black, white), (lowest, highest)))
     return Dataset(DecodedImages(folder, metadata.count, (c, h, w)), name, **values)

@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 
 from unnoise.data.decode import Content, Decoded, TargetFormat, decode
+from unnoise.data.numbers import USUAL_SPANS, Extent, describe_few
 from unnoise.data.sources.source import Array, Item, Source, UnreadableImage, class_names
 from unnoise.data.target_format import MAX_NAMED, format_suffixes
 from unnoise.errors import InputError
@@ -37,6 +38,7 @@ class CacheMetadata:
     fingerprint: str
     notes: Sequence[str]
     size: int  # bytes of the file of pixels
+    spans: Sequence[Sequence[float]] = USUAL_SPANS  # of deep images
 
 
 @dataclass
@@ -50,7 +52,9 @@ class DecodingTotals:
     seen: dict[str, int] = field(default_factory=dict)  # label -> order of appearance
     labels: "array[int]" = field(default_factory=lambda: array("q"))
     shape: tuple[int, ...] = ()
+    top: int = 255  # the largest number that a pixel may be
     size: int = 0
+    extent: Extent = field(default_factory=Extent)  # of the pixels, until they cover enough of their range
     digest: Any = field(default_factory=hashlib.sha256)
 
     def skip(self, name: str, why: UnreadableImage) -> None:
@@ -63,6 +67,9 @@ class DecodingTotals:
         """Count a decoded image."""
         self.digest.update(data)
         self.count += 1
+        if not self.extent.covers(top := np.iinfo(image.pixels.dtype).max):
+            self.extent.add(image.pixels)
+            self.top = top
         self.done.update(image.done)
         label = -1 if item.label is None else self.seen.setdefault(item.label, len(self.seen))
         self.labels.append(label)
@@ -83,7 +90,9 @@ def write_images(source: Source, target: TargetFormat, examined: int, folder: Pa
     totals.digest.update(ascii(header).encode() + labels.astype("<i8").tobytes())
     notes = notes_for_user(totals, source, classes)
     fingerprint = totals.digest.hexdigest()
-    metadata = CacheMetadata(target.mode, totals.shape, totals.count, classes, fingerprint, notes, totals.size)
+    metadata = CacheMetadata(
+        target.mode, totals.shape, totals.count, classes, fingerprint, notes, totals.size, target.spans
+    )
     with (folder / LABELS).open("wb") as file:
         np.save(file, labels, allow_pickle=False)
         flush_to_disk(file)
@@ -153,6 +162,8 @@ def notes_for_user(totals: DecodingTotals, source: Source, classes: Sequence[str
     if source.ignored:
         notes.append(f"ignored files that are not images: {format_suffixes(source)}")
     notes += source.notes
+    if not totals.extent.covers(totals.top):
+        notes.append(describe_few(totals.extent, totals.top))
     for what, n in sorted(totals.done.items()):
         notes.append(what.format(n=n) if n > 1 else what.format(n=n).removesuffix("s"))
     unlabelled = totals.labels.count(-1)

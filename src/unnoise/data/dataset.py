@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unnoise.data.numbers import USUAL_SPANS, Spans
 from unnoise.data.sources.source import Array
 from unnoise.errors import InputError
 from unnoise.images import to_float
@@ -65,6 +66,7 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str  # sha256 of what the model sees
     notes: tuple[str, ...]  # messages for the user about finding and decoding the images
+    spans: Spans = USUAL_SPANS  # of the numbers of deep images
     rows: Array | None = field(default=None, compare=False)  # the images of a part; None means all
 
     def __len__(self) -> int:

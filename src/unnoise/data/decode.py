@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from unnoise.data.colour import to_srgb
+from unnoise.data.numbers import USUAL_SPANS, Spans, deep_values, to_sixteen_bit
 from unnoise.data.open_image import open_image, refuse_huge
 from unnoise.data.resize import fit_image
-from unnoise.data.sources.source import MAX_PIXELS, Array, UnreadableImage
+from unnoise.data.sources.source import MAX_PIXELS, Array
 
 Content: TypeAlias = Path | bytes | Array | Image.Image | Callable[[tuple[int, int]], Image.Image]
 TURNED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -41,6 +42,7 @@ class TargetFormat:
     size: tuple[int, int]  # width, height
     fit: str
     max_pixels: int = MAX_PIXELS  # of the file
+    spans: Spans = USUAL_SPANS  # of deep images
 
 
 class Decoded(NamedTuple):
@@ -69,6 +71,16 @@ def read_header(content: Content, drawn: tuple[int, int], max_pixels: int = MAX_
         return header_of(image, (width, height))
 
 
+def read_numbers(content: Content, max_pixels: int) -> Array | None:
+    """Return the numbers [h, w] of a deep image, None for arrays; raise UnreadableImage if the file is damaged."""
+    if isinstance(content, Image.Image):
+        return deep_values(content)
+    if not isinstance(content, Path | bytes):
+        return None
+    with open_image(content, max_pixels, load=True) as (image, _):
+        return deep_values(image)
+
+
 def header_of(image: Image.Image, size: tuple[int, int]) -> Header:
     mode = image_kind(image)
     return Header(mode, size, len(Image.new(mode, (1, 1)).getbands()))
@@ -91,8 +103,13 @@ def decode(content: Content, target: TargetFormat) -> Decoded:
 def decode_array(array: Array, target: TargetFormat) -> Decoded:
     """Convert an array [h, w, c]: as an image if there is a mode with its channels, otherwise channel by channel."""
     if target.mode:
-        values = array[:, :, 0] if array.shape[2] == 1 else array
-        return convert_image(Image.fromarray(np.ascontiguousarray(values)), target)
+        values = np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array)
+        image = Image.fromarray(values)
+        if values.dtype == np.uint16:  # the numbers of arrays are brought to the whole range before
+            return fit_pixels(
+                Image.fromarray(values.astype(np.float32)), target, describe_conversion(image, target.mode)
+            )
+        return convert_image(image, target)
     planes = [Image.fromarray(array[:, :, c].astype(np.float32)) for c in range(array.shape[2])]
     fitted = [fit_image(plane, target.size, target.fit) for plane in planes]
     values = np.stack([np.asarray(image) for image, _ in fitted])
@@ -104,12 +121,20 @@ def convert_image(image: Image.Image, target: TargetFormat) -> Decoded:
     """Convert an upright image to the mode and the size, and return its pixels [c, h, w]."""
     done = describe_conversion(image, target.mode)
     image, coloured = to_srgb(with_alpha(image))
+    if image_kind(image) == "I;16":
+        image, read = to_sixteen_bit(image, target.spans)
+        done += read
+    return fit_pixels(image, target, done + coloured)
+
+
+def fit_pixels(image: Image.Image, target: TargetFormat, done: tuple[str, ...]) -> Decoded:
+    """Convert an image, whose deep numbers are 0..65535 by now, to the mode and the size."""
     fitted, changes = fit_image(to_mode(image, target.mode), target.size, target.fit)
     values = np.asarray(fitted)
     if target.mode == "I;16":
         values = np.clip(np.rint(values), 0, 65535).astype(np.uint16)
     pixels = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)
-    return Decoded(np.ascontiguousarray(pixels), (*done, *coloured, *changes))
+    return Decoded(np.ascontiguousarray(pixels), (*done, *changes))
 
 
 def has_key(image: Image.Image) -> bool:
@@ -167,31 +192,20 @@ def key_to_alpha(image: Image.Image) -> Image.Image:
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Convert to a mode; alpha that is lost is composited over white, 16 bits become the upper 8."""
+    """Convert to a mode; alpha that is lost is composited over white, 16 bits (0..65535, mode "F") become 8."""
     if image.mode == mode and mode != "I;16":
         return image
     kind = image_kind(image)
     if kind == "I;16":
-        deep = to_sixteen_bit(image)
         if mode == "I;16":
-            return deep
-        image = Image.fromarray(np.rint(np.asarray(deep) / 257).astype(np.uint8))
+            return image
+        image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
     elif kind == "RGBA" and mode not in ("RGBA", "LA"):
         alpha = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", alpha.size, "white"), alpha).convert("RGB")
     if mode == "I;16":
         return Image.fromarray(np.asarray(image.convert("L"), np.float32) * 257)
     return image.convert(mode)
-
-
-def to_sixteen_bit(image: Image.Image) -> Image.Image:
-    """Return an image of whole numbers 0..65535 in mode "F"."""
-    values = np.asarray(image).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise UnreadableImage("holds numbers that are not finite")
-    if image.mode == "F" and values.max() <= 1:
-        values = values * 65535
-    return Image.fromarray(np.clip(np.rint(values), 0, 65535))
 
 
 def exif_orientation(image: Image.Image) -> int:

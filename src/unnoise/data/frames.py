@@ -68,4 +68,6 @@ def frames_of(item: Item, max_pixels: int) -> Iterator[Item]:
         for i in pages if len(pages) > 1 else ():
             image.seek(i)
             refuse_huge(image, max_pixels)
-            yield item._replace(name=f"{item.name} frame {i}", content=image.copy())
+            page = image.copy()
+            page.info["tags"] = getattr(image, "tag_v2", {})  # they say what its numbers mean
+            yield item._replace(name=f"{item.name} frame {i}", content=page)

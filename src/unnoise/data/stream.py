@@ -17,6 +17,7 @@ import numpy as np
 
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import TargetFormat, decode
+from unnoise.data.numbers import CUT_OFF, USUAL_SPANS
 from unnoise.data.sources.source import Array, Group, Item, Source, UnreadableImage
 from unnoise.data.target_format import choose_format, scan_headers
 from unnoise.errors import InputError
@@ -116,11 +117,21 @@ class StreamedImages:
     def decode_item(self, item: Item, row: int, among: Array | None) -> Array:
         """Return the pixels [c, h, w], and remember the label."""
         try:
-            pixels = decode(item.content, self.target).pixels
+            pixels, done = decode(item.content, self.target)
         except UnreadableImage as error:
             return self.decode_replacement(item, row, among, error)
+        self.warn_of_cut_numbers(item, done)
         self.known[row] = self.label_of(item)
         return pixels
+
+    def warn_of_cut_numbers(self, item: Item, done: Sequence[str]) -> None:
+        """Warn if numbers of an image lie beyond the span, which a sample of the images decided."""
+        for note in done:
+            if note.startswith(CUT_OFF) and self.warned < MAX_WARNINGS:
+                self.warned += 1
+                self.warnings.append(
+                    f"{note.format(n=1)}: {item.name}; decode all images, without --stream, to see all"
+                )
 
     def decode_replacement(self, item: Item, row: int, among: Array | None, why: UnreadableImage) -> Array:
         """Return the pixels [c, h, w] of the next image that can be read, and remember its label."""
@@ -166,7 +177,9 @@ def open_stream(
     c, h, w = store.pixels(np.zeros(1, np.int64))[0].shape
     fingerprint = hash_sample(sample, target, (parts.classes, [(group.count, group.mark) for group in groups]), limit)
     notes = (f"images are read from their files during training, in {len(groups):,} groups", *notes_on(sample, target))
-    dataset = Dataset(store, source.name, target.mode, (c, h, w), count, parts.classes, fingerprint, notes)
+    dataset = Dataset(
+        store, source.name, target.mode, (c, h, w), count, parts.classes, fingerprint, notes, target.spans
+    )
     return dataset if limit is None or limit >= count else dataset.part(np.arange(limit))
 
 
@@ -174,6 +187,7 @@ def hash_sample(sample: Source, target: TargetFormat, facts: tuple[Any, Any], li
     """Return the fingerprint of streamed data: the content of a sample, and names, sizes and labels of all groups."""
     contents = hashlib.sha256(b"".join(map(hash_content, sample.items()))).hexdigest()
     plan = f"Plan(mode={target.mode!r}, size={target.size!r}, fit={target.fit!r})"  # as fingerprints have always had it
+    plan += f" {target.spans}" if target.spans != USUAL_SPANS else ""
     text = f"({plan}, {facts[0]!a}, {facts[1]!a}, {contents!a}, {limit!a})"
     return hashlib.sha256(text.encode()).hexdigest()
 

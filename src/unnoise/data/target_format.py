@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unnoise.data.decode import Header, TargetFormat, read_header
+from unnoise.data.decode import Content, Header, TargetFormat, read_header, read_numbers
+from unnoise.data.numbers import USUAL_SPANS, Extent, Spans, real_span, whole_span
 from unnoise.data.resize import MIN_SIDE
 from unnoise.data.sources.source import MAX_PIXELS, READS, Source, UnreadableImage
 from unnoise.errors import InputError
@@ -31,12 +32,26 @@ class HeaderScan:
     max_pixels: int = MAX_PIXELS
     array: bool = False
     drawn: bool = False
+    whole: Extent = field(default_factory=Extent)  # numbers of deep images
+    real: Extent = field(default_factory=Extent)
 
-    def add(self, header: Header) -> None:
+    def add(self, header: Header, content: Content) -> None:
+        """Count the header of an image, and take note of the numbers of a deep one."""
+        if header.mode == "I;16" and (values := read_numbers(content, self.max_pixels)) is not None:
+            (self.real if values.dtype.kind == "f" else self.whole).add(values)
         self.modes[header.mode] += 1
         self.channels.add(header.channels)
         if len(self.sizes) < 2:  # the only question is whether there is one size
             self.sizes.add(header.size)
+
+    @property
+    def spans(self) -> Spans:
+        """Return the spans of all numbers that were seen, and the usual ones of kinds that were not."""
+        usual, whole, real = USUAL_SPANS, self.whole, self.real
+        return Spans(
+            whole_span(whole.low, whole.high) if whole.low <= whole.high else usual.whole,
+            real_span(real.low, real.high) if real.low <= real.high else usual.real,
+        )
 
 
 def scan_headers(source: Source, limit: int | None, progress: Report) -> HeaderScan:
@@ -46,7 +61,7 @@ def scan_headers(source: Source, limit: int | None, progress: Report) -> HeaderS
     for item in source.items():
         found.examined += 1
         try:
-            found.add(read_header(item.content, DRAWN_SIZE, source.max_pixels))
+            found.add(read_header(item.content, DRAWN_SIZE, source.max_pixels), item.content)
             readable += 1
         except UnreadableImage as reason:
             if len(found.skipped) < MAX_NAMED:
@@ -65,6 +80,8 @@ def scan_headers(source: Source, limit: int | None, progress: Report) -> HeaderS
     progress("scanning", found.examined, total)
     if not readable:
         raise no_images_error(source, found)
+    if source.span:  # of an array, whose items are brought to the whole range
+        found.whole.add(np.array(source.span()))
     return found
 
 
@@ -94,7 +111,7 @@ def choose_format(found: HeaderScan, size: tuple[int, int] | None, channels: int
     """Choose the most common mode and the common size, except what the user asks for."""
     mode = max(found.modes, key=lambda mode: (found.modes[mode], MODE_RANK.index(mode)))
     chosen = size or default_size(found)
-    return TargetFormat(choose_mode(mode, channels, found), chosen, fit, found.max_pixels)
+    return TargetFormat(choose_mode(mode, channels, found), chosen, fit, found.max_pixels, found.spans)
 
 
 def default_size(found: HeaderScan) -> tuple[int, int]:

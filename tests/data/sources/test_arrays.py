@@ -48,18 +48,23 @@ def test_numpy_floats(tmp_path, load, dtype):
         np.testing.assert_array_equal(everything(load(tmp_path / f"{name}.npy"))[:, 0], levels)
 
 
-@pytest.mark.parametrize("bad", [2.0, -3.0, np.nan])
-def test_numpy_floats_out_of_range(tmp_path, load, bad):
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_numpy_floats_that_are_not_finite(tmp_path, load, bad):
     array = np.zeros((2, 8, 8))
     array[1, 2, 3] = bad
     np.save(tmp_path / "x.npy", array)
-    with pytest.raises(InputError, match="scale them"):
+    with pytest.raises(InputError, match=r"x\.npy.*not finite"):
         load(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize(
     "array",
-    [np.zeros((8, 8), np.uint8), np.zeros((2, 8, 8), np.int64), np.asfortranarray(noise(3, 8, 8)), np.zeros((0, 8, 8))],
+    [
+        np.zeros((8, 8), np.uint8),
+        np.zeros((2, 8, 8), np.complex64),
+        np.asfortranarray(noise(3, 8, 8)),
+        np.zeros((0, 8, 8)),
+    ],
 )
 def test_numpy_that_is_no_images(tmp_path, load, array):
     np.save(tmp_path / "x.npy", array)

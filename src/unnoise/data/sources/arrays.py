@@ -15,6 +15,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
+from unnoise.data.numbers import Extent, Span, choose_scaling, describe_span, find_span
 from unnoise.data.sources.source import MAX_BYTES, Array, Item, Source, explain_damage, file_key
 from unnoise.errors import InputError
 
@@ -140,23 +141,26 @@ def table_source(table: Table, labels: Table | None, name: str, key: str) -> Sou
     if len(table.shape) not in (3, 4) or 0 in table.shape[1:]:
         raise InputError(f"{table.text} has shape {table.shape}; images are [n,h,w], [n,h,w,c] or [n,c,h,w]")
     check_pixels(table.text, table.dtype, table.shape[1:])
-    span = cache(partial(measure_span, table))
+    span, notes = cache(partial(measure_span, table)), list[str]()
     names = label_names(labels, table.shape[0]) if labels else None
+    deep = table.dtype.kind != "b" and table.dtype != np.uint8
 
     def items() -> Iterator[Item]:
         scale = choose_scaling(table.dtype, span)
+        notes[:] = [f"read numbers of type {table.dtype}: {describe_span(span())}"] if deep else []
         for index, row in enumerate(table.rows()):
             yield Item(f"row {index}", scale(channels_last(row)), names[index] if names else None)
 
-    return Source(name, key, items, table.shape[0], uniform=True)
+    whole = span if deep and table.dtype.kind != "f" else None
+    return Source(name, key, items, table.shape[0], uniform=True, span=whole, notes=notes)
 
 
 def check_pixels(text: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Raise InputError if one image of this type and shape cannot be used."""
     if math.prod(shape) * dtype.itemsize > MAX_BYTES:
         raise InputError(f"one image of {text} has shape {shape}, too large to be one")
-    if dtype.kind not in "bf" and dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        raise InputError(f"{text} holds {dtype}; pixels are uint8, uint16, bool or floats in [0, 1]")
+    if dtype.kind not in "bfiu":
+        raise InputError(f"{text} holds {dtype}; pixels are whole numbers, bool or floats")
 
 
 def channels_last(image: Array) -> Array:
@@ -173,26 +177,12 @@ def label_names(table: Table, count: int) -> list[str]:
     return [str(label.reshape(-1)[0]) for label in table.rows()]
 
 
-def measure_span(table: Table) -> tuple[float, float]:
-    """Return (low, high) of all pixels, which takes a pass over the table."""
-    low, high = math.inf, -math.inf
+def measure_span(table: Table) -> Span:
+    """Return the span of all numbers, which takes a pass over the table."""
+    extent = Extent()
     for row in table.rows():
-        low, high = float(np.minimum(low, row.min())), float(np.maximum(high, row.max()))
-    return check_span(table.text, low, high)
-
-
-def check_span(text: str, low: float, high: float) -> tuple[float, float]:
-    """Return (low, high) again; raise InputError if floats lie outside [-1, 1]."""
-    if not (low >= -1.001 and high <= 1.001):  # also if one of them is nan
-        raise InputError(f"floats in {text} span {low:g}..{high:g}; scale them to [0, 1] or [-1, 1]")
-    return low, high
-
-
-def choose_scaling(dtype: np.dtype[Any], span: Callable[[], tuple[float, float]]) -> Callable[[Array], Array]:
-    """Return the function that turns stored numbers into uint8 or uint16."""
-    if dtype.kind == "b":
-        return lambda row: row.astype(np.uint8) * np.uint8(255)
-    if dtype.kind == "f":
-        offset, factor = (1.0, 127.5) if span()[0] < -0.001 else (0.0, 255.0)
-        return lambda row: np.clip(np.rint((row.astype(np.float64) + offset) * factor), 0, 255).astype(np.uint8)
-    return lambda row: row.astype(dtype.newbyteorder("="))
+        extent.add(row)
+    try:
+        return find_span(table.dtype, extent)
+    except InputError as error:
+        raise InputError(f"{table.text}: {error}") from None

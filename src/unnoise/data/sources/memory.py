@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from inspect import isfunction
 from typing import Any
@@ -74,7 +75,7 @@ def array_source(array: Array) -> Source:
     digest = hashlib.sha256(ascii(("array", array.dtype.str, array.shape)).encode())
     for row in array:
         digest.update(np.ascontiguousarray(row).tobytes())
-    return Source(source.name, digest.hexdigest(), source.items, source.count, uniform=True)
+    return replace(source, key=digest.hexdigest())
 
 
 # Datasets that unnoise has opened

@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from numbers import Integral
@@ -19,8 +19,9 @@ from PIL import Image
 from torch import Tensor, bfloat16
 
 from unnoise.data.decode import ARRAY_MODES, exif_orientation
+from unnoise.data.numbers import Extent, choose_scaling, describe_span, find_span
 from unnoise.data.open_image import describe_error
-from unnoise.data.sources.arrays import channels_last, check_pixels, check_span, choose_scaling
+from unnoise.data.sources.arrays import channels_last, check_pixels
 from unnoise.data.sources.parquet import IMAGE_NAMES, LABEL_NAMES, first_fitting
 from unnoise.data.sources.source import Array, Broken, Item, Source, file_key, printable
 from unnoise.errors import InputError
@@ -63,8 +64,7 @@ class ContentScan:
     dtype: np.dtype[Any] | None = None
     shape: tuple[int, ...] = ()  # of the first array, [h, w, c]
     uniform: bool = True  # all arrays have this shape
-    low: float = math.inf
-    high: float = -math.inf
+    extent: Extent = field(default_factory=Extent)  # of the numbers of all arrays
     digest: Any = field(default_factory=hashlib.sha256)
 
     def add(self, record: Record) -> None:
@@ -97,12 +97,11 @@ class ContentScan:
         image, self.dtype = channels_last(array), array.dtype
         self.shape = self.shape or image.shape
         self.uniform = self.uniform and image.shape == self.shape
-        stored = "u2" if array.dtype.newbyteorder("=") == np.uint16 else "u1"
+        stored = "u1" if array.dtype.kind in "bf" or array.dtype.itemsize == 1 else "u2"
         channels = {image.shape[2], self.shape[2]}
         if len(channels) > 1 and not all((c, stored) in ARRAY_MODES for c in channels):
             raise InputError(f"{name} has {image.shape[2]} channels, and the first image has {self.shape[2]}")
-        if array.dtype.kind == "f":
-            self.low, self.high = float(np.minimum(self.low, array.min())), float(np.maximum(self.high, array.max()))
+        self.extent.add(array)
         self.digest.update(ascii((array.dtype.str, image.shape)).encode() + np.ascontiguousarray(image).tobytes())
 
 
@@ -113,16 +112,22 @@ def sequence_source(data: Any, name: str) -> Source:
     scan = ContentScan()
     for record in records():
         scan.add(record)
-    if scan.dtype is not None and scan.dtype.kind == "f":
-        check_span("the images", scan.low, scan.high)
     scan.digest.update(ascii((name, classes)).encode())
-    items, uniform = partial(scale_records, records, scan), scan.dtype is not None and scan.uniform
-    return Source(name, scan.digest.hexdigest(), items, len(data), classes=classes, uniform=uniform)
+    source = Source(name, scan.digest.hexdigest(), partial(scale_records, records, None), len(data), classes=classes)
+    if scan.dtype is None:
+        return source
+    deep, span = scan.dtype.kind != "b" and scan.dtype != np.uint8, partial(find_span, scan.dtype, scan.extent)
+    return replace(
+        source,
+        items=partial(scale_records, records, choose_scaling(scan.dtype, span)),
+        uniform=scan.uniform,
+        span=span if deep and scan.dtype.kind != "f" else None,
+        notes=[f"read numbers of type {scan.dtype}: {describe_span(span())}"] if deep else [],
+    )
 
 
-def scale_records(records: Callable[[], Iterator[Record]], scan: ContentScan) -> Iterator[Item]:
+def scale_records(records: Callable[[], Iterator[Record]], scale: Callable[[Array], Array] | None) -> Iterator[Item]:
     """Yield the items; arrays become [h, w, c] of uint8 or uint16."""
-    scale = choose_scaling(scan.dtype, lambda: (scan.low, scan.high)) if scan.dtype is not None else None
     for name, value, label in records():
         content = scale(channels_last(value)) if scale and isinstance(value, np.ndarray) else value
         yield Item(name, content, label)

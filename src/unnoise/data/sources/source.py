@@ -71,6 +71,7 @@ class Source:
     groups: Callable[[Report], Groups] | None = None  # if images can be read a group at a time
     uniform: bool = False  # all images have the kind and the size of the first one
     max_pixels: int = MAX_PIXELS  # of the largest image that is read
+    span: Callable[[], tuple[float, float]] | None = None  # (black, white) of an array of whole numbers
     notes: Sequence[str] = ()  # lines for the user about how the data was read; complete after a pass over the items
 
     def __post_init__(self) -> None:
