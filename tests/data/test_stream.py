@@ -173,7 +173,7 @@ def test_a_neighbour_stands_in_for_an_image_that_cannot_be_read(tmp_path):
     assert dataset.labels(rows).tolist() == [3, 3]
     said = dataset.store.news()
     assert len(said) == 2
-    assert "3/0003.png cannot be read (not an image); 3/0027.png replaces it" in said
+    assert "3/0003.png cannot be read (text, not an image); 3/0027.png replaces it" in said
     assert dataset.store.news() == []
     part = dataset.part(np.array([row, row + 3]))  # 0027.png is held out, for example
     assert numbers(part, np.array([0])) == [39]
