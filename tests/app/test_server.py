@@ -46,6 +46,19 @@ def test_the_server_answers_to_no_other_host_name(app):
     assert app.request("/config", headers={"Host": "evil.example"})[0] == 400
 
 
+def test_other_web_pages_cannot_use_the_app(app):
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}):
+        for path in ("/gradio_api/upload", "/gradio_api/queue/join", "/gradio_api/component_server"):
+            assert app.request(path, b"{}", headers)[0] == 403
+    assert app.request("/config", headers={"Origin": app.url})[0] == 200
+
+
+def test_all_uploads_together_are_bounded(app):
+    files = {json.loads(app.upload(f"{i}.png", str(i).encode())[1])[0] for i in range(110)}
+    assert len(files) == 110
+    assert sum(Path(path).exists() for path in files) <= 100
+
+
 def test_the_editor_takes_uploads_alone(app):
     """Gradio's editor has another way to send images; it keeps any number of them for ever."""
     editor = next(part for part in app.config()["components"] if part["type"] == "imageeditor")

@@ -1,5 +1,6 @@
 """Put the page together: one tab for each thing that it offers."""
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -7,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from unnoise.app.edit_tab import edit_tab
+from unnoise.app.guard import BoundedUploads, SameOrigin
 from unnoise.app.session import Session
 from unnoise.app.tabs import draw_tab, interpolate_tab, noise_tab, samplers_tab, steps_tab, training_tab
 
@@ -27,9 +29,16 @@ def theme() -> Any:
     return gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
-def allow_own_hosts() -> Middleware:
-    """Answer only to the names of this machine, so that no other site can pass its own name off as ours."""
-    return Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])
+def guards(folder: Path) -> list[Middleware]:
+    """Return what each request passes first; `folder` has the uploads.
+
+    The server answers only to the names of this machine, so that no other site can pass its own name off as ours.
+    """
+    return [
+        Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"]),
+        Middleware(SameOrigin),
+        Middleware(BoundedUploads, incoming=folder),
+    ]
 
 
 def build_page(session: Session) -> Any:

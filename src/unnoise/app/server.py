@@ -31,7 +31,7 @@ def serve(config: AppConfig) -> None:
         blocks = page.build_page(session)
         blocks.queue(max_size=MAX_WAITING, api_open=False)
         try:
-            blocks.launch(server_port=config.port, inbrowser=config.browser, **launch_options(page))
+            blocks.launch(server_port=config.port, inbrowser=config.browser, **launch_options(page, Path(folder)))
         except OSError as error:
             if config.port is None:
                 raise
@@ -53,8 +53,8 @@ def import_page(folder: str) -> ModuleType:
     return page
 
 
-def launch_options(page: ModuleType) -> dict[str, Any]:
-    """Return the options of Gradio's server: it is private and bounded."""
+def launch_options(page: ModuleType, folder: Path) -> dict[str, Any]:
+    """Return the options of Gradio's server: it is private and bounded; its files are in `folder`."""
     return {
         "server_name": "127.0.0.1",
         "share": False,
@@ -63,7 +63,7 @@ def launch_options(page: ModuleType) -> dict[str, Any]:
         "footer_links": [],
         "max_file_size": MAX_UPLOAD,
         "state_session_capacity": MAX_WAITING,
-        "app_kwargs": {"middleware": [page.allow_own_hosts()]},
+        "app_kwargs": {"middleware": page.guards(folder)},
         "ssr_mode": False,
         "enable_monitoring": False,
         "prevent_thread_lock": True,
