@@ -31,6 +31,7 @@ CONTENT = {  # what a reader finds in each box
     "options": "plain values",
     "plugins": "your own entries",
     "run_folder": "names of files",
+    "cache_folder": "private, swept",
     "distributed": "several processes",
     "images": "pixels, grids, PNG",
     "files": "whole files or none",

@@ -157,11 +157,3 @@ def remove_leftovers(folder: Path) -> None:
         number = part.name.partition(".part")[0].rpartition(".")[2]
         if number.isdecimal() and not psutil.pid_exists(int(number)):
             part.unlink(missing_ok=True)
-
-
-def cache_folder() -> Path:
-    """Return `$UNNOISE_CACHE`, or else `unnoise` in the user's cache folder."""
-    own = os.environ.get("UNNOISE_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "unnoise"

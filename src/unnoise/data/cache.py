@@ -1,20 +1,33 @@
 """The cache of decoded images: raw pixels in one file for each dataset, read back a batch at a time."""
 
 import hashlib
-import json
 import math
 import shutil
-import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from unnoise.data.cache_writer import LABELS, META, PIXELS, CacheMetadata, write_images
+from unnoise.cache_folder import building, cache_folder, locked, mark_used, open_regular, publish, sweep
+from unnoise.data.cache_check import (
+    CACHE_FORMAT,
+    LABELS,
+    PIXELS,
+    CacheMetadata,
+    DamagedCacheError,
+    Stamp,
+    check_pixels,
+    read_array,
+    read_metadata,
+    read_rows,
+    stamp_of,
+)
+from unnoise.data.cache_writer import write_images
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import TargetFormat
 from unnoise.data.numbers import Spans
@@ -24,42 +37,55 @@ from unnoise.data.sources.source import Array, Source
 from unnoise.data.stream import open_stream
 from unnoise.data.target_format import choose_format, scan_headers
 from unnoise.errors import InputError
-from unnoise.files import cache_folder
 from unnoise.progress import Report, silent
 from unnoise.types import MODES
 
-CACHE_FORMAT = 2  # raise it whenever the files, or the pixels that the same images give, change
+USED_EVERY = 3_600.0  # seconds; a long training tells `unnoise cache` so often that it uses the images
 Wishes: TypeAlias = tuple[tuple[int, int] | None, int | None, str]  # (width, height), channels, fit
 
 
-@dataclass(frozen=True)
+@dataclass
 class DecodedImages:
-    """A store of images that were decoded once into a memory-mapped file."""
+    """A store of images that were decoded once into a file."""
 
     folder: Path
     count: int
     shape: tuple[int, int, int]  # c, h, w
+    metadata: CacheMetadata | None = field(default=None, repr=False)
+    classes: Array | None = field(default=None, repr=False, compare=False)  # the label of each image
+    stamp: Stamp | None = None  # of the file of pixels when it was checked
+    used: float = 0.0  # when it was last told that the images are used
     groups, room = None, 0
 
     def pixels(self, rows: Array, among: Array | None = None) -> Array:  # noqa: ARG002  # every image can be read
-        """Return the pixels [b, c, h, w]; the map is closed again, so that its pages do not pile up in memory."""
-        path = self.folder / PIXELS
-        with self.reading():
-            eight_bit = path.stat().st_size == self.count * math.prod(self.shape)
-            dtype = np.uint8 if eight_bit else np.uint16
-            return np.array(np.memmap(path, dtype, mode="r", shape=(self.count, *self.shape))[rows])
+        """Return the pixels [b, c, h, w]; a file that was changed since it was checked is checked again."""
+        rows = np.where(rows < 0, rows + self.count, rows)
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.count:
+            raise IndexError(f"images {rows.min()} to {rows.max()} of {self.count}")
+        with self.reading() as metadata, open_regular(self.folder / PIXELS) as file:
+            if stamp_of(file) != self.stamp:
+                self.stamp = check_pixels(self.folder, metadata)
+            eight_bit = metadata.size == self.count * math.prod(self.shape)
+            pixels = np.empty((len(rows), *self.shape), np.uint8 if eight_bit else np.uint16)
+            read_rows(file, rows, pixels)
+        if time.monotonic() - self.used > USED_EVERY:
+            self.used = time.monotonic()
+            mark_used(self.folder)
+        return pixels
 
     def labels(self, rows: Array) -> Array:
         """Return indices into the classes [b], int64."""
-        with self.reading():
-            return np.array(np.load(self.folder / LABELS, mmap_mode="r")[rows])
+        with self.reading() as metadata:
+            if self.classes is None:
+                self.classes = read_array(self.folder, LABELS, metadata)
+            return self.classes[rows]
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Turn a missing or damaged file into an InputError."""
+    def reading(self) -> Iterator[CacheMetadata]:
+        """Provide the metadata; turn a missing or damaged file into an InputError."""
         try:
-            yield
-        except (OSError, ValueError) as error:
+            yield self.metadata or read_metadata(self.folder)
+        except (OSError, DamagedCacheError) as error:
             raise InputError(
                 f"the decoded images in {self.folder} are missing or damaged ({error}); run the same command again to "
                 f"decode them anew"
@@ -116,7 +142,7 @@ def open_decoded(source: Source, cache: Path, wishes: Wishes, limit: int | None,
     """Open the images that an earlier run decoded, or decode them."""
     key = ascii((source.key, *wishes, limit, CACHE_FORMAT))
     folder = cache.absolute() / hashlib.sha256(key.encode()).hexdigest()[:32]
-    if ready := load_cached(folder, source.name):
+    if ready := load_cached(folder, source.name, progress):
         return ready
     with warnings.catch_warnings():  # Pillow warns about files; the notes say what matters
         warnings.simplefilter("ignore")
@@ -139,18 +165,17 @@ def decode_into_cache(source: Source, folder: Path, wishes: Wishes, limit: int |
     """Decode into a scratch folder and rename it, so that no process ever sees half of the images."""
     found = scan_headers(source, limit, progress)
     target = choose_format(found, *wishes)
+    sweep(folder.parent)
     check_disk_space(found.examined, target, folder.parent)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".building-") as scratch:
-            metadata = write_images(source, target, found.examined, Path(scratch) / "new", progress)
-            publish_folder(Path(scratch) / "new", folder, source.name)
+        with building(folder.parent) as work:
+            metadata = write_images(source, target, found.examined, work / "new", progress)
+            return publish_folder(work / "new", folder, source.name, metadata)
     except OSError as error:
         raise InputError(
             f"cannot write the cache folder {str(folder.parent)!r}: {error.strerror or error}; "
-            "set UNNOISE_CACHE to a folder with room that you may write"
+            "set UNNOISE_CACHE to a folder with room that you may write, or make room by 'unnoise cache --clean'"
         ) from None
-    return cached_dataset(folder, source.name, metadata)
 
 
 def check_disk_space(count: int, target: TargetFormat, cache: Path) -> None:
@@ -164,38 +189,37 @@ def check_disk_space(count: int, target: TargetFormat, cache: Path) -> None:
     if needed > (free := shutil.disk_usage(existing).free):
         raise InputError(
             f"{count:,} decoded images take {needed / 1e9:,.1f} GB, and {str(existing)!r} has room for "
-            f"{free / 1e9:,.1f}: use --stream to read the images from their files, or set UNNOISE_CACHE to a folder "
-            f"with more room"
+            f"{free / 1e9:,.1f}: use --stream to read the images from their files, set UNNOISE_CACHE to a folder "
+            f"with more room, or make room by 'unnoise cache --clean'"
         )
 
 
-def publish_folder(new: Path, folder: Path, name: str) -> None:
+def publish_folder(new: Path, folder: Path, name: str, metadata: CacheMetadata) -> Dataset:
     """Move the finished folder to its place; if another process was faster, keep the folder of that process."""
-    if folder.exists() and load_cached(folder, name) is None:
-        shutil.rmtree(folder)  # it was damaged from outside: a whole folder is never replaced
-    try:
-        new.rename(folder)
-    except OSError:
-        if load_cached(folder, name) is None:
-            raise
+    with locked(folder.parent):  # two processes may find the same damage: only one may replace what it found
+        if ready := load_cached(folder, name):
+            return ready
+        publish(new, folder)
+    with open_regular(folder / PIXELS) as file:
+        return cached_dataset(folder, name, metadata, stamp_of(file))
 
 
-def load_cached(folder: Path, name: str) -> Dataset | None:
+def load_cached(folder: Path, name: str, progress: Report = silent) -> Dataset | None:
     """Open the images that an earlier run decoded; return None if they are not there or damaged."""
     try:
-        metadata = CacheMetadata(**json.loads((folder / META).read_text(encoding="utf-8")))
-        whole = (folder / PIXELS).stat().st_size == metadata.size and (folder / LABELS).is_file()
-        return cached_dataset(folder, name, metadata) if whole else None
-    except (OSError, ValueError, TypeError):
+        metadata = read_metadata(folder)
+        dataset = cached_dataset(folder, name, metadata, check_pixels(folder, metadata, progress))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    mark_used(folder)
+    return dataset
 
 
-def cached_dataset(folder: Path, name: str, metadata: CacheMetadata) -> Dataset:
-    """Return the dataset of a folder of decoded images."""
-    values = asdict(metadata)
-    del values["size"]
+def cached_dataset(folder: Path, name: str, metadata: CacheMetadata, stamp: Stamp) -> Dataset:
+    """Return the dataset of a folder of decoded images whose pixels have been checked with this stamp."""
     c, h, w = metadata.shape
-    values.update(shape=(c, h, w), classes=tuple(metadata.classes), notes=tuple(metadata.notes))
+    labels = read_array(folder, LABELS, metadata)
+    store = DecodedImages(folder, metadata.count, (c, h, w), metadata, labels, stamp, time.monotonic())
+    facts = metadata.mode, (c, h, w), metadata.count, tuple(metadata.classes), metadata.fingerprint
     (black, white), (lowest, highest) = metadata.spans
-    values.update(spans=Spans((black, white), (lowest, highest)))
-    return Dataset(DecodedImages(folder, metadata.count, (c, h, w)), name, **values)
+    return Dataset(store, name, *facts, tuple(metadata.notes), spans=Spans((black, white), (lowest, highest)))

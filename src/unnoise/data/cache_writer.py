@@ -1,20 +1,21 @@
 """The pass that decodes: it writes raw pixels, labels, and metadata into a folder of the cache."""
 
 import hashlib
-import json
 import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from unnoise.data.cache_check import LABELS, META, PIXELS, CacheMetadata, write_metadata
 from unnoise.data.decode import Content, Decoded, TargetFormat, decode
 from unnoise.data.numbers import USUAL_SPANS, Extent, describe_few
 from unnoise.data.sources.source import Array, Item, Source, UnreadableImage, class_names
@@ -22,23 +23,8 @@ from unnoise.data.target_format import MAX_NAMED, format_suffixes
 from unnoise.errors import InputError
 from unnoise.progress import Report
 
-PIXELS, LABELS, META = "images.bin", "labels.npy", "meta.json"
 IMAGES_IN_FLIGHT = 32  # enough to keep the threads busy, few enough for the memory
 MAX_CLASS_NAMES = 10  # in a note
-
-
-@dataclass(frozen=True)
-class CacheMetadata:
-    """The content of the JSON file next to the pixels."""
-
-    mode: str
-    shape: Sequence[int]  # c, h, w
-    count: int
-    classes: Sequence[str]
-    fingerprint: str
-    notes: Sequence[str]
-    size: int  # bytes of the file of pixels
-    spans: Sequence[Sequence[float]] = USUAL_SPANS  # of deep images
 
 
 @dataclass
@@ -86,20 +72,29 @@ def write_images(source: Source, target: TargetFormat, examined: int, folder: Pa
     if not totals.count:
         raise InputError(f"none of the {examined} images in {source.name!r} can be read: {', '.join(totals.examples)}")
     classes, labels = number_classes(totals, source.classes)
+    checksums = {PIXELS: totals.digest.hexdigest(), LABELS: write_array(folder / LABELS, labels)}
     header = (target.mode, totals.shape, totals.size, totals.count, classes)
     totals.digest.update(ascii(header).encode() + labels.astype("<i8").tobytes())
     notes = notes_for_user(totals, source, classes)
     fingerprint = totals.digest.hexdigest()
-    metadata = CacheMetadata(
-        target.mode, totals.shape, totals.count, classes, fingerprint, notes, totals.size, target.spans
-    )
-    with (folder / LABELS).open("wb") as file:
-        np.save(file, labels, allow_pickle=False)
-        flush_to_disk(file)
-    with (folder / META).open("wb") as file:
-        file.write(json.dumps(asdict(metadata), indent=1).encode())
-        flush_to_disk(file)
+    facts = (target.mode, totals.shape, totals.count, classes, fingerprint, notes, totals.size)
+    metadata = CacheMetadata(*facts, spans=target.spans, checksums=checksums, data=source.name)
+    write_small(folder / META, write_metadata(metadata))
     return metadata
+
+
+def write_array(path: Path, array: Array) -> str:
+    """Write an array into a file and return the SHA-256 of the file."""
+    np.save(content := BytesIO(), array, allow_pickle=False)
+    write_small(path, content.getvalue())
+    return hashlib.sha256(content.getvalue()).hexdigest()
+
+
+def write_small(path: Path, content: bytes) -> None:
+    """Write a file and wait for the disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        flush_to_disk(file)
 
 
 def flush_to_disk(file: IO[bytes]) -> None:

@@ -6,13 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from unnoise import distributed
+from unnoise.cache_folder import cache_folder, is_real_folder, keep_file, mark_used
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.image_sets import ImageSet, extraction_seconds
 from unnoise.evaluation.statistics import MAX_KEPT, Statistics
-from unnoise.files import cache_folder
 from unnoise.images import Uint8Images
 from unnoise.progress import Report
 from unnoise.tensors import read_tensors, save_tensors
@@ -37,9 +38,8 @@ def measure(images: ImageSet, extractor: Extractor, task: str, report: Report, *
     known = place is not None and place.exists()
     if shared:
         known = distributed.all_reduce_max(not known) == [0]  # known to every process
-    if place and known:
-        with suppress(InputError):  # a damaged file is computed again
-            return Statistics(**read_tensors(place)[1])
+    if place and known and (kept := read_kept(place)) is not None:  # a damaged file is computed again
+        return Statistics(**kept)
     resumable = shared and images.resumable and extractor.cacheable
     partial = partial_at(images, extractor) if resumable else None
     result = collect(images, extractor, task, report, shared=shared, partial=partial)
@@ -47,7 +47,8 @@ def measure(images: ImageSet, extractor: Extractor, task: str, report: Report, *
         result = merge_processes(result)
     if place and (not shared or distributed.is_main()):
         with suppress(InputError, OSError):  # a full disk does not end a measurement
-            save_tensors(place, vars(result), {**images.about, **extractor.about})
+            about = {**images.about, **extractor.about}
+            keep_file(place, lambda path: save_tensors(path, vars(result), about))
     if partial:
         with suppress(OSError):
             partial.unlink()
@@ -60,11 +61,9 @@ def collect(
     """Return the statistics of this process's batches, or of all unless `shared`; resume from the file `partial`."""
     result = Statistics.empty(extractor.features, extractor.classes, images.channels)
     finished, saved = 0, time.monotonic()
-    if partial and partial.exists():
-        with suppress(InputError):
-            found = read_tensors(partial)[1]
-            finished, result = int(found.pop("taken")), Statistics(**found)
-            report(task, result.n, images.n)
+    if partial and (found := read_kept(partial)) is not None:
+        finished, result = int(found.pop("taken")), Statistics(**found)
+        report(task, result.n, images.n)
     skipped = finished
 
     def is_mine(i: int) -> bool:
@@ -78,7 +77,8 @@ def collect(
             report(task, result.n, images.n)
             if partial and time.monotonic() - saved > SAVE_EVERY:
                 with suppress(InputError, OSError):  # a full disk does not end a measurement
-                    save_tensors(partial, {**vars(result), "taken": torch.tensor(finished)}, {})
+                    state = {**vars(result), "taken": torch.tensor(finished)}
+                    keep_file(partial, lambda path: save_tensors(path, state, {}))  # noqa: B023  # written at once
                 saved = time.monotonic()
     return result
 
@@ -128,10 +128,18 @@ def partial_at(images: ImageSet, extractor: Extractor) -> Path:
 def statistics_file(prefix: str, content: object, extractor: Extractor) -> Path:
     """Return the cache file for this content and feature extractor."""
     key = ascii((content, sorted(extractor.about.items()), FORMAT))
-    folder = cache_folder() / "statistics"
-    with suppress(OSError):  # then nothing is cached
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{prefix}{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+    return cache_folder() / "statistics" / f"{prefix}{hashlib.sha256(key.encode()).hexdigest()[:32]}.safetensors"
+
+
+def read_kept(place: Path) -> dict[str, Tensor] | None:
+    """Return the tensors of a file in the cache; None if it is missing, damaged, or a link."""
+    if not (is_real_folder(place.parent) and place.is_file()) or place.is_symlink():
+        return None
+    with suppress(InputError):
+        kept = read_tensors(place)[1]
+        mark_used(place)
+        return kept
+    return None
 
 
 def expected_seconds(images: ImageSet, extractor: Extractor) -> float:

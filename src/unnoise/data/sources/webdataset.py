@@ -6,13 +6,15 @@ The place of each image is found once, by reading the headers, and stored in the
 import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from itertools import chain
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
+from unnoise.cache_folder import cache_folder, keep_bytes, kept_bytes
 from unnoise.data.sources.archive import ARCHIVE_DAMAGE, list_tar_images, read_at, root_depth, sample_key
 from unnoise.data.sources.remote import Place
 from unnoise.data.sources.source import (
@@ -27,11 +29,10 @@ from unnoise.data.sources.source import (
     file_key,
     label_from_path,
 )
-from unnoise.files import cache_folder, replacing
 from unnoise.progress import Report
 
 GROUP_IMAGES, GROUP_BYTES = 256, 2**24  # the most images and bytes of a group
-INDEX_FORMAT = 2  # raise it whenever the stored index changes
+INDEX_FORMAT = 3  # raise it whenever the stored index changes
 
 
 class ShardIndex(NamedTuple):
@@ -90,17 +91,15 @@ def shard_items(path: Place, at: Array, size: Array, labels: Sequence[str | None
 
 
 def load_index(paths: Sequence[Place], key: str, progress: Report) -> ShardIndex:
-    """Return the index of these shards from the cache, or build and store it."""
+    """Return the index of these shards from the cache; if it is missing or damaged, build it and store it."""
     place = cache_folder() / "shards" / f"{hashlib.sha256(f'{key} {INDEX_FORMAT}'.encode()).hexdigest()[:32]}.npz"
-    try:
-        with place.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            return ShardIndex(**{name: kept[name] for name in ShardIndex._fields})
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        pass  # missing or damaged: build it
+    if kept := kept_bytes(place):
+        arrays = np.load(BytesIO(kept), allow_pickle=False)
+        return ShardIndex(**{name: arrays[name] for name in ShardIndex._fields})
     found = build_index(paths, progress)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(place) as temporary:
-        np.savez(temporary, **found._asdict())
+    np.savez(content := BytesIO(), **found._asdict(), data=np.array(paths[0].name))
+    with suppress(OSError):  # a cache that is full or read-only: the index is built at each start
+        keep_bytes(place, content.getvalue())
     return found
 
 
