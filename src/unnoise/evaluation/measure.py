@@ -133,12 +133,11 @@ def statistics_file(prefix: str, content: object, extractor: Extractor) -> Path:
 
 def read_kept(place: Path) -> dict[str, Tensor] | None:
     """Return the tensors of a file in the cache; None if it is missing, damaged, or a link."""
-    if not (is_real_folder(place.parent) and place.is_file()) or place.is_symlink():
-        return None
-    with suppress(InputError):
-        kept = read_tensors(place)[1]
-        mark_used(place)
-        return kept
+    with suppress(InputError, OSError):
+        if is_real_folder(place.parent) and place.is_file() and not place.is_symlink():
+            kept = read_tensors(place)[1]
+            mark_used(place)
+            return kept
     return None
 
 
