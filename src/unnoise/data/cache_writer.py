@@ -17,7 +17,7 @@ import numpy as np
 
 from unnoise.data.cache_check import LABELS, META, PIXELS, CacheMetadata, write_metadata
 from unnoise.data.decode import Content, Decoded, TargetFormat, decode
-from unnoise.data.numbers import USUAL_SPANS, Extent, describe_few
+from unnoise.data.numbers import Extent, describe_few
 from unnoise.data.sources.source import Array, Item, Source, UnreadableImage, class_names
 from unnoise.data.target_format import MAX_NAMED, format_suffixes
 from unnoise.errors import InputError
