@@ -4,10 +4,11 @@
     python -m benchmarks.robustness.decoders OUT FOLDER [FOLDER ...]
 
 Each file is read alone and at its own size, as `unnoise train` reads it: gray stays gray, everything else becomes RGB,
-over white. libvips turns it upright, converts it to sRGB by its own profile, and puts it over white too. OpenCV reads
-the files that libvips cannot read. Deep gray is brought to 0..255 by the span that unnoise tells. The script prints for
-each folder how many files are equal within 2 of 255, differ, are refused by unnoise (with the reasons), or can be read
-by unnoise alone. OUT/decoders.json has all names.
+over white. libvips turns it upright, converts it to sRGB by its own profile, and puts it over white too. It does not
+read the gamma of a PNG, which the script applies by its equation. OpenCV reads the files that libvips cannot read. Deep
+gray is brought to 0..255 by the span that unnoise tells. The script prints for each folder how many files are equal
+within 2 of 255, differ, are refused by unnoise (with the reasons), or can be read by unnoise alone. OUT/decoders.json
+has all names.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.lib.machine import machine
 from unnoise.data.decode import decode
@@ -93,13 +95,24 @@ def read_libvips(path: Path, channels: int, span: tuple[float, float] | None) ->
 
     image = pyvips.Image.new_from_file(os.fspath(path), fail_on="error").autorot()
     if span and image.bands == 1:
-        return to_255(vips_array(image), span)
+        return to_255(apply_gamma(path, to_255(vips_array(image), span).transpose(1, 2, 0) / 255), (0, 1))
     if "icc-profile-data" in image.get_fields():
-        image = image.icc_transform("srgb" if image.bands > 2 or channels == 3 else "b-w", embedded=True)
+        wanted = "srgb" if image.bands > 2 or channels == 3 else "b-w"
+        image = image.icc_transform(wanted, embedded=True, intent="perceptual")
     image = image.colourspace("srgb" if channels == 3 else "b-w")
-    if image.hasalpha():
-        image = image.flatten(background=255)
-    return to_255(vips_array(image.cast("uchar")), (0, 255))
+    alpha = vips_array(image)[:, :, -1:] / 255 if image.hasalpha() else 1.0
+    colour = apply_gamma(path, vips_array(image.cast("uchar"))[:, :, :channels] / 255)
+    return to_255(colour * alpha + 1 - alpha, (0, 1))
+
+
+def apply_gamma(path: Path, colour: np.ndarray) -> np.ndarray:
+    """Return colours 0..1 of a PNG in sRGB by its gamma, which libvips and OpenCV do not read, as browsers do."""
+    info = Image.open(path).info if path.suffix.lower() in (".png", ".apng") else {}
+    gamma = info.get("gamma", 1 / 2.2)
+    if "icc_profile" in info or "srgb" in info or abs(gamma - 1 / 2.2) < 0.02:
+        return colour
+    light = colour ** (1 / gamma)
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def vips_array(image: Any) -> np.ndarray:

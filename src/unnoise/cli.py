@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import Field, dataclass, fields
 from functools import partial
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return the exit status: 0 done, 1 failed, 2 wrong input, 128 + n stopped by signal n."""
     terminal.open_missing()
     try:
-        return run_command(argv)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # about odd files, which the notes name
+            return run_command(argv)
     finally:
         terminal.drop_unwritten()
 

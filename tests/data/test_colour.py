@@ -17,11 +17,15 @@ from unnoise.data.icc import (
     SRGB_CURVE,
     SRGB_PRIMARIES,
     curve_tag,
-    gray_profile,
     rgb_profile,
     write_profile,
 )
 from unnoise.errors import InputError
+
+
+def gray_profile(curve):
+    return write_profile(b"GRAY", {b"kTRC": curve})
+
 
 P3 = rgb_profile(P3_PRIMARIES, SRGB_CURVE)
 ADOBE = rgb_profile((0.3127, 0.3290, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06), (2.19921875,))
@@ -98,6 +102,38 @@ def test_gray_follows_its_curve(mode, profile):
     got = np.asarray(changed)[0, 0]
     np.testing.assert_allclose(got[0] if mode == "LA" else got, encode_srgb(np.array(0.2)) * top / 255, atol=top / 255)
     assert mode != "LA" or got[1] == 9
+
+
+CURVES = {
+    "identity": (b"curv\0\0\0\0" + struct.pack(">I", 0), lambda x: x),
+    "power": (b"curv\0\0\0\0" + struct.pack(">IH", 1, 512), lambda x: x**2),
+    "table": (
+        b"curv\0\0\0\0" + struct.pack(">I3H", 3, 0, 6554, 65535),
+        lambda x: np.interp(x, [0, 0.5, 1], [0, 0.1, 1]),
+    ),
+    "steep": (curve_tag((0.4,)), lambda x: x**0.4),
+    "sRGB": (curve_tag(SRGB_CURVE), lambda x: linear_srgb(255 * x)),
+}
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_gray_of_every_value(name):
+    tag, curve = CURVES[name]
+    for dtype, step in ((np.uint8, 1), (np.uint16, 257)):
+        values = np.arange(0, np.iinfo(dtype).max + 1, step, dtype)[None]
+        image = Image.fromarray(values)
+        image.info["icc_profile"] = gray_profile(tag)
+        expected = encode_srgb(curve(values / np.iinfo(dtype).max)) * np.iinfo(dtype).max / 255
+        np.testing.assert_allclose(np.asarray(to_srgb(image)[0]), expected, atol=2 if name == "sRGB" else 1)
+
+
+@pytest.mark.parametrize("profile", [gray_profile(curve_tag((1.8,))), gray_profile(curve_tag(SRGB_CURVE))])
+def test_gray_agrees_with_littlecms(profile):
+    image = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+    reference = ImageCms.profileToProfile(image, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB")
+    image.info["icc_profile"] = profile
+    changed = np.asarray(to_srgb(image)[0]).astype(int)
+    np.testing.assert_allclose(changed[:, 20:], np.asarray(reference)[:, 20:, 1], atol=2)
 
 
 def cmyk_profile():

@@ -5,7 +5,7 @@ sRGB, then gamma and primaries. A file that says nothing of its colour holds sRG
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from io import BytesIO
 from typing import TypeAlias
 
@@ -17,9 +17,8 @@ from unnoise.data.icc import (
     P3_PRIMARIES,
     SRGB_CURVE,
     SRGB_PRIMARIES,
-    curve_tag,
-    find_tag,
-    gray_profile,
+    gray_to_light,
+    light_to_srgb,
     rgb_profile,
 )
 from unnoise.data.sources.source import UnreadableImage
@@ -94,20 +93,20 @@ def open_profile(profile: bytes) -> ImageCms.ImageCmsProfile:
 
 
 def gray_change(profile: bytes, mode: str, *, alpha: bool) -> Change | None:
-    """Return the function that converts gray; the profile may be one of RGB, whose tone curve then counts."""
-    if profile[16:20] == b"RGB ":
-        profile = gray_profile(find_tag(profile, b"gTRC"))
-    source, target = open_profile(profile), open_profile(gray_profile(curve_tag(SRGB_CURVE)))
-    ramp = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
-    if changes_little(ImageCms.buildTransform(source, target, "L", "L").apply, ramp):
+    """Return the function that converts gray; a profile of RGB is applied to its grays.
+
+    ImageCms has too few steps for gray where a curve is steep, so a table of all values is computed here.
+    """
+    open_profile(profile)  # damage elsewhere in the profile counts too
+    top = 65535 if mode == "I;16" else 255
+    values = np.arange(top + 1) / top
+    table = np.rint(light_to_srgb(gray_to_light(profile, values)) * top).astype(np.uint16)
+    if np.abs(table / top - values).max() * 255 <= SAME + 0.5:
         return None
-    apply = ImageCms.buildTransform(source, target, mode, mode).apply
-    return partial(apply_beside_alpha, apply) if alpha else apply
-
-
-def apply_beside_alpha(apply: Change, image: Image.Image) -> Image.Image:
-    gray, opacity = image.split()
-    return Image.merge("LA", (apply(gray), opacity))
+    if mode == "I;16":
+        return lambda image: Image.fromarray(table[np.asarray(image)])
+    rest = [*range(256)] if alpha else []
+    return lambda image: image.point([*table.tolist(), *rest])
 
 
 def changes_little(apply: Change, colours: Image.Image) -> bool:

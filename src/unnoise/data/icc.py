@@ -1,4 +1,4 @@
-"""ICC profiles: write one for given primaries and a tone curve, or for gray, and find a tag in the bytes of another."""
+"""ICC profiles: write one for given primaries and a tone curve, and apply the tone curve of another to gray."""
 
 import struct
 from collections.abc import Mapping
@@ -6,6 +6,8 @@ from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
+
+from unnoise.data.sources.source import Array
 
 Primaries: TypeAlias = tuple[float, ...]  # x and y of white, red, green and blue, as PNG stores them
 D65 = (0.3127, 0.3290)
@@ -62,11 +64,6 @@ def rgb_profile(primaries: Primaries, curve: tuple[float, ...]) -> bytes:
     return write_profile(b"RGB ", colours | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve_tag(curve)))
 
 
-def gray_profile(curve: bytes) -> bytes:
-    """Return a profile of gray with the tag of a tone curve."""
-    return write_profile(b"GRAY", {b"kTRC": curve})
-
-
 def find_tag(profile: bytes, name: bytes) -> bytes:
     """Return the content of a tag; raise ValueError if the profile does not have it."""
     (count,) = struct.unpack_from(">I", profile, 128)
@@ -75,3 +72,40 @@ def find_tag(profile: bytes, name: bytes) -> bytes:
         if tag == name:
             return profile[at : at + size]
     raise ValueError(f"the profile has no tag {name!r}")
+
+
+def gray_to_light(profile: bytes, values: Array) -> Array:
+    """Return the light, 0..1, of the gray values 0..1 of an image with this profile; one of RGB is asked for its green.
+
+    Raise ValueError if the profile has no tone curve.
+    """
+    tag = find_tag(profile, b"kTRC" if profile[16:20] == b"GRAY" else b"gTRC")
+    light = apply_curve(tag, values)
+    if profile[16:20] == b"GRAY" and profile[20:24] == b"Lab ":  # then the curve gives the lightness L*
+        light = np.where(light > 0.08, ((light * 100 + 16) / 116) ** 3, light * 100 / 903.3)
+    return light
+
+
+def apply_curve(tag: bytes, x: Array) -> Array:
+    """Return the values 0..1 of a tone curve: a power, a table, or one of the parametric types 0 to 4."""
+    kind, count = tag[:4], int.from_bytes(tag[8:12], "big")
+    if kind == b"curv" and count <= 1:
+        return np.power(x, int.from_bytes(tag[12:14], "big") / 256 if count else 1.0)
+    if kind == b"curv":
+        table = np.frombuffer(tag, ">u2", count, 12) / 65535
+        return np.asarray(np.interp(x, np.linspace(0, 1, count), table))
+    if kind != b"para" or tag[8:10] not in [bytes((0, n)) for n in range(5)]:
+        raise ValueError("the tone curve is of an unknown kind")
+    n, numbers = tag[9], (np.frombuffer(tag, ">i4", (len(tag) - 12) // 4, 12) / 65536).tolist()
+    power, a, b = numbers[:3] if n else (numbers[0], 1.0, 0.0)
+    c, d = numbers[3:5] if n > 2 else (0.0, -b / a)
+    e, f = (numbers[3], numbers[3]) if n == 2 else numbers[5:7] if n == 4 else (0.0, 0.0)
+    y: Array = np.where(x >= d, np.maximum(a * x + b, 0) ** power + e, c * x + f)
+    return y.clip(0, 1)
+
+
+def light_to_srgb(light: Array) -> Array:
+    """Return light 0..1 as values 0..1 of sRGB."""
+    curved = 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055
+    values: Array = np.where(light <= 0.0031308, 12.92 * light, curved)
+    return values
