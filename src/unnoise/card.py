@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.config import Sampling
+from unnoise.data.numbers import Spans, describe_spans
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
 from unnoise.run_folder import MODEL
@@ -33,6 +34,12 @@ class Card:
     training: Mapping[str, Any] = field(default_factory=dict)  # images, seconds, config, loss curve
     format: int = FORMAT
     plugin: str = ""  # the file or distribution that defines the backbone, if it is not part of unnoise
+
+    @property
+    def spans(self) -> Spans:
+        """Return the spans of the numbers of the training images; None if the card is older than spans."""
+        spans = self.data.get("spans")
+        return spans and {kind: (low, high) for kind, (low, high) in spans.items()}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -82,6 +89,7 @@ def describe_run(run: Run) -> list[str]:
     rows = {
         "file": run.file,
         "images": f"{w}x{h}, {card.mode or f'{c} channels'}",
+        "numbers": describe_spans(card.spans),
         "classes": ", ".join(card.classes) or "none",
         "network": f"{card.backbone}{plugin} ({sum(p.numel() for p in run.model.parameters()):,} parameters)",
         "schedule": card.schedule if len(card.schedule) < 200 else f"{card.schedule[:200]}...",
@@ -93,7 +101,7 @@ def describe_run(run: Run) -> list[str]:
         "trained": f"{training.get('images', 0):,} images in {training.get('seconds', 0):.0f} s",
         "loss": f"{training['loss'][-1][1]:.4f} at the end" if training.get("loss") else "not recorded",
     }
-    return [f"{name:10}{value}" for name, value in rows.items()]
+    return [f"{name:10}{value}" for name, value in rows.items() if value]
 
 
 def parse_card(text: str, path: Path) -> Card:
@@ -139,16 +147,11 @@ def damaged_fields(card: Card) -> list[str]:
         "learned_variance": isinstance(card.learned_variance, bool),
         "sampling": is_sound_sampling(how),
         "data": are_texts(data.get("name", ""), data.get("fingerprint", "")),
-        "spans": are_spans(data.get("spans", ((0, 1), (0, 1)))),
         "numbers": all(map(is_count, counts)),
+        "spans": all(are_numbers(low, high) and low < high for low, high in (data.get("spans") or {}).values()),
         "training": isinstance(training.get("config", {}), dict) and are_numbers(training.get("seconds", 0), *curve),
     }
     return [name for name, fine in sound.items() if not fine]
-
-
-def are_spans(spans: Any) -> bool:
-    """Return True for two pairs of numbers, each rising."""
-    return len(spans) == 2 and all(are_numbers(*span) and len(span) == 2 and span[0] < span[1] for span in spans)
 
 
 def is_sound_sampling(how: Sampling) -> bool:

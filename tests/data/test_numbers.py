@@ -1,213 +1,308 @@
-"""Number ranges: all deep images of a set share one span, which is read from the set and told."""
+"""The span of numbers is one for the whole set, read from it, and told; the expected pixels are computed by hand."""
+
+import json
+import struct
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from unnoise.data.cache import open_data
-from unnoise.data.numbers import real_span, whole_span
+from image_files import everything, noise, put, write_idx
+from unnoise.data import open_data
+from unnoise.data.audit import audit_data, format_audit
+from unnoise.data.numbers import find_span
 from unnoise.errors import InputError
+from unnoise.progress import silent
 
-RAMP = np.arange(64, dtype=np.int64).reshape(8, 8)  # 0..63; the second image is its mirror
-IMAGES = np.stack([RAMP, RAMP[::-1]])
-
-
-def ramp(black, white, dtype):
-    """Return two images [2, 8, 8] that go from black to white."""
-    return (black + IMAGES / 63 * (white - black)).astype(dtype)
+RAMP = np.arange(64).reshape(8, 8) / 63  # 0..1
 
 
-def expected(values, black, white, top):
-    return np.rint((values.astype(np.float64) - black) / (white - black) * top).astype(int)
+def scaled(values, low, high, top=65535):
+    """Return the pixels that numbers become if low is black and high is white."""
+    return np.rint((np.asarray(values, np.float64) - low) / (high - low) * top)
 
 
-def save_tiff(path, values, photometric=1, sample_format=None):
-    """Write numbers as an uncompressed TIFF by hand: Pillow writes few of the kinds that exist."""
-    kinds = {"u": 1, "i": 2, "f": 3}
-    data, bits = values.tobytes(), values.itemsize * 8
-    tags = [(256, 4, values.shape[1]), (257, 4, values.shape[0]), (258, 3, bits), (259, 3, 1), (262, 3, photometric)]
-    tags += [(273, 4, 8), (277, 3, 1), (278, 4, values.shape[0]), (279, 4, len(data))]
-    tags += [(339, 3, sample_format or kinds[values.dtype.kind])]
-    order = ">" if values.dtype.byteorder == ">" else "<"
-    entries = b"".join(
-        np.array([tag, kind], f"{order}u2").tobytes()
-        + np.array([1], f"{order}u4").tobytes()
-        + (np.array([value], f"{order}u4") if kind == 4 else np.array([value, 0], f"{order}u2")).tobytes()
-        for tag, kind, value in tags
-    )
-    head = (b"MM" if order == ">" else b"II") + np.array([42], f"{order}u2").tobytes()
-    head += np.array([8 + len(data)], f"{order}u4").tobytes()
-    path.write_bytes(head + data + np.array([len(tags)], f"{order}u2").tobytes() + entries + bytes(4))
+def note_with(data, *words):
+    """Return the one note that has all these words."""
+    (found,) = [note for note in data.notes if all(word in note for word in words)]
+    return found
 
 
-def folder_of(tmp_path, images, **tiff):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for i, values in enumerate(images):
-        save_tiff(folder / f"{i:04}.tif", values, **tiff)
-    return folder
+def write_tiff(path, array, *, photometric=1, order="<", bits=None):
+    """Write an uncompressed gray TIFF of any type of numbers; Pillow writes few of them."""
+    code, bits = {"u": 1, "i": 2, "f": 3}[array.dtype.kind], bits or 8 * array.itemsize
+    data = array.astype(array.dtype.newbyteorder(order)).tobytes()
+    height, width = len(array), 8 * len(data) // len(array) // bits
+    numbers = {
+        256: width,
+        257: height,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 8,
+        277: 1,
+        278: height,
+        279: len(data),
+    }
+    entries = [struct.pack(f"{order}HHII", tag, 4, 1, number) for tag, number in (numbers | {339: code}).items()]
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(f"{order}I", 8 + len(data))
+    path.write_bytes(head + data + struct.pack(f"{order}H", len(entries)) + b"".join(entries) + bytes(4))
 
 
-def pixels(data):
-    return data.read(np.arange(len(data)))[:, 0].astype(int)
+# Image files
 
 
-FILES = {
-    "12 bits in 16": (ramp(0, 4095, "u2"), 0, 4095),
-    "10 bits in 16": (ramp(0, 1000, "u2"), 0, 1023),
-    "14 bits in 16": (ramp(0, 16383, "u2"), 0, 16383),
-    "16 bits": (ramp(0, 60000, "u2"), 0, 65535),
-    "16 bits, big-endian": (ramp(0, 60000, ">u2"), 0, 65535),
-    "16 bits with a sign": (ramp(-1024, 3071, "i2"), -1024, 3071),
-    "32 bits": (ramp(0, 2**31, "u4"), 0, 2**31),
-    "32 bits to the top": (ramp(0, 2**32 - 1, "u4"), 0, 2**32 - 1),
-    "32 bits of 16": (ramp(0, 65535, "u4"), 0, 65535),
-    "32 bits with a sign": (ramp(-(2**20), 2**20, "i4"), -(2**20), 2**20),
-    "floats in 0..1": (ramp(0, 1, "f4"), 0, 1),
-    "floats in -1..1": (ramp(-1, 1, "f4"), -1, 1),
-    "floats in 0..255": (ramp(0, 250, "f4"), 0, 255),
-    "floats in 0..255, big-endian": (ramp(0, 250, ">f4"), 0, 255),
-    "floats in 0..65535": (ramp(0, 65000, "f4"), 0, 65535),
-    "floats of another span": (ramp(-3, 12, "f4"), -3, 12),
+SETS = {  # numbers of two images, and the span of both
+    "12 bits in 16": (np.uint16, RAMP * 4095, RAMP * 700, (0, 4095)),
+    "10 bits in 16": (np.uint16, RAMP * 1000, RAMP * 300, (0, 1023)),
+    "14 bits in 16": (np.uint16, RAMP * 16383, RAMP * 700, (0, 16383)),
+    "16 bits": (np.uint16, RAMP * 16384, RAMP * 700, (0, 65535)),
+    "8 bits in 16": (np.uint16, RAMP * 200, RAMP * 7, (0, 255)),
+    "uint32": (np.uint32, RAMP * 4e9, RAMP * 7, (0, 2**32 - 1)),
+    "uint32 of 20 bits": (np.uint32, RAMP * 1e6, RAMP * 7, (0, 1e6)),
+    "uint32 of 12 bits": (np.uint32, RAMP * 4000, RAMP * 7, (0, 4095)),
+    "int32": (np.int32, RAMP * 65535, RAMP * 7, (0, 65535)),
+    "int32 with a sign": (np.int32, RAMP * 3e6 - 1e6, RAMP * 7, (-1e6, 2e6)),
+    "int16 with a sign": (np.int16, RAMP * 4095 - 1024, RAMP * 7, (-1024, 3071)),
+    "int16 of 12 bits": (np.int16, RAMP * 4000, RAMP * 7, (0, 4095)),
+    "int16 of 15 bits": (np.int16, RAMP * 32000, RAMP * 7, (0, 32767)),
+    "floats 0..1": (np.float32, RAMP, RAMP / 90, (0, 1)),
+    "floats -1..1": (np.float32, RAMP * 2 - 1, RAMP / 90, (-1, 1)),
+    "floats 0..255": (np.float32, RAMP * 230, RAMP * 0.95, (0, 255)),
+    "floats 0..65535": (np.float32, RAMP * 65535, RAMP * 0.95, (0, 65535)),
+    "floats 0..3": (np.float32, RAMP * 3, RAMP * 0.95, (0, np.float32(3))),
+    "floats of kelvin": (np.float32, RAMP * 60 + 250, RAMP + 260, (250, 310)),
+    "floats 1e-9": (np.float32, RAMP * 1e-9, RAMP * 1e-10, (0, 1)),
 }
 
 
-@pytest.mark.parametrize(("values", "black", "white"), FILES.values(), ids=FILES)
-def test_files_of_deep_numbers_have_the_right_values(tmp_path, values, black, white):
-    data = open_data(folder_of(tmp_path, values), cache=tmp_path / "cache")
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("name", SETS)
+def test_one_span_for_all_files(root, load, name, order):
+    dtype, first, second, span = SETS[name]
+    if dtype == np.uint32 and order == ">":
+        pytest.skip("Pillow does not read them")
+    first, second = first.astype(dtype), second.astype(dtype)
+    write_tiff(root / "a.tif", second, order=order)  # the dark one comes first
+    write_tiff(root / "b.tif", first, order=order)
+    data = load(root)
     assert data.mode == "I;16"
-    assert abs(pixels(data) - expected(values, black, white, 65535)).max() <= 1
-    assert any(f"{black:g} is black, {white:g} is white" in note for note in data.notes)
+    np.testing.assert_allclose(everything(data)[:, 0], [scaled(second, *span), scaled(first, *span)], rtol=0, atol=1)
+    note_with(data, f"{span[0]:.10g} is black and {span[1]:.10g} is white", "in 2 images")
+    assert bool([note for note in data.notes if "less than a quarter" in note]) == (name == "floats 1e-9")
 
 
-def test_the_span_belongs_to_the_set_and_not_to_a_file(tmp_path):
-    """A file whose floats happen to lie in 0..1 is nearly black among files of 0..255."""
-    bright, dark = ramp(0, 255, "f4")[0], ramp(0, 1, "f4")[0]
-    data = open_data(folder_of(tmp_path, [bright, dark]), cache=tmp_path / "cache")
-    assert pixels(data)[0].max() == 65535
-    assert pixels(data)[1].max() == 257
+def test_16_bit_png_of_12_bits(root, load):
+    values = (RAMP * 4095).astype(np.uint16)
+    put(root, "a.png", values)
+    data = load(root)
+    np.testing.assert_array_equal(everything(data)[0, 0], scaled(values, 0, 4095))
+    assert note_with(data, "black") == "uint16: 0 is black and 4095 is white in 1 image"
+    np.testing.assert_array_equal(everything(load(root, channels=3))[0, 1], np.rint(scaled(values, 0, 4095) / 257))
 
 
-def test_white_may_be_zero(tmp_path):
-    values = ramp(0, 4095, "u2")
-    data = open_data(folder_of(tmp_path, values, photometric=0), cache=tmp_path / "cache")
-    assert abs(pixels(data) - (65535 - expected(values, 0, 4095, 65535))).max() <= 1
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_white_is_zero(root, load, dtype):
+    values = (RAMP * (4095 if dtype == np.uint16 else 1)).astype(dtype)
+    write_tiff(root / "a.tif", values, photometric=0)
+    np.testing.assert_allclose(everything(load(root))[0, 0], 65535 - scaled(values, 0, values.max()), rtol=0, atol=1)
 
 
-def test_whole_numbers_and_floats_in_one_set_have_spans_of_their_own(tmp_path):
-    images = [ramp(0, 4095, "u2")[0], ramp(0, 1, "f4")[0]]
-    data = open_data(folder_of(tmp_path, images), cache=tmp_path / "cache")
-    assert abs(pixels(data)[0] - pixels(data)[1]).max() <= 16  # 1/4096 of the range: the first has 12 bits
-    assert data.spans == ((0, 4095), (0, 1))
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_few_bits_span_8_bits(root, load, bits, photometric):
+    values = np.arange(64, dtype=np.uint8).reshape(8, 8) % 2**bits
+    packed = sum(values[:, i :: 8 // bits] << (8 - bits - i * bits) for i in range(8 // bits)).astype(np.uint8)
+    write_tiff(root / "a.tif", packed, bits=bits, photometric=photometric)
+    expected = scaled(values, 0, 2**bits - 1, 255)
+    np.testing.assert_array_equal(everything(load(root))[0, 0], expected if photometric else 255 - expected)
 
 
-def test_eight_bit_images_among_deep_ones_keep_their_range(tmp_path):
-    folder = folder_of(tmp_path, ramp(0, 4095, "u2"))
-    Image.fromarray(ramp(0, 255, "u1")[0]).save(folder / "8.png")
-    data = open_data(folder, cache=tmp_path / "cache")
-    assert abs(pixels(data)[2] - pixels(data)[0]).max() <= 257
+@pytest.mark.parametrize(("dtype", "order"), [(np.uint32, ">"), (np.int8, "<"), (np.float64, "<"), (np.uint64, "<")])
+def test_files_that_pillow_does_not_read_are_refused_by_name(root, load, dtype, order):
+    write_tiff(root / "a.tif", (RAMP * 100).astype(dtype), order=order)
+    with pytest.raises(InputError, match=rf"a\.tif \(TIFF of 1 x {8 * np.dtype(dtype).itemsize}-bit"):
+        load(root)
 
 
-def test_one_file_with_nan_is_skipped_by_name(tmp_path):
-    images = [*ramp(0, 1, "f4"), np.full((8, 8), np.nan, "f4"), np.full((8, 8), np.inf, "f4")]
-    data = open_data(folder_of(tmp_path, images), cache=tmp_path / "cache")
-    assert len(data) == 2
-    assert any("0002.tif (holds numbers that are not finite), 0003.tif" in note for note in data.notes)
+def test_kinds_of_storage_have_spans_of_their_own(root, load):
+    deep, real, plain = (RAMP * 4095).astype(np.uint16), (RAMP * 255).astype(np.float32), noise(8, 8)
+    write_tiff(root / "a.tif", deep)
+    write_tiff(root / "b.tif", real)
+    write_tiff(root / "c.tif", (RAMP * 4e9).astype(np.uint32))
+    put(root, "d.png", plain)
+    data = load(root)
+    expected = [scaled(deep, 0, 4095), scaled(real, 0, 255), scaled((RAMP * 4e9).astype(np.uint32), 0, 2**32 - 1)]
+    np.testing.assert_allclose(everything(data)[:, 0], [*expected, plain.astype(int) * 257], rtol=0, atol=1)
+    assert data.spans == {"uint16": (0, 4095), "float32": (0, 255), "uint32": (0, 2**32 - 1)}
+    assert len([note for note in data.notes if "is black" in note]) == 3
 
 
-def test_png_of_12_bits(tmp_path):
-    (tmp_path / "images").mkdir()
-    for i, values in enumerate(ramp(0, 4095, "u2")):
-        Image.fromarray(values).save(tmp_path / f"images/{i}.png")
-    data = open_data(tmp_path / "images", cache=tmp_path / "cache", channels=3)
-    assert data.shape == (3, 8, 8)
-    assert abs(pixels(data) - expected(ramp(0, 4095, "u2"), 0, 4095, 255)).max() <= 1
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_image_with_numbers_that_are_not_finite_is_refused_alone(root, load, bad):
+    broken = RAMP.astype(np.float32)
+    broken[3, 4] = bad
+    write_tiff(root / "a.tif", broken)
+    write_tiff(root / "b.tif", (RAMP * 255).astype(np.float32))
+    data = load(root)
+    assert len(data) == 1
+    assert "skipped 1 of 2 files: a.tif (holds numbers that are not finite" in note_with(data, "skipped")
+    np.testing.assert_allclose(everything(data)[0, 0], scaled(RAMP, 0, 1), rtol=0, atol=1)
 
 
-ARRAYS = {
-    "int8": (ramp(-128, 127, "i1"), -128, 127, 65535),
-    "int16": (ramp(-1000, 3000, "i2"), -1000, 3000, 65535),
-    "int64 of 8 bits": (ramp(0, 255, "i8"), 0, 255, 255),
-    "uint16 of 8 bits": (ramp(0, 255, "u2"), 0, 255, 255),
-    "uint16 of 12 bits": (ramp(0, 4095, "u2"), 0, 4095, 65535),
-    "uint16": (ramp(0, 65535, "u2"), 0, 65535, 65535),
-    "uint16, big-endian": (ramp(0, 65535, ">u2"), 0, 65535, 65535),
-    "uint32": (ramp(0, 2**32 - 1, "u4"), 0, 2**32 - 1, 65535),
-    "uint64": (ramp(0, 2**40, "u8"), 0, 2**40, 65535),
-    "float16": (ramp(0, 1, "f2"), 0, 1, 255),
-    "float32 of 0..255": (ramp(0, 255, "f4"), 0, 255, 255),
-    "float64, big-endian": (ramp(-1, 1, ">f8"), -1, 1, 255),
-    "float64 beyond float32": (ramp(0, 1e300, "f8"), 0, 1e300, 255),
-    "floats of another span": (ramp(5, 12, "f4"), 5, 12, 255),
+def test_a_quarter_of_the_span(root, load):
+    put(root, "a.png", (RAMP > 0.5).astype(np.uint8))  # a mask of 0 and 1
+    data = load(root)
+    assert note_with(data, "quarter").startswith("warning: all pixels lie in 0..1 of 0..255, less than a quarter")
+    put(root, "b.png", (RAMP * 70).astype(np.uint8))
+    assert not [note for note in load(root).notes if "quarter" in note]
+
+
+def test_the_audit_tells_the_span(root, load):
+    put(root, "a.png", (RAMP * 4095).astype(np.uint16))
+    lines = format_audit(audit_data(root, silent))
+    assert [line for line in lines if "uint16: 0 is black and 4095 is white in 1 image" in line]
+
+
+def test_full_range_is_not_decoded_twice(root, load, monkeypatch):
+    for i in range(4):
+        put(root, f"{i}.png", noise(8, 8, dtype=np.uint16))
+    seen = []
+    from unnoise.data import target_format
+
+    real = target_format.read_numbers
+    monkeypatch.setattr(target_format, "read_numbers", lambda *given: seen.append(given) or real(*given))
+    load(root)
+    assert len(seen) == 1
+    for i in range(4):
+        put(root, f"{i}.png", noise(8, 8, 3))
+    load(root)
+    assert len(seen) == 1
+
+
+# Arrays
+
+
+ARRAYS = {  # numbers, their span, and the type of the pixels
+    "uint16 of 12 bits": ((RAMP * 4095).astype(np.uint16), (0, 4095), np.uint16),
+    "big-endian": ((RAMP * 4095).astype(">u2"), (0, 4095), np.uint16),
+    "big-endian floats": (RAMP.astype(">f4"), (0, 1), np.uint8),
+    "int64 of 8 bits": ((RAMP * 255).astype(np.int64), (0, 255), np.uint8),
+    "int64": ((RAMP * 1e12).astype(np.int64), (0, 1e12), np.uint16),
+    "uint64": ((RAMP * 1.8e19).astype(np.uint64), (0, 1.8e19), np.uint16),
+    "uint32": ((RAMP * 4e9).astype(np.uint32), (0, 2**32 - 1), np.uint16),
+    "int32 with a sign": ((RAMP * 3000 - 1000).astype(np.int32), (-1000, 2000), np.uint16),
+    "int16": ((RAMP * 32767).astype(np.int16), (0, 32767), np.uint16),
+    "int8": ((RAMP * 127).astype(np.int8), (0, 127), np.uint8),
+    "int8 with a sign": ((RAMP * 255 - 128).astype(np.int8), (-128, 127), np.uint8),
+    "float16": (RAMP.astype(np.float16), (0, 1), np.uint8),
+    "float16 of large numbers": ((RAMP * 65504).astype(np.float16), (0, 65535), np.uint8),
+    "float64 beyond float32": (RAMP * 1e300, (0, 1e300), np.uint8),
+    "floats 0..255": (RAMP * 255, (0, 255), np.uint8),
+    "floats 0..7": (RAMP * 7, (0, 7), np.uint8),
+    "floats -1000..3000": (RAMP * 4000 - 1000, (-1000, 3000), np.uint8),
+    "bool": (RAMP > 0.5, (0, 1), np.uint8),
 }
 
 
-@pytest.mark.parametrize("form", ["npy", "npz", "array", "list", "tensor"])
-@pytest.mark.parametrize(("values", "black", "white", "top"), ARRAYS.values(), ids=ARRAYS)
-def test_arrays_have_the_right_values(tmp_path, form, values, black, white, top):
-    if form == "npy":
-        np.save(data := tmp_path / "x.npy", values)
-    elif form == "npz":
-        np.savez(data := tmp_path / "x.npz", values)
-    elif form == "tensor":
-        if values.dtype in (np.uint64, np.uint32) or values.dtype.byteorder == ">":
-            pytest.skip("PyTorch has no such tensors")
-        data = torch.from_numpy(values)
-    else:
-        data = [*values] if form == "list" else values
-    opened = open_data(data, cache=tmp_path / "cache")
-    assert opened.mode == ("L" if top == 255 else "I;16")
-    assert abs(pixels(opened) - expected(values, black, white, top)).max() <= 1
-    assert any(f"{black:g} is black, {white:g} is white" in note for note in opened.notes)
+@pytest.mark.parametrize("form", ["npy", "npz", "array", "list", "pairs"])
+@pytest.mark.parametrize("name", ARRAYS)
+def test_one_span_for_all_arrays(tmp_path, load, name, form):
+    array, span, dtype = ARRAYS[name]
+    both = np.stack([np.full_like(array, array.flat[-1] // 50 if array.dtype.kind in "iu" else array.flat[-1]), array])
+    np.save(tmp_path / "x.npy", both)
+    np.savez(tmp_path / "x.npz", both)
+    forms = {"array": both, "list": [*both], "pairs": [(both[0], 3), (both[1], 5)]}
+    data = load(forms.get(form, tmp_path / f"x.{form}"))
+    pixels = everything(data)[:, 0]
+    assert pixels.dtype == dtype
+    np.testing.assert_allclose(pixels, scaled(both, *span, np.iinfo(dtype).max), rtol=0, atol=1)
+    assert name == "bool" or "in 2 images" in note_with(data, "is black")
 
 
-def test_arrays_of_16_bit_colours_have_one_span(tmp_path):
-    values = np.stack([ramp(0, 4095, "u2")] * 3, axis=1)
-    data = open_data(values, cache=tmp_path / "cache")
-    assert data.shape == (3, 8, 8)
-    assert abs(pixels(data) - expected(values[:, 0], 0, 4095, 65535)).max() <= 1
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(("dtype", "top", "mode"), [(np.int64, 255, True), (np.uint16, 4095, False)])
+def test_channels_of_whole_numbers(load, channels, first, dtype, top, mode):
+    image = np.stack([(RAMP * top / (c + 1)).astype(dtype) for c in range(channels)])
+    data = load((image if first else image.transpose(1, 2, 0))[None])
+    modes = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"} if mode else {1: "I;16"}
+    assert (data.mode, data.shape) == (modes.get(channels, ""), (channels, 8, 8))
+    np.testing.assert_array_equal(everything(data)[0], scaled(image, 0, top, np.iinfo(everything(data).dtype).max))
 
 
-@pytest.mark.parametrize("values", [(IMAGES > 31).astype(np.uint8), np.full((2, 8, 8), 7, np.uint8)], ids=["mask", "7"])
-def test_values_that_cover_little_of_the_range_get_a_warning(tmp_path, values):
-    data = open_data(values, cache=tmp_path / "cache")
-    low, high = values.min(), values.max()
-    assert any(note.startswith(f"the pixels lie in {low}..{high} of 0..255, less than") for note in data.notes)
+def test_idx_of_other_numbers(root, load):
+    values = (np.stack([RAMP, RAMP / 9]) * 4095).astype(">i2")
+    write_idx(root / "train-images-idx3-ubyte", values)
+    path = root / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:2] + b"\x0b" + path.read_bytes()[3:])
+    np.testing.assert_array_equal(everything(load(root))[:, 0], scaled(values, 0, 4095))
 
 
-def test_usual_images_get_no_note(tmp_path):
-    assert open_data(ramp(0, 255, "u1"), cache=tmp_path / "cache").notes == ()
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("form", ["file", "array", "list", "dataset"])
+def test_an_array_with_numbers_that_are_not_finite_is_skipped(tmp_path, load, bad, form):
+    images = np.stack([RAMP, RAMP, RAMP]).astype(np.float32)
+    images[1, 2, 3] = bad
+    np.save(tmp_path / "x.npy", images)
+    dataset = torch.utils.data.TensorDataset(torch.from_numpy(images))
+    data = load({"file": tmp_path / "x.npy", "array": images, "list": [*images], "dataset": dataset}[form])
+    assert len(data) == 2
+    assert "1 (holds numbers that are not finite" in note_with(data, "skipped 1 of 3")
 
 
-def test_a_stream_says_what_lies_beyond_the_span_of_its_sample(tmp_path):
-    images = [*ramp(0, 4095, "u2")] * 600
-    images[500] = ramp(0, 60000, "u2")[0]
-    data = open_data(folder_of(tmp_path, images), stream=True)
-    assert any("0 is black, 4095 is white" in note for note in data.notes)
-    assert data.read(np.array([500])).max() == 65535
-    (warning,) = data.store.news()
-    assert warning.startswith("cut off numbers beyond 0..4095 in 1 image")
-    assert data.spans == ((0, 4095), (0, 1))
+def test_a_part_of_an_opened_dataset_keeps_its_range(load):
+    images = np.stack([(RAMP * 65535), (RAMP * 900)]).astype(np.uint16)
+    part = load(images)[1:]
+    np.testing.assert_array_equal(everything(load(part, size="8"))[0, 0], images[1])
+
+
+def test_constant_images(load):
+    assert (everything(load(np.full((2, 8, 8), 7.0))) == 255).all()
+    data = load(np.full((2, 8, 8), -5))
+    assert (everything(data) == 0).all()
+    assert note_with(data, "less than a quarter")
+
+
+# Streams
+
+
+def test_a_stream_says_that_a_sample_decided_and_counts_what_lies_beyond(root):
+    for i in range(40):
+        put(root, f"{i:02}.png", (RAMP * (4095 if i < 38 else 60000)).astype(np.uint16))
+    data = open_data(root, stream=True)
+    assert data.spans == {"uint16": (0, 4095)}
+    assert note_with(data, "is black") == "in a sample of 16 images: uint16: 0 is black and 4095 is white in 16 images"
+    np.testing.assert_array_equal(everything(data)[0, 0], scaled((RAMP * 4095).astype(np.uint16), 0, 4095))
+    first, second = data.store.news()
+    assert first.startswith("cut off uint16 beyond 0..4095 in 1 image")
+    assert second.startswith("cut off uint16 beyond 0..4095 in 2 images")
+
+
+def test_spans_are_stored_beside_the_pixels(root, load):
+    put(root, "a.png", (RAMP * 4095).astype(np.uint16))
+    data = load(root)
+    stored = json.loads((data.store.folder / "meta.json").read_text())
+    assert stored["spans"] == {"uint16": [0, 4095]}
+    assert load(root).spans == {"uint16": (0, 4095)}
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "span"),
-    [(0, 255, (0, 255)), (0, 256, (0, 1023)), (5, 4096, (0, 16383)), (0, 65536, (0, 65536)), (-1, 5, (-1, 5))],
+    ("kind", "low", "high", "span"),
+    [
+        ("uint16", 0, 255, (0, 255)),
+        ("uint16", 0, 256, (0, 1023)),
+        ("uint16", 5, 65535, (0, 65535)),
+        ("uint32", 0, 65536, (0, 65536)),
+        ("uint32", 0, 2**30, (0, 2**32 - 1)),
+        ("float32", -0.0005, 1.0005, (0, 1)),
+        ("float32", -0.002, 1, (-1, 1)),
+        ("float32", 0, 1.5, (0, 1.5)),
+        ("float32", 0, 63, (0, 63)),
+        ("float32", 0, 64, (0, 255)),
+        ("float32", 3, 3, (0, 3)),
+        ("int16", -3, -3, (-3, 0)),
+    ],
 )
-def test_the_span_of_whole_numbers(low, high, span):
-    assert whole_span(low, high) == span
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "span"),
-    [(0, 0.1, (0, 1)), (0.0, 1.0005, (0, 1)), (-0.5, 0.2, (-1, 1)), (0, 255.1, (0, 255)), (0, 2.5, (0, 2.5))],
-)
-def test_the_span_of_floats(low, high, span):
-    assert real_span(low, high) == span
-
-
-@pytest.mark.parametrize(("low", "high"), [(5.0, 5.0), (0.0, np.inf), (np.nan, 1.0)])
-def test_no_span(low, high):
-    with pytest.raises(InputError, match="pixel"):
-        real_span(low, high)
+def test_usual_spans(kind, low, high, span):
+    assert find_span(kind, low, high) == span

@@ -11,7 +11,7 @@ from unnoise.data.dataset import Dataset
 from unnoise.device import synchronize
 from unnoise.diffusion.process import q_sample
 from unnoise.editing.edit import edit_calls, resolve_edit, start_edit
-from unnoise.editing.inputs import Edit, ImageLike, open_image, spans_of
+from unnoise.editing.inputs import Edit, ImageLike, open_image
 from unnoise.errors import InputError
 from unnoise.evaluation.image_sets import run_data, run_split
 from unnoise.evaluation.memorization import nearest
@@ -116,7 +116,7 @@ def count_steps(edit: Edit, steps: int) -> Iterator[Frame]:
 
 def add_noise(run: Run, image: ImageLike, count: int, seed: int = 0) -> tuple[Images, list[int]]:
     """Return an image at evenly spaced noise levels under the same noise, and the times of the levels."""
-    x0 = open_image(image, run.card.shape, run.card.mode, spans=spans_of(run.card)).to(run.model.device)
+    x0 = open_image(image, run.card.shape, run.card.mode, spans=run.card.spans).to(run.model.device)
     _, eps = initial_noise(run.model, [seed])
     times = torch.linspace(0, run.model.schedule.T - 1, count).round().long().tolist()
     return torch.cat([q_sample(x0, eps, run.model.schedule.level(time)) for time in times]), times

@@ -13,7 +13,7 @@ from PIL import Image
 from unnoise.app.actions import Frame
 from unnoise.card import Run
 from unnoise.checkpoint import find_model, load
-from unnoise.editing.inputs import open_image, spans_of
+from unnoise.editing.inputs import open_image
 from unnoise.images import grid, save_gif, save_image, to_pil
 from unnoise.types import Images
 
@@ -88,7 +88,7 @@ class Session:
         The second image is the upload itself if it is smaller than the images of the run, else None.
         """
         card = self.run.card
-        fitted = open_image(image, card.shape, card.mode, spans=spans_of(card))[0]
+        fitted = open_image(image, card.shape, card.mode, spans=card.spans)[0]
         small = image if image.width < card.shape[2] and image.height < card.shape[1] else None
         return enlarge(to_pil(fitted, card.mode), max(1, SHEET_WIDTH // max(card.shape[1:]))), small
 

@@ -30,7 +30,6 @@ from unnoise.data.cache_check import (
 from unnoise.data.cache_writer import write_images
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import TargetFormat
-from unnoise.data.numbers import Spans
 from unnoise.data.resize import Size, check_fit, parse_size
 from unnoise.data.sources.find import find
 from unnoise.data.sources.source import Array, Source
@@ -111,8 +110,8 @@ def open_data(
 
     Args:
         data: A folder, archive, array or parquet file, address (`hf://...`), or built-in dataset ("faces:count=5000");
-            or images in memory: an array or tensor [n, h, w], [n, h, w, c] or [n, c, h, w] of uint8, uint16, bool, or
-            floats; a torch or Hugging Face dataset; a list of paths, PIL images, arrays, or (image, label) pairs.
+            or images in memory: an array or tensor [n, h, w], [n, h, w, c] or [n, c, h, w] of whole numbers, floats
+            or bool; a torch or Hugging Face dataset; a list of paths, PIL images, arrays, or (image, label) pairs.
         size: Pixels: 64, (width, height), or "96x64"; by default the common size, or 64 if there is none up to 64.
         channels: 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA); by default what most of the images have.
         fit: How an image of another shape becomes this size: crop, pad or stretch.
@@ -140,7 +139,8 @@ def open_data(
 
 def open_decoded(source: Source, cache: Path, wishes: Wishes, limit: int | None, progress: Report) -> Dataset:
     """Open the images that an earlier run decoded, or decode them."""
-    key = ascii((source.key, *wishes, limit, CACHE_FORMAT))
+    spans = () if source.spans == {} else (source.spans and sorted(source.spans.items()),)
+    key = ascii((source.key, *wishes, limit, CACHE_FORMAT, *spans))
     folder = cache.absolute() / hashlib.sha256(key.encode()).hexdigest()[:32]
     if ready := load_cached(folder, source.name, progress):
         return ready
@@ -221,5 +221,5 @@ def cached_dataset(folder: Path, name: str, metadata: CacheMetadata, stamp: Stam
     labels = read_array(folder, LABELS, metadata)
     store = DecodedImages(folder, metadata.count, (c, h, w), metadata, labels, stamp, time.monotonic())
     facts = metadata.mode, (c, h, w), metadata.count, tuple(metadata.classes), metadata.fingerprint
-    (black, white), (lowest, highest) = metadata.spans
-    return Dataset(store, name, *facts, tuple(metadata.notes), spans=Spans((black, white), (lowest, highest)))
+    spans = metadata.spans and {kind: (low, high) for kind, (low, high) in dict(metadata.spans).items()}
+    return Dataset(store, name, *facts, tuple(metadata.notes), spans=spans)

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 
 from unnoise.cache_folder import is_private, is_real_folder, open_regular, restrict
-from unnoise.data.numbers import USUAL_SPANS
+from unnoise.data.numbers import Spans
 from unnoise.data.sources.source import Array
 from unnoise.progress import Report, silent
 
@@ -48,7 +48,7 @@ class CacheMetadata:
     fingerprint: str
     notes: Sequence[str]
     size: int  # bytes of the file of pixels
-    spans: Sequence[Sequence[float]] = USUAL_SPANS  # of deep images
+    spans: Spans = field(default_factory=dict)  # of the numbers
     checksums: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each file
     data: str = ""  # the name of the source, for `unnoise cache`
     format: int = CACHE_FORMAT

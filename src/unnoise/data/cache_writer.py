@@ -17,7 +17,7 @@ import numpy as np
 
 from unnoise.data.cache_check import LABELS, META, PIXELS, CacheMetadata, write_metadata
 from unnoise.data.decode import Content, Decoded, TargetFormat, decode
-from unnoise.data.numbers import Extent, describe_few
+from unnoise.data.numbers import Coverage
 from unnoise.data.sources.source import Array, Item, Source, UnreadableImage, class_names
 from unnoise.data.target_format import MAX_NAMED, format_suffixes
 from unnoise.errors import InputError
@@ -38,9 +38,8 @@ class DecodingTotals:
     seen: dict[str, int] = field(default_factory=dict)  # label -> order of appearance
     labels: "array[int]" = field(default_factory=lambda: array("q"))
     shape: tuple[int, ...] = ()
-    top: int = 255  # the largest number that a pixel may be
     size: int = 0
-    extent: Extent = field(default_factory=Extent)  # of the pixels, until they cover enough of their range
+    covered: Coverage = field(default_factory=Coverage)
     digest: Any = field(default_factory=hashlib.sha256)
 
     def skip(self, name: str, why: UnreadableImage) -> None:
@@ -53,10 +52,8 @@ class DecodingTotals:
         """Count a decoded image."""
         self.digest.update(data)
         self.count += 1
-        if not self.extent.covers(top := np.iinfo(image.pixels.dtype).max):
-            self.extent.add(image.pixels)
-            self.top = top
         self.done.update(image.done)
+        self.covered.add(image.pixels)
         label = -1 if item.label is None else self.seen.setdefault(item.label, len(self.seen))
         self.labels.append(label)
         self.shape = image.pixels.shape
@@ -156,9 +153,7 @@ def notes_for_user(totals: DecodingTotals, source: Source, classes: Sequence[str
         notes.append(f"skipped {totals.skipped} of {total} files: {', '.join(totals.examples)}{more}")
     if source.ignored:
         notes.append(f"ignored files that are not images: {format_suffixes(source)}")
-    notes += source.notes
-    if not totals.extent.covers(totals.top):
-        notes.append(describe_few(totals.extent, totals.top))
+    notes += [*source.notes, *totals.covered.warnings()]
     for what, n in sorted(totals.done.items()):
         notes.append(what.format(n=n) if n > 1 else what.format(n=n).removesuffix("s"))
     unlabelled = totals.labels.count(-1)

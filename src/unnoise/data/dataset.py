@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unnoise.data.numbers import USUAL_SPANS, Spans
+from unnoise.data.numbers import Spans
 from unnoise.data.sources.source import Array
 from unnoise.errors import InputError
 from unnoise.images import to_float
@@ -66,7 +66,7 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str  # sha256 of what the model sees
     notes: tuple[str, ...]  # messages for the user about finding and decoding the images
-    spans: Spans = USUAL_SPANS  # of the numbers of deep images
+    spans: Spans = field(default_factory=dict)  # of the numbers that the pixels come from
     rows: Array | None = field(default=None, compare=False)  # the images of a part; None means all
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -12,14 +12,22 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from unnoise.data.colour import to_srgb
-from unnoise.data.numbers import USUAL_SPANS, Spans, deep_values, to_sixteen_bit
+from unnoise.data.numbers import (
+    Spans,
+    array_pixels,
+    finite,
+    image_numbers,
+    pixel_type,
+    sixteen_bit,
+    type_of_array,
+    type_of_image,
+)
 from unnoise.data.open_image import open_image, refuse_huge
 from unnoise.data.resize import fit_image
 from unnoise.data.sources.source import MAX_PIXELS, Array
 
 Content: TypeAlias = Path | bytes | Array | Image.Image | Callable[[tuple[int, int]], Image.Image]
 TURNED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 KIND_OF_MODE = {"L": "L", "1": "L", "RGB": "RGB", **dict.fromkeys(("RGBA", "RGBa", "LA", "La", "PA"), "RGBA")}
 KEYED_MODES = ("1", "L", "P", "RGB", "I;16", "I;16B")  # one colour may stand for transparency
 MODE_IN_WORDS = {"L": "gray", "LA": "gray with alpha", "I;16": "16-bit gray", "P": "palette", "1": "black-and-white"}
@@ -32,6 +40,7 @@ class Header(NamedTuple):
     mode: str  # the kind it counts as; "" for arrays with channels that no image mode has
     size: tuple[int, int]
     channels: int
+    numbers: str = ""  # the type of numbers whose span must be known; "" for 8 bits
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class TargetFormat:
     size: tuple[int, int]  # width, height
     fit: str
     max_pixels: int = MAX_PIXELS  # of the file
-    spans: Spans = USUAL_SPANS  # of deep images
+    spans: Spans = field(default_factory=dict)  # of the numbers of all images
 
 
 class Decoded(NamedTuple):
@@ -56,7 +65,8 @@ def read_header(content: Content, drawn: tuple[int, int], max_pixels: int = MAX_
     """Read mode and size from the first bytes of a file; `drawn` is the size of images that draw themselves."""
     if isinstance(content, np.ndarray):
         height, width, channels = content.shape
-        return Header(ARRAY_MODES.get((channels, content.dtype.str[1:]), ""), (width, height), channels)
+        kind = type_of_array(content.dtype)
+        return Header(array_mode(channels, kind, {}), (width, height), channels, kind)
     if callable(content):
         return header_of(content(drawn), drawn)
     if isinstance(content, Image.Image):
@@ -71,19 +81,27 @@ def read_header(content: Content, drawn: tuple[int, int], max_pixels: int = MAX_
         return header_of(image, (width, height))
 
 
-def read_numbers(content: Content, max_pixels: int) -> Array | None:
-    """Return the numbers [h, w] of a deep image, None for arrays; raise UnreadableImage if the file is damaged."""
-    if isinstance(content, Image.Image):
-        return deep_values(content)
-    if not isinstance(content, Path | bytes):
-        return None
-    with open_image(content, max_pixels, load=True) as (image, _):
-        return deep_values(image)
-
-
 def header_of(image: Image.Image, size: tuple[int, int]) -> Header:
     mode = image_kind(image)
-    return Header(mode, size, len(Image.new(mode, (1, 1)).getbands()))
+    return Header(mode, size, len(Image.new(mode, (1, 1)).getbands()), type_of_image(image))
+
+
+def array_mode(channels: int, kind: str, spans: Spans) -> str:
+    """Return the mode of arrays with these channels and numbers of this type; nothing if no mode has them."""
+    span = None if spans is None else spans.get(kind)
+    return ARRAY_MODES.get((channels, np.dtype(pixel_type(kind, span)).str[1:]), "")
+
+
+def read_numbers(content: Content, max_pixels: int = MAX_PIXELS) -> Array:
+    """Return the numbers of an array, or of an image of more than 8 bits; raise UnreadableImage if it is damaged."""
+    if isinstance(content, np.ndarray):
+        return finite(content)
+    if isinstance(content, Image.Image):
+        return image_numbers(content)
+    if callable(content):
+        return image_numbers(content((1, 1)))
+    with open_image(content, max_pixels, load=True) as (image, _):
+        return image_numbers(image)
 
 
 def decode(content: Content, target: TargetFormat) -> Decoded:
@@ -102,33 +120,29 @@ def decode(content: Content, target: TargetFormat) -> Decoded:
 
 def decode_array(array: Array, target: TargetFormat) -> Decoded:
     """Convert an array [h, w, c]: as an image if there is a mode with its channels, otherwise channel by channel."""
+    array, done = array_pixels(array, target.spans)
     if target.mode:
-        values = np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array)
-        image = Image.fromarray(values)
-        if values.dtype == np.uint16:  # the numbers of arrays are brought to the whole range before
-            return fit_pixels(
-                Image.fromarray(values.astype(np.float32)), target, describe_conversion(image, target.mode)
-            )
-        return convert_image(image, target)
+        image = Image.fromarray(np.ascontiguousarray(array[:, :, 0] if array.shape[2] == 1 else array))
+        return fit_pixels(image, target, done + describe_conversion(image, target.mode))
     planes = [Image.fromarray(array[:, :, c].astype(np.float32)) for c in range(array.shape[2])]
     fitted = [fit_image(plane, target.size, target.fit) for plane in planes]
     values = np.stack([np.asarray(image) for image, _ in fitted])
     top = np.iinfo(array.dtype).max
-    return Decoded(np.clip(np.rint(values), 0, top).astype(array.dtype), fitted[0][1])
+    return Decoded(np.clip(np.rint(values), 0, top).astype(array.dtype), done + fitted[0][1])
 
 
 def convert_image(image: Image.Image, target: TargetFormat) -> Decoded:
     """Convert an upright image to the mode and the size, and return its pixels [c, h, w]."""
     done = describe_conversion(image, target.mode)
-    image, coloured = to_srgb(with_alpha(image))
-    if image_kind(image) == "I;16":
-        image, read = to_sixteen_bit(image, target.spans)
+    if type_of_image(image):
+        image, read = sixteen_bit(image, target.spans)
         done += read
+    image, coloured = to_srgb(with_alpha(image))
     return fit_pixels(image, target, done + coloured)
 
 
 def fit_pixels(image: Image.Image, target: TargetFormat, done: tuple[str, ...]) -> Decoded:
-    """Convert an image, whose deep numbers are 0..65535 by now, to the mode and the size."""
+    """Convert an image, whose numbers span their whole range by now, to the mode and the size."""
     fitted, changes = fit_image(to_mode(image, target.mode), target.size, target.fit)
     values = np.asarray(fitted)
     if target.mode == "I;16":
@@ -146,7 +160,7 @@ def image_kind(image: Image.Image) -> str:
     """Return L, RGB, RGBA or I;16: the kind an image counts as."""
     if has_key(image):
         return "RGBA"
-    if image.mode in SIXTEEN_BIT_MODES:
+    if type_of_image(image):
         return "I;16"
     return KIND_OF_MODE.get(image.mode, "RGB")
 
@@ -192,13 +206,13 @@ def key_to_alpha(image: Image.Image) -> Image.Image:
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
-    """Convert to a mode; alpha that is lost is composited over white, 16 bits (0..65535, mode "F") become 8."""
+    """Convert to a mode; alpha that is lost is composited over white, 16 bits become the upper 8."""
     if image.mode == mode and mode != "I;16":
         return image
     kind = image_kind(image)
     if kind == "I;16":
         if mode == "I;16":
-            return image
+            return Image.fromarray(np.asarray(image).astype(np.float32))
         image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
     elif kind == "RGBA" and mode not in ("RGBA", "LA"):
         alpha = image.convert("RGBA")

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unnoise.data.numbers import copy_with_tags
 from unnoise.data.open_image import open_image, pages_of, refuse_huge
 from unnoise.data.sources.find import find
 from unnoise.data.sources.source import MAX_PIXELS, Broken, Groups, Item, Source, UnreadableImage
@@ -68,6 +69,4 @@ def frames_of(item: Item, max_pixels: int) -> Iterator[Item]:
         for i in pages if len(pages) > 1 else ():
             image.seek(i)
             refuse_huge(image, max_pixels)
-            page = image.copy()
-            page.info["tags"] = getattr(image, "tag_v2", {})  # they say what its numbers mean
-            yield item._replace(name=f"{item.name} frame {i}", content=page)
+            yield item._replace(name=f"{item.name} frame {i}", content=copy_with_tags(image))

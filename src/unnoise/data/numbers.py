@@ -1,143 +1,233 @@
-"""Number ranges: one span for all images of a set, read from their values, and the pixels that it turns them into.
+"""Number ranges: the span of the numbers of a whole set, and the pixels that numbers become.
 
-A deep image holds numbers of more than 8 bits: 16-bit gray, whole numbers of 32 bits, or floats. How bright a number is
-follows from the whole set and never from one image: the span says which number is black and which one is white.
+Images of more than 8 bits, and arrays of most types, do not say which number is black and which one is white. The span
+(black, white) of all images of one type is read from all of them: an image alone cannot tell.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from unnoise.data.sources.source import Array, UnreadableImage
-from unnoise.errors import InputError
+from unnoise.data.sources.source import UnreadableImage
 
+Array: TypeAlias = NDArray[Any]
 Span: TypeAlias = tuple[float, float]  # (black, white)
-TOP = 65535  # white of 16-bit pixels
-WHOLE_TOPS = (255, 1023, 4095, 16383, TOP)  # of 8, 10, 12, 14 and 16 bits
-REAL_SPANS = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, 65535.0))
-SLACK = 1e-3  # of a span: rounding errors beyond its ends
-FEW = 0.25  # of a span: values that cover less are probably of another span
-CUT_OFF = "cut off numbers"
+# By the type of the numbers, such as uint16; None is the rule of models that do not say it (version 0.1.0).
+Spans: TypeAlias = Mapping[str, Span] | None
+NO_SPANS: Spans = {}  # each span is measured
+WHOLE = ((1 << 8) - 1, (1 << 10) - 1, (1 << 12) - 1, (1 << 14) - 1, (1 << 16) - 1)  # whites of whole numbers
+MAX_SHORT = WHOLE[-1]
+MAX_LONG = (1 << 32) - 1
+REAL: tuple[Span, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, float(MAX_SHORT)))
+SLACK = 0.001  # of the distance of white from zero: floats may be rounded
+CUT_OFF = "cut off"  # the start of a note on numbers beyond the span
+FEW = 0.25  # of a span: values that cover less are probably meant in another span
 SAMPLE_FORMAT, BITS, PHOTOMETRIC = 339, 258, 262  # tags of TIFF
 UNSIGNED, WHITE_IS_ZERO = 1, 0
-
-
-class Spans(NamedTuple):
-    """The spans of whole numbers and of floats, which one set may hold both."""
-
-    whole: Span = (0.0, 65535.0)
-    real: Span = (0.0, 1.0)
-
-
-USUAL_SPANS = Spans()
+TAGS = "tags of TIFF"  # the key under which a copy of an image keeps them
+WORDS = {"float16": "16-bit floats", "float32": "32-bit floats", "float64": "64-bit floats"}
 
 
 @dataclass
-class Extent:
-    """The smallest and the largest number that were seen."""
+class Measured:
+    """The smallest and the largest number of each type that was seen."""
 
-    low: float = math.inf
-    high: float = -math.inf
+    known: Spans = field(default_factory=dict)  # spans that need not be measured
+    extents: dict[str, Span] = field(default_factory=dict)
 
     def add(self, values: Array) -> None:
-        """Take note of an array of numbers."""
-        self.low, self.high = float(np.minimum(self.low, values.min())), float(np.maximum(self.high, values.max()))
+        """Take note of the numbers of one image."""
+        kind = values.dtype.name
+        low, high = self.extents.get(kind, (math.inf, -math.inf))
+        self.extents[kind] = min(low, float(values.min())), max(high, float(values.max()))
 
-    def covers(self, top: float) -> bool:
-        """Return True if the numbers cover at least a quarter of 0..top."""
-        return self.high - self.low >= FEW * top
+    def settled(self, kind: str) -> bool:
+        """Return True if no further image can change the span of this type."""
+        bright = kind == "uint16" and self.extents.get(kind, (0, 0))[1] > WHOLE[-2]
+        return bright or not kind or self.known is None or kind in self.known
 
-
-def whole_span(low: float, high: float) -> Span:
-    """Return the span of whole numbers: 0 to 255, 1023, 4095, 16383 or 65535; otherwise their own extent."""
-    if low < 0:
-        return own_span(low, high)
-    return 0.0, float(next((top for top in WHOLE_TOPS if high <= top), high))
-
-
-def real_span(low: float, high: float) -> Span:
-    """Return the span of floats: 0..1, -1..1, 0..255 or 0..65535 if they cover it; otherwise their own extent."""
-    for black, white in REAL_SPANS:
-        inside = low >= black - SLACK * white and high <= white * (1 + SLACK)
-        if inside and (white == 1 or high - low >= FEW * white):
-            return black, white
-    return own_span(low, high)
+    @property
+    def spans(self) -> Spans:
+        """Return the span of each type."""
+        if self.known is None:
+            return None
+        return {kind: find_span(kind, *extent) for kind, extent in self.extents.items()} | dict(self.known)
 
 
-def own_span(low: float, high: float) -> Span:
-    """Return (low, high); raise InputError if all numbers are equal or one is not finite."""
-    if not math.isfinite(high - low):
-        raise InputError("the pixels hold numbers that are not finite (nan or inf); leave these images out")
-    if low == high:
-        raise InputError(f"every pixel is {low:g}, so nothing says which number is white; give numbers in 0..1")
+@dataclass
+class Coverage:
+    """The part of the range of pixels that the pixels of all images cover; measured until it is enough."""
+
+    low: int = MAX_SHORT
+    high: int = 0
+    top: int = 0
+
+    def add(self, pixels: Array) -> None:
+        """Take note of the pixels of one image."""
+        if not self.top or self.high - self.low < FEW * self.top:
+            self.low, self.high = min(self.low, int(pixels.min())), max(self.high, int(pixels.max()))
+            self.top = np.iinfo(pixels.dtype).max
+
+    def warnings(self) -> list[str]:
+        """Return a warning if the pixels of all images cover less than a quarter of the range."""
+        if not self.top or self.high - self.low >= FEW * self.top:
+            return []
+        extent = f"{self.low}..{self.high} of 0..{self.top}"
+        return [f"warning: all pixels lie in {extent}, less than a quarter of the range; is that how they should look?"]
+
+
+def find_span(kind: str, low: float, high: float) -> Span:
+    """Return the usual span of numbers low..high of this type; their own extent if they are in no usual one."""
+    if np.dtype(kind).kind == "f":
+        for black, white in REAL:
+            fits = low >= black - SLACK * white and high <= white * (1 + SLACK)
+            if fits and (white == 1 or high - low >= FEW * white):
+                return black, white
+    elif low >= 0:
+        most = int(np.iinfo(kind).max)
+        usual = sorted(top for top in {*WHOLE, most} if top <= min(most, MAX_SHORT))
+        long = min(most, MAX_LONG)
+        return 0.0, float(next((top for top in usual if high <= top), long if FEW * long <= high <= long else high))
+    if low == high:  # one number alone: black if it is negative, otherwise white
+        return min(low, 0.0), max(high, 0.0)
     return low, high
 
 
-def find_span(dtype: np.dtype[Any], extent: Extent) -> Span:
-    """Return the span of numbers of a type."""
-    return (real_span if dtype.kind == "f" else whole_span)(extent.low, extent.high)
+def agree(spans: Spans, others: Spans) -> bool:
+    """Return True if images of one set are read in the same way with the spans of another set."""
+    if spans is None or others is None:
+        return spans == others or not describe_unusual(spans or others)
+    return all(others.get(kind, span) == span for kind, span in spans.items())
 
 
-def choose_scaling(dtype: np.dtype[Any], span: Callable[[], Span]) -> Callable[[Array], Array]:
-    """Return the function that turns rows of an array into uint8 or uint16; `span` is called if it depends on it.
-
-    Floats become uint8, as do whole numbers in 0..255. Other whole numbers become uint16.
-    """
-    if dtype.kind == "b":
-        return lambda row: row.astype(np.uint8) * np.uint8(255)
-    if dtype == np.uint8:
-        return lambda row: row
-    black, white = span()
-    top, kind = (255, np.uint8) if dtype.kind == "f" or (black, white) == (0, 255) else (TOP, np.uint16)
-    if dtype.kind == "u" and white == top and dtype.itemsize == kind().itemsize:
-        return lambda row: row.astype(kind)
-    factor = top / (white - black)
-    return lambda row: np.clip(np.rint((row.astype(np.float64) - black) * factor), 0, top).astype(kind)
+def span_of(values: Array, spans: Spans) -> Span:
+    """Return the span of an image; if the set has no numbers of this type, the image decides."""
+    if spans is None:
+        return (0.0, 1.0) if values.dtype.kind == "f" and values.max() <= 1 else (0.0, float(MAX_SHORT))
+    return spans.get(values.dtype.name) or find_span(values.dtype.name, float(values.min()), float(values.max()))
 
 
-def deep_values(image: Image.Image) -> Array:
-    """Return the numbers [h, w] of a deep image, float32 or whole; raise UnreadableImage if one is not finite."""
-    values: Array = np.asarray(image)
-    tags = tags_of(image)
-    if values.dtype == np.int32 and tags.get(BITS) == (32,) and tags.get(SAMPLE_FORMAT, (UNSIGNED,)) == (UNSIGNED,):
-        values = values.view(np.uint32)  # Pillow reads them as if they had a sign
-    if not np.isfinite(values).all():
-        raise UnreadableImage("holds numbers that are not finite")
+def scale_numbers(values: Array, span: Span, top: int) -> Array:
+    """Return numbers as whole numbers 0..top, in floats; what lies beyond the span is cut off."""
+    black, white = span
+    exact = values if values.dtype.kind == "f" else values.astype(np.float64)
+    return np.clip(np.rint((exact - black) * (top / (white - black))), 0, top)
+
+
+def describe_numbers(values: Array, span: Span) -> tuple[str, ...]:
+    """Return notes on how the numbers of an image are read."""
+    black, white = span
+    slack = SLACK * (white - black)
+    words = WORDS.get(values.dtype.name, values.dtype.name)
+    notes = [f"{words}: {number(black)} is black and {number(white)} is white in {{n}} images"]
+    if values.min() < black - slack or values.max() > white + slack:
+        notes.append(f"{CUT_OFF} {words} beyond {number(black)}..{number(white)} in {{n}} images")
+    return tuple(notes)
+
+
+def describe_spans(spans: Spans) -> str:
+    """Return the spans in words, such as `uint16 0..4095`."""
+    return ", ".join(
+        f"{WORDS.get(kind, kind)} {number(low)}..{number(high)}" for kind, (low, high) in (spans or {}).items()
+    )
+
+
+def describe_unusual(spans: Spans) -> str:
+    """Return the spans as text for a fingerprint; nothing for the spans of version 0.1.0."""
+    usual = [(0, MAX_SHORT), REAL[0]]
+    return "".join(f" {kind} {span}" for kind, span in (spans or {}).items() if span not in usual)
+
+
+def number(value: float) -> str:
+    """Return a number as text, whole numbers in full."""
+    return str(int(value)) if abs(value) < 1e15 and value == int(value) else f"{value:.6g}"
+
+
+# Arrays
+
+
+def type_of_array(dtype: np.dtype[Any]) -> str:
+    """Return the type whose span an array needs; nothing for 8-bit pixels and masks, which have a fixed one."""
+    return "" if dtype.kind == "b" or dtype == np.uint8 else dtype.name
+
+
+def pixel_type(kind: str, span: Span | None) -> type[np.uint8 | np.uint16]:
+    """Return the type of the pixels that arrays of a type become: floats and what fits into 8 bits become uint8."""
+    if not kind or np.dtype(kind).kind == "f" or np.dtype(kind).itemsize == 1:
+        return np.uint8
+    return np.uint8 if span == (0, WHOLE[0]) and kind != "uint16" else np.uint16
+
+
+def array_pixels(array: Array, spans: Spans) -> tuple[Array, tuple[str, ...]]:
+    """Return an array of any numbers as uint8 or uint16, and notes on how they were read."""
+    kind = type_of_array(array.dtype)
+    if array.dtype.kind == "b":
+        return array.astype(np.uint8) * np.uint8(255), ()
+    if not kind:
+        return array, ()
+    array = finite(array.astype(array.dtype.newbyteorder("=")))
+    span = span_of(array, spans)
+    dtype = pixel_type(kind, span)
+    exact = array.astype(np.float64)
+    return scale_numbers(exact, span, np.iinfo(dtype).max).astype(dtype), describe_numbers(array, span)
+
+
+def finite(values: Array) -> Array:
+    """Return the numbers; raise UnreadableImage if one of them is not finite."""
+    most = np.finfo(values.dtype).max if values.dtype.kind == "f" else 0
+    if most and not (np.abs(values) <= (most / 4 if values.itemsize > 2 else most)).all():
+        raise UnreadableImage("holds numbers that are not finite, or too large")
     return values
 
 
-def to_sixteen_bit(image: Image.Image, spans: Spans) -> tuple[Image.Image, tuple[str, ...]]:
-    """Return a deep image as whole numbers 0..65535 in mode "F", and notes on what that did."""
-    values = deep_values(image)
-    real = values.dtype.kind == "f"
-    black, white = spans.real if real else spans.whole
-    exact: Any = np.float32 if real else np.float64
-    scaled = (values.astype(exact) - black) * (TOP / (white - black))
-    notes = [f"read {{n}} images of {'floats' if real else 'whole numbers'}: {describe_span((black, white))}"]
-    if scaled.min() < -SLACK * TOP or scaled.max() > TOP * (1 + SLACK):
-        notes.append(f"{CUT_OFF} beyond {black:g}..{white:g} in {{n}} images")
+# Images
+
+
+def type_of_image(image: Image.Image) -> str:
+    """Return the type whose span an image needs; nothing for images of 8 bits."""
+    if image.mode != "I":
+        return "float32" if image.mode == "F" else "uint16" if image.mode.startswith("I;16") else ""
+    tags = tags_of(image)
+    signed = not tags or tags.get(SAMPLE_FORMAT, (UNSIGNED,))[0] != UNSIGNED
+    if tags.get(BITS) == (16,):
+        return "int16"
+    return "int32" if signed else "uint32"  # Pillow reads both as if they had a sign
+
+
+def tags_of(image: Image.Image) -> Mapping[int, Any]:
+    """Return the tags of a TIFF that say what its numbers mean; nothing for other images."""
+    tags: Mapping[int, Any] = getattr(image, "tag_v2", None) or image.info.get(TAGS, {})
+    return tags
+
+
+def copy_with_tags(image: Image.Image) -> Image.Image:
+    """Return a copy of an image that still says what its numbers mean."""
+    copied, tags = image.copy(), tags_of(image)
+    copied.info[TAGS] = {tag: tags[tag] for tag in (SAMPLE_FORMAT, BITS, PHOTOMETRIC) if tag in tags}
+    return copied
+
+
+def image_numbers(image: Image.Image) -> Array:
+    """Return the numbers [h, w] of an image of more than 8 bits."""
+    values, kind = np.asarray(image), np.dtype(type_of_image(image))
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return finite(values.view(kind) if values.itemsize == kind.itemsize else values.astype(kind))
+
+
+def sixteen_bit(image: Image.Image, spans: Spans) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return an image of more than 8 bits in mode I;16 and in the whole range, and notes on how it was read."""
+    values = image_numbers(image)
+    span = span_of(values, spans)
+    scaled = scale_numbers(values, span, MAX_SHORT)
     if tags_of(image).get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        scaled = TOP - scaled
-    return Image.fromarray(np.clip(np.rint(scaled), 0, TOP).astype(np.float32)), tuple(notes)
-
-
-def tags_of(image: Image.Image) -> Any:
-    """Return the tags of an opened TIFF, or of a page of one; nothing for other images."""
-    return getattr(image, "tag_v2", None) or image.info.get("tags", {})
-
-
-def describe_span(span: Span) -> str:
-    """Return a span in words."""
-    return f"{span[0]:g} is black, {span[1]:g} is white"
-
-
-def describe_few(extent: Extent, top: int) -> str:
-    """Return the warning about pixels that cover little of their range."""
-    return (
-        f"the pixels lie in {extent.low:g}..{extent.high:g} of 0..{top}, less than a quarter of the range: the images "
-        "are dark or flat; if they should not be, scale their numbers"
-    )
+        scaled = MAX_SHORT - scaled
+    deep = Image.fromarray(scaled.astype(np.uint16))
+    deep.info = image.info
+    if isinstance(key := image.info.get("transparency"), int):
+        deep.info = {**image.info, "transparency": int(scale_numbers(np.array(key), span, MAX_SHORT))}
+    return deep, describe_numbers(values, span)

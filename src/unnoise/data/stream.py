@@ -17,7 +17,7 @@ import numpy as np
 
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import TargetFormat, decode
-from unnoise.data.numbers import CUT_OFF, USUAL_SPANS
+from unnoise.data.numbers import CUT_OFF, Coverage, describe_unusual
 from unnoise.data.sources.source import Array, Group, Item, Source, UnreadableImage
 from unnoise.data.target_format import choose_format, scan_headers
 from unnoise.errors import InputError
@@ -43,7 +43,7 @@ class StreamedImages:
         self.open: OrderedDict[int, list[Item]] = OrderedDict()
         self.open_bytes = 0
         self.among: tuple[Array | None, Array] = (None, self.starts)  # the last rows asked for, and sorted
-        self.warned, self.warnings = 0, list[str]()
+        self.warned, self.cut_off, self.warnings = 0, 0, list[str]()
         self.start_threads()
 
     def follow_process(self) -> None:
@@ -120,25 +120,26 @@ class StreamedImages:
             pixels, done = decode(item.content, self.target)
         except UnreadableImage as error:
             return self.decode_replacement(item, row, among, error)
-        self.warn_of_cut_numbers(item, done)
+        self.count_cut_off(item, done)
         self.known[row] = self.label_of(item)
         return pixels
 
-    def warn_of_cut_numbers(self, item: Item, done: Sequence[str]) -> None:
-        """Warn if numbers of an image lie beyond the span, which a sample of the images decided."""
+    def count_cut_off(self, item: Item, done: Sequence[str]) -> None:
+        """Warn of images with numbers beyond the span, which a sample decided: the first ones, then 10, 100, ..."""
         for note in done:
-            if note.startswith(CUT_OFF) and self.warned < MAX_WARNINGS:
-                self.warned += 1
-                self.warnings.append(
-                    f"{note.format(n=1)}: {item.name}; decode all images, without --stream, to see all"
-                )
+            if note.startswith(CUT_OFF):
+                self.cut_off += 1
+                if self.cut_off <= MAX_WARNINGS or str(self.cut_off).strip("0") == "1":
+                    told = note.format(n=self.cut_off).removesuffix("s" if self.cut_off == 1 else "")
+                    self.warnings.append(f"{told}, {item.name} too; without --stream the span is read from all images")
 
     def decode_replacement(self, item: Item, row: int, among: Array | None, why: UnreadableImage) -> Array:
         """Return the pixels [c, h, w] of the next image that can be read, and remember its label."""
         for other in self.rows_after(row, among):
             (instead,) = self.items(other[None])
             with suppress(UnreadableImage):
-                pixels = decode(instead.content, self.target).pixels
+                pixels, done = decode(instead.content, self.target)
+                self.count_cut_off(instead, done)
                 self.known[row] = self.label_of(instead)
                 if self.warned < MAX_WARNINGS:
                     self.warned += 1
@@ -177,9 +178,8 @@ def open_stream(
     c, h, w = store.pixels(np.zeros(1, np.int64))[0].shape
     fingerprint = hash_sample(sample, target, (parts.classes, [(group.count, group.mark) for group in groups]), limit)
     notes = (f"images are read from their files during training, in {len(groups):,} groups", *notes_on(sample, target))
-    dataset = Dataset(
-        store, source.name, target.mode, (c, h, w), count, parts.classes, fingerprint, notes, target.spans
-    )
+    facts = (target.mode, (c, h, w), count, parts.classes, fingerprint, notes, target.spans)
+    dataset = Dataset(store, source.name, *facts)
     return dataset if limit is None or limit >= count else dataset.part(np.arange(limit))
 
 
@@ -187,7 +187,7 @@ def hash_sample(sample: Source, target: TargetFormat, facts: tuple[Any, Any], li
     """Return the fingerprint of streamed data: the content of a sample, and names, sizes and labels of all groups."""
     contents = hashlib.sha256(b"".join(map(hash_content, sample.items()))).hexdigest()
     plan = f"Plan(mode={target.mode!r}, size={target.size!r}, fit={target.fit!r})"  # as fingerprints have always had it
-    plan += f" {target.spans}" if target.spans != USUAL_SPANS else ""
+    plan += describe_unusual(target.spans)
     text = f"({plan}, {facts[0]!a}, {facts[1]!a}, {contents!a}, {limit!a})"
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -209,8 +209,11 @@ def hash_content(item: Item) -> bytes:
 
 def notes_on(sample: Source, target: TargetFormat) -> list[str]:
     """Return notes on what is done to the images of the sample beyond decoding them."""
-    done, items = Counter[str](), [*sample.items()]
+    done, items, covered = Counter[str](), [*sample.items()], Coverage()
     for item in items:
         with suppress(UnreadableImage):
-            done.update(decode(item.content, target).done)
-    return [f"in a sample of {len(items)} images: {what.format(n=n)}" for what, n in sorted(done.items())]
+            image = decode(item.content, target)
+            done.update(image.done)
+            covered.add(image.pixels)
+    said = [what.format(n=n) for what, n in sorted(done.items())] + covered.warnings()
+    return [f"in a sample of {len(items)} images: {text}" for text in said]

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from unnoise.data.decode import Content, Header, TargetFormat, read_header, read_numbers
-from unnoise.data.numbers import USUAL_SPANS, Extent, Spans, real_span, whole_span
+from unnoise.data.decode import Header, TargetFormat, array_mode, read_header, read_numbers
+from unnoise.data.numbers import Measured
 from unnoise.data.resize import MIN_SIDE
 from unnoise.data.sources.source import MAX_PIXELS, READS, Source, UnreadableImage
 from unnoise.errors import InputError
@@ -26,42 +26,45 @@ class HeaderScan:
     examined: int = 0
     modes: Counter[str] = field(default_factory=Counter)
     sizes: set[tuple[int, int]] = field(default_factory=set)
-    channels: set[int] = field(default_factory=set)
+    channels: Counter[int] = field(default_factory=Counter)
     skipped: list[str] = field(default_factory=list)
     reasons: set[str] = field(default_factory=set)
     max_pixels: int = MAX_PIXELS
     array: bool = False
     drawn: bool = False
-    whole: Extent = field(default_factory=Extent)  # numbers of deep images
-    real: Extent = field(default_factory=Extent)
+    measured: Measured = field(default_factory=Measured)
 
-    def add(self, header: Header, content: Content) -> None:
-        """Count the header of an image, and take note of the numbers of a deep one."""
-        if header.mode == "I;16" and (values := read_numbers(content, self.max_pixels)) is not None:
-            (self.real if values.dtype.kind == "f" else self.whole).add(values)
+    def add(self, header: Header) -> None:
         self.modes[header.mode] += 1
-        self.channels.add(header.channels)
+        self.channels[header.channels] += 1
         if len(self.sizes) < 2:  # the only question is whether there is one size
             self.sizes.add(header.size)
 
-    @property
-    def spans(self) -> Spans:
-        """Return the spans of all numbers that were seen, and the usual ones of kinds that were not."""
-        usual, whole, real = USUAL_SPANS, self.whole, self.real
-        return Spans(
-            whole_span(whole.low, whole.high) if whole.low <= whole.high else usual.whole,
-            real_span(real.low, real.high) if real.low <= real.high else usual.real,
-        )
+    def count_array_modes(self) -> None:
+        """Count the modes anew by the channels: the pixels of arrays depend on the span of all of them."""
+        spans = self.measured.spans
+        for kind in self.measured.extents if self.array else ():
+            counts = {c: n for c, n in self.channels.items() if array_mode(c, kind, spans)}
+            self.modes = Counter({array_mode(c, kind, spans): n for c, n in counts.items()}) or self.modes
 
 
 def scan_headers(source: Source, limit: int | None, progress: Report) -> HeaderScan:
-    """Read headers until `limit` readable images are found; one header is enough if all images are alike."""
-    found, readable = HeaderScan(max_pixels=source.max_pixels), 0
+    """Read headers until `limit` readable images are found; one header is enough if all images are alike.
+
+    Images whose numbers need a span that is not known yet are decoded, to measure it.
+    """
+    found = HeaderScan(max_pixels=source.max_pixels, measured=Measured(source.spans))
+    readable, settled = 0, True
     total = source.count if limit is None else min(limit, source.count or limit)
     for item in source.items():
         found.examined += 1
         try:
-            found.add(read_header(item.content, DRAWN_SIZE, source.max_pixels), item.content)
+            header = read_header(item.content, DRAWN_SIZE, source.max_pixels)
+            settled = found.measured.settled(header.numbers)
+            if not settled:
+                found.measured.add(read_numbers(item.content, source.max_pixels))
+                settled = found.measured.settled(header.numbers)
+            found.add(header)
             readable += 1
         except UnreadableImage as reason:
             if len(found.skipped) < MAX_NAMED:
@@ -70,7 +73,7 @@ def scan_headers(source: Source, limit: int | None, progress: Report) -> HeaderS
                 found.reasons.add(str(reason))
         found.array = isinstance(item.content, np.ndarray)
         found.drawn = callable(item.content)
-        if source.uniform and readable and total is not None:
+        if source.uniform and readable and settled and total is not None:
             found.examined = total
             break
         if readable == limit:
@@ -80,8 +83,7 @@ def scan_headers(source: Source, limit: int | None, progress: Report) -> HeaderS
     progress("scanning", found.examined, total)
     if not readable:
         raise no_images_error(source, found)
-    if source.span:  # of an array, whose items are brought to the whole range
-        found.whole.add(np.array(source.span()))
+    found.count_array_modes()
     return found
 
 
@@ -111,7 +113,7 @@ def choose_format(found: HeaderScan, size: tuple[int, int] | None, channels: int
     """Choose the most common mode and the common size, except what the user asks for."""
     mode = max(found.modes, key=lambda mode: (found.modes[mode], MODE_RANK.index(mode)))
     chosen = size or default_size(found)
-    return TargetFormat(choose_mode(mode, channels, found), chosen, fit, found.max_pixels, found.spans)
+    return TargetFormat(choose_mode(mode, channels, found), chosen, fit, found.max_pixels, found.measured.spans)
 
 
 def default_size(found: HeaderScan) -> tuple[int, int]:

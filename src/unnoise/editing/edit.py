@@ -11,7 +11,7 @@ from unnoise import registry
 from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run
 from unnoise.config import EditConfig, SampleConfig, Sampling
-from unnoise.editing.inputs import Edit, EditInputs, ImageLike, spans_of
+from unnoise.editing.inputs import Edit, EditInputs, ImageLike
 from unnoise.errors import InputError, unknown
 from unnoise.files import check_new_folder, check_vacant, check_writable, new_folder, replacing
 from unnoise.images import grid, save_gif, save_image
@@ -62,8 +62,8 @@ def start_edit(
     check_inputs(config, len(images), mask)
     settings, label = resolve_edit(config, run)
     seeds = range(config.seed, config.seed + config.n)
-    own = (run.model, settings, run.card.mode, seeds, label, config.by)
-    inputs = EditInputs(*own, images, mask, config.fit, say, spans_of(run.card))
+    given = (images, mask, config.fit, say, run.card.spans)
+    inputs = EditInputs(run.model, settings, run.card.mode, seeds, label, config.by, *given)
     made: Edit = registry.edit.get(config.task)(inputs)
     return made._replace(steps=without_grad(made.steps))
 

@@ -2,20 +2,18 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from unnoise import registry
-from unnoise.card import Card
 from unnoise.config import Sampling
 from unnoise.data.decode import Content, TargetFormat, decode, upright
-from unnoise.data.numbers import USUAL_SPANS, Spans, choose_scaling
+from unnoise.data.numbers import NO_SPANS, Spans
 from unnoise.data.sources.arrays import channels_last, check_pixels
 from unnoise.data.sources.sequence import as_array
 from unnoise.data.sources.source import UnreadableImage
@@ -54,7 +52,7 @@ class EditInputs:
     mask: ImageLike | None = None
     fit: str = "crop"
     say: Callable[[str], object] = lambda _: None  # called with a line for each thing that was done to an image
-    spans: Spans = USUAL_SPANS  # of the numbers of deep images
+    spans: Spans = field(default_factory=dict)  # of the numbers of the training images
 
     @property
     def levels(self) -> Levels:
@@ -76,8 +74,8 @@ class EditInputs:
         """Return a given image [1, c, h, w] in the run's format, `shrunk` times smaller, or in another mode."""
         channels, height, width = self.model.shape
         shape = (1 if mode else channels, height // shrunk, width // shrunk)
-        opened = open_image(self.images[which], shape, mode or self.mode, self.fit, self.say, self.spans)
-        return opened.to(self.model.device)
+        image = self.images[which]
+        return open_image(image, shape, mode or self.mode, self.fit, self.say, self.spans).to(self.model.device)
 
 
 def with_clipping(sampler: Sampler) -> Sampler:
@@ -89,22 +87,17 @@ def with_clipping(sampler: Sampler) -> Sampler:
     return clipped
 
 
-def spans_of(card: Card) -> Spans:
-    """Return the spans of the deep images that a run was trained on."""
-    whole, real = card.data.get("spans", USUAL_SPANS)
-    return Spans(tuple(whole), tuple(real))
-
-
 def open_image(
     image: ImageLike,
     shape: tuple[int, int, int],
     mode: str,
     fit: str = "crop",
     say: Callable[[str], object] = lambda _: None,
-    spans: Spans = USUAL_SPANS,
+    spans: Spans = NO_SPANS,
 ) -> Images:
     """Return an image as [1, c, h, w] in [-1, 1], fitted to `shape` [c, h, w] as training images are.
 
+    `spans` belong to the run; numbers of other types have the span of this image.
     `say` is called with a line for each thing that was done to the image beyond decoding. Raises InputError if the
     image cannot be read, or if floats are of another shape.
     """
@@ -113,7 +106,7 @@ def open_image(
     if not mode:
         raise InputError("this run is of arrays, not of image files; from Python, give floats [c, h, w] in [-1, 1]")
     try:
-        pixels, done = decode(content_of(image, spans), TargetFormat(mode, (shape[2], shape[1]), fit, spans=spans))
+        pixels, done = decode(content_of(image), TargetFormat(mode, (shape[2], shape[1]), fit, spans=spans))
     except (UnreadableImage, OSError) as error:  # OSError: an opened PIL image whose file is cut off
         raise InputError(f"{image} cannot be read: {error}") from error
     for note in done:
@@ -147,7 +140,7 @@ def float_image(image: ImageLike, shape: tuple[int, int, int]) -> Images:
     return x[None].float()
 
 
-def content_of(image: ImageLike, spans: Spans) -> Content:
+def content_of(image: ImageLike) -> Content:
     """Return an image as `decode` takes it."""
     if isinstance(image, Image.Image):
         return lambda _: upright(image)
@@ -159,6 +152,4 @@ def content_of(image: ImageLike, spans: Spans) -> Content:
     if array.ndim not in (2, 3) or 0 in array.shape:
         raise InputError(f"an image array is [h, w], [h, w, c] or [c, h, w], got {array.shape}")
     check_pixels("the image", array.dtype, array.shape)
-    if array.dtype not in (np.bool_, np.uint8, np.uint16) and spans == USUAL_SPANS:  # one image does not tell its span
-        raise InputError(f"the image holds {array.dtype}; give uint8, uint16, bool, or floats in [-1, 1]")
-    return choose_scaling(array.dtype, lambda: spans.whole)(channels_last(array))
+    return channels_last(array)

@@ -17,6 +17,7 @@ from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import ABOUT_CLASSES, Dataset, split_held_out
 from unnoise.data.frames import read_as
+from unnoise.data.numbers import agree
 from unnoise.data.sources.find import find
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
@@ -90,8 +91,11 @@ def run_data(config: EvalConfig, run: Run, say: Say = mute) -> Dataset:
     stream = trained.get("stream", False) and find(source).groups is not None
     if given is None:
         source = read_as(source, trained.get("frames", "first"), trained.get("max_pixels"))
-    fit = trained.get("fit", "crop")
-    return tell_notes(open_data(source, size=f"{w}x{h}", channels=c, fit=fit, limit=limit, stream=stream), say)
+    wishes = {"size": f"{w}x{h}", "channels": c, "fit": trained.get("fit", "crop"), "limit": limit, "stream": stream}
+    dataset = open_data(source, **wishes)
+    if isinstance(source, Dataset) or agree(dataset.spans, run.card.spans):
+        return tell_notes(dataset, say)
+    return tell_notes(open_data(replace(find(source), spans=run.card.spans), **wishes), say)
 
 
 def run_split(dataset: Dataset, run: Run) -> tuple[Dataset, Dataset]:

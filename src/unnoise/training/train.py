@@ -15,7 +15,6 @@ from unnoise.config import TrainConfig
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.data.frames import read_as
-from unnoise.data.numbers import USUAL_SPANS
 from unnoise.device import pick_device
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError, UnreadError
@@ -141,7 +140,7 @@ def make_card(config: TrainConfig, dataset: Dataset, held: Dataset) -> Card:
             "fingerprint": dataset.fingerprint,  # of all images, the held-out ones too
             "count": len(dataset),
             "held_out": len(held),
-            **({} if dataset.spans == USUAL_SPANS else {"spans": [*map(list, dataset.spans)]}),  # of deep images
+            "spans": dataset.spans,
         },
     )
 

@@ -8,14 +8,13 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from tokenize import TokenError  # how NumPy says that a header is torn
 from typing import IO, Any, TypeAlias
 
 import numpy as np
 
-from unnoise.data.numbers import Extent, Span, choose_scaling, describe_span, find_span
 from unnoise.data.sources.source import MAX_BYTES, Array, Item, Source, explain_damage, file_key
 from unnoise.errors import InputError
 
@@ -141,18 +140,13 @@ def table_source(table: Table, labels: Table | None, name: str, key: str) -> Sou
     if len(table.shape) not in (3, 4) or 0 in table.shape[1:]:
         raise InputError(f"{table.text} has shape {table.shape}; images are [n,h,w], [n,h,w,c] or [n,c,h,w]")
     check_pixels(table.text, table.dtype, table.shape[1:])
-    span, notes = cache(partial(measure_span, table)), list[str]()
     names = label_names(labels, table.shape[0]) if labels else None
-    deep = table.dtype.kind != "b" and table.dtype != np.uint8
 
     def items() -> Iterator[Item]:
-        scale = choose_scaling(table.dtype, span)
-        notes[:] = [f"read numbers of type {table.dtype}: {describe_span(span())}"] if deep else []
         for index, row in enumerate(table.rows()):
-            yield Item(f"row {index}", scale(channels_last(row)), names[index] if names else None)
+            yield Item(f"row {index}", channels_last(row), names[index] if names else None)
 
-    whole = span if deep and table.dtype.kind != "f" else None
-    return Source(name, key, items, table.shape[0], uniform=True, span=whole, notes=notes)
+    return Source(name, key, items, table.shape[0], uniform=True)
 
 
 def check_pixels(text: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
@@ -160,7 +154,7 @@ def check_pixels(text: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Non
     if math.prod(shape) * dtype.itemsize > MAX_BYTES:
         raise InputError(f"one image of {text} has shape {shape}, too large to be one")
     if dtype.kind not in "bfiu":
-        raise InputError(f"{text} holds {dtype}; pixels are whole numbers, bool or floats")
+        raise InputError(f"{text} holds {dtype}; pixels are whole numbers, floats or bool")
 
 
 def channels_last(image: Array) -> Array:
@@ -175,14 +169,3 @@ def label_names(table: Table, count: int) -> list[str]:
     if math.prod(table.shape) != count:
         raise InputError(f"{table.text}: {count} images but labels of shape {table.shape}; give one for each")
     return [str(label.reshape(-1)[0]) for label in table.rows()]
-
-
-def measure_span(table: Table) -> Span:
-    """Return the span of all numbers, which takes a pass over the table."""
-    extent = Extent()
-    for row in table.rows():
-        extent.add(row)
-    try:
-        return find_span(table.dtype, extent)
-    except InputError as error:
-        raise InputError(f"{table.text}: {error}") from None

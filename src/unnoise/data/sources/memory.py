@@ -3,7 +3,6 @@
 import hashlib
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from inspect import isfunction
 from typing import Any
@@ -75,7 +74,7 @@ def array_source(array: Array) -> Source:
     digest = hashlib.sha256(ascii(("array", array.dtype.str, array.shape)).encode())
     for row in array:
         digest.update(np.ascontiguousarray(row).tobytes())
-    return replace(source, key=digest.hexdigest())
+    return Source(source.name, digest.hexdigest(), source.items, source.count, uniform=True)
 
 
 # Datasets that unnoise has opened
@@ -86,7 +85,8 @@ def reopened_source(data: Dataset) -> Source:
     rows = None if data.rows is None else data.rows.tolist()
     key = hashlib.sha256(ascii(("dataset", data.fingerprint, rows)).encode()).hexdigest()
     items = partial(read_dataset_items, data)
-    return Source(data.name, key, items, len(data), classes=data.classes or None, uniform=True)
+    spans = {"uint16": (0.0, 65535.0)}  # the whole range, also for a part of the dataset
+    return Source(data.name, key, items, len(data), classes=data.classes or None, uniform=True, spans=spans)
 
 
 def read_dataset_items(data: Dataset) -> Iterator[Item]:

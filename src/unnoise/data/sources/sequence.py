@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from numbers import Integral
@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, bfloat16
 
-from unnoise.data.decode import ARRAY_MODES, exif_orientation
-from unnoise.data.numbers import Extent, choose_scaling, describe_span, find_span
+from unnoise.data.decode import array_mode, exif_orientation
+from unnoise.data.numbers import type_of_array
 from unnoise.data.open_image import describe_error
 from unnoise.data.sources.arrays import channels_last, check_pixels
 from unnoise.data.sources.parquet import IMAGE_NAMES, LABEL_NAMES, first_fitting
@@ -64,7 +64,6 @@ class ContentScan:
     dtype: np.dtype[Any] | None = None
     shape: tuple[int, ...] = ()  # of the first array, [h, w, c]
     uniform: bool = True  # all arrays have this shape
-    extent: Extent = field(default_factory=Extent)  # of the numbers of all arrays
     digest: Any = field(default_factory=hashlib.sha256)
 
     def add(self, record: Record) -> None:
@@ -97,11 +96,9 @@ class ContentScan:
         image, self.dtype = channels_last(array), array.dtype
         self.shape = self.shape or image.shape
         self.uniform = self.uniform and image.shape == self.shape
-        stored = "u1" if array.dtype.kind in "bf" or array.dtype.itemsize == 1 else "u2"
-        channels = {image.shape[2], self.shape[2]}
-        if len(channels) > 1 and not all((c, stored) in ARRAY_MODES for c in channels):
+        channels, kind = {image.shape[2], self.shape[2]}, type_of_array(array.dtype)
+        if len(channels) > 1 and not all(array_mode(c, kind, {}) for c in channels):
             raise InputError(f"{name} has {image.shape[2]} channels, and the first image has {self.shape[2]}")
-        self.extent.add(array)
         self.digest.update(ascii((array.dtype.str, image.shape)).encode() + np.ascontiguousarray(image).tobytes())
 
 
@@ -113,24 +110,14 @@ def sequence_source(data: Any, name: str) -> Source:
     for record in records():
         scan.add(record)
     scan.digest.update(ascii((name, classes)).encode())
-    source = Source(name, scan.digest.hexdigest(), partial(scale_records, records, None), len(data), classes=classes)
-    if scan.dtype is None:
-        return source
-    deep, span = scan.dtype.kind != "b" and scan.dtype != np.uint8, partial(find_span, scan.dtype, scan.extent)
-    return replace(
-        source,
-        items=partial(scale_records, records, choose_scaling(scan.dtype, span)),
-        uniform=scan.uniform,
-        span=span if deep and scan.dtype.kind != "f" else None,
-        notes=[f"read numbers of type {scan.dtype}: {describe_span(span())}"] if deep else [],
-    )
+    items, uniform = partial(items_of, records), scan.dtype is not None and scan.uniform
+    return Source(name, scan.digest.hexdigest(), items, len(data), classes=classes, uniform=uniform)
 
 
-def scale_records(records: Callable[[], Iterator[Record]], scale: Callable[[Array], Array] | None) -> Iterator[Item]:
-    """Yield the items; arrays become [h, w, c] of uint8 or uint16."""
+def items_of(records: Callable[[], Iterator[Record]]) -> Iterator[Item]:
+    """Yield the items; arrays become [h, w, c]."""
     for name, value, label in records():
-        content = scale(channels_last(value)) if scale and isinstance(value, np.ndarray) else value
-        yield Item(name, content, label)
+        yield Item(name, channels_last(value) if isinstance(value, np.ndarray) else value, label)
 
 
 def read_records(data: Any, keys: Keys | None, classes: Sequence[str] | None) -> Iterator[Record]:

@@ -35,7 +35,7 @@ class Item(NamedTuple):
     """One image before decoding."""
 
     name: str  # how the user knows it: relative path, archive member, row number
-    # Arrays are [h, w, c], uint8 or uint16; a callable draws itself at (width, height).
+    # Arrays are [h, w, c], of any numbers; a callable draws itself at (width, height).
     content: Path | bytes | Array | Image.Image | Callable[[tuple[int, int]], Image.Image]
     label: str | None = None
     held_out: bool = False  # it belongs to a split that is not trained on, such as test/ or val/
@@ -71,7 +71,8 @@ class Source:
     groups: Callable[[Report], Groups] | None = None  # if images can be read a group at a time
     uniform: bool = False  # all images have the kind and the size of the first one
     max_pixels: int = MAX_PIXELS  # of the largest image that is read
-    span: Callable[[], tuple[float, float]] | None = None  # (black, white) of an array of whole numbers
+    # (black, white) of the types of numbers whose span is known; None is the rule of version 0.1.0.
+    spans: Mapping[str, tuple[float, float]] | None = field(default_factory=dict)
     notes: Sequence[str] = ()  # lines for the user about how the data was read; complete after a pass over the items
 
     def __post_init__(self) -> None:
