@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from unnoise.cli import main
+from unnoise.data import audit
 from unnoise.data.audit import audit_data, format_audit
+from unnoise.data.dataset import Dataset
 
 RNG = np.random.default_rng(0)
 
@@ -105,3 +107,60 @@ def test_a_set_drawn_by_unnoise_itself(tmp_path, monkeypatch, capsys):
 def test_mistakes_are_named(tmp_path, capsys):
     assert main(["data", str(tmp_path / "nowhere")]) == 2
     assert "no data at" in capsys.readouterr().err
+
+
+class Pixels:
+    """A store of images in memory."""
+
+    groups, room = None, 0
+
+    def __init__(self, pixels):
+        self.all = pixels
+
+    def pixels(self, rows, among=None):
+        return self.all[rows]
+
+    def labels(self, rows):
+        return np.full(len(rows), -1)
+
+    def news(self):
+        return []
+
+
+def in_memory(pixels):
+    return Dataset(Pixels(pixels), "x", "RGB", pixels.shape[1:], len(pixels), (), "", ())
+
+
+def test_blocks_and_rounding_change_no_pair(monkeypatch):
+    """Half of the images are another one with noise about as large as the limit."""
+    some = RNG.integers(0, 256, (150, 3, 16, 16))
+    noisy = some + RNG.normal(0, 1, some.shape) * RNG.uniform(7, 8.5, (150, 1, 1, 1))
+    dataset = in_memory(np.concatenate([some, noisy.clip(0, 255)]).astype(np.uint8))
+    x = audit.scaled_down(dataset, np.arange(300)).double()
+    distances = (x[:, None] - x[None]).square().mean(2).sqrt().triu(1)
+    truth = ((distances > 0) & (distances < audit.NEAR_RMS)).nonzero().tolist()
+    assert 30 < len(truth) < 140
+    monkeypatch.setattr(audit, "MATRIX_ROWS", 64)
+    monkeypatch.setattr(audit, "PAIRS_AT_ONCE", 7)
+    rounded, _ = audit.small_copies(dataset, lambda *_: None)
+    found = audit.near_pairs(rounded, np.arange(300), lambda rows: audit.scaled_down(dataset, rows), lambda *_: None)
+    assert [list(pair) for pair in found] == truth
+
+
+def test_many_exact_copies_do_not_hide_a_near_copy():
+    pixels = np.full((502, 3, 16, 16), 9, np.uint8)  # 124,750 pairs of copies
+    pixels[500:] = RNG.integers(0, 250, (3, 16, 16))
+    pixels[501] += 1
+    twice = audit.find_duplicates(in_memory(pixels), lambda *_: None)
+    assert (twice["same"], twice["near"]) == (499, 1)
+
+
+def test_memory_is_less_than_a_kilobyte_an_image_and_few_pairs_at_a_time(monkeypatch):
+    asked, candidates = [], audit.candidates
+    monkeypatch.setattr(audit, "candidates", lambda *a: asked.append(len(a[1]) * len(a[2])) or candidates(*a))
+    dataset = in_memory(RNG.integers(0, 256, (2_100, 3, 32, 32), dtype=np.uint8))
+    arrays = audit.small_copies(dataset, lambda *_: None)
+    assert sum(array.nbytes for array in arrays) < 1_000 * len(dataset)
+    audit.find_duplicates(dataset, lambda *_: None)
+    assert len(asked) == 6
+    assert max(asked) == 1_000_000

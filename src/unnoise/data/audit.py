@@ -1,9 +1,11 @@
 """The `unnoise data` audit: modes, sizes, classes, unreadable files, and duplicates in a set of images."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from hashlib import blake2b
-from itertools import combinations
+from itertools import combinations, islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,16 @@ from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.data.decode import read_header
 from unnoise.data.sources.find import find
-from unnoise.data.sources.source import Source, UnreadableImage
+from unnoise.data.sources.source import Array, Source, UnreadableImage
 from unnoise.data.target_format import DRAWN_SIZE
 from unnoise.progress import Report
 
 COMPARED_SIZE = 16  # width and height at which images are compared
 NEAR_RMS = 0.06  # root mean square difference, in [-1, 1], below which two images are near copies: 8 of 256 steps
-MATRIX_ROWS = 1_000  # of the matrix of all pairs that are in memory at a time
+STEPS = 127.5  # of the 8 bits in which images are compared first, for each unit of [-1, 1]
+MATRIX_ROWS = 1_000  # rows and columns of the matrix of all pairs that are in memory at a time
+PAIRS_AT_ONCE = 4_096  # that are compared before rounding
+MAX_VALUES = 2**24  # of images that are in memory as floats
 MAX_PAIRS = 100_000  # beyond this number the images are all alike, and counting the pairs says nothing
 MAX_EXAMPLES = 5
 COUNTED = ("skipped", "ignored", "found classes")  # notes on facts that have a row of their own
@@ -44,8 +49,7 @@ def audit_data(data: Any, progress: Report) -> dict[str, Any]:
 def audit_headers(source: Source, progress: Report) -> dict[str, Any]:
     """Count modes, sizes, shapes, labels and unreadable files, from the headers of all files."""
     modes, sizes, shapes, labels = (Counter[str]() for _ in range(4))
-    broken = list[str]()
-    count = 0
+    examples, count, broken = list[str](), 0, 0
     for item in source.items():
         count += 1
         if count % 500 == 0:
@@ -53,7 +57,9 @@ def audit_headers(source: Source, progress: Report) -> dict[str, Any]:
         try:
             header = read_header(item.content, DRAWN_SIZE, source.max_pixels)
         except UnreadableImage as reason:
-            broken.append(f"{item.name} ({reason})")
+            broken += 1
+            if broken <= MAX_EXAMPLES:
+                examples.append(f"{item.name} ({reason})")
             continue
         width, height = header.size
         modes[header.mode or f"{header.channels} channels"] += 1
@@ -64,7 +70,7 @@ def audit_headers(source: Source, progress: Report) -> dict[str, Any]:
     progress("scanning", count, source.count)
     return {
         "files": count,
-        "broken": {"count": len(broken), "examples": broken[:MAX_EXAMPLES]},
+        "broken": {"count": broken, "examples": examples},
         "ignored": dict(source.ignored),
         "modes": dict(modes.most_common()),
         "sizes": dict(sizes.most_common(MAX_EXAMPLES)),
@@ -75,43 +81,111 @@ def audit_headers(source: Source, progress: Report) -> dict[str, Any]:
 
 
 def find_duplicates(dataset: Dataset, progress: Report) -> dict[str, Any]:
-    """Count copies and near copies in the decoded images, and the pairs that the held-out split would separate."""
-    small, by_digest = list[torch.Tensor](), defaultdict[bytes, list[int]](list)
-    for start in range(0, len(dataset), 256):
-        pixels = dataset.read(np.arange(start, min(start + 256, len(dataset))))
-        for i, image in enumerate(pixels, start):
-            by_digest[blake2b(image.tobytes(), digest_size=16).digest()].append(i)
-        scaled = torch.from_numpy(pixels.astype(np.float32)) / (np.iinfo(pixels.dtype).max / 2) - 1
-        small.append(F.adaptive_avg_pool2d(scaled, COMPARED_SIZE).flatten(1))
-        progress("comparing", start + len(pixels), 2 * len(dataset))
-    same = [pair for group in by_digest.values() for pair in combinations(group[:MAX_EXAMPLES], 2)]
-    digest = {i: key for key, group in by_digest.items() for i in group}
-    near = [(a, b) for a, b in near_pairs(torch.cat(small), progress) if digest[a] != digest[b]]
+    """Count copies and near copies in the decoded images, and the pairs that the held-out split would separate.
+
+    The memory is 256 bytes for each channel of an image of any size: a small copy in 8 bits.
+    """
+    rounded, digests = small_copies(dataset, progress)
+    _, content = np.unique(digests, axis=0, return_inverse=True)  # [n], equal for exact copies
+    content = content.reshape(-1)
+    groups = sorted(exact_copies(content), key=min)
+    same = [pair for group in groups for pair in combinations(group[:MAX_EXAMPLES], 2)]
+    near = near_pairs(rounded, content, partial(scaled_down, dataset), progress)
     _, held = split_held_out(dataset)
     inside = set() if held.rows is None else set(held.rows.tolist())
     return {
-        "same": sum(len(group) - 1 for group in by_digest.values()),
+        "same": sum(len(group) - 1 for group in groups),
         "near": len({later for _, later in near}),
         "parted": sum((a in inside) != (b in inside) for a, b in same + near),
         "examples": [list(pair) for pair in [*same, *near][:MAX_EXAMPLES]],
     }
 
 
-def near_pairs(x: torch.Tensor, progress: Report) -> list[Pair]:
-    """Return all pairs of rows of x [n, features] nearer than NEAR_RMS, or the first MAX_PAIRS."""
-    limit, pairs = NEAR_RMS**2 * x.shape[1], list[Pair]()
-    squares = x.square().sum(1)
-    for start in range(0, len(x), MATRIX_ROWS):
-        part = x[start : start + MATRIX_ROWS]
-        apart = squares[start : start + MATRIX_ROWS, None] + squares[None, start:] - 2 * part @ x[start:].T
-        for a, b in (apart < limit).triu(1).nonzero()[: MAX_PAIRS - len(pairs)].tolist():
-            # Computed again without cancellation, which blurs small distances in the matrix.
-            if float((x[start + a] - x[start + b]).square().sum()) < limit:
-                pairs.append((start + a, start + b))
-        progress("comparing", len(x) + start + len(part), 2 * len(x))
+def small_copies(dataset: Dataset, progress: Report) -> tuple[Array, Array]:
+    """Return each image at COMPARED_SIZE, rounded to 8 bits [n, features], and a digest of its pixels [n, 2]."""
+    features = dataset.shape[0] * COMPARED_SIZE**2
+    rounded, digests = np.empty((len(dataset), features), np.uint8), np.empty((len(dataset), 2), np.uint64)
+    at_once = images_at_once(dataset)
+    for start in range(0, len(dataset), at_once):
+        pixels = dataset.read(np.arange(start, min(start + at_once, len(dataset))))
+        for i, image in enumerate(pixels, start):
+            digests[i] = np.frombuffer(blake2b(image.tobytes(), digest_size=16).digest(), np.uint64)
+        rounded[start : start + len(pixels)] = ((scale_down(pixels) + 1) * STEPS).round()
+        progress("comparing", start + len(pixels), 2 * len(dataset))
+    return rounded, digests
+
+
+def images_at_once(dataset: Dataset) -> int:
+    """Return how many images may be in memory as floats."""
+    return max(1, min(256, MAX_VALUES // math.prod(dataset.shape)))
+
+
+def scale_down(pixels: Array) -> torch.Tensor:
+    """Return images [b, c, h, w] at COMPARED_SIZE in [-1, 1], [b, features]."""
+    scaled = torch.from_numpy(pixels.astype(np.float32)) / (np.iinfo(pixels.dtype).max / 2) - 1
+    return F.adaptive_avg_pool2d(scaled, COMPARED_SIZE).flatten(1)
+
+
+def scaled_down(dataset: Dataset, rows: Array) -> torch.Tensor:
+    """Read these images and return them at COMPARED_SIZE, [b, features]."""
+    at_once = images_at_once(dataset)
+    parts = [rows[start : start + at_once] for start in range(0, len(rows), at_once)]
+    return torch.cat([scale_down(dataset.read(part)) for part in parts])
+
+
+def exact_copies(content: Array) -> Iterator[list[int]]:
+    """Yield the numbers of the images of each content that is there more than once."""
+    order = np.argsort(content, kind="stable")
+    starts = np.flatnonzero(np.diff(content[order], prepend=-1, append=-1))
+    for start, end in pairwise(starts):
+        if end - start > 1:
+            yield order[start:end].tolist()
+
+
+def near_pairs(rounded: Array, content: Array, exact: Callable[[Array], torch.Tensor], progress: Report) -> list[Pair]:
+    """Return all pairs of images of different content nearer than NEAR_RMS, or MAX_PAIRS of them.
+
+    Args:
+        rounded: Small copies of the images in 8 bits, [n, features].
+        content: A number for each image [n], equal for exact copies.
+        exact: Returns the small copies of some images before rounding.
+        progress: Called with (task, done, total).
+    """
+    pairs = list[Pair]()
+    for start in range(0, n := len(rounded), MATRIX_ROWS):
+        rows = np.arange(start, min(start + MATRIX_ROWS, n))
+        for other in range(start, n, MATRIX_ROWS):
+            columns = np.arange(other, min(other + MATRIX_ROWS, n))
+            maybe = candidates(rounded, rows, columns)
+            maybe = maybe[content[maybe[:, 0]] != content[maybe[:, 1]]]
+            pairs += islice(confirmed(maybe, exact), MAX_PAIRS - len(pairs))
+        progress("comparing", n + start + len(rows), 2 * n)
         if len(pairs) >= MAX_PAIRS:
             break
-    return pairs
+    return sorted(pairs)
+
+
+def candidates(rounded: Array, rows: Array, columns: Array) -> Array:
+    """Return the pairs (row, column) [k, 2], row before column, that may be nearer than NEAR_RMS.
+
+    Rounding moves a value by half a step at most, so a distance by one step at most (root mean square). The products
+    of small whole numbers are exact in float32.
+    """
+    a, b = (torch.from_numpy(rounded[part]).float() - 128 for part in (rows, columns))
+    apart = a.square().sum(1)[:, None] + b.square().sum(1)[None] - 2 * a @ b.T
+    found = (apart < a.shape[1] * (NEAR_RMS * STEPS + 1) ** 2).nonzero().numpy()
+    pairs = np.stack([rows[found[:, 0]], columns[found[:, 1]]], axis=1)
+    return pairs[pairs[:, 0] < pairs[:, 1]]
+
+
+def confirmed(pairs: Array, exact: Callable[[Array], torch.Tensor]) -> Iterator[Pair]:
+    """Yield the pairs [k, 2] whose images are nearer than NEAR_RMS before rounding."""
+    for start in range(0, len(pairs), PAIRS_AT_ONCE):
+        part = pairs[start : start + PAIRS_AT_ONCE]
+        images, place = np.unique(part, return_inverse=True)
+        x, (a, b) = exact(images), torch.from_numpy(place.reshape(-1, 2)).T
+        near = (x[a] - x[b]).square().sum(1) < NEAR_RMS**2 * x.shape[1]
+        yield from map(tuple, part[near.numpy()].tolist())
 
 
 def format_audit(found: dict[str, Any]) -> list[str]:
