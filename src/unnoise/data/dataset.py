@@ -15,7 +15,7 @@ from unnoise.errors import InputError
 from unnoise.images import to_float
 
 Indices: TypeAlias = Array | Sequence[int]
-ABOUT_CLASSES = ("found classes", "no classes")  # how notes about classes begin
+ABOUT_CLASSES = "found classes"  # how a note about classes begins
 MIN_CHOSEN_GROUPS = 32  # a random choice of images comes from this many groups, if there are as many
 HELD_OUT_SHARE = 0.02  # of the images are held out by default, within these limits:
 MIN_HELD_OUT, MAX_HELD_OUT = 64, 2_048

@@ -30,6 +30,8 @@ def train_config(recipe: str | None, settings: Mapping[str, Any]) -> TrainConfig
     if given.get("init"):
         card, _ = checkpoint.read_model(checkpoint.find_model(Path(given["init"])))
         values |= {"backbone": card.backbone, "schedule": card.schedule, "target": card.target}
+        if card.target == "eps" and given.get("target") is None:  # the default objective is not for eps
+            values.setdefault("objective", "hybrid" if card.learned_variance else "simple")
     return TrainConfig(**values | given)
 
 

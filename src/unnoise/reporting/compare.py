@@ -34,6 +34,8 @@ def compare_runs(runs: Sequence[RunLike]) -> list[str]:
 def setting_rows(runs: Sequence[Run]) -> list[Row]:
     """Return a row for each training setting that differs."""
     configs = [{**run.card.training.get("config", {}), "out": None} for run in runs]
+    if len({run.card.data.get("fingerprint") for run in runs}) == 1:  # the same images by another path
+        configs = [{**config, "data": None} for config in configs]
     names = list(dict.fromkeys(name for config in configs for name in config))
     return rows_that_differ(names, configs)
 

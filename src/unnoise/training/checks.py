@@ -67,6 +67,13 @@ def check_objective(config: TrainConfig, schedule: Schedule) -> None:
         )
 
 
+def describe_objective(config: TrainConfig) -> list[str]:
+    """Return a line if the network of --init predicts eps: its objective is then not the default one."""
+    if registry.target.text(config.target) != "eps":
+        return []
+    return [f"objective {registry.objective.text(config.objective)}, since the network predicts eps"]
+
+
 class Zero(nn.Module):
     """A network that returns zeros."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from unnoise import distributed
@@ -63,6 +64,8 @@ class Job:
             "format": FORMAT,
             "config": plain(self.asked),
             "fingerprint": self.card.data["fingerprint"],
+            "data": {"name": self.dataset.name, "count": len(self.dataset)},
+            "threads": torch.get_num_threads(),
             "backbone": self.card.backbone,
             "precision": self.trainer.precision.name,
             "finished": self.finished,

@@ -7,11 +7,14 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from unnoise import checkpoint, distributed
 from unnoise.config import LENGTHS, Sampling, TrainConfig, describe_changes
 from unnoise.data.dataset import Dataset
+from unnoise.device import pick_device
 from unnoise.errors import InputError, NothingLeftError
-from unnoise.files import check_vacant, lock_folder, new_folder, remove_leftovers
+from unnoise.files import check_new_folder, check_vacant, lock_folder, new_folder, remove_leftovers
 from unnoise.options import plain
 from unnoise.progress import duration
 from unnoise.run_folder import MODEL, STATE, STATE_BEFORE, own_file, refuse_links
@@ -21,6 +24,7 @@ from unnoise.training.clock import Clock
 from unnoise.training.state import State, read_state, recall, set_damaged_aside
 
 RUNS = Path("runs")
+OTHER_IMAGES = "the images are not the same"
 MAY_DIFFER = (*LENGTHS, "data", "out", "fresh", "recompute", "tracker", "plugin")  # settings that change no number
 
 
@@ -34,9 +38,12 @@ class Earlier:
 
 
 def refuse_taken(config: TrainConfig) -> None:
-    """Raise InputError, before any data is read, if --out names a folder with files that is no run."""
-    if config.out is not None and not has_state(Path(config.out).expanduser()):
+    """Raise InputError, before any data is read, if --out has files and is no run, or if no folder can be made."""
+    if config.out is not None and has_state(Path(config.out).expanduser()):
+        return
+    if config.out is not None:
         check_name(check_vacant(config.out))
+    check_new_folder(config.out, RUNS)
 
 
 @contextmanager
@@ -108,9 +115,11 @@ def check_same(earlier: Earlier, config: TrainConfig, dataset: Dataset) -> Earli
     """Return a run that can be resumed; raise InputError for one of other settings or data, or one that is over."""
     named = f"--out {earlier.folder}"
     if changed := differences(config, earlier.state, dataset):
+        other_images = changed[-1].startswith(OTHER_IMAGES)
+        more = f" with --init {earlier.folder} to start from its weights" if other_images else ""
         raise InputError(
             f"{named} holds a run of other settings: {'; '.join(changed)}. Give the same ones to resume it, "
-            f"--fresh to start over (the run is renamed), or a new folder"
+            f"--fresh to start over (the run is renamed), or a new folder{more}"
         )
     if is_over(config, earlier.state, dataset):
         raise NothingLeftError(
@@ -169,7 +178,9 @@ def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Datase
     """Return in words which settings and data are not as they were."""
     changed = describe_changes(plain(TrainConfig()) | earlier["config"], plain(config), MAY_DIFFER)
     if earlier["fingerprint"] != dataset.fingerprint:
-        changed.append("the images are not the same")
+        then = earlier.get("data", {}).get("count")
+        count = f" ({then:,} then, {len(dataset):,} now)" if isinstance(then, int) else ""
+        changed.append(f"{OTHER_IMAGES}{count}")
     return changed
 
 
@@ -191,4 +202,13 @@ def resume_messages(config: TrainConfig, earlier: Mapping[str, Any]) -> list[str
     before, now = earlier["config"], plain(config)
     changed = [name for name in LENGTHS if before.get(name) != now[name]]
     lengths = [f"length    --{name} was {before.get(name)}, now {now[name]}" for name in changed]
-    return [f"resume    from {so_far(earlier)}; --fresh would start over", *lengths]
+    return [f"resume    from {so_far(earlier)}; --fresh would start over", *lengths, *other_threads(earlier)]
+
+
+def other_threads(earlier: Mapping[str, Any]) -> list[str]:
+    """Return a line if a CPU now computes on another number of threads: sums are then rounded in another order."""
+    before, now = earlier.get("threads", 0), torch.get_num_threads()
+    if not before or before == now or pick_device().type != "cpu":
+        return []
+    about = f"threads   {before} until now, {now} from now on: rounding differs, at the end by about 1e-6"
+    return [f"{about}; OMP_NUM_THREADS={before} keeps every bit"]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unnoise.errors import InputError
@@ -60,6 +61,19 @@ def read_state(folder: Path) -> tuple[State, list[str]]:
         except InputError as error:
             messages.append(f"not used: {error}")
     raise InputError(f"no state of {folder} is whole ({'; '.join(messages)}); --fresh starts over")
+
+
+def read_facts(folder: Path) -> State:
+    """Return what the last state of a run folder says beside its tensors, which are not read and not checked."""
+    path = own_file(folder, STATE) or own_file(folder, STATE_BEFORE)
+    try:
+        if path is None:
+            raise InputError(f"{folder} has no state")
+        with safe_open(path, "pt") as file:
+            facts = json.loads(file.metadata()["unnoise"])
+        return upgrade(facts) if isinstance(facts, dict) else {}
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no whole state ({error!r:.200})") from error
 
 
 def parse_state(path: Path) -> State:

@@ -3,6 +3,7 @@
 import signal
 from datetime import datetime
 
+from unnoise.data.dataset import ABOUT_CLASSES
 from unnoise.device import describe_device, peak_memory
 from unnoise.progress import duration
 from unnoise.run_folder import FINAL, SAMPLES
@@ -14,7 +15,8 @@ def introduce(job: Job) -> None:
     """Print the data, the network, the plan and the folder."""
     trainer, dataset, (c, h, w), say = job.trainer, job.dataset, job.dataset.shape, job.progress.say
     for note in dataset.notes:
-        say(f"  {note}")
+        unused = note.startswith(ABOUT_CLASSES) and not job.card.classes
+        say(f"  {len(dataset.classes)} classes are not used; --classes learns them" if unused else f"  {note}")
     size = sum(p.numel() for p in trainer.ema.network.parameters()) / 1e6
     precision, clock = trainer.precision, job.clock
     say(

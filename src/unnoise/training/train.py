@@ -1,5 +1,6 @@
 """Set up a training and end it; the loop between is in loop.py."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
@@ -20,12 +21,12 @@ from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError, UnreadError
 from unnoise.images import to_float
 from unnoise.options import plain
-from unnoise.progress import Progress
+from unnoise.progress import Progress, Report, duration
 from unnoise.run_folder import FINAL, LOSS, METRICS, SAMPLES
 from unnoise.samplers.precision import seconds_per_image
 from unnoise.sampling import network_calls
 from unnoise.training import resume
-from unnoise.training.checks import check_config, learned_variance, sampling_settings
+from unnoise.training.checks import check_config, describe_objective, learned_variance, sampling_settings
 from unnoise.training.clock import Clock
 from unnoise.training.job import Job
 from unnoise.training.log import Log
@@ -35,6 +36,7 @@ from unnoise.training.monitors.kid import KidMonitor
 from unnoise.training.monitors.monitor import Monitor
 from unnoise.training.monitors.previews import PreviewMonitor, saturation
 from unnoise.training.monitors.validation import ValidationMonitor, fixed_subset
+from unnoise.training.near_runs import near_runs
 from unnoise.training.nonfinite import find_nonfinite
 from unnoise.training.plan import Planned, make_plan
 from unnoise.training.precision import place_network
@@ -43,6 +45,8 @@ from unnoise.training.summary import conclude, introduce
 from unnoise.training.tracker import Tracker
 from unnoise.training.trainer import Trainer
 from unnoise.training.warm_start import load_into
+
+TELL_AFTER = 2.0  # seconds of decoding after which its length is known well enough
 
 
 def train(config: TrainConfig, monitors: Sequence[Monitor] = ()) -> Path:
@@ -88,14 +92,17 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
         model = build_model(card, ready.backbone)
         if config.recompute:
             recompute(model.backbone)
-        kept = load_into(model.backbone, config.init) if config.init and not earlier else None
+        news = earlier.messages if earlier else near_runs(config, dataset)
+        if config.init and not earlier:
+            news.append(f"start     {config.init}: {load_into(model.backbone, config.init)}")
+            news += describe_objective(config)
         with resume.place(config, dataset, earlier) as folder:
             job = make_job(config, (dataset, held), (model, card), ready, folder, progress)
             job.monitors = [*job.monitors, *monitors]
             if earlier:
                 job.restore(earlier.state)
             introduce(job)
-            for line in earlier.messages if earlier else [f"start     {config.init}: {kept}"] if kept else []:
+            for line in news:
                 progress.say(line)
             return run_to_the_end(job)
 
@@ -110,7 +117,7 @@ def open_parts(config: TrainConfig, progress: Progress) -> tuple[Dataset, Datase
             fit=config.fit,
             limit=config.limit,
             stream=config.stream,
-            progress=progress.update,
+            progress=progress.update if config.images or config.epochs else told_before_the_budget(progress),
         )
     if len({*distributed.all_gather(everything.fingerprint)}) > 1:
         raise InputError(f"the processes do not see the same images in {everything.name}; is it the same everywhere?")
@@ -120,6 +127,23 @@ def open_parts(config: TrainConfig, progress: Progress) -> tuple[Dataset, Datase
             f"--classes: {everything.name} has none; put the images of each class in a sub-folder of its own"
         )
     return dataset, held
+
+
+def told_before_the_budget(progress: Progress) -> Report:
+    """Return a report of the progress that also says, once, that decoding takes time beside the budget."""
+    begun, told = dict[str, float](), list[str]()
+
+    def report(task: str, done: int, total: int | None) -> None:
+        progress.update(task, done, total)
+        spent = time.monotonic() - begun.setdefault(task, time.monotonic())
+        if task == "decoding" and not told and total and done and spent > TELL_AFTER:
+            told.append(
+                f"data      {total:,} images are made ready first, which takes about "
+                f"{duration(spent * total / done)} and is not part of the budget"
+            )
+            progress.say(told[0])
+
+    return report
 
 
 def make_card(config: TrainConfig, dataset: Dataset, held: Dataset) -> Card:
