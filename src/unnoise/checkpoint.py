@@ -204,6 +204,12 @@ def load(
             raise InputError(f"{file}: the weights do not fit the network {card.backbone}; {hint}")
         model = build_model(card, backbone)
     model.backbone.load_state_dict(weights)
+    for name, p in model.backbone.named_parameters():
+        if not p.isfinite().all():
+            raise InputError(
+                f"{file}: the weights {name} are not finite (NaN or infinity), so that every image would be black; "
+                f"use another model file of this training, or train again"
+            )
     return Run(model.to(device or pick_device()).eval().requires_grad_(requires_grad=False), card, file)
 
 

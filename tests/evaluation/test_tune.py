@@ -1,6 +1,7 @@
 """`unnoise tune`: which settings are tried, which win, and what is stored."""
 
 import json
+import math
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -14,9 +15,11 @@ from unnoise.checkpoint import load, read_model, weights_hash, write_model
 from unnoise.cli import main
 from unnoise.config import EvalConfig, TuneConfig
 from unnoise.errors import InputError
+from unnoise.evaluation import tune as search
 from unnoise.evaluation.evaluate import run_evaluation
 from unnoise.evaluation.metrics import Score
 from unnoise.evaluation.tune import KEPT_SHARE, ROUNDS, Candidate, tune
+from unnoise.samplers.draw import NonfiniteError
 from unnoise.sampling import network_calls
 
 
@@ -160,3 +163,22 @@ def test_scores_equal_those_of_eval(run, capsys, tmp_path):
 def test_what_cannot_be_tried_is_refused(run, settings, words):
     with pytest.raises(InputError, match=words):
         tune(TuneConfig(str(run), **settings), say=quiet)
+
+
+def test_settings_that_draw_no_numbers_are_the_worst(run, monkeypatch):
+    """Some samplers overflow with few steps: the search goes on without them."""
+    real = []
+
+    def measure(images, extractor, task, report, measure=search.measure):
+        if "ddim" in task or "heun" in task:
+            raise NonfiniteError("not finite")
+        real.append(real[0] if real else measure(images, extractor, task, report))
+        return real[0]
+
+    monkeypatch.setattr("unnoise.evaluation.tune.measure", measure)
+    monkeypatch.setattr("unnoise.evaluation.tune.kid", lambda *_: Score(0.5, 0.1))
+    found = tune(TuneConfig(str(run), n=200), quiet, quiet)
+    assert math.isfinite(found["tried"][0]["value"])
+    monkeypatch.setattr("unnoise.evaluation.tune.kid", lambda *_: Score(math.inf, 0.0))
+    with pytest.raises(InputError, match="no sampling settings draw images that are finite"):
+        tune(TuneConfig(str(run), n=200), quiet, quiet)

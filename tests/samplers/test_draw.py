@@ -7,7 +7,7 @@ from sampler_helpers import SHAPE, Toy, diffusion
 from unnoise.backbones.unet import UNet
 from unnoise.config import Sampling
 from unnoise.errors import InputError
-from unnoise.samplers.draw import draw, seeded_noise
+from unnoise.samplers.draw import NonfiniteError, draw, seeded_noise
 
 
 def test_run_draws_every_step_and_passes_labels():
@@ -66,3 +66,18 @@ def test_bad_options_are_refused():
     ]:
         with pytest.raises(InputError, match=message):
             list(draw(diffusion(), [0], Sampling(spec, steps=2)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_that_are_no_numbers_are_refused(value):
+    """A file would show them black, and a score would count them as images."""
+
+    class Broken(Toy):
+        def forward(self, x, time, label=None):
+            output = super().forward(x, time).clone()
+            output[0] = value
+            return output
+
+    model = diffusion(backbone=Broken())
+    with pytest.raises(NonfiniteError, match="1 of 2 images are not finite"):
+        list(draw(model, [0, 1], Sampling("ddim", steps=2, clip=False)))

@@ -13,10 +13,12 @@ from unnoise.checkpoint import load
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import split_held_out
 from unnoise.recipes import train_config
+from unnoise.samplers.draw import NonfiniteError
 from unnoise.training import loop
 from unnoise.training import train as set_up
 from unnoise.training.monitors.validation import BANDS
 from unnoise.training.plan import WIDTHS, unet
+from unnoise.training.state import read_state
 
 
 def test_the_network_is_chosen_where_none_is_named(gray, tmp_path):
@@ -116,3 +118,13 @@ def test_held_out_images_are_never_trained_on(gray, tmp_path, monkeypatch):
     _, held = split_held_out(open_data(str(gray)), 6)
     assert len(seen) == 14
     assert not seen & {image.tobytes() for image in held.read(np.arange(6))}
+
+
+def test_a_last_grid_of_no_numbers_does_not_undo_the_training(gray, tmp_path, monkeypatch, capsys):
+    def overflow(*_):
+        raise NonfiniteError("64 of 64 images are not finite")
+
+    monkeypatch.setattr(set_up, "draw_images", overflow)
+    run = train_folder(gray, images="16", out=tmp_path / "run", **TINY)
+    assert "warning: no grid of the end: 64 of 64 images are not finite" in capsys.readouterr().out
+    assert read_state(run)[0]["finished"]

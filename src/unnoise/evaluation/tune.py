@@ -25,7 +25,7 @@ from unnoise.files import lock_folder, unwritable
 from unnoise.interop.diffusers_format import INDEX
 from unnoise.options import plain
 from unnoise.progress import Report, silent
-from unnoise.samplers.draw import check_settings
+from unnoise.samplers.draw import NonfiniteError, check_settings
 from unnoise.samplers.precision import choose_precision, describe_precision, seconds_per_image
 from unnoise.sampling import check_guidance, network_calls
 from unnoise.terminal import tell
@@ -172,14 +172,23 @@ def search(scorer: Scorer, rivals: list[Sampling], n: int, time: float) -> list[
         scored = (score_settings(scorer, how, round(share * n), i, i * n, real) for how in rivals)
         tried = sorted(scored, key=lambda one: one.score.value)
         rivals = [one.how for one in tried[: max(2, round(KEPT_SHARE * len(tried)))]]
+    if tried[0].score.value == math.inf:
+        raise NonfiniteError("no sampling settings draw images that are finite numbers; is the model damaged?")
     return tried
 
 
 def score_settings(scorer: Scorer, how: Sampling, n: int, turn: int, seed: int, real: Statistics) -> Candidate:
-    """Score n images that these settings draw; all candidates of a round have the same seeds, and no other round."""
+    """Score n images that these settings draw; all candidates of a round have the same seeds, and no other round.
+
+    Settings that draw no numbers get the worst score.
+    """
     images = run_images(replace(scorer.config, seed=seed, **vars(how)), scorer.run, n)
-    found = measure(images, scorer.extractor, f"round {turn + 1}: {how.sampler}", scorer.report)
-    return Candidate(how, scorer.call_seconds * network_calls(how), kid(found.kept, real.kept))
+    try:
+        found = measure(images, scorer.extractor, f"round {turn + 1}: {how.sampler}", scorer.report)
+        score = kid(found.kept, real.kept)
+    except NonfiniteError:
+        score = Score(math.inf, 0.0)
+    return Candidate(how, scorer.call_seconds * network_calls(how), score)
 
 
 def choose_best(others: list[Candidate], before: Candidate, time: float) -> Candidate:

@@ -22,6 +22,10 @@ from unnoise.types import Images, Labels, RandnLike
 MAX_SIGNAL = 0.2  # share of the image that may be left at the first level, which pure noise takes the place of
 
 
+class NonfiniteError(InputError):
+    """Drawn images are no numbers."""
+
+
 def seeded_noise(seeds: Sequence[int]) -> RandnLike:
     """Return a source of noise with one CPU generator per image.
 
@@ -122,16 +126,27 @@ def initial_noise(model: Diffusion, seeds: Sequence[int]) -> tuple[RandnLike, Im
     return randn_like, randn_like(torch.empty(len(seeds), *model.shape, device=model.device))
 
 
+def refuse_nonfinite(images: Images) -> None:
+    """Raise NonfiniteError for images that are no numbers, since files would show them black."""
+    if wrong := int((~images.isfinite()).flatten(1).any(1).sum()):
+        raise NonfiniteError(
+            f"{wrong} of {len(images)} images are not finite (NaN or infinity): the network or the sampler overflows; "
+            f"try --precision fp32, more --steps, another --sampler or less --guidance"
+        )
+
+
 def without_grad(steps: Iterable[Step]) -> Iterator[Step]:
     """Yield the same steps, computed without a record for gradients.
 
-    Raises InputError if a sampler makes no step, or yields anything else than a `Step`.
+    Raises InputError if a sampler makes no step, or yields anything else than a `Step`, and NonfiniteError if the last
+    images are no numbers.
     """
     iterator, step = iter(steps), None
     while True:
         with torch.inference_mode():  # never held across a yield
             following = next(iterator, None)
         if following is None and step is not None:
+            refuse_nonfinite(step.x)
             return
         if not isinstance(following, Step):
             raise InputError(f"a sampler must yield Step(x, x0, level) after each step, got {type(following).__name__}")

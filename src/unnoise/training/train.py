@@ -257,7 +257,10 @@ def finish(job: Job, stop: Stop) -> None:
         run_monitors(job, stop)
     job.log.plot(job.folder / LOSS)
     if stop.signal is None:
-        draw_final_grid(job, stop)
+        try:
+            draw_final_grid(job, stop)
+        except InputError as error:  # images that are no numbers do not undo the training
+            job.progress.say(f"warning: no grid of the end: {error}")
     if stop.signal is None:
         job.finished = True
         job.save()
