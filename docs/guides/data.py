@@ -7,7 +7,7 @@
 # | what | form |
 # |---|---|
 # | a path or a name | folder, zip, tar, npy, npz, IDX, parquet, shards, an address, a built-in dataset |
-# | NumPy array or tensor | `[n, h, w]`, `[n, h, w, c]` or `[n, c, h, w]`; uint8, uint16, or floats in [0, 1] or [-1, 1] |
+# | NumPy array or tensor | `[n, h, w]`, `[n, h, w, c]` or `[n, c, h, w]`; whole numbers, floats or bool; see Numbers |
 # | PyTorch dataset | has a length; `dataset[i]` is an image or `(image, label)` |
 # | Hugging Face dataset | a column of images, and perhaps a column of labels |
 # | list | paths of image files, PIL images or arrays, or pairs of these with a label |
@@ -39,6 +39,26 @@ print(len(data), data.shape, image.dtype, label)
 
 tensor = torch.from_numpy(array).permute(0, 3, 1, 2) / 255
 print(un.open_data(tensor, size=8).shape)
+
+# %% [markdown]
+# ## Numbers
+#
+# Pixels of 8 bits are 0 to 255. Other numbers do not say which one is black and which one is white, so the images of a set
+# decide together; a note tells it, and the run keeps it.
+#
+# | numbers | black and white |
+# |---|---|
+# | uint16 and other whole numbers | 0, and the first of 255, 1023, 4095, 16383, 65535 that holds the largest number |
+# | larger whole numbers | 0, and the largest number, or 2^32 - 1 if a quarter of this range is used |
+# | signed numbers | the smallest and the largest number, if some are below zero |
+# | floats | 0 and 1, -1 and 1, 0 and 255, or 0 and 65535; otherwise the smallest and the largest number |
+#
+# A set may mix types: each type has its own span. An image with a number that is not finite is skipped by name. 16-bit PNG
+# that unnoise writes always span the whole range; they say so in a text, and are read accordingly.
+
+# %%
+twelve_bits = array[..., 0].astype("uint16") * 4095 // 255
+print(un.open_data(twelve_bits).notes)
 
 # %% [markdown]
 # ## PyTorch datasets and labels

@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from unnoise.errors import InputError
 from unnoise.types import MODES, Images, Pixels
+
+WHOLE_RANGE = ("unnoise:range", "0 is black, 65535 is white")  # a text in 16-bit PNG
 
 
 def to_pil(x: Float[Tensor, "c h w"], mode: str = "") -> Image.Image:
@@ -63,7 +66,10 @@ def save_image(x: Float[Tensor, "c h w"], path: Path, mode: str) -> Path:
     `mode` is empty for .npy.
     """
     if mode:
-        to_pil(x, mode).save(path := path.with_suffix(".png"))
+        about = PngInfo()
+        if mode == "I;16":  # the images of every run span the whole range, also of a run of 12 bits
+            about.add_text(*WHOLE_RANGE)
+        to_pil(x, mode).save(path := path.with_suffix(".png"), pnginfo=about)
     else:
         np.save(path := path.with_suffix(".npy"), x.detach().cpu().float().numpy())
     return path

@@ -2,16 +2,25 @@
 
 import json
 import struct
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+import unnoise
 from image_files import everything, noise, put, write_idx
-from unnoise.data import open_data
+from tiny import TINY, train_folder
+from unnoise.card import describe_run, make_card
+from unnoise.config import EvalConfig
+from unnoise.data import open_data, target_format
 from unnoise.data.audit import audit_data, format_audit
 from unnoise.data.numbers import find_span
+from unnoise.editing.inputs import open_image
 from unnoise.errors import InputError
+from unnoise.evaluation.image_sets import run_data
+from unnoise.images import save_image
 from unnoise.progress import silent
 
 RAMP = np.arange(64).reshape(8, 8) / 63  # 0..1
@@ -97,7 +106,7 @@ def test_16_bit_png_of_12_bits(root, load):
     put(root, "a.png", values)
     data = load(root)
     np.testing.assert_array_equal(everything(data)[0, 0], scaled(values, 0, 4095))
-    assert note_with(data, "black") == "uint16: 0 is black and 4095 is white in 1 image"
+    assert note_with(data, "black") == "uint16 values: 0 is black and 4095 is white in 1 image"
     np.testing.assert_array_equal(everything(load(root, channels=3))[0, 1], np.rint(scaled(values, 0, 4095) / 257))
 
 
@@ -161,15 +170,13 @@ def test_a_quarter_of_the_span(root, load):
 def test_the_audit_tells_the_span(root, load):
     put(root, "a.png", (RAMP * 4095).astype(np.uint16))
     lines = format_audit(audit_data(root, silent))
-    assert [line for line in lines if "uint16: 0 is black and 4095 is white in 1 image" in line]
+    assert [line for line in lines if "uint16 values: 0 is black and 4095 is white in 1 image" in line]
 
 
 def test_full_range_is_not_decoded_twice(root, load, monkeypatch):
     for i in range(4):
         put(root, f"{i}.png", noise(8, 8, dtype=np.uint16))
     seen = []
-    from unnoise.data import target_format
-
     real = target_format.read_numbers
     monkeypatch.setattr(target_format, "read_numbers", lambda *given: seen.append(given) or real(*given))
     load(root)
@@ -272,11 +279,12 @@ def test_a_stream_says_that_a_sample_decided_and_counts_what_lies_beyond(root):
         put(root, f"{i:02}.png", (RAMP * (4095 if i < 38 else 60000)).astype(np.uint16))
     data = open_data(root, stream=True)
     assert data.spans == {"uint16": (0, 4095)}
-    assert note_with(data, "is black") == "in a sample of 16 images: uint16: 0 is black and 4095 is white in 16 images"
+    said = "in a sample of 16 images: uint16 values: 0 is black and 4095 is white in 16 images"
+    assert note_with(data, "is black") == said
     np.testing.assert_array_equal(everything(data)[0, 0], scaled((RAMP * 4095).astype(np.uint16), 0, 4095))
     first, second = data.store.news()
-    assert first.startswith("cut off uint16 beyond 0..4095 in 1 image")
-    assert second.startswith("cut off uint16 beyond 0..4095 in 2 images")
+    assert first.startswith("cut off uint16 values beyond 0..4095 in 1 image")
+    assert second.startswith("cut off uint16 values beyond 0..4095 in 2 images")
 
 
 def test_spans_are_stored_beside_the_pixels(root, load):
@@ -306,3 +314,73 @@ def test_spans_are_stored_beside_the_pixels(root, load):
 )
 def test_usual_spans(kind, low, high, span):
     assert find_span(kind, low, high) == span
+
+
+# Runs
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Return a run that was trained on 12 bits in 16."""
+    place = tmp_path_factory.mktemp("run")
+    for i in range(8):
+        put(place, f"photos/{i}.png", (np.roll(RAMP, i, 0) * 4095).astype(np.uint16))
+    return train_folder(str(place / "photos"), images="8", out=str(place / "run"), held_out=0, **TINY)
+
+
+def test_a_run_keeps_and_names_its_spans(run):
+    opened = unnoise.load(run)
+    assert opened.card.spans == {"uint16": (0, 4095)}
+    assert "numbers   uint16 0..4095" in describe_run(opened)
+
+
+def test_other_data_is_read_by_the_spans_of_the_run(run, root):
+    values = (RAMP * 700).astype(np.uint16)  # alone, they would span 0..1023
+    put(root, "a.png", values)
+    data = run_data(EvalConfig(str(run), data=str(root)), unnoise.load(run))
+    np.testing.assert_array_equal(everything(data)[0, 0], scaled(values, 0, 4095))
+    np.save(root / "x.npy", values[None])
+    data = run_data(EvalConfig(str(run), data=str(root / "x.npy")), unnoise.load(run))
+    np.testing.assert_array_equal(everything(data)[0, 0], scaled(values, 0, 4095))
+
+
+def test_training_data_is_decoded_once_for_its_run(run, monkeypatch):
+    opened = unnoise.load(run)
+    data = run_data(EvalConfig(str(run)), opened)
+    assert data.fingerprint == opened.card.data["fingerprint"]
+    assert data.spans == opened.card.spans
+
+
+def test_a_run_of_version_0_1_0_keeps_its_rule(run, root):
+    opened = unnoise.load(run)
+    about = {name: value for name, value in opened.card.data.items() if name != "spans"}
+    old = replace(opened, card=replace(opened.card, data=about))
+    values = (RAMP * 4095).astype(np.uint16)
+    put(root, "a.png", values)
+    write_tiff(root / "b.tif", RAMP.astype(np.float32))
+    write_tiff(root / "c.tif", (RAMP * 255).astype(np.float32))
+    data = run_data(EvalConfig(str(run), data=str(root)), old)
+    expected = [values, scaled(RAMP, 0, 1), np.rint(RAMP * 255)]
+    np.testing.assert_allclose(everything(data)[:, 0], expected, rtol=0, atol=1)
+    assert "numbers" not in " ".join(describe_run(old))
+
+
+def test_images_that_a_run_wrote_span_the_whole_range(run, root, load):
+    x = torch.from_numpy(RAMP[None] * 2 - 1).float()
+    path = save_image(x, root / "a", "I;16")
+    expected = scaled(RAMP, 0, 1)
+    for image in (path, Image.open(path)):
+        given = open_image(image, (1, 8, 8), "I;16", spans=unnoise.load(run).card.spans)
+        np.testing.assert_allclose(given[0, 0], RAMP * 2 - 1, rtol=0, atol=1e-4)
+    data = run_data(EvalConfig(str(run), data=str(root)), unnoise.load(run))
+    np.testing.assert_allclose(everything(data)[0, 0], expected, rtol=0, atol=1)
+    dark = save_image(x / 100 - 0.99, root / "a", "I;16")
+    np.testing.assert_allclose(everything(load(dark.parent))[0, 0], expected / 100, rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("spans", [{"uint16": [5, 5]}, {"uint16": [0]}, {"uint16": ["a", 2]}, [[0, 1]], 7])
+def test_damaged_spans_in_a_card(run, spans):
+    card = unnoise.load(run).card
+    values = {f.name: getattr(card, f.name) for f in fields(card)} | {"data": {**card.data, "spans": spans}}
+    with pytest.raises(InputError, match="description is damaged"):
+        make_card(values, run)

@@ -21,6 +21,7 @@ from unnoise.data.numbers import (
     sixteen_bit,
     type_of_array,
     type_of_image,
+    type_to_measure,
 )
 from unnoise.data.open_image import open_image, refuse_huge
 from unnoise.data.resize import fit_image
@@ -83,7 +84,7 @@ def read_header(content: Content, drawn: tuple[int, int], max_pixels: int = MAX_
 
 def header_of(image: Image.Image, size: tuple[int, int]) -> Header:
     mode = image_kind(image)
-    return Header(mode, size, len(Image.new(mode, (1, 1)).getbands()), type_of_image(image))
+    return Header(mode, size, len(Image.new(mode, (1, 1)).getbands()), type_to_measure(image))
 
 
 def array_mode(channels: int, kind: str, spans: Spans) -> str:
@@ -169,7 +170,7 @@ def describe_conversion(image: Image.Image, mode: str) -> tuple[str, ...]:
     """Return a note for the user; changes of storage alone, such as a palette written out, need none."""
     kind = image_kind(image)
     exact = (image.mode == mode and not has_key(image)) or (
-        kind == mode and image.mode not in ("CMYK", "YCbCr", "LAB", "HSV", "F")
+        kind == mode and image.mode not in ("CMYK", "YCbCr", "LAB", "HSV")
     )
     before = image.mode if kind == mode else kind
     return () if exact else (f"converted {{n}} {MODE_IN_WORDS.get(before, before)} to {MODE_IN_WORDS.get(mode, mode)}",)

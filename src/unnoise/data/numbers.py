@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unnoise.data.sources.source import UnreadableImage
+from unnoise.images import WHOLE_RANGE
 
 Array: TypeAlias = NDArray[Any]
 Span: TypeAlias = tuple[float, float]  # (black, white)
@@ -30,7 +31,7 @@ FEW = 0.25  # of a span: values that cover less are probably meant in another sp
 SAMPLE_FORMAT, BITS, PHOTOMETRIC = 339, 258, 262  # tags of TIFF
 UNSIGNED, WHITE_IS_ZERO = 1, 0
 TAGS = "tags of TIFF"  # the key under which a copy of an image keeps them
-WORDS = {"float16": "16-bit floats", "float32": "32-bit floats", "float64": "64-bit floats"}
+WORDS = {"float16": "16-bit float", "float32": "32-bit float", "float64": "64-bit float"}
 
 
 @dataclass
@@ -78,7 +79,7 @@ class Coverage:
         if not self.top or self.high - self.low >= FEW * self.top:
             return []
         extent = f"{self.low}..{self.high} of 0..{self.top}"
-        return [f"warning: all pixels lie in {extent}, less than a quarter of the range; is that how they should look?"]
+        return [f"warning: all pixels lie in {extent}, less than a quarter of the range; scale them if they look dark"]
 
 
 def find_span(kind: str, low: float, high: float) -> Span:
@@ -124,9 +125,9 @@ def describe_numbers(values: Array, span: Span) -> tuple[str, ...]:
     black, white = span
     slack = SLACK * (white - black)
     words = WORDS.get(values.dtype.name, values.dtype.name)
-    notes = [f"{words}: {number(black)} is black and {number(white)} is white in {{n}} images"]
+    notes = [f"{words} values: {number(black)} is black and {number(white)} is white in {{n}} images"]
     if values.min() < black - slack or values.max() > white + slack:
-        notes.append(f"{CUT_OFF} {words} beyond {number(black)}..{number(white)} in {{n}} images")
+        notes.append(f"{CUT_OFF} {words} values beyond {number(black)}..{number(white)} in {{n}} images")
     return tuple(notes)
 
 
@@ -199,6 +200,11 @@ def type_of_image(image: Image.Image) -> str:
     return "int32" if signed else "uint32"  # Pillow reads both as if they had a sign
 
 
+def type_to_measure(image: Image.Image) -> str:
+    """Return the type of an image whose span is not known; nothing for 8 bits, and for 16 bits that unnoise wrote."""
+    return "" if image.info.get(WHOLE_RANGE[0]) == WHOLE_RANGE[1] else type_of_image(image)
+
+
 def tags_of(image: Image.Image) -> Mapping[int, Any]:
     """Return the tags of a TIFF that say what its numbers mean; nothing for other images."""
     tags: Mapping[int, Any] = getattr(image, "tag_v2", None) or image.info.get(TAGS, {})
@@ -222,7 +228,7 @@ def image_numbers(image: Image.Image) -> Array:
 def sixteen_bit(image: Image.Image, spans: Spans) -> tuple[Image.Image, tuple[str, ...]]:
     """Return an image of more than 8 bits in mode I;16 and in the whole range, and notes on how it was read."""
     values = image_numbers(image)
-    span = span_of(values, spans)
+    span = span_of(values, spans) if type_to_measure(image) else (0.0, float(MAX_SHORT))
     scaled = scale_numbers(values, span, MAX_SHORT)
     if tags_of(image).get(PHOTOMETRIC) == WHITE_IS_ZERO:
         scaled = MAX_SHORT - scaled

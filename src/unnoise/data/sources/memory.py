@@ -30,8 +30,8 @@ def memory_source(data: Any) -> Source:
     """Turn images in memory into a source; its key is a hash of the content, which takes a pass over it.
 
     Args:
-        data: An array or tensor [n,h,w], [n,h,w,c] or [n,c,h,w] of uint8, uint16, bool, or floats in [0, 1] or
-            [-1, 1] (one span for all images); a torch or Hugging Face dataset with a length; an unnoise `Dataset`,
+        data: An array or tensor [n,h,w], [n,h,w,c] or [n,c,h,w] of whole numbers, floats or bool (one span for all
+            images); a torch or Hugging Face dataset with a length; an unnoise `Dataset`,
             `Source`, or function that returns one; a list of paths of image files, of PIL images or of arrays, or of
             (image, label) pairs.
 
