@@ -20,6 +20,7 @@ from unnoise.device import out_of_memory, pick_device
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
+from unnoise.files import refuse_dead_link, user_path
 from unnoise.interop.diffusers_format import INDEX, WEIGHTS
 from unnoise.interop.diffusers_read import read_pipeline
 from unnoise.options import Spec, options_of, plain
@@ -159,7 +160,7 @@ def save(path: str | os.PathLike[str], model: Run | Diffusion) -> None:
     Raises:
         InputError: The path is no such file, or the schedule or target cannot be named in a file.
     """
-    file = Path(path).expanduser()
+    file = user_path(path)
     if file.suffix != ".safetensors" or file.is_dir():
         raise InputError(f"a model is saved in a file NAME.safetensors, got {str(path)!r}")
     run = as_run(model)
@@ -271,6 +272,7 @@ def find_model(path: Path) -> Path:
         hint = f"it holds the runs {', '.join(runs)}: name one" if runs else "train one with 'unnoise train'"
         raise InputError(f"{path} is no run: it has no {MODEL}; {hint}")
     if not path.exists():
+        refuse_dead_link(path)
         near = sorted(str(found.parent) for found in Path("runs").glob(f"*/{MODEL}"))
         raise InputError(
             f"no run at {path}; " + (f"there are {', '.join(near)}" if near else "train one with 'unnoise train'")

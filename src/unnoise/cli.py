@@ -57,6 +57,7 @@ def run_command(argv: Sequence[str] | None) -> int:
         with raise_on_signals():
             given = vars(make_parser().parse_args(argv))
             command = COMMANDS[given.pop("command")]
+            check_current_folder()
             for path in given.pop("plugin", ()):
                 from unnoise.plugins import load_file
 
@@ -81,13 +82,15 @@ def explain(error: Exception) -> str:
         from unnoise.device import out_of_memory
 
         return "out of memory; choose a smaller -n, --batch or --size" if out_of_memory(error) else ""
-    file = error.filename or ""
+    return f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+
+
+def check_current_folder() -> None:
+    """Raise InputError if the current folder was deleted: libraries cannot be loaded there, and end without a word."""
     try:
         Path.cwd()
-    except OSError:
-        if isinstance(file, int) or not Path(os.fsdecode(file)).is_absolute():
-            return "the current folder was deleted or may not be read; change to another folder"
-    return f"{error.strerror or error}{f': {file}' if file else ''}"
+    except OSError as error:
+        raise InputError("the current folder was deleted or may not be read; change to another folder") from error
 
 
 def say(error: object, status: int) -> int:

@@ -6,7 +6,6 @@ said: if they cannot be printed, nothing is lost.
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unnoise.config import (
@@ -165,18 +164,18 @@ def progress_bar(unit: str = " images") -> Iterator["Progress"]:
 
 def show_result(json: str | None, found: dict[str, Any], lines: Sequence[str]) -> None:
     """Write a result to the file of --json, if there is one, and print it in any case."""
-    from unnoise.files import write_json
+    from unnoise.files import user_path, write_json
 
     try:
         if json:
-            write_json(Path(json).expanduser(), found)
+            write_json(user_path(json), found)
     finally:
         show(lines)
 
 
 def check_result_file(json: str | None) -> None:
     """Raise InputError, before the work, if the file of --json cannot be written."""
-    from unnoise.files import check_writable
+    from unnoise.files import check_writable, user_path
 
     if json:
-        check_writable(Path(json).expanduser(), "--json")
+        check_writable(user_path(json), "--json")

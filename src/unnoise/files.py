@@ -110,6 +110,22 @@ def check_new_folder(wanted: str | None, parent: Path) -> None:
         raise InputError(f"cannot write to {existing} ({why}); choose another folder with --out")
 
 
+def user_path(text: str | os.PathLike[str]) -> Path:
+    """Return a path whose ~ is replaced by a home folder; raise InputError if there is none."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        user = Path(text).parts[0]
+        raise InputError(f"{text}: no home folder of {user} is known here; write the path without {user}") from None
+
+
+def refuse_dead_link(path: Path) -> None:
+    """Raise InputError if a path, or a folder above it, is a link to nothing."""
+    for place in (path, *path.parents):
+        if place.is_symlink() and not place.exists():
+            raise InputError(f"{place} is a link to {place.readlink()}, which is not there")
+
+
 def new_folder(wanted: str | None, parent: Path, stem: str) -> Path:
     """Create the folder `wanted`, or the first free parent/stem-N; never use a folder that holds files."""
     if wanted is None:
@@ -120,7 +136,8 @@ def new_folder(wanted: str | None, parent: Path, stem: str) -> Path:
 
 def check_vacant(wanted: str) -> Path:
     """Return a folder that does not exist, or is empty except for hidden files; else raise InputError."""
-    folder = Path(wanted).expanduser()
+    folder = user_path(wanted)
+    refuse_dead_link(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--out {folder} is a file; name a new folder")
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -132,9 +149,10 @@ def create_folder(folder: Path) -> bool:
     """Make a folder; return False if it exists already, so that two programs never take the same one."""
     try:
         folder.mkdir(parents=True)
-    except FileExistsError:
-        return False
     except OSError as error:
+        if folder.is_dir():
+            return False
+        refuse_dead_link(folder)
         raise InputError(f"cannot write to {folder} ({error.strerror}); choose another folder with --out") from error
     return True
 

@@ -4,10 +4,10 @@ import sys
 from functools import cache
 from importlib.metadata import EntryPoints, entry_points
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
 from types import ModuleType
 
 from unnoise.errors import InputError
+from unnoise.files import user_path
 
 GROUP = "unnoise.plugins"  # the entry-point group of installed plugins
 
@@ -21,7 +21,7 @@ def load_file(path: str) -> ModuleType:
     Raises:
         InputError: There is no such file, its name belongs to another module, or it fails.
     """
-    file = Path(path).expanduser().resolve()
+    file = user_path(path).resolve()
     name = file.stem
     if file.suffix != ".py" or not file.is_file():
         raise InputError(f"--plugin takes a Python file, and {path} is none")

@@ -14,7 +14,7 @@ from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.config import SampleConfig, Sampling, describe_changes
 from unnoise.errors import InputError, unknown
-from unnoise.files import check_writable, lock_folder, new_folder, remove_leftovers, replacing, write_json
+from unnoise.files import check_writable, lock_folder, new_folder, remove_leftovers, replacing, user_path, write_json
 from unnoise.images import grid, is_readable, read_image, save_image
 from unnoise.options import Spec, plain
 from unnoise.progress import Report, silent
@@ -164,7 +164,7 @@ def find_unfinished(config: SampleConfig, run: Run, record: Mapping[str, Any], h
     """
     ignored = ["precision"] if config.precision == "auto" else []
     if config.out is not None:
-        folder = Path(config.out).expanduser()
+        folder = user_path(config.out)
         before = read_record(folder)
         if before is None or not folder.is_dir():
             return None

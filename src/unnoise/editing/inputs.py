@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -20,6 +19,7 @@ from unnoise.data.sources.source import UnreadableImage
 from unnoise.diffusion.model import Denoiser, Diffusion, clip_x0
 from unnoise.diffusion.schedule import Levels
 from unnoise.errors import InputError
+from unnoise.files import user_path
 from unnoise.images import to_float
 from unnoise.options import Spec
 from unnoise.samplers.base import Sampler, Step
@@ -145,7 +145,7 @@ def content_of(image: ImageLike) -> Content:
     if isinstance(image, Image.Image):
         return lambda _: upright(image)
     if isinstance(image, str | os.PathLike):
-        return Path(image).expanduser()
+        return user_path(image)
     if not is_array(image):
         raise InputError(f"an image is a path, a PIL image, an array or a tensor, got {type(image).__name__}")
     array = as_array(image)

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -21,6 +20,7 @@ from unnoise.data.numbers import agree
 from unnoise.data.sources.find import find
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
+from unnoise.files import user_path
 from unnoise.images import Uint8Images, as_uint8, to_uint8
 from unnoise.options import plain
 from unnoise.samplers.precision import choose_precision, measure_seconds, seconds_per_image
@@ -105,7 +105,7 @@ def run_split(dataset: Dataset, run: Run) -> tuple[Dataset, Dataset]:
 
 def is_here(source: str) -> bool:
     """Return True if there is a path or a built-in dataset of this name."""
-    return Path(source).expanduser().exists() or source.partition(":")[0].strip() in registry.dataset.names()
+    return user_path(source).exists() or source.partition(":")[0].strip() in registry.dataset.names()
 
 
 def run_images(config: EvalConfig, run: Run, n: int) -> ImageSet:

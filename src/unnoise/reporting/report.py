@@ -12,7 +12,7 @@ from unnoise.checkpoint import RunLike, as_run
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
-from unnoise.files import check_writable, replacing
+from unnoise.files import check_writable, replacing, user_path
 from unnoise.reporting.curves import TrainingLog, draw_curves, plot_speed, read_log
 from unnoise.reporting.render import EmbeddedImages, render
 from unnoise.run_folder import FINAL, METRICS, MODEL, SAMPLES, evaluations, own_file
@@ -38,7 +38,7 @@ def write_report(run: RunLike, out: str | Path | None = None, say: Callable[[str
     opened = as_run(run)
     if opened.file.name != MODEL or own_file(opened.folder, METRICS) is None:
         raise InputError(f"{opened.name} is no run folder: a report needs its {METRICS} beside the model")
-    path = Path(out).expanduser() if out else opened.folder / "report.html"
+    path = user_path(out) if out else opened.folder / "report.html"
     check_writable(path, "--out")
     facts = collect_facts(opened)
     page = render("reporting/report.html.jinja", facts)

@@ -14,7 +14,7 @@ from unnoise.config import LENGTHS, Sampling, TrainConfig, describe_changes
 from unnoise.data.dataset import Dataset
 from unnoise.device import pick_device
 from unnoise.errors import InputError, NothingLeftError
-from unnoise.files import check_new_folder, check_vacant, lock_folder, new_folder, remove_leftovers
+from unnoise.files import check_new_folder, check_vacant, lock_folder, new_folder, remove_leftovers, user_path
 from unnoise.options import plain
 from unnoise.progress import duration
 from unnoise.run_folder import MODEL, STATE, STATE_BEFORE, own_file, refuse_links
@@ -39,7 +39,7 @@ class Earlier:
 
 def refuse_taken(config: TrainConfig) -> None:
     """Raise InputError, before any data is read, if --out has files and is no run, or if no folder can be made."""
-    if config.out is not None and has_state(Path(config.out).expanduser()):
+    if config.out is not None and has_state(user_path(config.out)):
         return
     if config.out is not None:
         check_name(check_vacant(config.out))
@@ -69,7 +69,7 @@ def search(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Earl
     if config.out is None:
         tried = (same_run(path, config, dataset, to_the_end) for path in stopped_runs(dataset.name))
         earlier = next(filter(None, tried), None)
-    elif has_state(folder := Path(config.out).expanduser()):
+    elif has_state(folder := user_path(config.out)):
         refuse_links(folder)
         to_the_end.enter_context(lock_folder(folder))
         earlier = check_same(Earlier(folder, *read_state(folder)), config, dataset)
@@ -93,8 +93,8 @@ def place(config: TrainConfig, dataset: Dataset, earlier: Earlier | None) -> Ite
 
 def make_folder(config: TrainConfig, dataset: Dataset, to_the_end: ExitStack) -> Path:
     """Make a new folder, locked until `to_the_end` closes; with --fresh, rename the run that is there."""
-    if config.fresh and config.out is not None and has_state(Path(config.out).expanduser()):
-        set_aside(Path(config.out).expanduser())
+    if config.fresh and config.out is not None and has_state(user_path(config.out)):
+        set_aside(user_path(config.out))
     folder = new_folder(config.out, RUNS, dataset.name)
     to_the_end.enter_context(lock_folder(folder))
     check_vacant(str(folder))  # still, now that it is locked

@@ -18,6 +18,7 @@ from unnoise.data.sources.remote import files_at, is_remote
 from unnoise.data.sources.source import Source, is_image
 from unnoise.data.sources.webdataset import read_shards
 from unnoise.errors import InputError
+from unnoise.files import refuse_dead_link
 from unnoise.registry import dataset
 from unnoise.run_folder import refuse_links_of_run
 
@@ -96,6 +97,7 @@ def find_in_file(path: Path) -> Source:
 
 def missing_data_error(data: str, path: Path) -> InputError:
     """Name a built-in dataset, or a file of the same folder, that the user may have meant."""
+    refuse_dead_link(path)
     builtin = dataset.names()
     siblings = [str(near.relative_to(path.parent)) for near in path.parent.iterdir()] if path.parent.is_dir() else []
     beside = get_close_matches(path.name, siblings, n=1, cutoff=0.6)

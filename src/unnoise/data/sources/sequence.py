@@ -25,6 +25,7 @@ from unnoise.data.sources.arrays import channels_last, check_pixels
 from unnoise.data.sources.parquet import IMAGE_NAMES, LABEL_NAMES, first_fitting
 from unnoise.data.sources.source import Array, Broken, Item, Source, file_key, printable
 from unnoise.errors import InputError
+from unnoise.files import user_path
 
 IN_MEMORY = (
     "an array or tensor [n,h,w], [n,h,w,c] or [n,c,h,w], a torch or Hugging Face dataset, "
@@ -157,7 +158,7 @@ def value_of(image: Any, i: int) -> Value:
         return image
     if not isinstance(image, str | os.PathLike):
         raise InputError(f"item {i} is of type {type(image).__name__}; give {IN_MEMORY}")
-    path = Path(os.fsdecode(image)).expanduser()
+    path = user_path(os.fsdecode(image))
     if not path.is_file():
         what = "a folder; give the folder alone, not in a list" if path.is_dir() else "not there"
         raise InputError(f"item {i} is the path {str(path)!r}, which is {what}")
