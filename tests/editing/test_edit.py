@@ -13,6 +13,7 @@ import unnoise
 from editing_helpers import pixels, unnoise_cli
 from tiny import train_folder
 from unnoise import registry
+from unnoise.cli import main
 from unnoise.errors import InputError
 
 
@@ -130,3 +131,22 @@ def test_the_output_may_be_the_current_folder(run, image_path, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path / "here")
     assert unnoise_cli("edit", run, image_path, "-n", 1, "--out", ".") == 0
     assert (tmp_path / "here-grid.png").exists()
+
+
+def test_what_is_done_to_a_given_image_is_said(run, tmp_path, capsys):
+    Image.new("L", (32, 20)).save(tmp_path / "wide.png")
+    Image.new("L", (32, 20), 255).save(tmp_path / "mask.png")
+    given = ["edit", str(run), str(tmp_path / "wide.png"), "-n", "1", "--steps", "2", "--by", "replace"]
+    assert main([*given, "--task", "inpaint", "--mask", str(tmp_path / "mask.png"), "--out", str(tmp_path / "a")]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path}/wide.png: center-cropped 1 image (--fit pad keeps all of the image)" in said
+    assert f"{tmp_path}/wide.png: converted 1 gray to RGB" in said
+    assert f"{tmp_path}/mask.png: center-cropped 1 image (--fit pad keeps all of the image)" in said
+    assert len(said) == 3
+
+
+def test_an_edit_is_not_made_if_it_cannot_be_written(run, image_path, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("unnoise.editing.edit.last_images", None)
+    (tmp_path / "file").write_text("")
+    assert main(["edit", str(run), str(image_path), "--out", str(tmp_path / "file" / "new")]) == 2
+    assert "choose another folder with --out" in capsys.readouterr().err

@@ -164,13 +164,15 @@ def test_training_starts_from_a_pipeline(pipeline, gray, tmp_path, capsys):
     """The run takes over network, schedule, target and weights; at this learning rate, a step hardly moves them."""
     folder, network = pipeline
     out = str(tmp_path / "run")
-    tuned = load(train_folder(gray, init=str(folder), images="8", lr=1e-9, batch=8, objective="simple", out=out), "cpu")
+    tuned = load(train_folder(gray, init=str(folder), images="8", lr=1e-9, batch=8, out=out), "cpu")
     assert (tuned.card.target, tuned.card.schedule) == ("eps", "linear:T=20,end=0.4")
     assert tuned.card.sampling.steps == 20, "the default has more steps than the schedule has levels"
     x = torch.randn(2, 1, 8, 16)
     assert_close(tuned.model.backbone(x, torch.full((2,), 3.0)), network(x, 3).sample, atol=1e-4, rtol=0)
     whole = len(network.state_dict())
-    assert f"{whole} tensors kept whole\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"{whole} tensors kept whole\n" in said
+    assert "objective simple, since the network predicts eps\n" in said
 
 
 def test_training_starts_from_a_run_of_other_channels(gray, tmp_path, capsys):
