@@ -109,7 +109,7 @@ CURVES = {
     "power": (b"curv\0\0\0\0" + struct.pack(">IH", 1, 512), lambda x: x**2),
     "table": (
         b"curv\0\0\0\0" + struct.pack(">I3H", 3, 0, 6554, 65535),
-        lambda x: np.interp(x, [0, 0.5, 1], [0, 0.1, 1]),
+        lambda x: np.interp(x, [0, 0.5, 1], [0, 6554 / 65535, 1]),
     ),
     "steep": (curve_tag((0.4,)), lambda x: x**0.4),
     "sRGB": (curve_tag(SRGB_CURVE), lambda x: linear_srgb(255 * x)),

@@ -96,6 +96,15 @@ def test_previews_and_smaller_versions_are_no_images(root, load):
     assert len(load(read_as(root, "all"))) == 2
 
 
+def test_a_thumbnail_before_the_image_is_passed_over(root, load):
+    image = Image.fromarray(noise(32, 32, 3))
+    image.encoderinfo = {"tiffinfo": {254: 0}}
+    image.resize((16, 16)).save(root / "a.tif", save_all=True, append_images=[image], tiffinfo={254: 1})
+    data = load(root)
+    assert (data.shape, data.notes) == ((3, 32, 32), ())
+    np.testing.assert_array_equal(everything(data)[0], np.asarray(image).transpose(2, 0, 1))
+
+
 def test_a_damaged_later_frame_costs_only_itself(root, load):
     frames = [Image.fromarray(noise(64, 64, 3)) for _ in range(3)]
     frames[0].save(root / "a.gif", save_all=True, append_images=frames[1:])

@@ -5,7 +5,7 @@ import struct
 from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from io import BytesIO
+from io import BufferedIOBase
 from typing import Any
 
 from PIL import Image, TiffImagePlugin, features
@@ -81,7 +81,7 @@ def plugin_format(head: bytes) -> str | None:
     return kind if kind in Image.OPEN else None
 
 
-def describe_file(head: bytes) -> str:
+def describe_file(head: bytes, file: BufferedIOBase) -> str:
     """Return in a few words what a file is that Pillow does not know, and what to do about it."""
     kind = media_kind(head)
     if kind in PLUGINS:
@@ -94,16 +94,17 @@ def describe_file(head: bytes) -> str:
         if re.match(pattern, head, re.DOTALL):
             return words
     if head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")):
-        return describe_tiff(head)
+        return describe_tiff(file)
     printable = sum(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head)
     return "text, not an image" if printable == len(head) else "not an image"
 
 
-def describe_tiff(content: bytes) -> str:
+def describe_tiff(file: Any) -> str:
     """Return the layout of a TIFF that Pillow does not know, such as `TIFF of 3 x 32-bit float`."""
     try:
-        file = BytesIO(content)
-        tags: Any = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if content[2] == 43 else 8))
+        file.seek(0)
+        start = file.read(16)
+        tags: Any = TiffImagePlugin.ImageFileDirectory_v2(start[:8] if start[2:4] in (b"*\0", b"\0*") else start)
         file.seek(tags.next)
         tags.load(file)
         return tiff_layout(tags) if tags else "damaged TIFF"

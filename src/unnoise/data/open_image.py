@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from unnoise.data.file_kinds import HEAD, RAW, describe_file, plugin_format, tiff_layout
 from unnoise.data.png_chunks import MAX_PROFILE, code_points, without_extras
-from unnoise.data.sources.source import MAX_PIXELS, Broken, UnreadableImage
+from unnoise.data.sources.source import MAX_BYTES, MAX_PIXELS, Broken, UnreadableImage
 
 # Only these decoders run, whichever format the bytes claim to be: some of the others start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000")
@@ -58,7 +58,7 @@ def open_file(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened:
         raise
     except Exception:
         file.seek(0)
-        rest = without_extras(file.read()) if file.read(4) == b"\x89PNG" and not file.seek(0) else None
+        rest = without_extras(file.read(MAX_BYTES)) if file.read(4) == b"\x89PNG" and not file.seek(0) else None
         if rest is None:
             raise
         opened = open_checked(BytesIO(rest[0]), max_pixels, load=load)
@@ -71,7 +71,28 @@ def open_checked(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened
     """Open a file with one of our decoders; raise UnreadableImage if it is none, too large, or decoded wrongly."""
     head = file.read(HEAD)
     image = identify(file, head)
-    for key in FACT_KEYS & image.info.keys():  # Pillow puts the text of a PNG under the same keys
+    add_facts(image, file, head)
+    notes: tuple[str, ...] = ()
+    if image.width * image.height > max_pixels and image.format in ("JPEG", "MPO"):
+        notes = (SHRUNK,)
+        shrink(image, max_pixels)
+    if image.format == "TIFF":
+        refuse_tiff(image)
+        if page_kind(image, 0) & NOT_A_PAGE:
+            image.seek(pages_of(image)[0])
+    refuse_huge(image, max_pixels)
+    if image.format == "BMP":
+        refuse_odd_runs(image, file)
+    if load:
+        more = len(pages_of(image)) - 1
+        notes += (FIRST_FRAME, *[OTHER_FRAMES] * more) if more > 0 else ()
+        image.load()
+    return Opened(image, notes)
+
+
+def add_facts(image: Any, file: BufferedIOBase, head: bytes) -> None:
+    """Correct what Pillow says of the colours in a file."""
+    for key in FACT_KEYS & image.info.keys():  # it puts the text of a PNG under the same keys
         if isinstance(image.info[key], str):
             del image.info[key]
     if image.format in ("PNG", "AVIF") and (points := code_points(head)):
@@ -80,20 +101,6 @@ def open_checked(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened
         refuse_if(image.mode in ("P", "PA"), "JPEG 2000 with a palette, which unnoise does not read")
         if profile := jp2_profile(file, head):
             image.info["icc_profile"] = profile
-    notes: tuple[str, ...] = ()
-    if image.width * image.height > max_pixels and image.format in ("JPEG", "MPO"):
-        notes = (SHRUNK,)
-        shrink(image, max_pixels)
-    refuse_huge(image, max_pixels)
-    if image.format == "TIFF":
-        refuse_tiff(image)
-    elif image.format == "BMP" and image.tile and image.tile[0][0] == "bmp_rle":
-        refuse_odd_runs(image, file)
-    if load:
-        more = len(pages_of(image)) - 1
-        notes += (FIRST_FRAME, *[OTHER_FRAMES] * more) if more > 0 else ()
-        image.load()
-    return Opened(image, notes)
 
 
 def identify(file: Any, head: bytes) -> Any:
@@ -112,10 +119,7 @@ def identify(file: Any, head: bytes) -> Any:
                 return factory(file, "")
     if name := known_format(head):
         raise UnidentifiedImageError(f"damaged {name}")
-    if head.startswith((b"II", b"MM")):
-        file.seek(0)
-        head = file.read()  # the layout of a TIFF may lie at its end
-    raise UnreadableImage(describe_file(head))
+    raise UnreadableImage(describe_file(head, file))
 
 
 def known_format(head: bytes) -> str:
@@ -160,8 +164,9 @@ def pages_of(image: Any) -> list[int]:
         return [0]
     if image.format != "TIFF" or count == 1:
         return [*range(getattr(image, "default_image", False) and count > 1, count)] if count else [0]
+    here = image.tell()
     found = [i for i in range(count) if not page_kind(image, i) & NOT_A_PAGE]
-    image.seek(0)
+    image.seek(here)
     return found or [0]
 
 
@@ -183,7 +188,7 @@ def refuse_tiff(image: Any) -> None:
 
 def refuse_odd_runs(image: Any, file: BufferedIOBase) -> None:
     """Refuse a BMP with 4-bit runs of odd length, which Pillow shifts."""
-    if not image.tile[0].args[1]:  # runs of 8 bits
+    if not image.tile or image.tile[0].codec_name != "bmp_rle" or not image.tile[0].args[1]:  # or runs of 8 bits
         return
     at = file.seek(image.tile[0].offset)
     data, at = file.read(), 0
@@ -213,6 +218,8 @@ def describe_error(error: Exception) -> str:
         MemoryError: "too large for the memory",
     }
     text = str(error) or type(error).__name__
+    if text.startswith("decoder error"):
+        return "damaged, or compressed in a way that Pillow does not know"
     damaged = ("truncated", "broken", "unexpected end", "not enough", "could not create decoder")
     return known.get(type(error)) or ("truncated" if any(word in text.lower() for word in damaged) else text[:60])
 

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor, bfloat16
 
+from unnoise.data.colour import COLOUR_KEYS
 from unnoise.data.decode import array_mode, exif_orientation
 from unnoise.data.numbers import type_of_array
 from unnoise.data.open_image import describe_error
@@ -84,6 +85,7 @@ class ContentScan:
         elif isinstance(value, Image.Image):
             palette = value.getpalette() if value.mode == "P" else None
             about = (value.mode, value.size, palette, value.info.get("transparency"), exif_orientation(value))
+            about += tuple((key, value.info[key]) for key in sorted(COLOUR_KEYS & value.info.keys()))
             self.digest.update(ascii(about).encode() + value.tobytes())
         else:
             self.digest.update(value)
