@@ -127,6 +127,15 @@ def test_gray_of_every_value(name):
         np.testing.assert_allclose(np.asarray(to_srgb(image)[0]), expected, atol=2 if name == "sRGB" else 1)
 
 
+def test_deep_gray_of_a_file_follows_its_profile(root, load):
+    values = np.arange(0, 65536, 1024, np.uint16).reshape(8, 8)
+    values[0, 0] = 65535
+    Image.fromarray(values).save(root / "a.tif", icc_profile=gray_profile(curve_tag((1.0,))))
+    data = load(root)
+    assert "converted to sRGB by the embedded colour profile: 1 image" in data.notes
+    np.testing.assert_allclose(everything(data)[0, 0], encode_srgb(values / 65535) * 257, atol=1)
+
+
 @pytest.mark.parametrize("profile", [gray_profile(curve_tag((1.8,))), gray_profile(curve_tag(SRGB_CURVE))])
 def test_gray_agrees_with_littlecms(profile):
     image = Image.fromarray(np.arange(256, dtype=np.uint8)[None])

@@ -65,7 +65,9 @@ def test_tiny_images_ask_for_a_size(root, load):
 def test_all_unreadable(root, load):
     (root / "a.png").write_bytes(b"")
     (root / "b.png").write_text("nope")
-    with pytest.raises(InputError, match=r"none of the 2 images .*a\.png \(empty file\), b\.png \(not an image\)"):
+    with pytest.raises(
+        InputError, match=r"none of the 2 images .*a\.png \(empty file\), b\.png \(text, not an image\)"
+    ):
         load(root)
 
 

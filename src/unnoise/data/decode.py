@@ -84,7 +84,8 @@ def read_header(content: Content, drawn: tuple[int, int], max_pixels: int = MAX_
 
 def header_of(image: Image.Image, size: tuple[int, int]) -> Header:
     mode = image_kind(image)
-    return Header(mode, size, len(Image.new(mode, (1, 1)).getbands()), type_to_measure(image))
+    numbers = "" if has_key(image) else type_to_measure(image)
+    return Header(mode, size, len(Image.new(mode, (1, 1)).getbands()), numbers)
 
 
 def array_mode(channels: int, kind: str, spans: Spans) -> str:
@@ -135,10 +136,11 @@ def decode_array(array: Array, target: TargetFormat) -> Decoded:
 def convert_image(image: Image.Image, target: TargetFormat) -> Decoded:
     """Convert an upright image to the mode and the size, and return its pixels [c, h, w]."""
     done = describe_conversion(image, target.mode)
+    image = with_alpha(image)
     if type_of_image(image):
         image, read = sixteen_bit(image, target.spans)
         done += read
-    image, coloured = to_srgb(with_alpha(image))
+    image, coloured = to_srgb(image)
     return fit_pixels(image, target, done + coloured)
 
 
