@@ -120,6 +120,15 @@ def test_a_model_elsewhere_is_no_model_of_the_run(run, command, capsys):
     assert "is a link out of" in capsys.readouterr().err
 
 
+def test_the_best_model_of_a_run_is_not_elsewhere(run, capsys):
+    """A file that is named is opened wherever it leads, except in a run folder."""
+    link(run / "best.safetensors", "../private.safetensors")
+    assert main(["info", str(run / "best.safetensors")]) == 2
+    assert "is a link out of" in capsys.readouterr().err
+    link(run.parent / "mine.safetensors", "private.safetensors")
+    assert main(["info", str(run.parent / "mine.safetensors")]) == 0
+
+
 def test_results_are_not_read_or_kept_through_a_link(run):
     (run.parent / "kept").mkdir()
     (run.parent / "kept" / "0001.json").write_text(json.dumps({"scores": SECRET}))

@@ -24,7 +24,7 @@ from unnoise.files import refuse_dead_link, user_path
 from unnoise.interop.diffusers_format import INDEX, WEIGHTS
 from unnoise.interop.diffusers_read import read_pipeline
 from unnoise.options import Spec, options_of, plain
-from unnoise.run_folder import MODEL, link_error, own_file
+from unnoise.run_folder import METRICS, MODEL, is_own, link_error, own_file
 from unnoise.tensors import read_tensors, save_tensors, unshared
 from unnoise.types import MODES
 
@@ -277,6 +277,8 @@ def find_model(path: Path) -> Path:
         raise InputError(
             f"no run at {path}; " + (f"there are {', '.join(near)}" if near else "train one with 'unnoise train'")
         )
+    if own_file(path.parent, METRICS) and not is_own(path.parent, path):
+        raise link_error(path, path.parent)
     return path
 
 

@@ -177,7 +177,7 @@ def find_unfinished(config: SampleConfig, run: Run, record: Mapping[str, Any], h
         made = sum(path.lstat().st_size > 0 for path in folder.glob("[0-9]*"))
         unfinished = made < config.n or not grid_path(folder).exists()
         if unfinished and not describe_changes(read_record(folder) or {}, record, ignored):
-            with suppress(InputError):  # another program draws into the folder, or there is a link
+            with suppress(InputError, OSError):  # another program draws there, there is a link, or it is read-only
                 refuse_links(folder)
                 held.enter_context(lock_folder(folder))
                 return folder

@@ -121,3 +121,11 @@ def test_another_number_of_threads_is_told(gray, monkeypatch, capsys):
     monkeypatch.setattr(resume.torch, "get_num_threads", lambda: now + 1)
     train_folder(gray, **TINY, images="40")
     assert f"threads   {now} until now, {now + 1} from now on: rounding differs" in capsys.readouterr().out
+
+
+def test_a_place_for_runs_is_tried_before_the_data_is_read(gray, monkeypatch):
+    (gray.parent / "runs").write_text("")
+    monkeypatch.setattr("unnoise.training.train.open_parts", None)
+    for out in (None, "runs/x"):
+        with pytest.raises(InputError, match="choose another folder with --out"):
+            train_folder(gray, **TINY, images="8", out=out)

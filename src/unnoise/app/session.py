@@ -31,7 +31,7 @@ class Session:
     """A run, opened again when training has replaced its file, and the folder of the files for download."""
 
     def __init__(self, path: str, out: Path) -> None:
-        self.path, self.out, self.last_update = find_model(Path(path)), out, 0.0
+        self.given, self.path, self.out, self.last_update = path, find_model(Path(path)), out, 0.0
         self.written, self.lock = self.path.stat().st_mtime_ns, Lock()
         self.opened = load(self.path)
 
@@ -41,7 +41,7 @@ class Session:
         with self.lock:
             written = self.path.stat().st_mtime_ns
             if written != self.written:  # a file that changes while it is read is read again the next time
-                self.opened, self.written = load(self.path), written
+                self.opened, self.written = load(self.given), written
             return self.opened
 
     @property
