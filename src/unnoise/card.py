@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.config import Sampling
-from unnoise.data.numbers import Spans, describe_spans
+from unnoise.data.numbers import VERSION_0_1_0, Spans, describe_spans
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
 from unnoise.run_folder import MODEL
@@ -37,9 +37,8 @@ class Card:
 
     @property
     def spans(self) -> Spans:
-        """Return the spans of the numbers of the training images; None if the card is older than spans."""
-        spans = self.data.get("spans")
-        return spans and {kind: (low, high) for kind, (low, high) in spans.items()}
+        """Return the spans of the numbers of the training images, or the rule of version 0.1.0 if the card has none."""
+        return {kind: (low, high) for kind, (low, high) in self.data.get("spans", VERSION_0_1_0).items()}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -89,7 +88,7 @@ def describe_run(run: Run) -> list[str]:
     rows = {
         "file": run.file,
         "images": f"{w}x{h}, {card.mode or f'{c} channels'}",
-        "numbers": describe_spans(card.spans),
+        "numbers": describe_spans(card.spans if "spans" in data else {}),
         "classes": ", ".join(card.classes) or "none",
         "network": f"{card.backbone}{plugin} ({sum(p.numel() for p in run.model.parameters()):,} parameters)",
         "schedule": card.schedule if len(card.schedule) < 200 else f"{card.schedule[:200]}...",
@@ -148,7 +147,7 @@ def damaged_fields(card: Card) -> list[str]:
         "sampling": is_sound_sampling(how),
         "data": are_texts(data.get("name", ""), data.get("fingerprint", "")),
         "numbers": all(map(is_count, counts)),
-        "spans": all(are_numbers(low, high) and low < high for low, high in (data.get("spans") or {}).values()),
+        "spans": all(are_numbers(low, high) and low < high for low, high in data.get("spans", {}).values()),
         "training": isinstance(training.get("config", {}), dict) and are_numbers(training.get("seconds", 0), *curve),
     }
     return [name for name, fine in sound.items() if not fine]

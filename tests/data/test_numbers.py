@@ -363,6 +363,9 @@ def test_a_run_of_version_0_1_0_keeps_its_rule(run, root):
     expected = [values, scaled(RAMP, 0, 1), np.rint(RAMP * 255)]
     np.testing.assert_allclose(everything(data)[:, 0], expected, rtol=0, atol=1)
     assert "numbers" not in " ".join(describe_run(old))
+    np.save(root / "x.npy", np.stack([RAMP * 2 - 1, RAMP]))
+    data = run_data(EvalConfig(str(run), data=str(root / "x.npy")), old)
+    np.testing.assert_array_equal(everything(data)[1, 0], scaled(RAMP, -1, 1, 255))
 
 
 def test_images_that_a_run_wrote_span_the_whole_range(run, root, load):

@@ -139,8 +139,7 @@ def open_data(
 
 def open_decoded(source: Source, cache: Path, wishes: Wishes, limit: int | None, progress: Report) -> Dataset:
     """Open the images that an earlier run decoded, or decode them."""
-    spans = () if source.spans == {} else (source.spans and sorted(source.spans.items()),)
-    key = ascii((source.key, *wishes, limit, CACHE_FORMAT, *spans))
+    key = ascii((source.key, *wishes, limit, CACHE_FORMAT, *sorted(source.spans.items())))
     folder = cache.absolute() / hashlib.sha256(key.encode()).hexdigest()[:32]
     if ready := load_cached(folder, source.name, progress):
         return ready
@@ -221,5 +220,5 @@ def cached_dataset(folder: Path, name: str, metadata: CacheMetadata, stamp: Stam
     labels = read_array(folder, LABELS, metadata)
     store = DecodedImages(folder, metadata.count, (c, h, w), metadata, labels, stamp, time.monotonic())
     facts = metadata.mode, (c, h, w), metadata.count, tuple(metadata.classes), metadata.fingerprint
-    spans = metadata.spans and {kind: (low, high) for kind, (low, high) in dict(metadata.spans).items()}
+    spans = {kind: (low, high) for kind, (low, high) in dict(metadata.spans).items()}
     return Dataset(store, name, *facts, tuple(metadata.notes), spans=spans)

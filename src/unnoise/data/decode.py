@@ -15,7 +15,6 @@ from unnoise.data.colour import to_srgb
 from unnoise.data.numbers import (
     Spans,
     array_pixels,
-    finite,
     image_numbers,
     pixel_type,
     sixteen_bit,
@@ -90,14 +89,13 @@ def header_of(image: Image.Image, size: tuple[int, int]) -> Header:
 
 def array_mode(channels: int, kind: str, spans: Spans) -> str:
     """Return the mode of arrays with these channels and numbers of this type; nothing if no mode has them."""
-    span = None if spans is None else spans.get(kind)
-    return ARRAY_MODES.get((channels, np.dtype(pixel_type(kind, span)).str[1:]), "")
+    return ARRAY_MODES.get((channels, np.dtype(pixel_type(kind, spans.get(kind))).str[1:]), "")
 
 
 def read_numbers(content: Content, max_pixels: int = MAX_PIXELS) -> Array:
-    """Return the numbers of an array, or of an image of more than 8 bits; raise UnreadableImage if it is damaged."""
+    """Return the numbers of an array or of an image of more than 8 bits; raise UnreadableImage if it is damaged."""
     if isinstance(content, np.ndarray):
-        return finite(content)
+        return content
     if isinstance(content, Image.Image):
         return image_numbers(content)
     if callable(content):

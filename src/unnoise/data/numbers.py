@@ -4,7 +4,6 @@ Images of more than 8 bits, and arrays of most types, do not say which number is
 (black, white) of all images of one type is read from all of them: an image alone cannot tell.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -18,8 +17,7 @@ from unnoise.images import WHOLE_RANGE
 
 Array: TypeAlias = NDArray[Any]
 Span: TypeAlias = tuple[float, float]  # (black, white)
-# By the type of the numbers, such as uint16; None is the rule of models that do not say it (version 0.1.0).
-Spans: TypeAlias = Mapping[str, Span] | None
+Spans: TypeAlias = Mapping[str, Span]  # by the type of the numbers, such as uint16
 NO_SPANS: Spans = {}  # each span is measured
 WHOLE = ((1 << 8) - 1, (1 << 10) - 1, (1 << 12) - 1, (1 << 14) - 1, (1 << 16) - 1)  # whites of whole numbers
 MAX_SHORT = WHOLE[-1]
@@ -28,6 +26,9 @@ REAL: tuple[Span, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, float(MAX
 SLACK = 0.001  # of the distance of white from zero: floats may be rounded
 CUT_OFF = "cut off"  # the start of a note on numbers beyond the span
 FEW = 0.25  # of a span: values that cover less are probably meant in another span
+PER_FILE = "0..1 or 0..65535"  # the key of spans under which each file of floats decides for itself
+# The rule of models that do not say their spans.
+VERSION_0_1_0: Spans = dict.fromkeys(("uint16", "int16", "uint32", "int32", PER_FILE), (0.0, float(MAX_SHORT)))
 SAMPLE_FORMAT, BITS, PHOTOMETRIC = 339, 258, 262  # tags of TIFF
 UNSIGNED, WHITE_IS_ZERO = 1, 0
 TAGS = "tags of TIFF"  # the key under which a copy of an image keeps them
@@ -43,20 +44,18 @@ class Measured:
 
     def add(self, values: Array) -> None:
         """Take note of the numbers of one image."""
-        kind = values.dtype.name
-        low, high = self.extents.get(kind, (math.inf, -math.inf))
-        self.extents[kind] = min(low, float(values.min())), max(high, float(values.max()))
+        (low, high), kind = extent_of(values), values.dtype.name
+        lowest, highest = self.extents.get(kind, (low, high))
+        self.extents[kind] = min(low, lowest), max(high, highest)
 
     def settled(self, kind: str) -> bool:
         """Return True if no further image can change the span of this type."""
         bright = kind == "uint16" and self.extents.get(kind, (0, 0))[1] > WHOLE[-2]
-        return bright or not kind or self.known is None or kind in self.known
+        return bright or not kind or kind in self.known
 
     @property
     def spans(self) -> Spans:
         """Return the span of each type."""
-        if self.known is None:
-            return None
         return {kind: find_span(kind, *extent) for kind, extent in self.extents.items()} | dict(self.known)
 
 
@@ -99,49 +98,51 @@ def find_span(kind: str, low: float, high: float) -> Span:
     return low, high
 
 
+def extent_of(values: Array) -> Span:
+    """Return the smallest and the largest number; raise UnreadableImage if one of them is not finite, or too large."""
+    low, high = float(values.min()), float(values.max())
+    if values.dtype.kind == "f":
+        most = float(np.finfo(values.dtype).max) / (4 if values.itemsize > 2 else 1)
+        if not (low >= -most and high <= most):  # also if one is nan
+            raise UnreadableImage("holds numbers that are not finite, or too large")
+    return low, high
+
+
 def agree(spans: Spans, others: Spans) -> bool:
     """Return True if images of one set are read in the same way with the spans of another set."""
-    if spans is None or others is None:
-        return spans == others or not describe_unusual(spans or others)
-    return all(others.get(kind, span) == span for kind, span in spans.items())
-
-
-def span_of(values: Array, spans: Spans) -> Span:
-    """Return the span of an image; if the set has no numbers of this type, the image decides."""
-    if spans is None:
-        return (0.0, 1.0) if values.dtype.kind == "f" and values.max() <= 1 else (0.0, float(MAX_SHORT))
-    return spans.get(values.dtype.name) or find_span(values.dtype.name, float(values.min()), float(values.max()))
+    known = {"float32": REAL[0]} | dict(others) if PER_FILE in others else others
+    return all(known.get(kind, span) == span for kind, span in spans.items())
 
 
 def scale_numbers(values: Array, span: Span, top: int) -> Array:
-    """Return numbers as whole numbers 0..top, in floats; what lies beyond the span is cut off."""
+    """Return numbers as whole numbers 0..top, perhaps in floats; what lies beyond the span is cut off."""
     black, white = span
+    if span == (0, top) and values.dtype.kind == "u":
+        return np.minimum(values, top)
     exact = values if values.dtype.kind == "f" else values.astype(np.float64)
     return np.clip(np.rint((exact - black) * (top / (white - black))), 0, top)
 
 
-def describe_numbers(values: Array, span: Span) -> tuple[str, ...]:
+def describe_numbers(kind: str, extent: Span, span: Span) -> tuple[str, ...]:
     """Return notes on how the numbers of an image are read."""
-    black, white = span
+    (low, high), (black, white) = extent, span
     slack = SLACK * (white - black)
-    words = WORDS.get(values.dtype.name, values.dtype.name)
+    words = WORDS.get(kind, kind)
     notes = [f"{words} values: {number(black)} is black and {number(white)} is white in {{n}} images"]
-    if values.min() < black - slack or values.max() > white + slack:
+    if low < black - slack or high > white + slack:
         notes.append(f"{CUT_OFF} {words} values beyond {number(black)}..{number(white)} in {{n}} images")
     return tuple(notes)
 
 
 def describe_spans(spans: Spans) -> str:
     """Return the spans in words, such as `uint16 0..4095`."""
-    return ", ".join(
-        f"{WORDS.get(kind, kind)} {number(low)}..{number(high)}" for kind, (low, high) in (spans or {}).items()
-    )
+    return ", ".join(f"{WORDS.get(kind, kind)} {number(low)}..{number(high)}" for kind, (low, high) in spans.items())
 
 
 def describe_unusual(spans: Spans) -> str:
     """Return the spans as text for a fingerprint; nothing for the spans of version 0.1.0."""
     usual = [(0, MAX_SHORT), REAL[0]]
-    return "".join(f" {kind} {span}" for kind, span in (spans or {}).items() if span not in usual)
+    return "".join(f" {kind} {span}" for kind, span in spans.items() if span not in usual)
 
 
 def number(value: float) -> str:
@@ -171,19 +172,11 @@ def array_pixels(array: Array, spans: Spans) -> tuple[Array, tuple[str, ...]]:
         return array.astype(np.uint8) * np.uint8(255), ()
     if not kind:
         return array, ()
-    array = finite(array.astype(array.dtype.newbyteorder("=")))
-    span = span_of(array, spans)
+    extent = extent_of(array)
+    span = spans.get(kind) or find_span(kind, *extent)
     dtype = pixel_type(kind, span)
-    exact = array.astype(np.float64)
-    return scale_numbers(exact, span, np.iinfo(dtype).max).astype(dtype), describe_numbers(array, span)
-
-
-def finite(values: Array) -> Array:
-    """Return the numbers; raise UnreadableImage if one of them is not finite."""
-    most = np.finfo(values.dtype).max if values.dtype.kind == "f" else 0
-    if most and not (np.abs(values) <= (most / 4 if values.itemsize > 2 else most)).all():
-        raise UnreadableImage("holds numbers that are not finite, or too large")
-    return values
+    exact = array.astype(np.uint16 if kind == "uint16" else np.float64)
+    return scale_numbers(exact, span, np.iinfo(dtype).max).astype(dtype), describe_numbers(kind, extent, span)
 
 
 # Images
@@ -222,13 +215,24 @@ def image_numbers(image: Image.Image) -> Array:
     """Return the numbers [h, w] of an image of more than 8 bits."""
     values, kind = np.asarray(image), np.dtype(type_of_image(image))
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    return finite(values.view(kind) if values.itemsize == kind.itemsize else values.astype(kind))
+    return values.view(kind) if values.itemsize == kind.itemsize else values.astype(kind)
+
+
+def span_of_image(image: Image.Image, extent: Span, spans: Spans) -> Span:
+    """Return the span of an image; if the set has no numbers of this type, the image decides."""
+    kind = type_to_measure(image)
+    if not kind:
+        return 0.0, float(MAX_SHORT)
+    if kind == "float32" and PER_FILE in spans:
+        return REAL[0] if extent[1] <= 1 else spans[PER_FILE]
+    return spans.get(kind) or find_span(kind, *extent)
 
 
 def sixteen_bit(image: Image.Image, spans: Spans) -> tuple[Image.Image, tuple[str, ...]]:
     """Return an image of more than 8 bits in mode I;16 and in the whole range, and notes on how it was read."""
     values = image_numbers(image)
-    span = span_of(values, spans) if type_to_measure(image) else (0.0, float(MAX_SHORT))
+    extent = extent_of(values)
+    span = span_of_image(image, extent, spans)
     scaled = scale_numbers(values, span, MAX_SHORT)
     if tags_of(image).get(PHOTOMETRIC) == WHITE_IS_ZERO:
         scaled = MAX_SHORT - scaled
@@ -236,4 +240,4 @@ def sixteen_bit(image: Image.Image, spans: Spans) -> tuple[Image.Image, tuple[st
     deep.info = image.info
     if isinstance(key := image.info.get("transparency"), int):
         deep.info = {**image.info, "transparency": int(scale_numbers(np.array(key), span, MAX_SHORT))}
-    return deep, describe_numbers(values, span)
+    return deep, describe_numbers(values.dtype.name, extent, span)

@@ -71,8 +71,8 @@ class Source:
     groups: Callable[[Report], Groups] | None = None  # if images can be read a group at a time
     uniform: bool = False  # all images have the kind and the size of the first one
     max_pixels: int = MAX_PIXELS  # of the largest image that is read
-    # (black, white) of the types of numbers whose span is known; None is the rule of version 0.1.0.
-    spans: Mapping[str, tuple[float, float]] | None = field(default_factory=dict)
+    # (black, white) of the types of numbers whose span is known
+    spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     notes: Sequence[str] = ()  # lines for the user about how the data was read; complete after a pass over the items
 
     def __post_init__(self) -> None:
