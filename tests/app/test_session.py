@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unnoise.app.session import KEEP_FILES, Session
+from unnoise.app.session import KEEP_FILES, MAX_FOLDERS, Session
 
 
 @pytest.fixture
@@ -68,3 +68,6 @@ def test_files_are_kept_for_an_hour_in_folders_that_nobody_can_guess(session):
     session.new_download_folder()
     assert not Path(sheet).parent.exists()
     assert Path(gif).is_file()
+    kept = [session.new_download_folder() for _ in range(MAX_FOLDERS)]
+    assert not Path(gif).exists()
+    assert all(folder.exists() for folder in kept)

@@ -1,5 +1,7 @@
 """Sets of images: which images they hold, and what they say about themselves."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -75,3 +77,14 @@ def test_data_of_a_run_is_its_training_data_or_fitted_to_it(world):
         assert run_data(EvalConfig(data=given), run).shape == (3, 16, 16)
     with pytest.raises(InputError, match="does not say what it was trained on; name images with --data"):
         run_data(EvalConfig(), as_run(run.model))
+
+
+def test_images_that_are_replaced_while_they_are_streamed_are_said(world, tmp_path):
+    shutil.copytree(world / "few", tmp_path / "few")
+    (tmp_path / "few" / "004.png").write_bytes((world / "few" / "004.png").read_bytes()[:60])
+    said = []
+    images = dataset_images(open_data(tmp_path / "few", stream=True), None, 0, 4, said.append)
+    assert sum(map(len, images.stream(every_batch))) == 10
+    (line,) = said
+    assert line.startswith("warning: ")
+    assert "004.png cannot be read" in line

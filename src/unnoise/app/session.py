@@ -20,6 +20,7 @@ from unnoise.types import Images
 SHEET_WIDTH = 640  # pixels of a grid of images on the page, about
 UPDATE_EVERY = 0.25  # seconds between two updates of the page
 KEEP_FILES = 3600.0  # seconds that files can be downloaded
+MAX_FOLDERS = 100  # folders of such files, one for each request; the oldest ones are deleted
 
 
 def enlarge(image: Image.Image, factor: int) -> Image.Image:
@@ -104,9 +105,10 @@ class Session:
         return None
 
     def new_download_folder(self) -> Path:
-        """Make a folder whose name nobody can guess, and delete the folders that are too old."""
-        for old in self.out.iterdir():
-            if time.time() - old.stat().st_mtime > KEEP_FILES:
+        """Make a folder whose name nobody can guess, and delete the folders that are too old or too many."""
+        folders = sorted(self.out.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
+        for i, old in enumerate(folders, 1):
+            if i >= MAX_FOLDERS or time.time() - old.stat().st_mtime > KEEP_FILES:
                 shutil.rmtree(old, ignore_errors=True)
         (folder := self.out / secrets.token_hex(16)).mkdir()
         return folder

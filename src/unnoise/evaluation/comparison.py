@@ -94,19 +94,19 @@ def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: R
 def image_pair(config: EvalConfig, run: Run | None, say: Say) -> tuple[ImageSet, ImageSet]:
     """Return the set that is scored, and the data that it is scored against."""
     if run:
-        return run_images(config, run, config.n or DRAWN), reference_images(run_data(config, run, say), config)
+        return run_images(config, run, config.n or DRAWN), reference_images(run_data(config, run, say), config, say)
     data = config.data if config.against is None else config.against
     if data is None:
         raise InputError(
             f"{data_text(config.set)} is no run: name the images to compare it with, as a second set or with --data"
         )
-    images = dataset_images(open_images(config.set, say), config.n, config.seed, config.batch)
-    return images, reference_images(open_images(data, say), config)
+    images = dataset_images(open_images(config.set, say), config.n, config.seed, config.batch, say)
+    return images, reference_images(open_images(data, say), config, say)
 
 
-def reference_images(dataset: Dataset, config: EvalConfig) -> ImageSet:
+def reference_images(dataset: Dataset, config: EvalConfig, say: Say) -> ImageSet:
     """Return the data to compare with: all images, or at most `config.reference` of them."""
-    return dataset_images(dataset, min(len(dataset), config.reference), config.seed, config.batch)
+    return dataset_images(dataset, min(len(dataset), config.reference), config.seed, config.batch, say)
 
 
 # Plain values

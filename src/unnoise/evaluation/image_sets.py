@@ -60,6 +60,12 @@ def tell_notes(dataset: Dataset, say: Say) -> Dataset:
     return dataset
 
 
+def tell_news(dataset: Dataset, say: Say) -> None:
+    """Say what happened while images were read from their files: another image replaces one that cannot be read."""
+    for line in dataset.store.news():
+        say(f"warning: {line}")
+
+
 def open_images(images: Any, say: Say = mute) -> Dataset:
     """Open any data that open_data accepts, or images [n, c, h, w] in [-1, 1] as `sample` returns them.
 
@@ -154,7 +160,7 @@ def extraction_seconds(extractor: Extractor) -> float:
     return measure_seconds(lambda: extractor(some)) / len(some)
 
 
-def dataset_images(dataset: Dataset, n: int | None, seed: int, batch: int) -> ImageSet:
+def dataset_images(dataset: Dataset, n: int | None, seed: int, batch: int, say: Say = mute) -> ImageSet:
     """Return a set of all images of a dataset, or of n of them that the seed chooses."""
     n = len(dataset) if n is None else n
     if n > len(dataset):
@@ -165,6 +171,7 @@ def dataset_images(dataset: Dataset, n: int | None, seed: int, batch: int) -> Im
         for i, start in enumerate(range(0, n, batch)):
             if is_wanted(i):
                 yield as_uint8(torch.from_numpy(dataset.read(rows[start : start + batch])))
+        tell_news(dataset, say)
 
     _, height, width = dataset.shape
     about = {

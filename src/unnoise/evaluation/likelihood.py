@@ -14,7 +14,7 @@ from unnoise.data.dataset import Dataset
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
-from unnoise.evaluation.image_sets import Say, mute, run_data, run_split
+from unnoise.evaluation.image_sets import Say, mute, run_data, run_split, tell_news
 from unnoise.images import to_float
 from unnoise.progress import Report, silent
 from unnoise.samplers.draw import seeded_noise
@@ -34,7 +34,7 @@ def bits_per_dim(config: EvalConfig, run: Run, report: Report = silent, say: Say
     count = IMAGES if config.n is None else config.n
     chosen = np.sort(np.random.default_rng(config.seed).permutation(len(dataset))[:count])
     prior, terms, exact, probing = [], [], [], []
-    for images, labels, seeds in batches(run, dataset, chosen, config.batch):
+    for images, labels, seeds in batches(run, dataset, chosen, config.batch, say):
         known = run.model.given(labels)
         clipped = clip_x0(known) if run.card.sampling.clip else known
         found = bound(clipped, images, levels, variance=variance, randn_like=seeded_noise(seeds))
@@ -80,7 +80,7 @@ def summarize_bound(prior: Tensor, terms: Tensor, times: list[float]) -> dict[st
 
 
 def batches(
-    run: Run, dataset: Dataset, chosen: np.ndarray, size: int
+    run: Run, dataset: Dataset, chosen: np.ndarray, size: int, say: Say = mute
 ) -> Iterator[tuple[Images, Labels | None, list[int]]]:
     """Yield images, their labels if the run has the same classes, and one seed for each image."""
     labelled = bool(run.card.classes) and dataset.classes == run.card.classes
@@ -93,6 +93,7 @@ def batches(
             None if labels is None else torch.from_numpy(labels),
             indices.tolist(),
         )
+    tell_news(dataset, say)
 
 
 def mean_of(values: Tensor) -> dict[str, float]:

@@ -15,7 +15,7 @@ from unnoise.config import EvalConfig
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor, resized
-from unnoise.evaluation.image_sets import ImageSet, Say, every_batch, mute, run_data, run_images, run_split
+from unnoise.evaluation.image_sets import ImageSet, Say, every_batch, mute, run_data, run_images, run_split, tell_news
 from unnoise.files import replacing
 from unnoise.images import Uint8Images, as_uint8, grid, to_uint8
 from unnoise.progress import Report
@@ -90,7 +90,7 @@ def audit(
     """
     reference = open_reference(config, run, say)
     pixels, samples = draw_and_describe(images := run_images(config, run, n), extractor, report)
-    found, known = search(samples, reference, extractor, report)
+    found, known = search(samples, reference, extractor, report, say)
     calibrated = torch.stack([near.closeness for near in known])
     calibrated = calibrated[:, (calibrated > TWIN).all(dim=0)]
     thresholds, alarm = limits(calibrated)
@@ -162,7 +162,7 @@ def read_batches(dataset: Dataset, indices: np.ndarray, size: int = 256) -> Iter
 
 
 def search(
-    samples: list[Vectors], reference: Reference, extractor: Extractor, report: Report
+    samples: list[Vectors], reference: Reference, extractor: Extractor, report: Report, say: Say = mute
 ) -> tuple[list[Nearest], list[Nearest]]:
     """Find the nearest training images of the samples and of the new images, in both spaces, in one pass.
 
@@ -183,6 +183,7 @@ def search(
                 found[1][i] = nearer(found[1][i], known[i], training, indices, own)
             place += len(pixels)
             report("searching", place, len(dataset))
+    tell_news(dataset, say)
     return found
 
 

@@ -149,7 +149,7 @@ def make_scorer(
     dataset = run_data(settings, run, say)
     if len(dataset) < MIN_IMAGES:
         raise InputError(f"scores need {MIN_IMAGES} images or more; {dataset.name} has {len(dataset)}")
-    data = dataset_images(dataset, min(len(dataset), config.reference), 0, config.batch)
+    data = dataset_images(dataset, min(len(dataset), config.reference), 0, config.batch, say)
     return Scorer(settings, run, extractor, data, call_seconds, report)
 
 
