@@ -73,7 +73,9 @@ def open_images(images: Any, say: Say = mute) -> Dataset:
     """
     if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point() and images.numel():
         images = images.detach().cpu().float()
-        images = to_uint8(images) if images.amin() < -0.001 and images.isfinite().all() else images
+        if bad := (~images.isfinite().flatten(1).all(1)).sum().item():  # a score of the others would be too good
+            raise InputError(f"{bad} of the {len(images)} images hold nan or inf; leave them out, or draw them anew")
+        images = to_uint8(images) if images.amin() < -0.001 else images
     return tell_notes(open_data(images), say)
 
 
