@@ -162,11 +162,19 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """Lock a folder in this context; raise InputError if another program uses it. The lock ends with the process."""
     if (folder / LOCK).is_symlink():  # FileLock may empty the file that the link leads to
         raise InputError(f"{folder / LOCK} is a link, which is never followed; remove it")
+    lock = FileLock(folder / LOCK, timeout=0)
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         raise InputError(f"{folder} is in use by another program; wait for it, or name a new folder") from None
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder} ({error.strerror}); copy it to a folder that you may write"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -129,3 +129,14 @@ def test_a_place_for_runs_is_tried_before_the_data_is_read(gray, monkeypatch):
     for out in (None, "runs/x"):
         with pytest.raises(InputError, match="choose another folder with --out"):
             train_folder(gray, **TINY, images="8", out=out)
+
+
+def test_a_run_in_a_read_only_folder_is_refused_in_one_line(gray, monkeypatch):
+    stopped(gray, out="run")
+
+    def refuse(_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("unnoise.files.FileLock.acquire", refuse)
+    with pytest.raises(InputError, match=r"cannot write to run \(Read-only file system\)"):
+        train_folder(gray, **TINY, images="40", out="run")
