@@ -92,8 +92,9 @@ def run_data(config: EvalConfig, run: Run, say: Say = mute) -> Dataset:
     source = trained.get("data") if given is None else given
     if source is None:
         raise InputError("this model does not say what it was trained on; name images with --data")
-    if given is None and not is_here(source):
-        raise InputError(f"this run was trained on {source!r}, which is not on this machine; name images with --data")
+    if given is None and not (isinstance(source, str) and is_here(source)):
+        where = "is not on this machine, or was named from another folder"
+        raise InputError(f"this run was trained on {source!r:.200}, which {where}; name images with --data")
     c, h, w = run.card.shape
     limit = trained.get("limit") if given is None else None
     stream = trained.get("stream", False) and find(source).groups is not None
