@@ -4,17 +4,18 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 from tqdm.utils import ObjectWrapper
 
-from unnoise.terminal import encodable, is_terminal, printable, say, tell
+from unnoise.terminal import encodable, has_width, is_terminal, printable, say, tell
 
 Report: TypeAlias = Callable[[str, int, int | None], object]  # task, items done so far, items in total if known
 
 LINE_EVERY = 10.0  # seconds between plain lines
 LINE_SHARE = 0.05  # of a training between plain lines
+USUAL_WIDTH = 80  # characters of a terminal that does not tell its own, as in some containers
 PERCENTAGE = "{percentage:3.0f}%|{bar:24}| {desc}"
 
 
@@ -42,8 +43,8 @@ class Progress:
     def __init__(self, unit: str = " images", *, lines: bool = False, silent: bool = False) -> None:
         self.live, self.lines, self.silent = is_terminal(sys.stderr) and not silent, lines, silent
         form = PERCENTAGE if lines else None
-        shown = Quiet(sys.stderr)
-        self.bar = tqdm(unit=unit, file=shown, bar_format=form, disable=not self.live, dynamic_ncols=True)
+        width: dict[str, Any] = {"dynamic_ncols": True} if has_width(sys.stderr) else {"ncols": USUAL_WIDTH}
+        self.bar = tqdm(unit=unit, file=Quiet(sys.stderr), bar_format=form, disable=not self.live, **width)
         self.task, self.next_line, self.next_share = "", time.monotonic() + LINE_EVERY, 0.0
 
     def update(self, task: str, done: int, total: int | None) -> None:

@@ -43,6 +43,13 @@ def is_terminal(stream: Stream) -> bool:
     return False
 
 
+def has_width(stream: Stream) -> bool:
+    """Return True if a terminal tells its width."""
+    with suppress(OSError, ValueError, AttributeError):
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    return False
+
+
 def say(message: object, stream: Stream) -> None:
     """Print a message in one line; if the stream is closed, full or gone, do nothing: no message is worth the work."""
     line = printable(message)
