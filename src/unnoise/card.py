@@ -1,6 +1,5 @@
 """The card: everything a model file says about itself; and the run: a model with its card and its place."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,6 +10,7 @@ from unnoise.config import Sampling
 from unnoise.data.numbers import VERSION_0_1_0, Spans, describe_spans
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
+from unnoise.files import parse_json
 from unnoise.run_folder import MODEL
 from unnoise.types import MODES
 
@@ -106,7 +106,7 @@ def describe_run(run: Run) -> list[str]:
 def parse_card(text: str, path: Path) -> Card:
     """Read the card of a model file; raise InputError if it is damaged or of another format."""
     try:
-        about = json.loads(text)
+        about = parse_json(text)
         known = {f.name for f in fields(Card)}
         if about["format"] != FORMAT:
             raise InputError(

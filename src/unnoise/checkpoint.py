@@ -3,9 +3,10 @@
 import copy
 import hashlib
 import inspect
+import itertools
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias, cast
@@ -13,6 +14,7 @@ from typing import TypeAlias, cast
 import safetensors.torch
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from unnoise import registry
 from unnoise.card import Card, Run, make_card, parse_card
@@ -28,6 +30,7 @@ from unnoise.run_folder import METRICS, MODEL, is_own, link_error, own_file
 from unnoise.tensors import read_tensors, save_tensors, unshared
 from unnoise.types import MODES
 
+MAX_PARAMETERS = 4  # parameters that a network registers for each that it keeps: some are replaced while it is built
 RunLike: TypeAlias = Run | Diffusion | str | os.PathLike[str]  # a run, a model, or the path of a run or model file
 
 
@@ -196,13 +199,8 @@ def load(
         raise InputError(f"a run is a run folder, a model file, a Diffusion or the result of load, got {path!r:.100}")
     file = find_model(Path(path))
     card, weights = read_model(file)
-    own = backbone is not None or registry.is_own(card.backbone)
     with torch.random.fork_rng(devices=[]):  # first weights are random, and the random stream is the user's
-        network = open_backbone(card, file, backbone)
-        wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
-        if wanted != {name: tensor.shape for name, tensor in weights.items()}:
-            hint = "give the network it was made with: unnoise.load(path, backbone=...)" if own else "is it damaged?"
-            raise InputError(f"{file}: the weights do not fit the network {card.backbone}; {hint}")
+        check_network(card, weights, file, backbone)
         model = build_model(card, backbone)
     model.backbone.load_state_dict(weights)
     for name, p in model.backbone.named_parameters():
@@ -214,16 +212,44 @@ def load(
     return Run(model.to(device or pick_device()).eval().requires_grad_(requires_grad=False), card, file)
 
 
-def open_backbone(card: Card, file: Path, backbone: Spec | None) -> nn.Module:
+def check_network(card: Card, weights: Mapping[str, Tensor], file: Path, backbone: Spec | None = None) -> None:
+    """Raise InputError unless the network that a file names has the weights of the file; it takes no memory."""
+    own = backbone is not None or registry.is_own(card.backbone)
+    hint = "give the network it was made with: unnoise.load(path, backbone=...)" if own else "is it damaged?"
+    wrong = InputError(f"{file}: the weights do not fit the network {card.backbone:.200}; {hint}")
+    network = open_backbone(card, file, backbone, MAX_PARAMETERS * (len(weights) + 100), wrong)
+    wanted = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    if wanted != {name: tensor.shape for name, tensor in weights.items()}:
+        raise wrong
+
+
+@contextmanager
+def at_most(parameters: int, error: Exception) -> Iterator[None]:
+    """Raise the error as soon as modules register more parameters than this: a small file may ask for much."""
+    count = itertools.count(1)
+
+    def refuse(*_: object) -> None:
+        if next(count) > parameters:
+            raise error
+
+    hook = register_module_parameter_registration_hook(refuse)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def open_backbone(card: Card, file: Path, backbone: Spec | None, parameters: int, wrong: InputError) -> nn.Module:
     """Build the network of a file without memory for its weights, until it is known that the file holds as much.
 
-    Networks of your own that cannot be built so are built as usual.
+    Networks of your own that cannot be built so are built as usual. Raises `wrong` if it has far more parameters than
+    the file has tensors.
     """
     own = backbone is not None or registry.is_own(card.backbone)
     if backbone is None:
         refuse_unknown(card, file)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), at_most(parameters, wrong):
             return build_backbone(card, backbone)
     except InputError:
         raise

@@ -8,6 +8,7 @@ from unnoise.options import Spec, check_fields
 
 LENGTHS = ("budget", "images", "epochs")  # the length of a training is one of them
 MAX_SEED = 2**63 - 1
+MAX_BATCH = 2**20
 
 
 def option(  # the facts about one setting
@@ -117,7 +118,7 @@ class TrainConfig(Settings):
     flip: bool = option(False, "mirror images at random")
     budget: str | None = option(None, "wall time of the training, e.g. 90s, 10m, 2h (default: 10m)", title="length")
     images: str | None = option(None, "length in images seen, e.g. 50000 or 2M, instead of a budget")
-    epochs: int | None = option(None, "length in passes over the data, instead of a budget", least=1)
+    epochs: int | None = option(None, "length in passes over the data, instead of a budget", least=1, most=10**9)
     backbone: Spec | None = option(
         None,
         "network, as NAME:OPTION=VALUE,... (default: a U-Net, as wide as the budget can teach)",
@@ -129,7 +130,7 @@ class TrainConfig(Settings):
     objective: Spec = option("min_snr:gamma=2.5,first=20", "training objective", title="training")
     times: Spec = option("uniform", "noise levels that are trained on")
     optimizer: Spec = option("muon", "optimizer")
-    batch: int = option(64, "images in a training step", least=1)
+    batch: int = option(64, "images in a training step", least=1, most=MAX_BATCH)
     lr: float = option(1e-3, "peak learning rate", least=0)
     warmup: int = option(2000, "images over which the learning rate rises", least=0)
     decay: Literal["cosine", "none"] = option("cosine", "decay of the learning rate and of the objective's cap")

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MAX_SHOWN = 200  # characters of a value that an error repeats
+
 
 class InputError(ValueError):
     """A value or file that the user gave cannot be used; the message is one line that names the fix."""
@@ -31,6 +33,7 @@ class ToldElsewhereError(InputError):
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> InputError:
     """Return an error like `unknown sampler 'ddin'; did you mean 'ddim'? Known: ddim, ddpm, dpmpp_2m`."""
     names = sorted(allowed)
-    near = get_close_matches(given, names, n=1, cutoff=0.5)
+    near = get_close_matches(given[:MAX_SHOWN], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return InputError(f"unknown {kind} {given!r}; {hint}Known: {', '.join(names) or 'none'}")
+    shown = given if len(given) <= MAX_SHOWN else f"{given[:MAX_SHOWN]}..."
+    return InputError(f"unknown {kind} {shown!r}; {hint}Known: {', '.join(names) or 'none'}")

@@ -17,6 +17,7 @@ from unnoise.errors import InputError, unknown
 Spec: TypeAlias = str | Callable[..., Any]  # a name with options such as "ddim:eta=0.5", or the callable itself
 
 PLAIN = (bool, int, float, str)
+MAX_WHOLE = 2**63 - 1  # what 64 bits hold
 
 
 def options_of(entry: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
@@ -61,7 +62,7 @@ def parse_value(text: str, hint: Any, where: str, example: Any) -> Any:
         return hint(text)
     except ValueError:
         kind = {"int": "a whole number", "float": "a number"}[hint.__name__]
-        raise InputError(f"{where} takes {kind}, got {text!r}; for example {format_value(example)}") from None
+        raise InputError(f"{where} takes {kind}, got {short_repr(text)}; for example {format_value(example)}") from None
 
 
 def check_value(value: Any, hint: Any, where: str) -> Any:
@@ -111,6 +112,8 @@ def type_hints(config: type) -> dict[str, Any]:
 
 def short_repr(value: Any) -> str:
     """Return a value in one line of at most 100 characters."""
+    if isinstance(value, int) and abs(value) > MAX_WHOLE:
+        return "a number of more than 64 bits"
     return " ".join(repr(value).split())[:100]
 
 
@@ -132,7 +135,7 @@ def convert(value: Any, hint: Any) -> Any:
     if hint is bool or isinstance(value, bool):
         return value if hint is bool and isinstance(value, bool) else None
     if hint is int:
-        return int(value) if isinstance(value, Integral) else None
+        return int(value) if isinstance(value, Integral) and abs(int(value)) <= MAX_WHOLE else None
     if hint is float:
         return to_number(value)
     if hint is str:
@@ -141,19 +144,21 @@ def convert(value: Any, hint: Any) -> Any:
 
 
 def to_number(value: Any) -> float | None:
-    """Return a number or the text of one as float, and None for anything else and for nan."""
+    """Return a finite number or the text of one as float, and None for anything else."""
     if not isinstance(value, Real | str):
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
-    return None if math.isnan(number) else number
+    return number if math.isfinite(number) else None
 
 
 def to_text(value: Any) -> str | None:
     """Return a text, or a whole number as text."""
-    return str(value) if isinstance(value, str | Integral) else None
+    return (
+        str(value) if isinstance(value, str) or (isinstance(value, Integral) and abs(int(value)) <= MAX_WHOLE) else None
+    )
 
 
 def kind_of(hint: Any) -> str:

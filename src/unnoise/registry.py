@@ -21,6 +21,7 @@ from unnoise.errors import InputError, unknown
 from unnoise.options import Spec, check_value, format_value, options_of, parse_value, short_repr, spec_text
 
 F = TypeVar("F", bound=Callable[..., Any])
+MAX_SPEC, MAX_OPTIONS = 10**5, 100  # characters and options of a spec; 1,000 values of a schedule take 20,000
 
 
 class Registry:
@@ -63,6 +64,8 @@ class Registry:
         """Turn `ddim:eta=0.5` into `partial(ddim, eta=0.5)`; a callable becomes a partial of itself."""
         if not isinstance(spec, str):
             return self.from_callable(spec)
+        if len(spec) > MAX_SPEC or spec.count("=") > MAX_OPTIONS:
+            raise InputError(f"{self.kind} {short_repr(spec)}... is too long: it has {len(spec):,} characters")
         name, _, rest = spec.partition(":")
         name = name.strip()
         if name in self.names():

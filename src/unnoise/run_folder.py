@@ -3,14 +3,13 @@
 A run may come from a stranger. So nothing that is read from it follows a link out of its folder: `own_file`.
 """
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from unnoise.errors import InputError
-from unnoise.files import write_json
+from unnoise.files import parse_json, write_json
 
 MODEL = "model.safetensors"  # the weights that images are drawn from, and the card
 BEST = "best.safetensors"  # the weights with the lowest KID during training
@@ -101,7 +100,7 @@ def evaluations(run_folder: Path) -> list[dict[str, Any]]:
     found = []
     for path in own_files(run_folder, EVALUATIONS, "[0-9]*.json"):
         try:
-            result = json.loads(path.read_text(encoding="utf-8"))
+            result = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
         found.append(result)

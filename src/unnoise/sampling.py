@@ -1,6 +1,5 @@
 """Draw images from a trained run: as tensors, or as files in a folder."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import fields, replace
@@ -14,7 +13,16 @@ from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.config import SampleConfig, Sampling, describe_changes
 from unnoise.errors import InputError, unknown
-from unnoise.files import check_writable, lock_folder, new_folder, remove_leftovers, replacing, user_path, write_json
+from unnoise.files import (
+    check_writable,
+    lock_folder,
+    new_folder,
+    parse_json,
+    remove_leftovers,
+    replacing,
+    user_path,
+    write_json,
+)
 from unnoise.images import grid, is_readable, read_image, save_image
 from unnoise.options import Spec, plain
 from unnoise.progress import Report, silent
@@ -189,7 +197,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if (file := own_file(folder, RECORD)) is None:
         return None
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

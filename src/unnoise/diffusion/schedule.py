@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unnoise.diffusion.level import CLEAN, Level
 from unnoise.errors import InputError
-from unnoise.options import Spec
+from unnoise.options import Spec, short_repr
 from unnoise.registry import schedule, spacing
 
 FAR = -20.0  # half_log_snr that stands for minus infinity in an interpolation between two levels
@@ -93,6 +93,8 @@ class Schedule:
         if not 1 <= steps <= self.T:
             raise InputError(f"steps must be from 1 to {self.T} (the schedule's levels), got {steps}")
         times = spacing.get(spaced)(self, steps)
+        if not all(0 <= time < self.T for time in times):
+            raise InputError(f"spacing {short_repr(spaced)} gives no levels of this schedule; choose other options")
         return Levels((*map(self.level, times), CLEAN), self)
 
 

@@ -74,6 +74,8 @@ def ends(schedule: Schedule, highest: float) -> tuple[float, float]:
 
 def from_noisiest(schedule: Schedule, half_log_snr: Float64[Tensor, " steps"]) -> Float64[Tensor, " steps"]:
     """Return the times of these levels; the first is moved to the noisiest level, from which sampling starts."""
+    if not half_log_snr.isfinite().all():
+        raise InputError("these options of the spacing give noise levels that are not finite; choose others")
     times = schedule.time(half_log_snr)
     times[0] = schedule.T - 1
     return times

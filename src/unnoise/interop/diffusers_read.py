@@ -3,7 +3,6 @@
 `diffusers_write` is the other direction.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from unnoise import registry
 from unnoise.config import Sampling
 from unnoise.errors import InputError, unknown
+from unnoise.files import parse_json
 from unnoise.interop.diffusers_format import (
     NETWORK,
     SCHEDULER,
@@ -75,7 +75,7 @@ def read_settings(folder: Path, name: str) -> dict[str, Any]:
     if (file := own_file(folder, name)) is None:
         raise InputError(f"{folder} is no complete pipeline: it has no {name}, or only a link out of the folder")
     try:
-        return json.loads(file.read_text("utf-8"))  # type: ignore[no-any-return]
+        return parse_json(file.read_text("utf-8"))  # type: ignore[no-any-return]
     except ValueError as error:
         raise InputError(f"{folder / name} is damaged ({error})") from error
 

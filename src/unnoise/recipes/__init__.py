@@ -7,11 +7,13 @@ from typing import Any
 
 import yaml
 
-from unnoise import checkpoint
+from unnoise import checkpoint, registry
 from unnoise.config import LENGTHS, TrainConfig
 from unnoise.errors import InputError, unknown
 from unnoise.options import check_value, type_hints
 from unnoise.run_folder import CONFIG, is_own, link_error
+
+MAX_RECIPE = 10**5  # characters; the betas of a schedule take 20,000
 
 
 def names() -> list[str]:
@@ -28,7 +30,10 @@ def train_config(recipe: str | None, settings: Mapping[str, Any]) -> TrainConfig
     if any(given.get(name) is not None for name in LENGTHS):  # one length replaces another
         values = {name: value for name, value in values.items() if name not in LENGTHS}
     if given.get("init"):
-        card, _ = checkpoint.read_model(checkpoint.find_model(Path(given["init"])))
+        file = checkpoint.find_model(Path(given["init"]))
+        card, weights = checkpoint.read_model(file)
+        if given.get("backbone") is None and not registry.is_own(card.backbone):
+            checkpoint.check_network(card, weights, file)
         values |= {"backbone": card.backbone, "schedule": card.schedule, "target": card.target}
         if card.target == "eps" and given.get("target") is None:  # the default objective is not for eps
             values.setdefault("objective", "hybrid" if card.learned_variance else "simple")
@@ -48,15 +53,28 @@ def read_recipe(recipe: str) -> dict[str, Any]:
             raise InputError(f"{recipe} is no recipe: it is not text") from None
     else:
         raise unknown("recipe", recipe, [*names(), "or a run's config.yaml"])
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where} is not YAML: {' '.join(str(error).split())}") from None
+    values = parse_yaml(text, where)
     if not isinstance(values, dict):
         raise InputError(f"{where} holds no settings; a recipe is lines of 'name: value'")
     for name in ("out", "fresh"):  # the folder of a run is not part of its recipe
         values.pop(name, None)
     return check_settings(values, where)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the value of a YAML text; raise InputError if it is damaged, too large, or grows by aliases."""
+    if len(text) > MAX_RECIPE:
+        raise InputError(f"{where} is no recipe: it is longer than {MAX_RECIPE:,} characters")
+    try:
+        repeats = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader))
+        values = None if repeats else yaml.safe_load(text)
+    except RecursionError:
+        raise InputError(f"{where} is no recipe: its brackets are nested too deeply") from None
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:  # values that claim a type they have not
+        raise InputError(f"{where} is not YAML: {' '.join(str(error).split()):.300}") from None
+    if repeats:
+        raise InputError(f"{where} repeats values by *NAME, which a recipe does not need: write them out")
+    return values
 
 
 def check_settings(values: Mapping[str, Any], recipe: str = "") -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The length of a training: wall time, images or epochs; progress runs from 0 to 1 on whichever was given."""
 
+import math
 import re
 import time
 from collections.abc import Mapping
@@ -7,18 +8,23 @@ from dataclasses import dataclass
 
 from unnoise.config import LENGTHS, TrainConfig
 from unnoise.errors import InputError
+from unnoise.options import short_repr
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
+MAX_SECONDS, MAX_IMAGES = 3650 * 86400, 10**15
 DEFAULT_BUDGET = "10m"
 
 
-def parse_amount(text: str, units: Mapping[str, float], flag: str, examples: str) -> float:
-    """Read a positive number with a unit, such as 90s or 2M."""
+def parse_amount(text: str, units: Mapping[str, float], flag: str, examples: str, most: float = math.inf) -> float:
+    """Read a positive number with a unit, such as 90s or 2M, of at most `most`."""
     match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*([a-zA-Z]?)", str(text).strip())
     if not match or match[2].lower() not in units or float(match[1]) <= 0:
-        raise InputError(f"{flag} takes a positive amount such as {examples}, got {text!r}")
-    return float(match[1]) * units[match[2].lower()]
+        raise InputError(f"{flag} takes a positive amount such as {examples}, got {short_repr(text)}")
+    amount = float(match[1]) * units[match[2].lower()]
+    if not amount <= most:
+        raise InputError(f"{flag} takes at most {most:,.0f}, got {short_repr(text)}; write it such as {examples}")
+    return amount
 
 
 @dataclass
@@ -47,8 +53,10 @@ class Clock:
         if config.epochs is not None:
             return cls(None, config.epochs * count)
         if config.images is not None:
-            return cls(None, parse_amount(config.images, COUNTS, "--images", "50000, 500k or 2M"))
-        return cls(parse_amount(config.budget or DEFAULT_BUDGET, SECONDS, "--budget", "90s, 10m or 2h"), None)
+            return cls(None, parse_amount(config.images, COUNTS, "--images", "50000, 500k or 2M", MAX_IMAGES))
+        return cls(
+            parse_amount(config.budget or DEFAULT_BUDGET, SECONDS, "--budget", "90s, 10m or 2h", MAX_SECONDS), None
+        )
 
     def start(self) -> None:
         """Begin a sitting."""

@@ -55,6 +55,9 @@ def adamw(network: nn.Module, lr: float, weight_decay: float, *, beta1: float = 
     return torch.optim.AdamW(network.parameters(), lr, betas, weight_decay=weight_decay, fused=on_cpu or None)
 
 
+MAX_ITERATIONS = 100  # of muon; 5 are enough
+
+
 @optimizer
 def muon(  # the options of the optimizer
     network: nn.Module,
@@ -75,7 +78,7 @@ def muon(  # the options of the optimizer
         lr: learning rate.
         weight_decay: share of the weights that is lost in a step, times lr.
         momentum: share of the past in the direction of a step, 0 or more and below 1.
-        iterations: of the polynomial that makes a step orthogonal, 1 or more.
+        iterations: of the polynomial that makes a step orthogonal, 1 to 100.
         beta1: of AdamW.
         beta2: of AdamW.
 
@@ -83,8 +86,8 @@ def muon(  # the options of the optimizer
         InputError: an option is out of range.
     """
     check_shares("muon", momentum=momentum, beta1=beta1, beta2=beta2)
-    if iterations < 1:
-        raise InputError(f"optimizer muon: iterations takes 1 or more, got {iterations}")
+    if not 1 <= iterations <= MAX_ITERATIONS:
+        raise InputError(f"optimizer muon: iterations takes 1 to {MAX_ITERATIONS}, got {iterations}")
     tables = {id(m.weight) for m in network.modules() if isinstance(m, nn.Embedding)}  # rows, not a matrix
     parameters = [p for p in network.parameters() if p.requires_grad]
     matrices = [p for p in parameters if p.ndim >= 2 and id(p) not in tables]

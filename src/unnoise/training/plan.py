@@ -27,7 +27,7 @@ from unnoise.device import (
 )
 from unnoise.options import Spec
 from unnoise.progress import duration
-from unnoise.training.clock import Clock
+from unnoise.training.clock import MAX_SECONDS, Clock
 from unnoise.training.optimizers import make_optimizer
 from unnoise.training.precision import Precision, choose_precision, place_network
 
@@ -59,7 +59,7 @@ class Plan(NamedTuple):
         else:
             images = clock.images or 0
             seconds = (images - clock.seen) / self.images_per_second
-        done = now + timedelta(seconds=seconds)
+        done = now + timedelta(seconds=min(seconds, MAX_SECONDS))
         memory = f"; memory up to about {self.peak_bytes / 2**20:,.0f} MB" if self.peak_bytes else ""
         memory += f", {self.at_once} images at a time" if self.at_once < ALL else ""
         return (

@@ -3,7 +3,6 @@
 A state is a nested dict of plain values and tensors. Parts of a run name the attributes that are saved (`remembered`).
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from unnoise.errors import InputError
+from unnoise.files import parse_json
 from unnoise.run_folder import STATE, STATE_BEFORE, own_file
 from unnoise.tensors import read_tensors, save_tensors
 
@@ -70,7 +70,7 @@ def read_facts(folder: Path) -> State:
         if path is None:
             raise InputError(f"{folder} has no state")
         with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["unnoise"])
+            facts = parse_json(file.metadata()["unnoise"])
         return upgrade(facts) if isinstance(facts, dict) else {}
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is no whole state ({error!r:.200})") from error
@@ -80,7 +80,7 @@ def parse_state(path: Path) -> State:
     """Read a state file of this version or of an older one."""
     text, tensors = read_tensors(path)
     try:
-        saved = upgrade(put_together(tensors, json.loads(text)))
+        saved = upgrade(put_together(tensors, parse_json(text)))
         clock, known = saved["parts"]["clock"], isinstance(saved["config"], dict) and saved["format"] == FORMAT
         whole = isinstance(clock["seen"], int) and isinstance(clock["elapsed"], int | float)
     except (KeyError, TypeError, ValueError, AttributeError):

@@ -1,7 +1,6 @@
 """Parquet files in the Hugging Face layout: a column of encoded images, and perhaps a column of labels."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -20,6 +19,7 @@ from unnoise.data.sources.source import (
     file_key,
 )
 from unnoise.errors import InputError
+from unnoise.files import parse_json
 from unnoise.progress import Report
 
 READ_AT_ONCE = 64  # read at a time; encoded images are small
@@ -90,7 +90,7 @@ def choose_columns(schema: Any, path: Place) -> Columns:
 def features_of(schema: Any) -> dict[str, dict[str, Any]]:
     """Return the `features` of the metadata, nothing if they are missing or have another shape."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {key: value for key, value in features.items() if isinstance(value, dict)}
     except (KeyError, TypeError, ValueError, AttributeError):
         return {}
