@@ -97,6 +97,8 @@ def check_fields(config: Any) -> None:
         value = check_value(getattr(config, f.name), hints[f.name], f.name)
         if isinstance(value, PurePath):  # of data, which may be anything
             value = str(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{f.name} takes a finite number, got {value}")
         least, most = f.metadata.get("least"), f.metadata.get("most")
         if value is not None and ((least is not None and value < least) or (most is not None and value > most)):
             allowed = f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
@@ -144,14 +146,14 @@ def convert(value: Any, hint: Any) -> Any:
 
 
 def to_number(value: Any) -> float | None:
-    """Return a finite number or the text of one as float, and None for anything else."""
+    """Return a number or the text of one as float, and None for anything else and for nan."""
     if not isinstance(value, Real | str):
         return None
     try:
         number = float(value)
     except (ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) else None
+    return None if math.isnan(number) else number
 
 
 def to_text(value: Any) -> str | None:

@@ -13,7 +13,7 @@ from unnoise.errors import InputError, unknown
 from unnoise.options import check_value, type_hints
 from unnoise.run_folder import CONFIG, is_own, link_error
 
-MAX_RECIPE = 10**5  # characters; the betas of a schedule take 20,000
+MAX_RECIPE, MAX_BRACKETS = 10**5, 100  # characters and brackets; the betas of a schedule take 20,000
 
 
 def names() -> list[str]:
@@ -65,12 +65,18 @@ def parse_yaml(text: str, where: str) -> Any:
     """Return the value of a YAML text; raise InputError if it is damaged, too large, or grows by aliases."""
     if len(text) > MAX_RECIPE:
         raise InputError(f"{where} is no recipe: it is longer than {MAX_RECIPE:,} characters")
+    if text.count("[") + text.count("{") > MAX_BRACKETS:
+        raise InputError(f"{where} is no recipe: it has more than {MAX_BRACKETS} brackets")
     try:
         repeats = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader))
         values = None if repeats else yaml.safe_load(text)
-    except RecursionError:
-        raise InputError(f"{where} is no recipe: its brackets are nested too deeply") from None
-    except (yaml.YAMLError, ValueError, AttributeError, TypeError) as error:  # values that claim a type they have not
+    except (
+        yaml.YAMLError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+    ) as error:  # values that claim a type they have not
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split()):.300}") from None
     if repeats:
         raise InputError(f"{where} repeats values by *NAME, which a recipe does not need: write them out")
