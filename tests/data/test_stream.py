@@ -21,7 +21,7 @@ from tiny import train_folder
 from unnoise.config import EvalConfig
 from unnoise.data import open_data
 from unnoise.data.dataset import Dataset, split_held_out
-from unnoise.data.sources.folder import training_split
+from unnoise.data.sources.splits import split_files
 from unnoise.errors import InputError
 from unnoise.evaluation.evaluate import run_evaluation
 from unnoise.training.batches import Batch, nearby, order, read_ahead, read_batch
@@ -300,13 +300,16 @@ def test_splits_of_a_folder_are_not_mixed(tmp_path):
         as_shards(tmp_path / "data" / name)
     (tmp_path / "other").mkdir()
     as_shards(tmp_path / "other" / "strains")
-    assert len(open_data("data", stream=True)) == len(open_data("data")) == COUNT
+    for stream in (False, True):
+        assert [len(part) for part in split_held_out(open_data("data", stream=stream))] == [COUNT, COUNT]
     assert len(open_data("other", stream=True)) == COUNT
     system = fsspec.filesystem("memory")
     for path in (tmp_path / "data").rglob("*.tar"):
         system.pipe(f"/train-sets/a/{path.relative_to(tmp_path / 'data')}", path.read_bytes())
-    assert len(open_data("memory://train-sets/a", stream=True)) == COUNT
-    assert training_split([("training-0.tar", 1), ("validation-0.tar", 2), ("strain/0.tar", 3)]) == [1]
+    remote = open_data("memory://train-sets/a", stream=True)
+    assert [len(part) for part in split_held_out(remote)] == [COUNT, COUNT]
+    named = [("training-0.tar", 1), ("validation-0.tar", 2), ("strain/0.tar", 3)]
+    assert split_files(named) == ([1], [2], ["strain/0.tar"])
 
 
 def test_a_tar_of_folders_has_the_same_classes_either_way(tmp_path):

@@ -91,8 +91,8 @@ def find_duplicates(dataset: Dataset, progress: Report) -> dict[str, Any]:
     groups = sorted(exact_copies(content), key=min)
     same = [pair for group in groups for pair in combinations(group[:MAX_EXAMPLES], 2)]
     near = near_pairs(rounded, content, partial(scaled_down, dataset), progress)
-    _, held = split_held_out(dataset)
-    inside = set() if held.rows is None else set(held.rows.tolist())
+    trained, _ = split_held_out(dataset)
+    inside = set(range(len(dataset)) if trained.rows is None else trained.rows.tolist())
     return {
         "same": sum(len(group) - 1 for group in groups),
         "near": len({later for _, later in near}),

@@ -221,4 +221,6 @@ def cached_dataset(folder: Path, name: str, metadata: CacheMetadata, stamp: Stam
     store = DecodedImages(folder, metadata.count, (c, h, w), metadata, labels, stamp, time.monotonic())
     facts = metadata.mode, (c, h, w), metadata.count, tuple(metadata.classes), metadata.fingerprint
     spans = {kind: (low, high) for kind, (low, high) in dict(metadata.spans).items()}
-    return Dataset(store, name, *facts, tuple(metadata.notes), spans=spans)
+    ranges = [np.arange(first, last) for first, last in metadata.held_out]
+    held_out = np.concatenate(ranges) if ranges else None
+    return Dataset(store, name, *facts, tuple(metadata.notes), spans=spans, held_out=held_out)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ import numpy as np
 from unnoise.data.cache_check import LABELS, META, PIXELS, CacheMetadata, write_metadata
 from unnoise.data.decode import Content, Decoded, TargetFormat, decode
 from unnoise.data.numbers import Coverage
-from unnoise.data.sources.source import Array, Item, Source, UnreadableImage, class_names
+from unnoise.data.sources.source import Array, Item, Source, UnreadableImage, class_names, normal_label, to_nfc
 from unnoise.data.target_format import MAX_NAMED, format_suffixes
 from unnoise.errors import InputError
 from unnoise.progress import Report
@@ -37,27 +37,44 @@ class DecodingTotals:
     done: Counter[str] = field(default_factory=Counter)
     seen: dict[str, int] = field(default_factory=dict)  # label -> order of appearance
     labels: "array[int]" = field(default_factory=lambda: array("q"))
+    trained: Counter[str | None] = field(default_factory=Counter)  # images of each label, without the held-out ones
+    unlabelled: list[str] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)  # images of each label that cannot be read
+    held_out: list[list[int]] = field(default_factory=list)
     shape: tuple[int, ...] = ()
     size: int = 0
     covered: Coverage = field(default_factory=Coverage)
     digest: Any = field(default_factory=hashlib.sha256)
 
-    def skip(self, name: str, why: UnreadableImage) -> None:
+    def skip(self, item: Item, why: UnreadableImage) -> None:
         """Count an image that cannot be read; name the first few."""
         self.skipped += 1
+        if item.label is not None:
+            self.unread[item.label] += 1
         if len(self.examples) < MAX_NAMED:
-            self.examples.append(f"{name} ({why})")
+            self.examples.append(f"{item.name} ({why})")
 
     def add(self, item: Item, image: Decoded, data: bytes) -> None:
         """Count a decoded image."""
         self.digest.update(data)
-        self.count += 1
         self.done.update(image.done)
         self.covered.add(image.pixels)
-        label = -1 if item.label is None else self.seen.setdefault(item.label, len(self.seen))
-        self.labels.append(label)
+        self.add_label(normal_label(item.label), item)
+        self.count += 1
         self.shape = image.pixels.shape
         self.size += len(data)
+
+    def add_label(self, label: str | None, item: Item) -> None:
+        """Count the label and the split of an image; held-out images have no part in what the classes are."""
+        self.labels.append(-1 if label is None else self.seen.setdefault(label, len(self.seen)))
+        if not item.held_out:
+            self.trained[label] += 1
+            if label is None and len(self.unlabelled) < MAX_NAMED:
+                self.unlabelled.append(item.name)
+        elif self.held_out and self.held_out[-1][1] == self.count:
+            self.held_out[-1][1] += 1
+        else:
+            self.held_out.append([self.count, self.count + 1])
 
 
 def write_images(source: Source, target: TargetFormat, examined: int, folder: Path, progress: Report) -> CacheMetadata:
@@ -72,10 +89,14 @@ def write_images(source: Source, target: TargetFormat, examined: int, folder: Pa
     checksums = {PIXELS: totals.digest.hexdigest(), LABELS: write_array(folder / LABELS, labels)}
     header = (target.mode, totals.shape, totals.size, totals.count, classes)
     totals.digest.update(ascii(header).encode() + labels.astype("<i8").tobytes())
+    if totals.held_out:
+        totals.digest.update(ascii(totals.held_out).encode())
     notes = notes_for_user(totals, source, classes)
     fingerprint = totals.digest.hexdigest()
     facts = (target.mode, totals.shape, totals.count, classes, fingerprint, notes, totals.size)
-    metadata = CacheMetadata(*facts, spans=target.spans, checksums=checksums, data=source.name)
+    metadata = CacheMetadata(
+        *facts, spans=target.spans, checksums=checksums, data=source.name, held_out=totals.held_out
+    )
     write_small(folder / META, write_metadata(metadata))
     return metadata
 
@@ -107,7 +128,7 @@ def write_pixels(
     totals = DecodingTotals()
     for item, image in decode_in_order(islice(source.items(), examined), target):
         if isinstance(image, UnreadableImage):
-            totals.skip(item.name, image)
+            totals.skip(item, image)
         else:
             data = image.pixels.tobytes()
             file.write(data)
@@ -135,13 +156,14 @@ def try_to_decode(target: TargetFormat, content: Content) -> Decoded | Unreadabl
 
 
 def number_classes(totals: DecodingTotals, order: Sequence[str] | None) -> tuple[list[str], Array]:
-    """Return the classes and an index into them for each image; none if a label is missing or all are the same."""
-    labels = np.array(totals.labels, np.int64)
-    if len(totals.seen) < 2 or labels.min() < 0:
+    """Return the classes and an index into them for each image, -1 for none; no classes if labels are missing."""
+    found = class_names(totals.trained)
+    if not found:
         return [], np.full(totals.count, -1, np.int64)
-    classes = list(order or class_names(totals.seen))
+    classes = [*dict.fromkeys(map(to_nfc, order or found))]
     index = {name: i for i, name in enumerate(classes)}
-    return classes, np.array([index[name] for name in totals.seen], np.int64)[labels]
+    numbers = np.array([*(index.get(name, -1) for name in totals.seen), -1], np.int64)
+    return classes, numbers[np.array(totals.labels, np.int64)]  # -1 reads the last number, which is -1
 
 
 def notes_for_user(totals: DecodingTotals, source: Source, classes: Sequence[str]) -> list[str]:
@@ -156,10 +178,44 @@ def notes_for_user(totals: DecodingTotals, source: Source, classes: Sequence[str
     notes += [*source.notes, *totals.covered.warnings()]
     for what, n in sorted(totals.done.items()):
         notes.append(what.format(n=n) if n > 1 else what.format(n=n).removesuffix("s"))
-    unlabelled = totals.labels.count(-1)
+    return notes + class_notes(totals, classes)
+
+
+def class_notes(totals: DecodingTotals, classes: Sequence[str]) -> list[str]:
+    """Return lines about classes: their names, and images that have none."""
+    notes = []
+    missing, named = totals.trained[None], ", ".join(totals.unlabelled)
+    named += ", ..." if missing > len(totals.unlabelled) else ""
     if classes:
-        more = f", and {len(classes) - MAX_CLASS_NAMES} more" if len(classes) > MAX_CLASS_NAMES else ""
-        notes.append(f"found classes: {', '.join(classes[:MAX_CLASS_NAMES])}{more}")
-    elif totals.seen and unlabelled:
-        notes.append(f"no classes: {unlabelled} of {totals.count} images have no label")
-    return notes
+        notes.append(f"found classes: {format_names(classes)}")
+        if missing:
+            notes.append(
+                f"without a class, and trained on without one: {missing:,} of {totals.count:,} images: {named}"
+            )
+    elif len(totals.trained) > 1 and missing:
+        notes.append(f"no classes: {missing} of {totals.count} images have no label")
+        notes.append(f"images without a label: {named}; put each into the folder of its class to have classes")
+    if lost := [name for name in totals.unread if to_nfc(name) not in totals.seen]:
+        notes.append(f"none of the images can be read of the classes: {format_names(sorted(lost))}")
+    if new := [name for name in totals.seen if classes and name not in classes]:
+        notes.append(f"only held-out images have these labels, which are no classes: {format_names(sorted(new))}")
+    return notes + similar_names(classes)
+
+
+def format_names(names: Sequence[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f", and {len(names) - MAX_CLASS_NAMES} more" if len(names) > MAX_CLASS_NAMES else ""
+    return f"{', '.join(names[:MAX_CLASS_NAMES])}{more}"
+
+
+def similar_names(classes: Sequence[str]) -> list[str]:
+    """Return a line for each group of classes whose names differ in capital letters or blanks only."""
+    alike = defaultdict[str, list[str]](list)
+    for name in classes:
+        alike["".join(name.split()).casefold()].append(name)
+    return [
+        f"classes of their own, though their names differ in capital letters or blanks only: "
+        f"{', '.join(map(repr, names))}; rename the folders if they are one class"
+        for names in alike.values()
+        if len(names) > 1
+    ]

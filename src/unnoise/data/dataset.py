@@ -68,6 +68,7 @@ class Dataset:
     notes: tuple[str, ...]  # messages for the user about finding and decoding the images
     spans: Spans = field(default_factory=dict)  # of the numbers that the pixels come from
     rows: Array | None = field(default=None, compare=False)  # the images of a part; None means all
+    held_out: Array | None = field(default=None, compare=False)  # images of the store in splits that are held out
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -149,13 +150,44 @@ def runs_of(groups: Array) -> list[Array]:
 
 
 def split_held_out(dataset: Dataset, wanted: int | None = None) -> tuple[Dataset, Dataset]:
-    """Return (images to train on, held-out images); the split depends on the data alone."""
+    """Return (images to train on, held-out images); the split depends on the data alone.
+
+    If the data has splits of its own, such as train/ and test/, no image of a held-out split is ever trained on, and
+    the held-out images are chosen from them.
+    """
+    own = own_split(dataset)
+    if own is not None:
+        return dataset.part(np.flatnonzero(~own)), measured_part(dataset.part(np.flatnonzero(own)), wanted)
     count = len(dataset)
+    if dataset.held_out is not None and np.isin(dataset.numbers(np.arange(count)), dataset.held_out).any():
+        raise InputError(
+            f"all {count:,} images of {dataset.name} that are used belong to held-out splits; use more images, "
+            "or give the folder of one split"
+        )
     held = default_held_out(count) if wanted is None else wanted
     if not 0 <= held < count:
         raise InputError(f"--held-out takes 0 to {count - 1} of the {count:,} images, got {held}")
     out = np.sort(dataset.chosen(held, 0))
     return dataset.part(np.delete(np.arange(count), out)), dataset.part(out)
+
+
+def own_split(dataset: Dataset) -> Array | None:
+    """Return for each image whether its split is held out [n]; None if all images are of one kind."""
+    if dataset.held_out is None:
+        return None
+    own = np.isin(dataset.numbers(np.arange(len(dataset))), dataset.held_out)
+    return own if own.any() and not own.all() else None
+
+
+def measured_part(held_out: Dataset, wanted: int | None) -> Dataset:
+    """Return the images of held-out splits that are measured on: all of them up to a maximum, or the wanted number."""
+    count = len(held_out)
+    held = min(count, MAX_HELD_OUT) if wanted is None else wanted
+    if not 0 <= held <= count:
+        raise InputError(
+            f"--held-out takes 0 to {count:,}, the images in the held-out splits of {held_out.name}, got {held}"
+        )
+    return held_out.part(np.sort(held_out.chosen(held, 0)))
 
 
 def default_held_out(count: int) -> int:

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from unnoise.data.cache_writer import similar_names
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import TargetFormat, decode
 from unnoise.data.numbers import CUT_OFF, Coverage, describe_unusual
-from unnoise.data.sources.source import Array, Group, Item, Source, UnreadableImage
+from unnoise.data.sources.source import Array, Group, Item, Source, UnreadableImage, normal_label
 from unnoise.data.target_format import choose_format, scan_headers
 from unnoise.errors import InputError
 from unnoise.progress import Report
@@ -79,7 +80,7 @@ class StreamedImages:
         return self.known[rows].astype(np.int64)
 
     def label_of(self, item: Item) -> int:
-        return self.class_index.get(item.label or "", -1)
+        return self.class_index.get(normal_label(item.label) or "", -1)
 
     def news(self) -> list[str]:
         """Return the warnings about images that were read since the last call."""
@@ -176,11 +177,18 @@ def open_stream(
     target = choose_format(scan_headers(sample, None, progress), *wishes)
     store = StreamedImages(groups, target, parts.classes)
     c, h, w = store.pixels(np.zeros(1, np.int64))[0].shape
-    fingerprint = hash_sample(sample, target, (parts.classes, [(group.count, group.mark) for group in groups]), limit)
-    notes = (f"images are read from their files during training, in {len(groups):,} groups", *notes_on(sample, target))
+    fingerprint = hash_sample(sample, target, (parts.classes, [*map(group_facts, groups)]), limit)
+    how = f"images are read from their files during training, in {len(groups):,} groups"
+    notes = (how, *source.notes, *notes_on(sample, target), *similar_names(parts.classes))
+    held_out = np.flatnonzero(np.repeat([group.held_out for group in groups], [group.count for group in groups]))
     facts = (target.mode, (c, h, w), count, parts.classes, fingerprint, notes, target.spans)
-    dataset = Dataset(store, source.name, *facts)
+    dataset = Dataset(store, source.name, *facts, held_out=held_out if len(held_out) else None)
     return dataset if limit is None or limit >= count else dataset.part(np.arange(limit))
+
+
+def group_facts(group: Group) -> tuple[Any, ...]:
+    """Return the facts about a group that count for the fingerprint."""
+    return (group.count, group.mark, "held out") if group.held_out else (group.count, group.mark)
 
 
 def hash_sample(sample: Source, target: TargetFormat, facts: tuple[Any, Any], limit: int | None) -> str:

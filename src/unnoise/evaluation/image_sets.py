@@ -14,7 +14,7 @@ from unnoise.card import Run
 from unnoise.checkpoint import weights_hash
 from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import open_data
-from unnoise.data.dataset import ABOUT_CLASSES, Dataset, split_held_out
+from unnoise.data.dataset import ABOUT_CLASSES, Dataset, own_split, split_held_out
 from unnoise.data.frames import read_as
 from unnoise.data.numbers import agree
 from unnoise.data.sources.find import find
@@ -164,7 +164,12 @@ def extraction_seconds(extractor: Extractor) -> float:
 
 
 def dataset_images(dataset: Dataset, n: int | None, seed: int, batch: int, say: Say = mute) -> ImageSet:
-    """Return a set of all images of a dataset, or of n of them that the seed chooses."""
+    """Return a set of all images of a dataset, or of n of them that the seed chooses.
+
+    The images of held-out splits, such as test/ next to train/, do not count.
+    """
+    if own_split(dataset) is not None:
+        dataset, _ = split_held_out(dataset, 0)
     n = len(dataset) if n is None else n
     if n > len(dataset):
         raise InputError(f"{n} images were asked for, but {dataset.name} has {len(dataset):,}; ask for fewer")

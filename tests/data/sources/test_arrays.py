@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from image_files import everything, noise, write_idx
+from unnoise.data.dataset import split_held_out
 from unnoise.errors import InputError
 
 
@@ -117,8 +118,10 @@ def test_idx(root, load, end):
     write_idx(root / f"t10k-images-idx3-ubyte{end}", test)
     data = load(root)
     assert data.classes == ("0", "1", "3")
-    assert data.labels(np.arange(4)).tolist() == [2, 1, 1, 0]
-    np.testing.assert_array_equal(everything(data)[:, 0], train)
+    trained, held_out = split_held_out(data)
+    assert trained.labels(np.arange(4)).tolist() == [2, 1, 1, 0]
+    np.testing.assert_array_equal(everything(trained)[:, 0], train)
+    np.testing.assert_array_equal(everything(held_out)[:, 0], test)
     np.testing.assert_array_equal(everything(load(root / f"t10k-images-idx3-ubyte{end}"))[:, 0], test)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from image_files import channels_first, everything, noise, write_parquet
+from unnoise.data.dataset import split_held_out
 from unnoise.errors import InputError
 
 
@@ -24,10 +25,12 @@ def test_parquet_with_text_labels_in_a_folder_takes_the_training_split(root, loa
     write_parquet(root / "data" / "train-00000-of-00002.parquet", images[:2], ["b", "a"])
     write_parquet(root / "data" / "train-00001-of-00002.parquet", images[2:], ["a", "a"])
     write_parquet(root / "data" / "test-00000-of-00001.parquet", images[:1], ["c"])
-    data = load(root)
+    data, held_out = split_held_out(load(root))
     np.testing.assert_array_equal(everything(data)[:, 0], images)
+    np.testing.assert_array_equal(everything(held_out)[:, 0], images[:1])
     assert data.classes == ("a", "b")
     assert data.labels(np.arange(4)).tolist() == [1, 0, 0, 0]
+    assert held_out.labels(np.arange(1)).tolist() == [-1]
 
 
 def test_parquet_without_images(tmp_path, load):

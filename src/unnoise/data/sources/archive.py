@@ -6,10 +6,13 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unnoise.data.sources.layout import FolderCount, Layout, Placed
 from unnoise.data.sources.remote import Place
 from unnoise.data.sources.source import (
     MAX_BYTES,
@@ -18,11 +21,10 @@ from unnoise.data.sources.source import (
     Source,
     explain_damage,
     file_key,
-    is_hidden,
     is_image,
-    label_from_path,
     suffix_of,
 )
+from unnoise.data.sources.system_files import PassedOver, passed_over_name
 
 TOO_LARGE = Broken(f"larger than {MAX_BYTES >> 20} MiB".encode())
 ARCHIVE_DAMAGE = (
@@ -38,7 +40,6 @@ ARCHIVE_DAMAGE = (
     RuntimeError,  # how zipfile says that a password is missing
 )
 MAX_CLASS_NAME = 256  # bytes of the name of a class
-COMPRESSED = r"\.(tgz|gz|bz2|xz)$"
 
 
 class Member(NamedTuple):
@@ -49,23 +50,41 @@ class Member(NamedTuple):
     at: zipfile.ZipInfo | int  # how to read it: a zip entry, or the offset of its bytes in a plain tar
 
 
+@dataclass
+class Listing:
+    """The files of an archive that are no images, its classes, and lines about its folders."""
+
+    ignored: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+    labels: dict[str, str] = field(default_factory=dict)  # by the key of a sample
+    passed_over: PassedOver = field(default_factory=PassedOver)
+
+    def clear(self) -> None:
+        """Forget everything, for a new pass; the objects that a source shows stay the same."""
+        for each in (self.ignored, self.notes, self.labels, self.passed_over):
+            each.clear()
+
+    def layout(self, members: Iterable[Member]) -> Layout:
+        """Return the layout of the folders of these images, and note what they were taken for."""
+        counted = FolderCount()
+        for member in members:
+            counted.add(member.parts)
+        layout = counted.layout()
+        self.notes[:] = [*counted.notes(layout), *self.passed_over.notes()]
+        return layout
+
+    def item(self, parts: tuple[str, ...], content: bytes, place: Placed) -> Item:
+        """Return the item of an image; its class is stored next to it, or is its folder."""
+        name = "/".join(parts)
+        return Item(name, content, self.labels.get(sample_key(name)) or place.label, place.held_out)
+
+
 def safe_parts(name: str) -> tuple[str, ...] | None:
-    """Return the components of a member's name; None if the member is hidden or points out of the archive."""
+    """Return the components of a member's name; None if the name points out of the archive."""
     name = name.replace("\\", "/")
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
     outside = name.startswith("/") or ".." in parts or re.match(r"[A-Za-z]:", name)
-    return None if outside or not parts or any(map(is_hidden, parts)) else parts
-
-
-def root_depth(members: Iterable[Member]) -> int:
-    """Return 1 if everything lies in one top folder, as when a folder was packed whole; otherwise 0."""
-    tops = {member.parts[0] if len(member.parts) > 1 else None for member in members}
-    return int(len(tops) == 1 and None not in tops)
-
-
-def archive_item(parts: tuple[str, ...], content: bytes, depth: int, labels: Mapping[str, str] | None = None) -> Item:
-    name = "/".join(parts)
-    return Item(name, content, (labels or {}).get(sample_key(name)) or label_from_path(parts[depth:]))
+    return None if outside or not parts else parts
 
 
 def sample_key(name: str) -> str:
@@ -74,29 +93,41 @@ def sample_key(name: str) -> str:
     return folder + slash + file.partition(".")[0]
 
 
+def in_order(members: Iterable[Member], layout: Layout) -> Iterator[tuple[Member, Placed]]:
+    """Yield the images that are used: the images to train on, and then the images of held-out splits."""
+    placed = [(member, place) for member in members if (place := layout.place(member.parts[:-1]))]
+    return iter(sorted(placed, key=lambda pair: (pair[1].held_out, pair[0].parts)))
+
+
 def read_zip(path: Path) -> Source:
     """Turn a zip file into a source, its members in sorted order."""
-    members, ignored = zip_members(path)
-    return Source(path.stem, file_key(path), lambda: zip_items(path, members), len(members), ignored)
+    listing = Listing()
+    members = zip_members(path, listing)
+    placed = [*in_order(members, listing.layout(members))]
+    items = partial(zip_items, path, placed, listing)
+    return Source(path.stem, file_key(path), items, len(placed), listing.ignored, notes=listing.notes)
 
 
-def zip_members(path: Path) -> tuple[list[Member], Counter[str]]:
-    members, ignored = [], Counter[str]()
+def zip_members(path: Path, listing: Listing) -> list[Member]:
+    members = []
     with explain_damage(path, ARCHIVE_DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             parts = None if info.is_dir() else safe_parts(info.filename)
-            if parts and is_image(parts[-1]):
+            if not parts:
+                continue
+            if passed_over_name(parts) is not None:
+                listing.passed_over.add_path(parts)
+            elif is_image(parts[-1]):
                 members.append(Member(parts, info.file_size, info))
-            elif parts:
-                ignored[suffix_of(parts[-1])] += 1
-    return sorted(members, key=lambda member: member.parts), ignored
+            else:
+                listing.ignored[suffix_of(parts[-1])] += 1
+    return members
 
 
-def zip_items(path: Path, members: list[Member]) -> Iterator[Item]:
-    depth = root_depth(members)
+def zip_items(path: Path, placed: Sequence[tuple[Member, Placed]], listing: Listing) -> Iterator[Item]:
     with explain_damage(path, ARCHIVE_DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
-        for member in members:
-            yield archive_item(member.parts, zip_bytes(archive, member), depth)
+        for member, place in placed:
+            yield listing.item(member.parts, zip_bytes(archive, member), place)
 
 
 def zip_bytes(archive: zipfile.ZipFile, member: Member) -> bytes:
@@ -113,13 +144,12 @@ def zip_bytes(archive: zipfile.ZipFile, member: Member) -> bytes:
     return TOO_LARGE if len(content) > MAX_BYTES else content
 
 
-def read_tar(path: Path) -> Source:
+def read_tar(path: Path, *, compressed: bool = False) -> Source:
     """Turn a tar file into a source: plain ones in sorted order, compressed ones, which cannot seek, in their own."""
-    ignored: Counter[str] = Counter()  # known after the first pass: listing a large .tar.gz takes as long as reading it
-    compressed = re.search(COMPRESSED, path.name.lower())
-    stream = compressed_tar_items if compressed else plain_tar_items
+    listing = Listing()  # filled by the first pass: listing a large .tar.gz takes as long as reading it
+    items = partial(compressed_tar_items if compressed else plain_tar_items, path, listing)
     name = re.sub(r"\.(tar|tgz)(\.\w+)?$", "", path.name, flags=re.IGNORECASE)
-    return Source(name, file_key(path), lambda: stream(path, ignored), None, ignored)
+    return Source(name, file_key(path), items, None, listing.ignored, notes=listing.notes)
 
 
 def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfile.TarInfo]]:
@@ -131,31 +161,32 @@ def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfi
         archive.members = []  # type: ignore[attr-defined]  # the library would keep every header it has seen
 
 
-def list_tar_images(path: Place, mode: str, ignored: Counter[str], labels: dict[str, str]) -> Iterator[Member]:
-    """Yield the images of a tar file; fill `labels` with the classes, stored as text in KEY.cls."""
-    ignored.clear()
+def list_tar_images(path: Place, mode: str, listing: Listing) -> Iterator[Member]:
+    """Yield the images of a tar file; the listing gets the classes, stored as text in KEY.cls."""
     with (
         explain_damage(path, ARCHIVE_DAMAGE, "archive"),
         path.open("rb") as file,
         tarfile.open(fileobj=file, mode=mode) as archive,  # type: ignore[call-overload]
     ):
         for parts, info in tar_files(archive):
-            if is_image(parts[-1]):
+            if passed_over_name(parts) is not None:
+                listing.passed_over.add_path(parts)
+            elif is_image(parts[-1]):
                 yield Member(parts, info.size, info.offset_data)
             elif parts[-1].endswith(".cls") and info.size <= MAX_CLASS_NAME and (text := archive.extractfile(info)):
-                labels[sample_key("/".join(parts))] = text.read().decode("utf-8", "replace").strip()
+                listing.labels[sample_key("/".join(parts))] = text.read().decode("utf-8", "replace").strip()
             else:
-                ignored[suffix_of(parts[-1])] += 1
+                listing.ignored[suffix_of(parts[-1])] += 1
 
 
-def plain_tar_items(path: Path, ignored: Counter[str]) -> Iterator[Item]:
-    labels: dict[str, str] = {}
-    members = sorted(list_tar_images(path, "r:", ignored, labels), key=lambda member: member.parts)
-    depth = root_depth(members)
+def plain_tar_items(path: Path, listing: Listing) -> Iterator[Item]:
+    listing.clear()
+    members = [*list_tar_images(path, "r:", listing)]
+    placed = in_order(members, listing.layout(members))
     with explain_damage(path, ARCHIVE_DAMAGE, "archive"), path.open("rb") as file:
-        for member in members:
+        for member, place in placed:
             content = read_at(file, member.at, member.size)  # type: ignore[arg-type]
-            yield archive_item(member.parts, content, depth, labels)
+            yield listing.item(member.parts, content, place)
 
 
 def read_at(file: Any, at: int, size: int) -> bytes:
@@ -166,12 +197,13 @@ def read_at(file: Any, at: int, size: int) -> bytes:
     return file.read(size)  # type: ignore[no-any-return]
 
 
-def compressed_tar_items(path: Path, ignored: Counter[str]) -> Iterator[Item]:
-    labels: dict[str, str] = {}
-    depth = root_depth(list_tar_images(path, "r|*", ignored, labels))
+def compressed_tar_items(path: Path, listing: Listing) -> Iterator[Item]:
+    listing.clear()
+    layout = listing.layout(list_tar_images(path, "r|*", listing))
     with explain_damage(path, ARCHIVE_DAMAGE, "archive"), tarfile.open(path, "r|*") as archive:
         for parts, info in tar_files(archive):
-            if is_image(parts[-1]):
+            place = layout.place(parts[:-1])
+            if is_image(parts[-1]) and passed_over_name(parts) is None and place:
                 file = archive.extractfile(info)
                 content = TOO_LARGE if info.size > MAX_BYTES or not file else file.read()
-                yield archive_item(parts, content, depth, labels)
+                yield listing.item(parts, content, place)

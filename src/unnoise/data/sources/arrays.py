@@ -5,7 +5,7 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -103,12 +103,17 @@ def numpy_table(path: Path, opener: Open) -> Table:
     return file_table(path, opener, start, dtype, shape)
 
 
-def idx_in(folder: Path) -> Path | None:
-    """Return the IDX images directly in a folder, the training split before others; None if there are none."""
-    names = sorted(path.name for path in folder.iterdir() if re.search(IDX_IMAGES, path.name.lower()))
-    names = [name for name in names if "labels" not in name.lower() and not name.startswith(".")]
-    names.sort(key=lambda name: not name.startswith("train"))
-    return folder / names[0] if names else None
+def idx_images(paths: Iterable[Path]) -> list[Path]:
+    """Return the files of IDX images among these, sorted; a file that lies there packed and unpacked counts once."""
+    found = {
+        path.with_suffix("") if path.suffix.lower() == ".gz" else path: path for path in sorted(paths, reverse=True)
+    }
+    return sorted(path for path in found.values() if is_idx_images(path.name.lower()))
+
+
+def is_idx_images(name: str) -> bool:
+    """Return whether a file of this name holds IDX images and no labels."""
+    return bool(re.search(IDX_IMAGES, name)) and "labels" not in name and not name.startswith(".")
 
 
 def read_idx(path: Path) -> Source:

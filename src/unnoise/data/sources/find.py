@@ -2,34 +2,58 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from os.path import commonpath
 from pathlib import Path
 from typing import Any
 
 from unnoise.data.sources.archive import read_tar, read_zip
-from unnoise.data.sources.arrays import idx_in, read_idx, read_npy, read_npz
-from unnoise.data.sources.folder import files_with_suffix, has_images, read_folder, training_split
+from unnoise.data.sources.arrays import idx_images, read_idx, read_npy, read_npz
+from unnoise.data.sources.arrow import read_arrow
+from unnoise.data.sources.container import container_kind
+from unnoise.data.sources.folder import files_with_suffix, has_images, read_folder, walk_files
+from unnoise.data.sources.layout import split_kind
 from unnoise.data.sources.memory import is_in_memory, memory_source
-from unnoise.data.sources.parquet import read_parquet
+from unnoise.data.sources.parquet import has_image_column, read_parquet
 from unnoise.data.sources.remote import files_at, is_remote
 from unnoise.data.sources.source import Source, is_image
+from unnoise.data.sources.splits import Notes, read_splits, split_files
 from unnoise.data.sources.webdataset import read_shards
 from unnoise.errors import InputError
 from unnoise.files import refuse_dead_link
 from unnoise.registry import dataset
 from unnoise.run_folder import refuse_links_of_run
 
-READERS: tuple[tuple[str, Callable[[Path], Source]], ...] = (
-    (r"\.zip$", read_zip),
-    (r"\.tar$", lambda path: replace(read_tar(path), groups=read_shards([path], path.stem).groups)),
-    (r"\.(tgz|tar\.(gz|bz2|xz))$", read_tar),
-    (r"\.npy$", read_npy),
-    (r"\.npz$", read_npz),
-    (r"[-.]ubyte(\.gz)?$|\.idx(\.gz)?$", read_idx),
-    (r"\.(parquet|pq)$", lambda path: read_parquet([path], parquet_name(path))),
+
+def read_plain_tar(path: Path) -> Source:
+    """Read a tar file, which can be streamed as a shard can."""
+    whole, shard = read_tar(path), read_shards([path], path.stem)
+    return replace(whole, groups=shard.groups, notes=Notes(whole.notes, shard.notes))
+
+
+READERS: dict[str, Callable[[Path], Source]] = {
+    "zip": read_zip,
+    "tar": read_plain_tar,
+    "compressed tar": partial(read_tar, compressed=True),
+    "npy": read_npy,
+    "npz": read_npz,
+    "idx": read_idx,
+    "parquet": lambda path: read_parquet([path], parquet_name(path)),
+    "arrow": lambda path: read_arrow([path], parquet_name(path)),
+}
+SUFFIXES = (  # if the first bytes do not tell: an empty or damaged file
+    (r"\.zip$", "zip"),
+    (r"\.tar$", "tar"),
+    (r"\.(tgz|tar\.(gz|bz2|xz))$", "compressed tar"),
+    (r"\.npy$", "npy"),
+    (r"\.npz$", "npz"),
+    (r"[-.]ubyte(\.gz)?$|\.idx(\.gz)?$", "idx"),
+    (r"\.(parquet|pq)$", "parquet"),
+    (r"\.arrow$", "arrow"),
 )
 KINDS_OF_DATA = "a folder of images or tar shards, .zip, .tar, .tar.gz, .npy, .npz, IDX (-ubyte, -ubyte.gz) or .parquet"
 
@@ -65,15 +89,65 @@ def parquet_name(table: Path) -> str:
 def find_in_folder(folder: Path) -> Source:
     """Read a folder of images, or of the files of one dataset in another format."""
     refuse_links_of_run(folder)
-    idx = idx_in(folder)
-    if idx is not None:
-        return replace(read_idx(idx), name=folder.resolve().name)
-    if not has_images(folder):
-        if tables := files_with_suffix(folder, ".parquet"):
-            return read_parquet(tables, folder.resolve().name)
-        if shards := files_with_suffix(folder, ".tar"):
-            return read_shards(shards, folder.resolve().name)
+    name = folder.resolve().name
+    if idx := idx_images(path for path in folder.iterdir() if path.is_file()):
+        return find_idx(idx, folder, name)
+    if not has_images(folder) and (found := find_tables(folder, name)):
+        return found
     return read_folder(folder)
+
+
+def find_idx(files: Sequence[Path], folder: Path, name: str) -> Source:
+    """Read IDX images with the images of their test split; raise InputError if there are several sets."""
+    named = [(str(path.relative_to(folder)), path) for path in files]
+    train, held_out, _ = split_files(named)
+    if len(train) > 1 or len(held_out) > 1:
+        raise InputError(f"{len(files)} sets of IDX images in {str(folder)!r}; give one file: {some_names(named)}")
+    return replace(read_splits(named, lambda some: read_idx(some[0])), name=name)
+
+
+def some_names(named: Sequence[tuple[str, Any]]) -> str:
+    """Return the first few names."""
+    return ", ".join(name for name, _ in named[:5]) + (", ..." if len(named) > 5 else "")
+
+
+def find_tables(folder: Path, name: str) -> Source | None:
+    """Read the tables, shards or arrays below a folder; None if there are none.
+
+    Parquet files without images are the metadata of the shards next to them, as img2dataset writes them.
+    """
+    tables = [
+        (inside, path) for inside, path in files_with_suffix(folder, ".arrow") if not path.name.startswith("cache-")
+    ]
+    if tables:
+        return read_splits(tables, partial(read_arrow, name=name))
+    tables, shards = files_with_suffix(folder, ".parquet"), files_with_suffix(folder, ".tar")
+    if tables and not (shards and not has_image_column(tables[0][1])):
+        check_configurations(tables, folder)
+        return read_splits(tables, partial(read_parquet, name=name))
+    if shards:
+        return read_splits(shards, partial(read_shards, name=name))
+    if idx := idx_images(walk_files(folder)):
+        return find_idx(idx, folder, name)
+    return None
+
+
+def check_configurations(tables: Sequence[tuple[str, Any]], folder: Path) -> None:
+    """Raise InputError if folders next to each other hold files of the same names: each is a dataset by itself."""
+    holders = defaultdict[str, list[str]](list)
+    for name, _ in tables:
+        above, _, file = name.replace("\\", "/").rpartition("/")
+        holders[file].append(above)
+    several = max(holders.values(), key=len)
+    outside = {split_free(above) for above in several}
+    if len(outside) > 1 and not all("=" in above for above in several):
+        names = ", ".join(sorted(outside)[:5]) + (", ..." if len(outside) > 5 else "")
+        raise InputError(f"{len(outside)} datasets in {str(folder)!r}: {names}; give the folder of one of them")
+
+
+def split_free(path: str) -> str:
+    """Return a path without the folders that are splits."""
+    return "/".join(part for part in path.split("/") if split_kind(part) is None)
 
 
 def find_remote(url: str) -> Source:
@@ -82,17 +156,19 @@ def find_remote(url: str) -> Source:
     for suffix, reader in ((".parquet", read_parquet), (".tar", read_shards)):
         if found := [file for file in files if file.name.endswith(suffix)]:
             top = len(commonpath([file.path for file in found]))
-            return reader(training_split([(file.path[top:], file) for file in found]), name)
+            return read_splits([(file.path[top:], file) for file in found], partial(reader, name=name))
     raise InputError(f"there are no .parquet and no .tar files at {url}")
 
 
 def find_in_file(path: Path) -> Source:
-    for pattern, reader in READERS:
-        if re.search(pattern, path.name.lower()):
-            return reader(path)
+    """Read one file by what its first bytes say, or else by its suffix."""
+    named = next((kind for pattern, kind in SUFFIXES if re.search(pattern, path.name.lower())), None)
     if is_image(path.name):
         raise InputError(f"{str(path)!r} is one image; give the folder that holds it, or {KINDS_OF_DATA}")
-    raise InputError(f"cannot tell what {str(path)!r} is; give {KINDS_OF_DATA}")
+    kind = container_kind(path) or named
+    if kind is None:
+        raise InputError(f"cannot tell what {str(path)!r} is; give {KINDS_OF_DATA}")
+    return READERS[kind](path)
 
 
 def missing_data_error(data: str, path: Path) -> InputError:

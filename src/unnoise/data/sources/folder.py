@@ -1,15 +1,15 @@
-"""Folders of images: recursive, in sorted order; sub-folders are classes."""
+"""Folders of images: recursive, in sorted order; sub-folders are splits and classes, as `layout` reads them."""
 
+import errno
 import hashlib
 import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
+from unnoise.data.sources.layout import FolderCount, Layout
 from unnoise.data.sources.source import (
     ITEM_BYTES,
     Group,
@@ -17,37 +17,57 @@ from unnoise.data.sources.source import (
     Item,
     Source,
     class_names,
-    is_hidden,
     is_image,
-    label_from_path,
     printable,
     suffix_of,
 )
+from unnoise.data.sources.system_files import PassedOver, is_passed_over
 from unnoise.errors import InputError
 
-T = TypeVar("T")
 GROUP_IMAGES = 64  # images of a group
+MAX_NAMED = 5
+
+
+class Findings:
+    """Folders that were passed over in a walk, and folders that cannot be listed."""
+
+    def __init__(self) -> None:
+        self.passed_over, self.unlisted = PassedOver(), list[str]()
+
+    def notes(self) -> list[str]:
+        """Return lines on what was passed over, and on folders that cannot be listed."""
+        notes = self.passed_over.notes()
+        if self.unlisted:
+            named = ", ".join(self.unlisted[:MAX_NAMED]) + (", ..." if len(self.unlisted) > MAX_NAMED else "")
+            notes.append(f"passed over {len(self.unlisted)} folders that cannot be listed: {named}")
+        return notes
 
 
 def read_folder(root: Path) -> Source:
     """Turn a folder of images into a source by names, sizes and times; no image is opened."""
     digest = hashlib.sha256(os.fsencode(root.resolve()))
-    ignored: Counter[str] = Counter()
-    count = 0
-    for path in walk_files(root):
+    ignored, counted, found = Counter[str](), FolderCount(), Findings()
+    for path in walk_files(root, found):
         if not is_image(path.name):
             ignored[suffix_of(path.name)] += 1
             continue
-        count += 1
+        counted.add(path_parts(root, path))
         digest.update(os.fsencode(path.relative_to(root)) + stat_bytes(path))
+    layout = counted.layout()
     return Source(
         root.resolve().name or "data",
         digest.hexdigest(),
-        lambda: folder_items(root, image_paths(root)),
-        count,
+        lambda: folder_items(root, layout, ordered_paths(root, layout)),
+        counted.total(layout),
         ignored,
-        groups=lambda _: folder_groups(root),
+        groups=lambda _: folder_groups(root, layout),
+        notes=[*counted.notes(layout), *found.notes()],
     )
+
+
+def path_parts(root: Path, path: Path) -> tuple[str, ...]:
+    """Return the components of a path below the root, as text that can be shown."""
+    return tuple(printable(part) for part in path.relative_to(root).parts)
 
 
 def image_paths(root: Path) -> Iterator[Path]:
@@ -55,42 +75,123 @@ def image_paths(root: Path) -> Iterator[Path]:
     return (path for path in walk_files(root) if is_image(path.name))
 
 
-def folder_items(root: Path, paths: Iterable[Path]) -> Iterator[Item]:
+def ordered_paths(root: Path, layout: Layout) -> Iterator[Path]:
+    """Yield the paths of the images that are used: the images to train on, and then the images of held-out splits."""
+    for held_out in sorted({False, *layout.held_out.values()}):
+        yield from split_paths(root, layout, held_out=held_out)
+
+
+def split_paths(root: Path, layout: Layout, *, held_out: bool) -> Iterator[Path]:
+    """Yield the paths of the images that are held out, or of the others, in order."""
+    for path in image_paths(root):
+        place = layout.place(path_parts(root, path)[:-1])
+        if place is not None and place.held_out is held_out:
+            yield path
+
+
+def folder_items(root: Path, layout: Layout, paths: Iterable[Path]) -> Iterator[Item]:
     for path in paths:
-        parts = [printable(part) for part in path.relative_to(root).parts]
-        yield Item("/".join(parts), path, label_from_path(parts))
+        parts = path_parts(root, path)
+        if place := layout.place(parts[:-1]):
+            yield Item("/".join(parts), path, *place)
 
 
-def folder_groups(root: Path) -> Groups:
+def folder_groups(root: Path, layout: Layout) -> Groups:
     """Return groups of neighbours by name; only their paths are kept in memory."""
-    each, labels, paths = list[Group](), set[str | None](), image_paths(root)
-    while some := [*islice(paths, GROUP_IMAGES)]:
-        labels |= {item.label for item in folder_items(root, some)}
-        digest = hashlib.sha256()
-        for path in some:
-            size = path.stat().st_size if path.exists() else None
-            digest.update(os.fsencode(path.relative_to(root)) + f"\0{size}\0".encode())
-        each.append(Group(len(some), partial(folder_items, root, some), digest.hexdigest(), ITEM_BYTES * len(some)))
+    each, labels = list[Group](), Counter[str | None]()
+    for held_out in sorted({False, *layout.held_out.values()}):
+        paths = split_paths(root, layout, held_out=held_out)
+        while some := [*islice(paths, GROUP_IMAGES)]:
+            if not held_out:
+                labels.update(item.label for item in folder_items(root, layout, some))
+            digest = hashlib.sha256()
+            for path in some:
+                digest.update(os.fsencode(path.relative_to(root)) + f"\0{size_of(path)}\0".encode())
+            items, size = partial(folder_items, root, layout, some), ITEM_BYTES * len(some)
+            each.append(Group(len(some), items, digest.hexdigest(), size, held_out))
     return Groups(each, class_names(labels))
 
 
-def walk_files(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Yield all files below a folder, sorted; links are followed once."""
-    real = folder.resolve()
-    if real in above:  # a link back to a folder we are in
-        return
+def walk_files(root: Path, found: Findings | None = None) -> Iterator[Path]:
+    """Yield all files below a folder, sorted; a folder with several links to it is read once.
+
+    Folders that cannot be listed because their path is too long, and files of the system, are noted in `found`.
+    """
+    found, top = found or Findings(), os.path.realpath(root)
+    visited, levels = {folder_id(top)}, [list_folder(root, found)]
+    while levels:
+        path, entry = next(levels[-1], ("", None))
+        if not path:
+            levels.pop()
+        elif entry is None:
+            yield Path(path)
+        elif is_passed_over(entry.name):
+            note_passed_over(entry, found)
+        elif is_folder(entry):
+            identity = folder_id(path)
+            if identity not in visited and not (entry.is_symlink() and is_read_anyway(path, top)):
+                visited.add(identity)
+                levels.append(list_folder(Path(path), found))
+        elif is_file(entry):
+            yield Path(path)
+
+
+def list_folder(folder: Path, found: Findings) -> "Iterator[tuple[str, os.DirEntry[str] | None]]":
+    """Return the paths in a folder, sorted by name, each with its entry; ordinary files have none, to save memory."""
+    names, others = list[str](), dict[str, os.DirEntry[str]]()
     try:
-        names = sorted(os.listdir(folder))  # noqa: PTH208 - plain names sort faster than paths
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                names.append(entry.name)
+                if is_passed_over(entry.name) or not entry.is_file(follow_symlinks=False):
+                    others[entry.name] = entry
     except OSError as error:
-        raise InputError(f"cannot list {str(folder)!r}: {error.strerror}") from None
-    for name in names:
-        path = folder / name
-        if is_hidden(name):
-            continue
-        if path.is_dir():
-            yield from walk_files(path, (*above, real))
-        elif path.is_file() or not path.exists():  # a dangling link is reported when it is opened; a pipe never is
-            yield path
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            raise InputError(f"cannot list {str(folder)!r}: {error.strerror}") from None
+        found.unlisted.append(f"{str(folder)[:60]}... ({error.strerror})")
+    above = os.path.join(folder, "")  # noqa: PTH118 - text is joined faster than paths
+    return ((above + name, others.get(name)) for name in sorted(names))
+
+
+def note_passed_over(entry: "os.DirEntry[str]", found: Findings) -> None:
+    """Count the images in a file or folder that is passed over."""
+    if entry.is_dir(follow_symlinks=False):
+        found.passed_over.add_folder(entry.name, entry.path)
+    else:
+        found.passed_over.add_path((entry.name,))
+
+
+def folder_id(path: str) -> tuple[int, int] | str:
+    """Return a number that all links to a folder share; the path itself if it cannot be looked at."""
+    try:
+        about = os.stat(path)  # noqa: PTH116 - the path of an entry of a folder is text
+    except OSError:
+        return path
+    return about.st_dev, about.st_ino
+
+
+def is_read_anyway(link: str, top: str) -> bool:
+    """Return whether a link leads to a folder below the top that is read by its own name."""
+    try:
+        inside = Path(os.path.realpath(link)).relative_to(top)
+    except ValueError:  # it leads outside
+        return False
+    return not any(map(is_passed_over, inside.parts))
+
+
+def is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def is_file(entry: "os.DirEntry[str]") -> bool:
+    """Return whether an entry is a file, or a dangling link, which is reported when it is opened; a pipe never is."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+    except OSError:
+        return entry.is_symlink()
 
 
 def stat_bytes(path: Path) -> bytes:
@@ -102,19 +203,20 @@ def stat_bytes(path: Path) -> bytes:
     return f"\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode()
 
 
+def size_of(path: Path) -> int | None:
+    """Return the size of a file, None if it is gone."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
 def has_images(folder: Path) -> bool:
     """Return whether there is any image below a folder."""
     return any(True for _ in image_paths(folder))
 
 
-def files_with_suffix(folder: Path, suffix: str) -> list[Path]:
-    """Return the files below a folder with this suffix; if splits are named, the training split alone."""
+def files_with_suffix(folder: Path, suffix: str) -> list[tuple[str, Path]]:
+    """Return the files below a folder with this suffix, each with its path below the folder."""
     found = [path for path in walk_files(folder) if path.suffix.lower() == suffix]
-    return training_split([(str(path.relative_to(folder)), path) for path in found])
-
-
-def training_split(named: Sequence[tuple[str, T]]) -> list[T]:
-    """Return the files with the word train in the name of a folder or file; all files if no name has the word."""
-    return [place for name, place in named if re.search(r"(^|[^a-z])train(ing|set)?([^a-z]|$)", name.lower())] or [
-        place for _, place in named
-    ]
+    return [(str(path.relative_to(folder)), path) for path in found]

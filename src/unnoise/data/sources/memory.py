@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Dataset, own_split
 from unnoise.data.sources.arrays import Table, table_source
 from unnoise.data.sources.sequence import IN_MEMORY, as_array, first_few, sequence_source
 from unnoise.data.sources.source import Array, Item, Source
@@ -90,9 +90,12 @@ def reopened_source(data: Dataset) -> Source:
 
 
 def read_dataset_items(data: Dataset) -> Iterator[Item]:
+    own = own_split(data)
     for start in range(0, len(data), READ_AT_ONCE):
         indices = np.arange(start, min(start + READ_AT_ONCE, len(data)))
         pixels, labels = data.read(indices), data.labels(indices)
         numbers = [-1] * len(indices) if labels is None else labels.tolist()
         for index, image, label in zip(indices, pixels, numbers, strict=True):
-            yield Item(f"image {index}", image.transpose(1, 2, 0), data.classes[label] if label >= 0 else None)
+            held_out = own is not None and bool(own[index])
+            name = data.classes[label] if label >= 0 else None
+            yield Item(f"image {index}", image.transpose(1, 2, 0), name, held_out)

@@ -1,6 +1,7 @@
 """Parquet files in the Hugging Face layout: a column of encoded images, and perhaps a column of labels."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -74,6 +75,17 @@ def open_parquet(path: Place) -> Iterator[Any]:
         yield file
 
 
+def has_image_column(path: Place) -> bool:
+    """Return whether a file has a column of images; without pyarrow, which reading needs, assume that it has."""
+    try:
+        with open_parquet(path) as file:
+            return bool(choose_columns(file.schema_arrow, path).image)
+    except ImportError:
+        return True
+    except InputError:
+        return False
+
+
 def choose_columns(schema: Any, path: Place) -> Columns:
     """Pick the image and the label column; ClassLabel names come from the Hugging Face metadata."""
     features = features_of(schema)
@@ -142,7 +154,7 @@ def read_rows(path: Place, columns: Columns, group: int | None, first: int, *, s
 
 def parquet_groups(paths: Sequence[Place], columns: Columns, progress: Report) -> Groups:
     """Return the row groups of all files; only the columns of labels are read for it."""
-    each, labels = list[Group](), set[str | None]()
+    each, labels = list[Group](), Counter[str | None]()
     for i, path in enumerate(paths):
         progress("reading labels", i, len(paths))
         with open_parquet(path) as file:
@@ -151,7 +163,7 @@ def parquet_groups(paths: Sequence[Place], columns: Columns, progress: Report) -
                 about = file.metadata.row_group(group)
                 items = partial(read_rows, path, columns, group, first, several=len(paths) > 1)
                 named = read_labels(file, columns, group)
-                labels |= {*named}
+                labels.update(named)
                 mark = hashlib.sha256(ascii((path.name, about.num_rows, about.total_byte_size, named)).encode())
                 size = about.total_byte_size + ITEM_BYTES * about.num_rows
                 each.append(Group(about.num_rows, items, mark.hexdigest(), size))

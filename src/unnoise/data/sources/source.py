@@ -1,6 +1,8 @@
 """The `Source` of images, named items streamed in a fixed order, and the rules that all readers share."""
 
 import hashlib
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -49,6 +51,7 @@ class Group:
     items: Callable[[], Iterator[Item]]
     mark: str  # changes when the images do, but not when they are moved as a whole
     size: int  # approximate bytes in memory once the group is read
+    held_out: bool = False  # all its images are
 
 
 class Groups(NamedTuple):
@@ -93,22 +96,38 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogatepass" if halves else "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def is_hidden(name: str) -> bool:
-    return name.startswith(".") or name == "__MACOSX"
+def normal_label(label: str | None) -> str | None:
+    """Return a label in Unicode form NFC, so that one name in two forms is one class."""
+    return None if label is None else to_nfc(label)
 
 
-def label_from_path(parts: Sequence[str]) -> str | None:
-    """Return the class of a file: the folder it lies in, just below the root."""
-    return parts[0] if len(parts) > 1 else None
+def to_nfc(text: str) -> str:
+    """Return a text in Unicode form NFC: one form for what looks the same."""
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def class_names(labels: Collection[str | None]) -> tuple[str, ...]:
-    """Return the labels sorted, numbers by their value; nothing if a label is missing or all are the same."""
-    names = [name for name in labels if name is not None]
-    if len(names) < 2 or len(names) < len(labels):
+def class_names(counts: Mapping[str | None, int]) -> tuple[str, ...]:
+    """Return the classes sorted, numbers by their value, from the number of images of each label.
+
+    There are no classes if all labels are the same, or if too many images have none.
+    """
+    merged = Counter[str | None]()
+    for label, n in counts.items():
+        merged[normal_label(label)] += n
+    unlabelled = merged.pop(None, 0)
+    names = [name for name in merged if name is not None]
+    if len(names) < 2 or not are_few(unlabelled, merged.values()):
         return ()
     whole = all(name.isascii() and name.isdigit() for name in names)
     return tuple(sorted(names, key=lambda name: (int(name), name) if whole else (0, name)))
+
+
+def are_few(unlabelled: int, others: Collection[int]) -> bool:
+    """Return whether images without a label are strays, which leave the classes as they are.
+
+    They are strays if they are at most a tenth of all images, or fewer than the images of the smallest class.
+    """
+    return unlabelled * 10 <= unlabelled + sum(others) or unlabelled < min(others)
 
 
 def file_key(*paths: Place) -> str:

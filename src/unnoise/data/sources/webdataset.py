@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from unnoise.cache_folder import cache_folder, keep_bytes, kept_bytes
-from unnoise.data.sources.archive import ARCHIVE_DAMAGE, list_tar_images, read_at, root_depth, sample_key
+from unnoise.data.sources.archive import ARCHIVE_DAMAGE, Listing, Member, list_tar_images, read_at, sample_key
+from unnoise.data.sources.layout import FolderCount, Layout
 from unnoise.data.sources.remote import Place
 from unnoise.data.sources.source import (
     ITEM_BYTES,
@@ -27,7 +28,7 @@ from unnoise.data.sources.source import (
     class_names,
     explain_damage,
     file_key,
-    label_from_path,
+    normal_label,
 )
 from unnoise.progress import Report
 
@@ -42,34 +43,42 @@ class ShardIndex(NamedTuple):
     at: Array  # offset of the bytes of each image in its shard
     size: Array
     label: Array  # index into the classes, -1 if there is no label
+    held_out: Array  # whether each image belongs to a held-out split
     classes: Array  # their names
+    notes: Array  # lines for the user
 
 
 def read_shards(paths: Sequence[Place], name: str) -> Source:
     """Turn tar shards into a source; headers are read when the images are."""
-    key = file_key(*paths)
+    key, notes = file_key(*paths), list[str]()
 
     def groups(progress: Report) -> Groups:
-        return shard_groups(paths, load_index(paths, key, progress))
+        index = load_index(paths, key, progress)
+        notes[:] = index.notes.tolist()
+        return shard_groups(paths, index)
 
     def items() -> Iterator[Item]:
         return chain.from_iterable(group.items() for group in groups(lambda *_: None).each)
 
-    return Source(name, key, items, groups=groups)
+    return Source(name, key, items, groups=groups, notes=notes)
 
 
 def shard_groups(paths: Sequence[Place], found: ShardIndex) -> Groups:
-    """Return the groups of all shards."""
-    classes, each, first = tuple(found.classes.tolist()), list[Group](), 0
-    for path, count in zip(paths, found.counts.tolist(), strict=True):
-        for begin, end in cut_into_groups(found.size[first : first + count]):
-            rows = slice(first + begin, first + end)
-            at, size, label = (array[rows] for array in (found.at, found.size, found.label))
-            names = [None if i < 0 else classes[i] for i in label.tolist()]
-            mark = hashlib.sha256(at.tobytes() + size.tobytes() + label.tobytes()).hexdigest()
-            items = partial(shard_items, path, at, size, names, begin)
-            each.append(Group(len(names), items, f"{path.name} {mark}", int(size.sum()) + ITEM_BYTES * len(names)))
-        first += count
+    """Return the groups of all shards: the images to train on, and then the images of held-out splits."""
+    classes, each = tuple(found.classes.tolist()), list[Group]()
+    last = found.counts.cumsum()
+    for held_out in (False, True):
+        for path, end, count in zip(paths, last.tolist(), found.counts.tolist(), strict=True):
+            numbers = np.flatnonzero(found.held_out[end - count : end] == held_out)
+            rows = numbers + (end - count)
+            for begin, stop in cut_into_groups(found.size[rows]):
+                at, size, label = (array[rows[begin:stop]] for array in (found.at, found.size, found.label))
+                names = [None if i < 0 else classes[i] for i in label.tolist()]
+                mark = hashlib.sha256(at.tobytes() + size.tobytes() + label.tobytes()).hexdigest()
+                images = [*zip(numbers[begin:stop].tolist(), names, strict=True)]
+                items = partial(shard_items, path, at, size, images, held_out=held_out)
+                room = int(size.sum()) + ITEM_BYTES * len(names)
+                each.append(Group(len(names), items, f"{path.name} {mark}", room, held_out))
     return Groups(each, classes)
 
 
@@ -83,11 +92,13 @@ def cut_into_groups(sizes: Array) -> Iterator[tuple[int, int]]:
         begin = end
 
 
-def shard_items(path: Place, at: Array, size: Array, labels: Sequence[str | None], first: int) -> Iterator[Item]:
-    """Yield the items of one group, in their order in the shard."""
+def shard_items(
+    path: Place, at: Array, size: Array, images: Sequence[tuple[int, str | None]], *, held_out: bool
+) -> Iterator[Item]:
+    """Yield the items of one group, in their order in the shard; `images` are their numbers in it and their labels."""
     with explain_damage(path, ARCHIVE_DAMAGE, "archive"), path.open("rb") as file:
-        for i, (begin, length, label) in enumerate(zip(at.tolist(), size.tolist(), labels, strict=True)):
-            yield Item(f"{path.name} image {first + i}", read_at(file, begin, length), label)
+        for begin, length, (number, label) in zip(at.tolist(), size.tolist(), images, strict=True):
+            yield Item(f"{path.name} image {number}", read_at(file, begin, length), label, held_out)
 
 
 def load_index(paths: Sequence[Place], key: str, progress: Report) -> ShardIndex:
@@ -105,22 +116,48 @@ def load_index(paths: Sequence[Place], key: str, progress: Report) -> ShardIndex
 
 def build_index(paths: Sequence[Place], progress: Report) -> ShardIndex:
     """Find every image by reading the headers of the shards."""
-    counts, at, size, labels = list[int](), list[Array](), list[Array](), list[str | None]()
+    listing, shards = Listing(), list[list[tuple[Member, str | None]]]()
     for i, path in enumerate(paths):
         progress("indexing shards", i, len(paths))
-        named: dict[str, str] = {}
-        images = [*list_tar_images(path, "r:", Counter(), named)]
-        counts.append(len(images))
-        at.append(np.array([image.at for image in images], np.int64))
-        size.append(np.array([image.size for image in images], np.int64))
-        depth = root_depth(images)
-        labels += [
-            named.get(sample_key("/".join(image.parts))) or label_from_path(image.parts[depth:]) for image in images
-        ]
+        listing.labels.clear()
+        images = [*list_tar_images(path, "r:", listing)]
+        shards.append([(image, listing.labels.get(sample_key("/".join(image.parts)))) for image in images])
     progress("indexing shards", len(paths), len(paths))
-    classes = class_names(set(labels))
+    found = [[*placed_images(images, layout)] for images, layout in zip(shards, layouts(shards, listing), strict=True)]
+    flat = [*chain.from_iterable(found)]
+    labels = [label for _, label, _ in flat]
+    held_out = np.array([held for *_, held in flat], bool)
+    classes = class_names(Counter(label for _, label, held in flat if not held))
     known = {name: i for i, name in enumerate(classes)}
-    label = np.array([known.get(name or "", -1) for name in labels], np.int64)
     return ShardIndex(
-        np.array(counts, np.int64), np.concatenate(at), np.concatenate(size), label, np.array(classes, str)
+        np.array([len(images) for images in found], np.int64),
+        np.array([image.at for image, *_ in flat], np.int64),
+        np.array([image.size for image, *_ in flat], np.int64),
+        np.array([known.get(normal_label(label) or "", -1) for label in labels], np.int64),
+        held_out,
+        np.array(classes, str),
+        np.array(listing.notes, str),
     )
+
+
+def layouts(shards: Sequence[Sequence[tuple[Member, str | None]]], listing: Listing) -> list[Layout]:
+    """Return the layout of the folders in each shard: splits count over all shards, other folders in each by itself."""
+    whole = listing.layout(image for images in shards for image, _ in images)
+    if whole.split is not None:
+        return [whole] * len(shards)
+    each = list[Layout]()
+    for images in shards:
+        counted = FolderCount()
+        for image, _ in images:
+            counted.add(image.parts)
+        each.append(counted.layout())
+    return each
+
+
+def placed_images(
+    images: Sequence[tuple[Member, str | None]], layout: Layout
+) -> Iterator[tuple[Member, str | None, bool]]:
+    """Yield the images that are used, each with its label and whether it is held out."""
+    for image, label in images:
+        if place := layout.place(image.parts[:-1]):
+            yield image, label or place.label, place.held_out
