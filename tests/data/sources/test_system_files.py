@@ -75,7 +75,18 @@ def test_other_names_are_no_masks(root, load, names):
     assert not any("named like masks" in note for note in load(root).notes)
 
 
-# Links and long paths
+# Links, deep folders and long paths
+
+
+def test_folders_deeper_than_the_stack_of_python(root):
+    deepest = root / "/".join("d" * 1_010)
+    for folder in [*reversed(deepest.parents), deepest]:
+        folder.mkdir(exist_ok=True)
+    (deepest / "x.png").write_bytes(encoded(noise(8, 8)))
+    assert [path.name for path in walk_files(root)] == ["x.png"]
+    (deepest / "x.png").unlink()
+    for folder in [deepest, *deepest.parents][:1_010]:  # deeper than pytest can remove
+        folder.rmdir()
 
 
 def test_many_links_to_the_next_folder_are_walked_once(root):
@@ -108,9 +119,9 @@ def test_folders_deeper_than_a_path_may_be_long_do_not_end_everything(root, load
     put(root, "a.png", noise(8, 8))
     put(root, "z.png", noise(8, 8))
     inside = os.open(root, os.O_RDONLY)
-    for _ in range(1_100):
-        os.mkdir("deep", dir_fd=inside)
-        below = os.open("deep", os.O_RDONLY, dir_fd=inside)
+    for _ in range(18):
+        os.mkdir("d" * 240, dir_fd=inside)
+        below = os.open("d" * 240, os.O_RDONLY, dir_fd=inside)
         os.close(inside)
         inside = below
     file = os.open("x.png", os.O_WRONLY | os.O_CREAT, dir_fd=inside)
