@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from PIL import Image, ImageOps
 
-from unnoise.data.colour import to_srgb
+from unnoise.data.colour import COLOUR_KEYS, to_srgb
 from unnoise.data.numbers import (
     Spans,
     array_pixels,
@@ -27,6 +27,7 @@ from unnoise.data.resize import fit_image
 from unnoise.data.sources.source import MAX_PIXELS, Array
 
 Content: TypeAlias = Path | bytes | Array | Image.Image | Callable[[tuple[int, int]], Image.Image]
+FACTS = {"transparency", *COLOUR_KEYS}  # that change what the pixels mean
 TURNED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 KIND_OF_MODE = {"L": "L", "1": "L", "RGB": "RGB", **dict.fromkeys(("RGBA", "RGBa", "LA", "La", "PA"), "RGBA")}
 KEYED_MODES = ("1", "L", "P", "RGB", "I;16", "I;16B")  # one colour may stand for transparency
@@ -133,6 +134,8 @@ def decode_array(array: Array, target: TargetFormat) -> Decoded:
 
 def convert_image(image: Image.Image, target: TargetFormat) -> Decoded:
     """Convert an upright image to the mode and the size, and return its pixels [c, h, w]."""
+    if image.mode == target.mode and image.mode != "I;16" and not FACTS & image.info.keys():  # most images
+        return fit_pixels(image, target, ())
     done = describe_conversion(image, target.mode)
     image = with_alpha(image)
     if type_of_image(image):

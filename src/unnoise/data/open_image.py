@@ -3,7 +3,7 @@
 import ctypes
 import logging
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import BufferedIOBase, BytesIO
 from pathlib import Path
@@ -108,8 +108,7 @@ def identify(file: Any, head: bytes) -> Any:
 
     Pillow's own `Image.open` would refuse large images by a limit of its own before a JPEG can be reduced.
     """
-    plugin = None if head.startswith((b"\xff\xd8", b"\x89PNG")) else plugin_format(head)
-    for name in (*FORMATS, *((plugin,) if plugin and plugin not in FORMATS else ())):
+    for name in formats_of(head):
         if name not in Image.OPEN:
             Image.init()
         factory, accept = Image.OPEN.get(name, (None, None))
@@ -120,6 +119,16 @@ def identify(file: Any, head: bytes) -> Any:
     if name := known_format(head):
         raise UnidentifiedImageError(f"damaged {name}")
     raise UnreadableImage(describe_file(head, file))
+
+
+def formats_of(head: bytes) -> Sequence[str]:
+    """Return the formats whose decoders are tried on a file with these first bytes, the usual ones first."""
+    if head.startswith(b"\xff\xd8"):
+        return ("JPEG",)
+    if head.startswith(b"\x89PNG"):
+        return ("PNG",)
+    plugin = plugin_format(head)
+    return (*FORMATS, plugin) if plugin and plugin not in FORMATS else FORMATS
 
 
 def known_format(head: bytes) -> str:
