@@ -299,3 +299,10 @@ def test_damaged_tiff_is_silent(capfd):
     with pytest.raises(UnreadableImage):
         pixels_of(bytes(content))
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("content", [b"x", b"xx", b"\xff", b"\0\0", b"II", b"MM\0"])
+def test_a_file_of_few_bytes_is_no_image(content):
+    with pytest.raises(UnreadableImage) as raised:
+        decode(content, TargetFormat("RGB", (8, 8), "crop"))
+    assert "unpack" not in str(raised.value)

@@ -112,9 +112,9 @@ def identify(file: Any, head: bytes) -> Any:
         if name not in Image.OPEN:
             Image.init()
         factory, accept = Image.OPEN.get(name, (None, None))
-        if factory and (accept is None or accept(head[:16]) is True):
-            file.seek(0)
-            with suppress(SyntaxError, IndexError, TypeError, struct.error):
+        with suppress(SyntaxError, IndexError, TypeError, struct.error):
+            if factory and (accept is None or accept(head[:16]) is True):
+                file.seek(0)
                 return factory(file, "")
     if name := known_format(head):
         raise UnidentifiedImageError(f"damaged {name}")
@@ -136,7 +136,9 @@ def known_format(head: bytes) -> str:
     decoders = {
         name: Image.OPEN[name][1] for name in FORMATS if name in Image.OPEN and name not in ("TIFF", "DIB", "AVIF")
     }
-    return next((name for name, accept in decoders.items() if accept and accept(head[:16]) is True), "")
+    with suppress(struct.error):  # a file of few bytes
+        return next((name for name, accept in decoders.items() if accept and accept(head[:16]) is True), "")
+    return ""
 
 
 def jp2_profile(file: BufferedIOBase, head: bytes) -> bytes | None:
