@@ -23,6 +23,7 @@ from unnoise.data.target_format import MAX_NAMED, format_suffixes
 from unnoise.errors import InputError
 from unnoise.progress import Report
 
+BYTES_IN_FLIGHT = 2**26
 IMAGES_IN_FLIGHT = 32  # enough to keep the threads busy, few enough for the memory
 MAX_CLASS_NAMES = 10  # in a note
 
@@ -142,9 +143,20 @@ def write_pixels(
 def decode_in_order(items: Iterator[Item], target: TargetFormat) -> Iterator[tuple[Item, Decoded | UnreadableImage]]:
     """Decode on several threads (Pillow works outside Python's lock), some images at a time; yield them in order."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        while some := list(islice(items, IMAGES_IN_FLIGHT)):
+        while some := take_some(items):
             images = pool.map(partial(try_to_decode, target), [item.content for item in some])
             yield from zip(some, images, strict=True)
+
+
+def take_some(items: Iterator[Item]) -> list[Item]:
+    """Return the next items, as many as are decoded at a time: fewer if they are large."""
+    some, size = list[Item](), 0
+    for item in islice(items, IMAGES_IN_FLIGHT):
+        some.append(item)
+        size += len(item.content) if isinstance(item.content, bytes) else 0
+        if size > BYTES_IN_FLIGHT:
+            break
+    return some
 
 
 def try_to_decode(target: TargetFormat, content: Content) -> Decoded | UnreadableImage:

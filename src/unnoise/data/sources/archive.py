@@ -39,7 +39,26 @@ ARCHIVE_DAMAGE = (
     ValueError,
     RuntimeError,  # how zipfile says that a password is missing
 )
+MAX_HEADER = 2**20  # bytes of an extended header of a tar file
+LARGE, MAX_GROWTH = 2**26, 500  # bytes; a larger member that grows more than this when unpacked is no image
 MAX_CLASS_NAME = 256  # bytes of the name of a class
+
+
+class SmallHeaders(tarfile.TarInfo):
+    """A member of a tar file whose extended headers, which are read whole, are no larger than names need."""
+
+    def _proc_pax(self, archive: tarfile.TarFile) -> Any:
+        self.refuse_large_header()
+        return super()._proc_pax(archive)  # type: ignore[misc]
+
+    def _proc_gnulong(self, archive: tarfile.TarFile) -> Any:
+        self.refuse_large_header()
+        return super()._proc_gnulong(archive)  # type: ignore[misc]
+
+    def refuse_large_header(self) -> None:
+        """Raise ReadError if this header is larger than MAX_HEADER."""
+        if self.size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size:,} bytes")
 
 
 class Member(NamedTuple):
@@ -134,6 +153,9 @@ def zip_bytes(archive: zipfile.ZipFile, member: Member) -> bytes:
     """Read one member; if it is damaged, the others are still good."""
     if member.size > MAX_BYTES:
         return TOO_LARGE
+    packed = member.at.compress_size if isinstance(member.at, zipfile.ZipInfo) else member.size
+    if member.size > max(LARGE, MAX_GROWTH * packed):
+        return Broken(f"{packed:,} bytes that grow to {member.size:,}; unpack it if you trust it".encode())
     try:
         with archive.open(member.at) as file:  # type: ignore[arg-type]
             content = file.read(MAX_BYTES + 1)  # the declared size may be a lie
@@ -166,7 +188,7 @@ def list_tar_images(path: Place, mode: str, listing: Listing) -> Iterator[Member
     with (
         explain_damage(path, ARCHIVE_DAMAGE, "archive"),
         path.open("rb") as file,
-        tarfile.open(fileobj=file, mode=mode) as archive,  # type: ignore[call-overload]
+        tarfile.open(fileobj=file, mode=mode, tarinfo=SmallHeaders) as archive,  # type: ignore[call-overload]
     ):
         for parts, info in tar_files(archive):
             if passed_over_name(parts) is not None:
@@ -200,7 +222,7 @@ def read_at(file: Any, at: int, size: int) -> bytes:
 def compressed_tar_items(path: Path, listing: Listing) -> Iterator[Item]:
     listing.clear()
     layout = listing.layout(list_tar_images(path, "r|*", listing))
-    with explain_damage(path, ARCHIVE_DAMAGE, "archive"), tarfile.open(path, "r|*") as archive:
+    with explain_damage(path, ARCHIVE_DAMAGE, "archive"), tarfile.open(path, "r|*", tarinfo=SmallHeaders) as archive:
         for parts, info in tar_files(archive):
             place = layout.place(parts[:-1])
             if is_image(parts[-1]) and passed_over_name(parts) is None and place:

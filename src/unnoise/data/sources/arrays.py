@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from tokenize import TokenError  # how NumPy says that a header is torn
 from typing import IO, Any, TypeAlias
@@ -19,6 +20,7 @@ from unnoise.data.sources.source import MAX_BYTES, Array, Item, Source, explain_
 from unnoise.errors import InputError
 
 Open: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]
+MAX_HEADER = 2**16  # bytes
 CHUNK_BYTES = 4 * 2**20  # bytes read at a time
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 IDX_IMAGES = r"(?=.*(idx[34]|images)).*[-.](ubyte|idx)(\.gz)?$"
@@ -92,10 +94,12 @@ def open_member(path: Path, name: str) -> Iterator[IO[bytes]]:
 def numpy_table(path: Path, opener: Open) -> Table:
     """Read the header of the NumPy format; objects, which would need unpickling, are refused."""
     with explain_damage(path, ARRAY_DAMAGE), opener() as file:
-        version = np.lib.format.read_magic(file)
+        head = BytesIO(file.read(MAX_HEADER))  # a header that claims to be longer is cut, and refused
+    with explain_damage(path, ARRAY_DAMAGE):
+        version = np.lib.format.read_magic(head)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-        start = file.tell()
+        shape, fortran, dtype = read(head)
+        start = head.tell()
     if dtype.hasobject:
         raise InputError(f"{str(path)!r} holds Python objects; save a plain array of numbers")
     if fortran and len(shape) > 1:
