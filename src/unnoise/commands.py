@@ -70,7 +70,8 @@ def data(given: dict[str, Any]) -> None:
     config = DataConfig(**given)
     check_result_file(config.json)
     with progress_bar() as progress:
-        found = audit_data(read_as(config.data, config.frames, config.max_pixels), progress.update)
+        given_data = read_as(config.data, config.frames, config.max_pixels, config.label_column)
+        found = audit_data(given_data, progress.update)
     show_result(config.json, found, format_audit(found))
 
 

@@ -112,6 +112,9 @@ class TrainConfig(Settings):
         least=0,
     )
     classes: bool = option(False, "learn classes: sub-folders or a label column")
+    label_column: str | None = option(
+        None, "column, field or array that holds the labels (default: one with a usual name, such as label)"
+    )
     label_dropout: float = option(
         0.1, "share of images that are trained without their class, for guidance", least=0, most=1
     )
@@ -167,6 +170,9 @@ class DataConfig(Settings):
     frames: Literal["first", "all"] = option("first", "frames or pages that are read of a file with several")
     max_pixels: int | None = option(
         None, "largest image that is read, in pixels, for files that you trust (default: 89 million)", least=1
+    )
+    label_column: str | None = option(
+        None, "column, field or array that holds the labels (default: one with a usual name, such as label)"
     )
     json: str | None = option(None, "file to write all facts to")
 

@@ -43,6 +43,7 @@ def audit_data(data: Any, progress: Report) -> dict[str, Any]:
     dataset = open_data(source, progress=progress)
     about = {"name": dataset.name, "fingerprint": dataset.fingerprint, "becomes": [dataset.mode, *dataset.shape]}
     about["notes"] = [note for note in dataset.notes if not note.startswith(COUNTED)]
+    about["no_classes"] = dataset.no_classes
     return {**about, **found, "duplicates": find_duplicates(dataset, progress)}
 
 
@@ -197,7 +198,7 @@ def format_audit(found: dict[str, Any]) -> list[str]:
         "modes": format_counts(found["modes"].items()),
         "sizes": format_counts(found["sizes"].items(), found["different_sizes"]),
         "shapes": format_counts(found["shapes"].items()),
-        "classes": format_counts(found["classes"].items()) or "none",
+        "classes": format_classes(found),
         "copies": f"{copies['same']:,} are exact copies of another image, {copies['near']:,} are near copies"
         + (f"; for example images {examples}" if examples else ""),
         "held out": f"{copies['parted']:,} pairs of copies would be separated by the default split"
@@ -211,6 +212,12 @@ def format_audit(found: dict[str, Any]) -> list[str]:
     rows["balance"] = format_balance(list(found["classes"].values()))
     lines = [*rows.items(), *(("note", note) for note in found["notes"])]
     return [f"{name:10}{text}" for name, text in lines if text]
+
+
+def format_classes(found: dict[str, Any]) -> str:
+    """Return the number of images of each class, or why there are no classes."""
+    counts, why = format_counts(found["classes"].items()), found["no_classes"]
+    return f"none: {why}" if why else counts or "none"
 
 
 def format_counts(items: Iterable[tuple[str, int]], total: int = 0) -> str:

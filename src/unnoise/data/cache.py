@@ -95,7 +95,7 @@ class DecodedImages:
         return []
 
 
-def open_data(
+def open_data(  # noqa: PLR0913 - each is a wish of its own
     data: Any,
     *,
     size: Size | None = None,
@@ -104,6 +104,7 @@ def open_data(
     limit: int | None = None,
     cache: Path | None = None,
     stream: bool = False,
+    label_column: str | None = None,
     progress: Report | None = None,
 ) -> Dataset:
     """Find images and decode them into the cache, unless an earlier call did; return them as a dataset.
@@ -118,6 +119,7 @@ def open_data(
         limit: Use the first `limit` images only.
         cache: The folder of the cache; by default the one that UNNOISE_CACHE names.
         stream: Read images from their files when they are needed, and decode nothing beforehand.
+        label_column: The column, field or array that holds the labels; by default one of a usual name, as `label`.
         progress: Called with (stage, done, total).
 
     Returns:
@@ -126,15 +128,21 @@ def open_data(
     Raises:
         InputError: If the data is missing, has no readable image, or an option has a value that is not allowed.
     """
+    wishes = check_wishes(size, channels, fit, limit)
+    if isinstance(data, Dataset) and fits_already(data, wishes, limit):
+        return data
+    source, progress = find(data, label_column), progress or silent
+    if stream:
+        return open_stream(source, wishes, limit, progress)
+    return open_decoded(source, cache or cache_folder(), wishes, limit, progress)
+
+
+def check_wishes(size: Size | None, channels: int | None, fit: str, limit: int | None) -> Wishes:
+    """Return what the user wants the images to be; raise InputError if a value is not allowed."""
     check_fit(fit)
     check_whole("limit", limit, "all images")
     check_whole("channels", channels, "the channels that most images have")
-    wishes = (parse_size(size) if size is not None and size != "" else None, channels, fit)
-    if isinstance(data, Dataset) and fits_already(data, wishes, limit):
-        return data
-    if stream:
-        return open_stream(find(data), wishes, limit, progress or silent)
-    return open_decoded(find(data), cache or cache_folder(), wishes, limit, progress or silent)
+    return parse_size(size) if size is not None and size != "" else None, channels, fit
 
 
 def open_decoded(source: Source, cache: Path, wishes: Wishes, limit: int | None, progress: Report) -> Dataset:
@@ -223,4 +231,6 @@ def cached_dataset(folder: Path, name: str, metadata: CacheMetadata, stamp: Stam
     spans = {kind: (low, high) for kind, (low, high) in dict(metadata.spans).items()}
     ranges = [np.arange(first, last) for first, last in metadata.held_out]
     held_out = np.concatenate(ranges) if ranges else None
-    return Dataset(store, name, *facts, tuple(metadata.notes), spans=spans, held_out=held_out)
+    return Dataset(
+        store, name, *facts, tuple(metadata.notes), spans=spans, held_out=held_out, no_classes=metadata.no_classes
+    )

@@ -50,6 +50,7 @@ class CacheMetadata:
     size: int  # bytes of the file of pixels
     spans: Spans = field(default_factory=dict)  # of the numbers
     checksums: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of each file
+    no_classes: str = ""  # why there are no classes
     data: str = ""  # the name of the source, for `unnoise cache`
     held_out: Sequence[Sequence[int]] = ()  # ranges of the images in held-out splits: the first, and the one after
     format: int = CACHE_FORMAT

@@ -18,6 +18,7 @@ import numpy as np
 from unnoise.data.cache_check import LABELS, META, PIXELS, CacheMetadata, write_metadata
 from unnoise.data.decode import Content, Decoded, TargetFormat, decode
 from unnoise.data.numbers import Coverage
+from unnoise.data.sources.classes import NO_CLASSES, why_no_class
 from unnoise.data.sources.source import Array, Item, Source, UnreadableImage, class_names, normal_label, to_nfc
 from unnoise.data.target_format import MAX_NAMED, format_suffixes
 from unnoise.errors import InputError
@@ -93,10 +94,11 @@ def write_images(source: Source, target: TargetFormat, examined: int, folder: Pa
     if totals.held_out:
         totals.digest.update(ascii(totals.held_out).encode())
     notes = notes_for_user(totals, source, classes)
+    why = "" if classes else why_no_classes(totals, source)
     fingerprint = totals.digest.hexdigest()
     facts = (target.mode, totals.shape, totals.count, classes, fingerprint, notes, totals.size)
     metadata = CacheMetadata(
-        *facts, spans=target.spans, checksums=checksums, data=source.name, held_out=totals.held_out
+        *facts, spans=target.spans, checksums=checksums, data=source.name, held_out=totals.held_out, no_classes=why
     )
     write_small(folder / META, write_metadata(metadata))
     return metadata
@@ -169,7 +171,7 @@ def try_to_decode(target: TargetFormat, content: Content) -> Decoded | Unreadabl
 
 def number_classes(totals: DecodingTotals, order: Sequence[str] | None) -> tuple[list[str], Array]:
     """Return the classes and an index into them for each image, -1 for none; no classes if labels are missing."""
-    found = class_names(totals.trained)
+    found = class_names(totals.trained, declared=order is not None)
     if not found:
         return [], np.full(totals.count, -1, np.int64)
     classes = [*dict.fromkeys(map(to_nfc, order or found))]
@@ -204,7 +206,9 @@ def class_notes(totals: DecodingTotals, classes: Sequence[str]) -> list[str]:
             notes.append(
                 f"without a class, and trained on without one: {missing:,} of {totals.count:,} images: {named}"
             )
-    elif len(totals.trained) > 1 and missing:
+    elif len(totals.trained) > 1 and not missing:
+        notes.append(f"{NO_CLASSES}the labels {why_no_class(totals.trained, totals.count)}")  # type: ignore[arg-type]
+    elif len(totals.trained) > 1:
         notes.append(f"no classes: {missing} of {totals.count} images have no label")
         notes.append(f"images without a label: {named}; put each into the folder of its class to have classes")
     if lost := [name for name in totals.unread if to_nfc(name) not in totals.seen]:
@@ -212,6 +216,19 @@ def class_notes(totals: DecodingTotals, classes: Sequence[str]) -> list[str]:
     if new := [name for name in totals.seen if classes and name not in classes]:
         notes.append(f"only held-out images have these labels, which are no classes: {format_names(sorted(new))}")
     return notes + similar_names(classes)
+
+
+def why_no_classes(totals: DecodingTotals, source: Source) -> str:
+    """Return why the images have no classes: what label files hold, and which images have no label."""
+    said = [note.removeprefix(NO_CLASSES) for note in source.notes if note.startswith(NO_CLASSES)]
+    labels = [label for label in totals.trained if label is not None]
+    missing, total = totals.trained[None], totals.trained.total()
+    if labels and missing:
+        more = ", ..." if missing > len(totals.unlabelled) else ""
+        said.append(f"{missing:,} of {total:,} images have no label: {', '.join(totals.unlabelled)}{more}")
+    elif labels:
+        said.append(f"the labels {why_no_class(labels, total)}")
+    return "; ".join(said)
 
 
 def format_names(names: Sequence[str]) -> str:

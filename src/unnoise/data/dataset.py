@@ -69,6 +69,7 @@ class Dataset:
     spans: Spans = field(default_factory=dict)  # of the numbers that the pixels come from
     rows: Array | None = field(default=None, compare=False)  # the images of a part; None means all
     held_out: Array | None = field(default=None, compare=False)  # images of the store in splits that are held out
+    no_classes: str = ""  # why there are no classes
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -17,19 +17,22 @@ from unnoise.progress import Report
 FRAMES = ("first", "all")
 
 
-def read_as(data: Any, frames: str = "first", max_pixels: int | None = None) -> Any:
+def read_as(data: Any, frames: str = "first", max_pixels: int | None = None, label_column: str | None = None) -> Any:
     """Return data whose files are read in another way than usual; `open_data` accepts it as it accepts the data itself.
 
     Args:
         data: Anything that `open_data` accepts.
         frames: "first" reads the first frame or page of each file, "all" reads every one as an image of its own.
         max_pixels: The largest image that is read, in pixels; for files that you trust.
+        label_column: The column, field or array of the labels, if it has no usual name.
 
     Raises:
         InputError: If the data is missing, or `frames` is neither of the two words.
     """
     if frames not in FRAMES:
         raise unknown("frames", frames, FRAMES)
+    if label_column is not None:
+        data = find(data, label_column)
     if frames == "first" and max_pixels is None:
         return data
     source = find(data)

@@ -97,9 +97,10 @@ def run_data(config: EvalConfig, run: Run, say: Say = mute) -> Dataset:
         raise InputError(f"this run was trained on {source!r:.200}, which {where}; name images with --data")
     c, h, w = run.card.shape
     limit = trained.get("limit") if given is None else None
-    stream = trained.get("stream", False) and find(source).groups is not None
+    column = trained.get("label_column") if given is None else None
+    stream = trained.get("stream", False) and find(source, column).groups is not None
     if given is None:
-        source = read_as(source, trained.get("frames", "first"), trained.get("max_pixels"))
+        source = read_as(source, trained.get("frames", "first"), trained.get("max_pixels"), column)
     wishes = {"size": f"{w}x{h}", "channels": c, "fit": trained.get("fit", "crop"), "limit": limit, "stream": stream}
     dataset = open_data(source, **wishes)
     if isinstance(source, Dataset) or agree(dataset.spans, run.card.spans):

@@ -111,7 +111,7 @@ def open_parts(config: TrainConfig, progress: Progress) -> tuple[Dataset, Datase
     """Open the data; return the images to train on and the held-out ones."""
     with distributed.main_first():  # it fills the cache for the others
         everything = open_data(
-            read_as(config.data, config.frames, config.max_pixels),
+            read_as(config.data, config.frames, config.max_pixels, config.label_column),
             size=config.size,
             channels=config.channels,
             fit=config.fit,
@@ -123,8 +123,10 @@ def open_parts(config: TrainConfig, progress: Progress) -> tuple[Dataset, Datase
         raise InputError(f"the processes do not see the same images in {everything.name}; is it the same everywhere?")
     dataset, held = split_held_out(everything, config.held_out)
     if config.classes and not dataset.classes:
+        why = dataset.no_classes or "its images have no labels"
         raise InputError(
-            f"--classes: {everything.name} has none; put the images of each class in a sub-folder of its own"
+            f"--classes: {everything.name} has none: {why}; put the images of each class in a sub-folder of its "
+            "own, or name a column of labels with --label-column"
         )
     return dataset, held
 

@@ -6,12 +6,14 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unnoise.data.sources.label_choice import uncount
+from unnoise.data.sources.labels import LabelFiles
 from unnoise.data.sources.layout import FolderCount, Layout, Placed
 from unnoise.data.sources.remote import Place
 from unnoise.data.sources.source import (
@@ -19,6 +21,7 @@ from unnoise.data.sources.source import (
     Broken,
     Item,
     Source,
+    column_key,
     explain_damage,
     file_key,
     is_image,
@@ -41,7 +44,6 @@ ARCHIVE_DAMAGE = (
 )
 MAX_HEADER = 2**20  # bytes of an extended header of a tar file
 LARGE, MAX_GROWTH = 2**26, 500  # bytes; a larger member that grows more than this when unpacked is no image
-MAX_CLASS_NAME = 256  # bytes of the name of a class
 
 
 class SmallHeaders(tarfile.TarInfo):
@@ -75,27 +77,43 @@ class Listing:
 
     ignored: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    labels: dict[str, str] = field(default_factory=dict)  # by the key of a sample
     passed_over: PassedOver = field(default_factory=PassedOver)
+    column: str | None = None  # of the labels, if the user names it
+    files: LabelFiles = field(init=False)
+    labels: Mapping[str, str | None] | None = None  # of each image, from files; None: the folders are the classes
+
+    def __post_init__(self) -> None:
+        self.files = LabelFiles(self.column)
 
     def clear(self) -> None:
         """Forget everything, for a new pass; the objects that a source shows stay the same."""
-        for each in (self.ignored, self.notes, self.labels, self.passed_over):
+        for each in (self.ignored, self.notes, self.passed_over):
             each.clear()
+        self.files, self.labels = LabelFiles(self.column), None
+
+    def add_other(self, name: str, size: int, read: Callable[[], bytes]) -> None:
+        """Count a file that is no image; it may hold labels."""
+        taken = self.files.offer(name, size, read)
+        if not (taken and suffix_of(name) == ".cls"):
+            self.ignored[suffix_of(name)] += 1
 
     def layout(self, members: Iterable[Member]) -> Layout:
         """Return the layout of the folders of these images, and note what they were taken for."""
-        counted = FolderCount()
-        for member in members:
-            counted.add(member.parts)
+        counted, images = FolderCount(), [member.parts for member in members]
+        for parts in images:
+            counted.add(parts)
         layout = counted.layout()
-        self.notes[:] = [*counted.notes(layout), *self.passed_over.notes()]
+        placed = ((parts, layout.place(parts[:-1])) for parts in images)
+        found = self.files.read(("/".join(parts), place.label) for parts, place in placed if place)
+        self.labels = found.of
+        uncount(self.ignored, found.used)
+        self.notes[:] = [*counted.notes(layout), *self.passed_over.notes(), *found.notes]
         return layout
 
     def item(self, parts: tuple[str, ...], content: bytes, place: Placed) -> Item:
         """Return the item of an image; its class is stored next to it, or is its folder."""
         name = "/".join(parts)
-        return Item(name, content, self.labels.get(sample_key(name)) or place.label, place.held_out)
+        return Item(name, content, place.label if self.labels is None else self.labels.get(name), place.held_out)
 
 
 def safe_parts(name: str) -> tuple[str, ...] | None:
@@ -106,25 +124,21 @@ def safe_parts(name: str) -> tuple[str, ...] | None:
     return None if outside or not parts else parts
 
 
-def sample_key(name: str) -> str:
-    """Return the name up to its first dot; the files of one WebDataset sample share this key."""
-    folder, slash, file = name.rpartition("/")
-    return folder + slash + file.partition(".")[0]
-
-
 def in_order(members: Iterable[Member], layout: Layout) -> Iterator[tuple[Member, Placed]]:
     """Yield the images that are used: the images to train on, and then the images of held-out splits."""
     placed = [(member, place) for member in members if (place := layout.place(member.parts[:-1]))]
     return iter(sorted(placed, key=lambda pair: (pair[1].held_out, pair[0].parts)))
 
 
-def read_zip(path: Path) -> Source:
+def read_zip(path: Path, column: str | None = None) -> Source:
     """Turn a zip file into a source, its members in sorted order."""
-    listing = Listing()
+    listing = Listing(column=column)
     members = zip_members(path, listing)
     placed = [*in_order(members, listing.layout(members))]
     items = partial(zip_items, path, placed, listing)
-    return Source(path.stem, file_key(path), items, len(placed), listing.ignored, notes=listing.notes)
+    return Source(
+        path.stem, column_key(file_key(path), column), items, len(placed), listing.ignored, notes=listing.notes
+    )
 
 
 def zip_members(path: Path, listing: Listing) -> list[Member]:
@@ -139,7 +153,8 @@ def zip_members(path: Path, listing: Listing) -> list[Member]:
             elif is_image(parts[-1]):
                 members.append(Member(parts, info.file_size, info))
             else:
-                listing.ignored[suffix_of(parts[-1])] += 1
+                read = partial(zip_bytes, archive, Member(parts, info.file_size, info))
+                listing.add_other("/".join(parts), info.file_size, read)
     return members
 
 
@@ -166,12 +181,12 @@ def zip_bytes(archive: zipfile.ZipFile, member: Member) -> bytes:
     return TOO_LARGE if len(content) > MAX_BYTES else content
 
 
-def read_tar(path: Path, *, compressed: bool = False) -> Source:
+def read_tar(path: Path, column: str | None = None, *, compressed: bool = False) -> Source:
     """Turn a tar file into a source: plain ones in sorted order, compressed ones, which cannot seek, in their own."""
-    listing = Listing()  # filled by the first pass: listing a large .tar.gz takes as long as reading it
+    listing = Listing(column=column)  # filled by the first pass: listing a large .tar.gz takes as long as reading it
     items = partial(compressed_tar_items if compressed else plain_tar_items, path, listing)
     name = re.sub(r"\.(tar|tgz)(\.\w+)?$", "", path.name, flags=re.IGNORECASE)
-    return Source(name, file_key(path), items, None, listing.ignored, notes=listing.notes)
+    return Source(name, column_key(file_key(path), column), items, None, listing.ignored, notes=listing.notes)
 
 
 def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfile.TarInfo]]:
@@ -184,7 +199,7 @@ def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfi
 
 
 def list_tar_images(path: Place, mode: str, listing: Listing) -> Iterator[Member]:
-    """Yield the images of a tar file; the listing gets the classes, stored as text in KEY.cls."""
+    """Yield the images of a tar file; the listing gets the other files, which may hold labels."""
     with (
         explain_damage(path, ARCHIVE_DAMAGE, "archive"),
         path.open("rb") as file,
@@ -195,10 +210,14 @@ def list_tar_images(path: Place, mode: str, listing: Listing) -> Iterator[Member
                 listing.passed_over.add_path(parts)
             elif is_image(parts[-1]):
                 yield Member(parts, info.size, info.offset_data)
-            elif parts[-1].endswith(".cls") and info.size <= MAX_CLASS_NAME and (text := archive.extractfile(info)):
-                listing.labels[sample_key("/".join(parts))] = text.read().decode("utf-8", "replace").strip()
             else:
-                listing.ignored[suffix_of(parts[-1])] += 1
+                listing.add_other("/".join(parts), info.size, partial(member_bytes, archive, info))
+
+
+def member_bytes(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    """Read one member of a tar file."""
+    file = archive.extractfile(info)
+    return file.read() if file else b""
 
 
 def plain_tar_items(path: Path, listing: Listing) -> Iterator[Item]:

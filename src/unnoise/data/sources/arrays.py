@@ -5,8 +5,8 @@ import math
 import re
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
@@ -16,6 +16,7 @@ from typing import IO, Any, TypeAlias
 
 import numpy as np
 
+from unnoise.data.sources.classes import NoClassError, check_no_column, column_labels
 from unnoise.data.sources.source import MAX_BYTES, Array, Item, Source, explain_damage, file_key
 from unnoise.errors import InputError
 
@@ -66,29 +67,10 @@ def file_table(path: Path, opener: Open, start: int, dtype: np.dtype[Any], shape
     return Table(repr(str(path)), dtype, shape, partial(file_rows, path, opener, start, dtype, shape))
 
 
-def read_npy(path: Path) -> Source:
+def read_npy(path: Path, column: str | None = None) -> Source:
     """Read one array of images."""
+    check_no_column(column, "one array has no columns")
     return table_source(numpy_table(path, lambda: path.open("rb")), None, path.stem, file_key(path))
-
-
-def read_npz(path: Path) -> Source:
-    """Read the array `images`, `x` or the first of three or four axes; labels are `labels` or `y`."""
-    with explain_damage(path, ARRAY_DAMAGE), zipfile.ZipFile(path) as archive:
-        names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-    tables = {name: numpy_table(path, partial(open_member, path, f"{name}.npy")) for name in names}
-    fitting = [name for name in names if len(tables[name].shape) in (3, 4)]
-    chosen = next((name for name in ("images", "x") if name in fitting), next(iter(fitting), None))
-    if chosen is None:
-        raise InputError(f"no array of images in {str(path)!r}; its arrays are {', '.join(names) or 'none'}")
-    label = next((name for name in ("labels", "y") if name in names), None)
-    key = file_key(path, path) if label else file_key(path)
-    return table_source(tables[chosen], tables[label] if label else None, path.stem, key)
-
-
-@contextmanager
-def open_member(path: Path, name: str) -> Iterator[IO[bytes]]:
-    with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-        yield file
 
 
 def numpy_table(path: Path, opener: Open) -> Table:
@@ -120,8 +102,9 @@ def is_idx_images(name: str) -> bool:
     return bool(re.search(IDX_IMAGES, name)) and "labels" not in name and not name.startswith(".")
 
 
-def read_idx(path: Path) -> Source:
+def read_idx(path: Path, column: str | None = None) -> Source:
     """Read IDX (LeCun 1998, http://yann.lecun.com/exdb/mnist): images, and the file of labels next to them."""
+    check_no_column(column, "IDX files have no columns")
     images = idx_table(path)
     plain = re.sub(r"\.gz$", "", path.name, flags=re.IGNORECASE)
     other = re.sub(r"idx[34]", "idx1", plain.replace("images", "labels"))
@@ -129,7 +112,11 @@ def read_idx(path: Path) -> Source:
     labels = next((near for near in beside if near.exists()), None)
     name = re.sub(r"([-.](idx\d|ubyte|idx|images))+$", "", plain) or plain
     key = file_key(path, labels) if labels else file_key(path)
-    return table_source(images, idx_table(labels) if labels else None, name, key)
+    try:
+        names = label_names(idx_table(labels), images.shape[0]) if labels else None
+    except NoClassError as reason:
+        raise InputError(f"{str(labels)!r} holds {reason}") from None
+    return table_source(images, names, name, key)
 
 
 def idx_table(path: Path) -> Table:
@@ -144,12 +131,11 @@ def idx_table(path: Path) -> Table:
     return file_table(path, opener, 4 + len(sizes), np.dtype(IDX_TYPES[magic[2]]), shape)
 
 
-def table_source(table: Table, labels: Table | None, name: str, key: str) -> Source:
+def table_source(table: Table, names: Sequence[str | None] | None, name: str, key: str) -> Source:
     """Check shape and type of a table of images, and put channels last."""
     if len(table.shape) not in (3, 4) or 0 in table.shape[1:]:
         raise InputError(f"{table.text} has shape {table.shape}; images are [n,h,w], [n,h,w,c] or [n,c,h,w]")
     check_pixels(table.text, table.dtype, table.shape[1:])
-    names = label_names(labels, table.shape[0]) if labels else None
 
     def items() -> Iterator[Item]:
         for index, row in enumerate(table.rows()):
@@ -173,8 +159,8 @@ def channels_last(image: Array) -> Array:
     return image.transpose(1, 2, 0) if image.shape[0] < image.shape[-1] else image
 
 
-def label_names(table: Table, count: int) -> list[str]:
-    """Return the labels of `count` images as text."""
-    if math.prod(table.shape) != count:
+def label_names(table: Table, count: int) -> list[str | None]:
+    """Return the labels of `count` images as text; raise NoClassError if the numbers are no classes."""
+    if table.shape[:1] != (count,) or len(table.shape) > 2:
         raise InputError(f"{table.text}: {count} images but labels of shape {table.shape}; give one for each")
-    return [str(label.reshape(-1)[0]) for label in table.rows()]
+    return column_labels((label.tolist() for label in table.rows()), "the array of labels")

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.data.sources.parquet import PARQUET_DAMAGE, READ_AT_ONCE, Columns, choose_columns, parquet_item
-from unnoise.data.sources.source import Item, Source, explain_damage, file_key
+from unnoise.data.sources.source import Item, Source, column_key, explain_damage, file_key
 from unnoise.errors import InputError
 
 ARROW_FILE = b"ARROW1"  # the first bytes of a file; without them it is a stream of batches
 
 
-def read_arrow(paths: Sequence[Path], name: str) -> Source:
+def read_arrow(paths: Sequence[Path], name: str, column: str | None = None) -> Source:
     """Turn Arrow files into a source, by the schema of the first file."""
     try:
         import pyarrow.ipc  # noqa: F401, PLC0415 - an optional extra that takes its time to load
@@ -22,11 +22,20 @@ def read_arrow(paths: Sequence[Path], name: str) -> Source:
     count, columns = 0, None
     for path in paths:
         with open_arrow(path) as (schema, batches):
-            columns = columns or choose_columns(schema, path)
+            columns = columns or choose_columns(schema, path, column, partial(all_values, paths))
             count += sum(batch.num_rows for batch in batches)
     if columns is None:
         raise InputError(f"no Arrow files in {name!r}")
-    return Source(name, file_key(*paths), partial(arrow_items, paths, columns), count, {}, columns.classes)
+    key, items = column_key(file_key(*paths), column), partial(arrow_items, paths, columns)
+    return Source(name, key, items, count, {}, columns.classes, notes=columns.notes)
+
+
+def all_values(paths: Sequence[Path], column: str) -> Iterator[Any]:
+    """Yield the values of one column of all files."""
+    for path in paths:
+        with open_arrow(path) as (_, batches):
+            for batch in batches:
+                yield from batch.column(column).to_pylist()
 
 
 @contextmanager

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.data.sources.archive import read_tar, read_zip
-from unnoise.data.sources.arrays import idx_images, read_idx, read_npy, read_npz
+from unnoise.data.sources.arrays import idx_images, read_idx, read_npy
 from unnoise.data.sources.arrow import read_arrow
+from unnoise.data.sources.classes import check_no_column
 from unnoise.data.sources.container import container_kind
 from unnoise.data.sources.folder import files_with_suffix, has_images, read_folder, walk_files
 from unnoise.data.sources.layout import split_kind
 from unnoise.data.sources.memory import is_in_memory, memory_source
+from unnoise.data.sources.npz import read_npz
 from unnoise.data.sources.parquet import has_image_column, read_parquet
 from unnoise.data.sources.remote import files_at, is_remote
 from unnoise.data.sources.source import Source, is_image
@@ -29,21 +31,21 @@ from unnoise.registry import dataset
 from unnoise.run_folder import refuse_links_of_run
 
 
-def read_plain_tar(path: Path) -> Source:
+def read_plain_tar(path: Path, column: str | None) -> Source:
     """Read a tar file, which can be streamed as a shard can."""
-    whole, shard = read_tar(path), read_shards([path], path.stem)
+    whole, shard = read_tar(path, column), read_shards([path], path.stem, column)
     return replace(whole, groups=shard.groups, notes=Notes(whole.notes, shard.notes))
 
 
-READERS: dict[str, Callable[[Path], Source]] = {
+READERS: dict[str, Callable[[Path, str | None], Source]] = {  # the text names the column of labels
     "zip": read_zip,
     "tar": read_plain_tar,
     "compressed tar": partial(read_tar, compressed=True),
     "npy": read_npy,
     "npz": read_npz,
     "idx": read_idx,
-    "parquet": lambda path: read_parquet([path], parquet_name(path)),
-    "arrow": lambda path: read_arrow([path], parquet_name(path)),
+    "parquet": lambda path, column: read_parquet([path], parquet_name(path), column),
+    "arrow": lambda path, column: read_arrow([path], parquet_name(path), column),
 }
 SUFFIXES = (  # if the first bytes do not tell: an empty or damaged file
     (r"\.zip$", "zip"),
@@ -58,24 +60,28 @@ SUFFIXES = (  # if the first bytes do not tell: an empty or damaged file
 KINDS_OF_DATA = "a folder of images or tar shards, .zip, .tar, .tar.gz, .npy, .npz, IDX (-ubyte, -ubyte.gz) or .parquet"
 
 
-def find(data: Any) -> Source:
-    """Open a path, a built-in dataset by its spec such as `faces:count=5000`, or images in memory."""
+def find(data: Any, column: str | None = None) -> Source:
+    """Open a path, a built-in dataset by its spec such as `faces:count=5000`, or images in memory.
+
+    The column is the name of the column, field or array of labels, if the user gives it.
+    """
     if is_in_memory(data):
-        return memory_source(data)
+        return memory_source(data, column)
     data = os.fsdecode(data)
     if not data.strip():
         raise InputError(f"no data given; give {KINDS_OF_DATA}, or a built-in dataset: {', '.join(dataset.names())}")
     if is_remote(data):
-        return find_remote(data)
+        return find_remote(data, column)
     try:
         path = Path(data).expanduser()
     except RuntimeError:  # ~NAME of a user who does not exist here
         path = Path(data)
     if path.is_dir():
-        return find_in_folder(path)
+        return find_in_folder(path, column)
     if path.exists():
-        return find_in_file(path)
+        return find_in_file(path, column)
     if data.partition(":")[0].strip() in dataset.names():
+        check_no_column(column, "a built-in dataset has no columns")
         source: Source = dataset.get(data)()
         return source
     raise missing_data_error(data, path)
@@ -86,15 +92,16 @@ def parquet_name(table: Path) -> str:
     return table.resolve().parent.name if table.stem.startswith(("train", "test", "valid")) else table.stem
 
 
-def find_in_folder(folder: Path) -> Source:
+def find_in_folder(folder: Path, column: str | None = None) -> Source:
     """Read a folder of images, or of the files of one dataset in another format."""
     refuse_links_of_run(folder)
     name = folder.resolve().name
     if idx := idx_images(path for path in folder.iterdir() if path.is_file()):
+        check_no_column(column, "IDX files have no columns")
         return find_idx(idx, folder, name)
-    if not has_images(folder) and (found := find_tables(folder, name)):
+    if not has_images(folder) and (found := find_tables(folder, name, column)):
         return found
-    return read_folder(folder)
+    return read_folder(folder, column)
 
 
 def find_idx(files: Sequence[Path], folder: Path, name: str) -> Source:
@@ -111,7 +118,7 @@ def some_names(named: Sequence[tuple[str, Any]]) -> str:
     return ", ".join(name for name, _ in named[:5]) + (", ..." if len(named) > 5 else "")
 
 
-def find_tables(folder: Path, name: str) -> Source | None:
+def find_tables(folder: Path, name: str, column: str | None) -> Source | None:
     """Read the tables, shards or arrays below a folder; None if there are none.
 
     Parquet files without images are the metadata of the shards next to them, as img2dataset writes them.
@@ -120,13 +127,13 @@ def find_tables(folder: Path, name: str) -> Source | None:
         (inside, path) for inside, path in files_with_suffix(folder, ".arrow") if not path.name.startswith("cache-")
     ]
     if tables:
-        return read_splits(tables, partial(read_arrow, name=name))
+        return read_splits(tables, partial(read_arrow, name=name, column=column))
     tables, shards = files_with_suffix(folder, ".parquet"), files_with_suffix(folder, ".tar")
     if tables and not (shards and not has_image_column(tables[0][1])):
         check_configurations(tables, folder)
-        return read_splits(tables, partial(read_parquet, name=name))
+        return read_splits(tables, partial(read_parquet, name=name, column=column))
     if shards:
-        return read_splits(shards, partial(read_shards, name=name))
+        return read_splits(shards, partial(read_shards, name=name, column=column))
     if idx := idx_images(walk_files(folder)):
         return find_idx(idx, folder, name)
     return None
@@ -150,17 +157,17 @@ def split_free(path: str) -> str:
     return "/".join(part for part in path.split("/") if split_kind(part) is None)
 
 
-def find_remote(url: str) -> Source:
+def find_remote(url: str, column: str | None = None) -> Source:
     """Read parquet files or tar shards at an address."""
     files, name = files_at(url), url.rstrip("/").rpartition("/")[2]
     for suffix, reader in ((".parquet", read_parquet), (".tar", read_shards)):
         if found := [file for file in files if file.name.endswith(suffix)]:
             top = len(commonpath([file.path for file in found]))
-            return read_splits([(file.path[top:], file) for file in found], partial(reader, name=name))
+            return read_splits([(file.path[top:], file) for file in found], partial(reader, name=name, column=column))
     raise InputError(f"there are no .parquet and no .tar files at {url}")
 
 
-def find_in_file(path: Path) -> Source:
+def find_in_file(path: Path, column: str | None = None) -> Source:
     """Read one file by what its first bytes say, or else by its suffix."""
     named = next((kind for pattern, kind in SUFFIXES if re.search(pattern, path.name.lower())), None)
     if is_image(path.name):
@@ -168,7 +175,7 @@ def find_in_file(path: Path) -> Source:
     kind = container_kind(path) or named
     if kind is None:
         raise InputError(f"cannot tell what {str(path)!r} is; give {KINDS_OF_DATA}")
-    return READERS[kind](path)
+    return READERS[kind](path, column)
 
 
 def missing_data_error(data: str, path: Path) -> InputError:

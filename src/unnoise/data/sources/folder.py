@@ -4,11 +4,14 @@ import errno
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
+from unnoise.data.sources.classes import check_no_column
+from unnoise.data.sources.label_choice import uncount
+from unnoise.data.sources.labels import LabelFiles, may_hold_labels
 from unnoise.data.sources.layout import FolderCount, Layout
 from unnoise.data.sources.source import (
     ITEM_BYTES,
@@ -17,10 +20,12 @@ from unnoise.data.sources.source import (
     Item,
     Source,
     class_names,
+    column_key,
     is_image,
     printable,
     suffix_of,
 )
+from unnoise.data.sources.splits import Notes
 from unnoise.data.sources.system_files import PassedOver, is_passed_over
 from unnoise.errors import InputError
 
@@ -43,26 +48,54 @@ class Findings:
         return notes
 
 
-def read_folder(root: Path) -> Source:
-    """Turn a folder of images into a source by names, sizes and times; no image is opened."""
+def read_folder(root: Path, column: str | None = None) -> Source:
+    """Turn a folder of images into a source by names, sizes and times; no image is opened.
+
+    Files beside the images may hold their labels; `column` names the column of labels.
+    """
     digest = hashlib.sha256(os.fsencode(root.resolve()))
-    ignored, counted, found = Counter[str](), FolderCount(), Findings()
+    ignored, counted, found, tables = Counter[str](), FolderCount(), Findings(), False
     for path in walk_files(root, found):
         if not is_image(path.name):
             ignored[suffix_of(path.name)] += 1
+            if may_hold_labels(path.name):
+                tables = True
+                digest.update(os.fsencode(path.relative_to(root)) + stat_bytes(path))
             continue
         counted.add(path_parts(root, path))
         digest.update(os.fsencode(path.relative_to(root)) + stat_bytes(path))
-    layout = counted.layout()
+    layout, notes = counted.layout(), list[str]()
+    labels = cache(partial(folder_labels, root, layout, column, ignored, notes)) if tables else no_labels
+    if not tables:
+        check_no_column(column, f"no file in {str(root)!r} holds labels")
     return Source(
         root.resolve().name or "data",
-        digest.hexdigest(),
-        lambda: folder_items(root, layout, ordered_paths(root, layout)),
+        column_key(digest.hexdigest(), column),
+        lambda: folder_items(root, layout, ordered_paths(root, layout), labels()),
         counted.total(layout),
         ignored,
-        groups=lambda _: folder_groups(root, layout),
-        notes=[*counted.notes(layout), *found.notes()],
+        groups=lambda _: folder_groups(root, layout, labels()),
+        notes=Notes([*counted.notes(layout), *found.notes()], notes),
     )
+
+
+def no_labels() -> None:
+    """Return None: no file holds labels, so that the folders are the classes."""
+
+
+def folder_labels(
+    root: Path, layout: Layout, column: str | None, ignored: Counter[str], notes: list[str]
+) -> Mapping[str, str | None] | None:
+    """Return the labels that files in a folder give to its images, None if none does; fill `notes`."""
+    files = LabelFiles(column)
+    for path in walk_files(root):
+        if may_hold_labels(path.name) and (size := size_of(path)) is not None:
+            files.offer("/".join(path_parts(root, path)), size, path.read_bytes)
+    items = folder_items(root, layout, ordered_paths(root, layout))
+    found = files.read((item.name, item.label) for item in items)
+    notes[:] = found.notes
+    uncount(ignored, found.used)
+    return found.of
 
 
 def path_parts(root: Path, path: Path) -> tuple[str, ...]:
@@ -89,25 +122,31 @@ def split_paths(root: Path, layout: Layout, *, held_out: bool) -> Iterator[Path]
             yield path
 
 
-def folder_items(root: Path, layout: Layout, paths: Iterable[Path]) -> Iterator[Item]:
+def folder_items(
+    root: Path, layout: Layout, paths: Iterable[Path], labels: Mapping[str, str | None] | None = None
+) -> Iterator[Item]:
+    """Yield the images; their classes are these labels, or their folders."""
     for path in paths:
         parts = path_parts(root, path)
         if place := layout.place(parts[:-1]):
-            yield Item("/".join(parts), path, *place)
+            name = "/".join(parts)
+            yield Item(name, path, place.label if labels is None else labels.get(name), place.held_out)
 
 
-def folder_groups(root: Path, layout: Layout) -> Groups:
+def folder_groups(root: Path, layout: Layout, given: Mapping[str, str | None] | None = None) -> Groups:
     """Return groups of neighbours by name; only their paths are kept in memory."""
     each, labels = list[Group](), Counter[str | None]()
     for held_out in sorted({False, *layout.held_out.values()}):
         paths = split_paths(root, layout, held_out=held_out)
         while some := [*islice(paths, GROUP_IMAGES)]:
+            here = {item.name: item.label for item in folder_items(root, layout, some, given)}
             if not held_out:
-                labels.update(item.label for item in folder_items(root, layout, some))
+                labels.update(here.values())
             digest = hashlib.sha256()
             for path in some:
                 digest.update(os.fsencode(path.relative_to(root)) + f"\0{size_of(path)}\0".encode())
-            items, size = partial(folder_items, root, layout, some), ITEM_BYTES * len(some)
+            items = partial(folder_items, root, layout, some, None if given is None else here)
+            size = ITEM_BYTES * len(some)
             each.append(Group(len(some), items, digest.hexdigest(), size, held_out))
     return Groups(each, class_names(labels))
 

@@ -26,7 +26,7 @@ def is_in_memory(data: Any) -> bool:
     return not isinstance(data, str | os.PathLike)
 
 
-def memory_source(data: Any) -> Source:
+def memory_source(data: Any, column: str | None = None) -> Source:
     """Turn images in memory into a source; its key is a hash of the content, which takes a pass over it.
 
     Args:
@@ -34,6 +34,7 @@ def memory_source(data: Any) -> Source:
             images); a torch or Hugging Face dataset with a length; an unnoise `Dataset`,
             `Source`, or function that returns one; a list of paths of image files, of PIL images or of arrays, or of
             (image, label) pairs.
+        column: The column of the labels, if the items of a dataset are dicts.
 
     Raises:
         InputError: If `data` is none of these, is empty, or mixes kinds.
@@ -41,7 +42,7 @@ def memory_source(data: Any) -> Source:
     if isinstance(data, Source):
         return data
     if isfunction(data) or isinstance(data, partial):  # a registered function, such as unnoise.data.faces
-        return memory_source(data())
+        return memory_source(data(), column)
     if isinstance(data, Dataset):
         return reopened_source(data)
     if isinstance(data, Image.Image):
@@ -57,7 +58,7 @@ def memory_source(data: Any) -> Source:
         raise InputError(f"data of type {kind} has no length and no data[i] to return to; give a path, or {IN_MEMORY}")
     if len(data) == 0:
         raise InputError(f"data is an empty {type(data).__name__}; give a path, or {IN_MEMORY}")
-    return sequence_source(data, "images" if isinstance(data, list | tuple) else "dataset")
+    return sequence_source(data, "images" if isinstance(data, list | tuple) else "dataset", column)
 
 
 # Arrays

@@ -2,11 +2,20 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
+from unnoise.data.sources.classes import (
+    NO_CLASSES,
+    NoClassError,
+    column_labels,
+    first_few,
+    label_columns,
+    label_text,
+    named_column,
+)
 from unnoise.data.sources.remote import Place, Remote
 from unnoise.data.sources.source import (
     ITEM_BYTES,
@@ -16,6 +25,7 @@ from unnoise.data.sources.source import (
     Item,
     Source,
     class_names,
+    column_key,
     explain_damage,
     file_key,
 )
@@ -26,7 +36,6 @@ from unnoise.progress import Report
 MAX_GROWTH, GROWN_BYTES = 20, 2**18  # encoded images do not shrink when they are packed
 READ_AT_ONCE = 64  # read at a time; encoded images are small
 IMAGE_NAMES = ("image", "img", "images")
-LABEL_NAMES = ("label", "labels", "class", "fine_label", "target", "y")
 PARQUET_DAMAGE = (ValueError, OSError, KeyError, NotImplementedError)  # what pyarrow's errors are underneath
 
 
@@ -37,30 +46,53 @@ class Columns(NamedTuple):
     nested: bool  # a struct with a field `bytes`, else plain bytes
     label: str | None
     classes: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
 
 
-def read_parquet(paths: Sequence[Place], name: str) -> Source:
-    """Turn parquet files into a source, by the schema of the first file and the numbers of rows of all."""
+def read_parquet(paths: Sequence[Place], name: str, column: str | None = None) -> Source:
+    """Turn parquet files into a source, by the schemas and the numbers of rows of all; `column` names the labels."""
     try:
         import pyarrow.parquet  # noqa: F401, PLC0415 - an optional extra that takes its time to load
     except ImportError:
         raise InputError("reading parquet needs pyarrow: pip install 'unnoise[parquet]'") from None
-    count, columns = 0, None
+    count, schemas = 0, list[Any]()
     for path in paths:
         with open_parquet(path) as file:
             count += file.metadata.num_rows
-            columns = columns or choose_columns(file.schema_arrow, path)
-    if columns is None:
+            schemas.append(file.schema_arrow)
+    if not schemas:
         raise InputError(f"no parquet files in {name!r}")
+    columns = choose_columns(schemas[0], paths[0], column, partial(all_values, paths))
+    check_schemas(schemas, paths, columns)
     return Source(
         name,
-        file_key(*paths),
+        column_key(file_key(*paths), column),
         partial(parquet_items, paths, columns),
         count,
         {},
         columns.classes,
         partial(parquet_groups, paths, columns),
+        notes=columns.notes,
     )
+
+
+def all_values(paths: Sequence[Place], column: str) -> Iterator[Any]:
+    """Yield the values of one column of all files."""
+    for path in paths:
+        with open_parquet(path) as file:
+            for batch in file.iter_batches(columns=[column], use_threads=False):
+                yield from batch.column(0).to_pylist()
+
+
+def check_schemas(schemas: Sequence[Any], paths: Sequence[Place], columns: Columns) -> None:
+    """Raise InputError if a file has no such columns, or other classes: it belongs to another dataset."""
+    for schema, path in zip(schemas, paths, strict=True):
+        missing = [name for name in (columns.image, columns.label) if name and name not in schema.names]
+        classes = features_of(schema).get(columns.label or "", {}).get("names")
+        other = columns.classes and classes and tuple(map(str, classes)) != columns.classes
+        if missing or other:
+            what = f"no column {missing[0]!r}" if missing else f"other classes ({first_few(classes or ())})"
+            raise InputError(f"{str(path)!r} has {what}, unlike {str(paths[0])!r}; give the files of one dataset alone")
 
 
 @contextmanager
@@ -87,17 +119,72 @@ def has_image_column(path: Place) -> bool:
         return False
 
 
-def choose_columns(schema: Any, path: Place) -> Columns:
-    """Pick the image and the label column; ClassLabel names come from the Hugging Face metadata."""
-    features = features_of(schema)
-    image = first_fitting(schema.names, IMAGE_NAMES, lambda name: holds_bytes(schema.field(name).type))
+def choose_columns(
+    schema: Any, path: Place, wanted: str | None = None, read: Callable[[str], Iterable[Any]] | None = None
+) -> Columns:
+    """Pick the image and the label column; ClassLabel names come from the Hugging Face metadata.
+
+    Args:
+        schema: The columns of the file.
+        path: The file, for messages.
+        wanted: The label column, if the user names it.
+        read: Return the values of a column. Numbers with a point and lists can be labels only by their values.
+    """
+    images = [name for name in schema.names if holds_bytes(schema.field(name).type)]
+    image = first_fitting(images, IMAGE_NAMES, lambda _: True)
     if image is None:
         raise InputError(f"no column of images in {str(path)!r}; its columns are {', '.join(schema.names)}")
-    named = [key for key, feature in features.items() if feature.get("_type") == "ClassLabel" and key in schema.names]
-    label = first_fitting(named, LABEL_NAMES, lambda _: True)
-    label = label or next((name for name in LABEL_NAMES if name in schema.names and is_label(schema, name)), None)
-    names = features.get(label or "", {}).get("names")
-    return Columns(image, is_struct(schema.field(image).type), label, tuple(map(str, names)) if names else None)
+    others = [name for name in schema.names if name not in images]
+    label, notes = choose_label(schema, path, others, wanted, read)
+    if len(images) > 1:
+        left = ", ".join(name for name in images if name != image)
+        notes.append(f"the images are the column {image!r}; not used: {left}")
+    names = features_of(schema).get(label or "", {}).get("names")
+    nested = is_struct(schema.field(image).type)
+    return Columns(image, nested, label, tuple(map(str, names)) if names else None, tuple(notes))
+
+
+def choose_label(
+    schema: Any, path: Place, others: Sequence[str], wanted: str | None, read: Callable[[str], Iterable[Any]] | None
+) -> tuple[str | None, list[str]]:
+    """Return the label column, None if there is none, and lines for the user."""
+    features = features_of(schema)
+    declared = [name for name in others if features.get(name, {}).get("_type") == "ClassLabel"]
+    usual = [*dict.fromkeys([*label_columns(declared), *declared, *label_columns(others)])]
+    named = [named_column(others, wanted, repr(str(path)))] if wanted is not None else usual
+    reasons = list[str]()
+    for name in named:
+        reason = why_no_label(schema.field(name).type, name, read)
+        if reason is None:
+            more = [other for other in named if other != name]
+            also = [f"the classes are the column {name!r}; for {', '.join(more)} give --label-column"] if more else []
+            return name, also
+        reasons.append(reason)
+    if wanted is not None:
+        raise InputError(f"--label-column {wanted!r}: {reasons[0]}")
+    if others and not named:
+        reasons = [
+            f"the columns beside the images are {first_few(others)}; none is a label: name one with --label-column"
+        ]
+    return None, [NO_CLASSES + reason for reason in reasons]
+
+
+def why_no_label(kind: Any, name: str, read: Callable[[str], Iterable[Any]] | None) -> str | None:
+    """Return why a column of this type is no label; None if it is one."""
+    from pyarrow import types  # noqa: PLC0415
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    texts = (types.is_string, types.is_large_string, types.is_string_view)
+    if any(fits(kind) for fits in (types.is_integer, types.is_boolean, types.is_null, *texts)):
+        return None
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+    if read is None or not any(fits(kind) for fits in (types.is_floating, *lists)):
+        return f"the column {name!r} is of type {kind}, and classes are whole numbers or names"
+    try:
+        column_labels(read(name), f"the column {name!r}")
+    except NoClassError as reason:
+        return str(reason)
+    return None
 
 
 def features_of(schema: Any) -> dict[str, dict[str, Any]]:
@@ -126,14 +213,9 @@ def holds_bytes(kind: Any) -> bool:
 
     if pa.types.is_struct(kind):
         return any(part.name == "bytes" and holds_bytes(part.type) for part in kind)
-    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def is_label(schema: Any, name: str) -> bool:
-    import pyarrow as pa  # noqa: PLC0415
-
-    kind = schema.field(name).type
-    return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    if pa.types.is_dictionary(kind):
+        return holds_bytes(kind.value_type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
 
 
 def parquet_items(paths: Sequence[Place], columns: Columns) -> Iterator[Item]:
@@ -189,7 +271,7 @@ def read_labels(file: Any, columns: Columns, group: int) -> list[str | None]:
     if columns.label not in file.schema_arrow.names:
         raise ValueError(f"no column {columns.label} in it")
     values = file.read_row_group(group, columns=[columns.label], use_threads=False).column(0).to_pylist()
-    return [None if value is None else str(value) for value in values]
+    return [label_text(value) for value in values]
 
 
 def parquet_item(record: dict[str, Any], columns: Columns, name: str) -> Item:
@@ -198,4 +280,10 @@ def parquet_item(record: dict[str, Any], columns: Columns, name: str) -> Item:
     label = record[columns.label] if columns.label else None
     if isinstance(label, int) and columns.classes:  # -1 is Hugging Face's "no label"
         label = columns.classes[label] if 0 <= label < len(columns.classes) else None
-    return Item(name, content or Broken(b"no image in this row"), None if label is None else str(label))
+    return Item(name, content or missing_image(image), label_text(label))
+
+
+def missing_image(image: Any) -> Broken:
+    """Return why a row has no image."""
+    path = image.get("path") if isinstance(image, dict) else None
+    return Broken(f"its row holds only the path {str(path)[:200]!r}".encode() if path else b"no image in this row")

@@ -23,7 +23,16 @@ from unnoise.data.decode import array_mode, exif_orientation
 from unnoise.data.numbers import type_of_array
 from unnoise.data.open_image import describe_error
 from unnoise.data.sources.arrays import channels_last, check_pixels
-from unnoise.data.sources.parquet import IMAGE_NAMES, LABEL_NAMES, first_fitting
+from unnoise.data.sources.classes import (
+    LABEL_NAMES,
+    NoClassError,
+    check_no_column,
+    is_whole,
+    label_columns,
+    label_text,
+    named_column,
+)
+from unnoise.data.sources.parquet import IMAGE_NAMES, first_fitting
 from unnoise.data.sources.source import Array, Broken, Item, Source, file_key, printable
 from unnoise.errors import InputError
 from unnoise.files import user_path
@@ -105,9 +114,10 @@ class ContentScan:
         self.digest.update(ascii((array.dtype.str, image.shape)).encode() + np.ascontiguousarray(image).tobytes())
 
 
-def sequence_source(data: Any, name: str) -> Source:
+def sequence_source(data: Any, name: str, column: str | None = None) -> Source:
     """Turn a list or a dataset with length and data[i] into a source."""
-    keys, classes = keys_of(data), classes_of(data)
+    keys = keys_of(data, column)
+    classes = classes_of(data, keys)
     records = partial(read_records, data, keys, classes)
     scan = ContentScan()
     for record in records():
@@ -182,6 +192,7 @@ def label_name(label: Any, classes: Sequence[str] | None, i: int) -> str | None:
         return label
     if isinstance(label, Tensor | np.ndarray) and math.prod(label.shape) == 1:
         label = label.item()
+    label = whole_label(label)
     if not isinstance(label, Integral | np.bool_):
         what = f"shape {tuple(label.shape)}" if hasattr(label, "shape") else f"type {type(label).__name__}"
         raise InputError(f"item {i} has a label of {what}; labels are whole numbers (-1 for none), text or None")
@@ -195,6 +206,18 @@ def label_name(label: Any, classes: Sequence[str] | None, i: int) -> str | None:
     return classes[number]
 
 
+def whole_label(label: Any) -> Any:
+    """Return the number of a label that is a whole float or a one-hot vector; other labels as they are."""
+    if isinstance(label, float | np.floating | list | tuple | Tensor | np.ndarray):
+        values = label.tolist() if isinstance(label, Tensor | np.ndarray) else label
+        try:
+            text = label_text(values)
+        except NoClassError:
+            return label
+        return int(text) if text is not None and is_whole(text) else label
+    return label
+
+
 def kind_of_value(value: Value) -> str:
     if isinstance(value, Path):
         return "a path"
@@ -203,7 +226,7 @@ def kind_of_value(value: Value) -> str:
     return "a PIL image" if isinstance(value, Image.Image) else "encoded bytes"
 
 
-def keys_of(data: Any) -> Keys | None:
+def keys_of(data: Any, column: str | None = None) -> Keys | None:
     """Return the keys of image and label of items that are dicts; Hugging Face datasets declare them."""
     features = getattr(data, "features", None)
     if isinstance(features, dict):
@@ -213,20 +236,31 @@ def keys_of(data: Any) -> Keys | None:
         if image is None:
             raise InputError(f"no column of images in the dataset; its columns are {', '.join(typed)}")
         named = [name for name, kind in typed.items() if kind == "ClassLabel"]
-        return image, first_fitting(named, LABEL_NAMES, lambda _: True) or usual_name(LABEL_NAMES, typed)
+        if column is not None:
+            return image, named_column([name for name in typed if name != image], column, "the dataset")
+        return image, first_fitting(named, LABEL_NAMES, lambda _: True) or next(iter(label_columns(typed)), None)
     item = data[0]
-    return (usual_name(IMAGE_NAMES, item), usual_name(LABEL_NAMES, item)) if isinstance(item, dict) else None
+    if not isinstance(item, dict):
+        check_no_column(column, "the items are no dicts")
+        return None
+    image = usual_name(IMAGE_NAMES, item)
+    if column is not None:
+        return image, named_column([name for name in map(str, item) if name != image], column, "the items")
+    return image, next(iter(label_columns(filter_texts(item))), None)
+
+
+def filter_texts(keys: Any) -> list[str]:
+    return [key for key in keys if isinstance(key, str)]
 
 
 def usual_name(names: Sequence[str], among: Any) -> str | None:
     return next((name for name in names if name in among), None)
 
 
-def classes_of(data: Any) -> tuple[str, ...] | None:
+def classes_of(data: Any, keys: Keys | None) -> tuple[str, ...] | None:
     """Return the names of the classes that a dataset declares: ClassLabel of Hugging Face, `classes` of torchvision."""
     features, names = getattr(data, "features", None), getattr(data, "classes", None)
     if isinstance(features, dict):
-        keys = keys_of(data)
         names = getattr(features.get(keys[1] if keys else None), "names", None)
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         return None

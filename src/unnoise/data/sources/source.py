@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unnoise import terminal
+from unnoise.data.sources.classes import is_whole, why_no_class
 from unnoise.data.sources.remote import Place, Remote
 from unnoise.errors import InputError
 from unnoise.progress import Report
@@ -106,10 +107,11 @@ def to_nfc(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
-def class_names(counts: Mapping[str | None, int]) -> tuple[str, ...]:
+def class_names(counts: Mapping[str | None, int], *, declared: bool = False) -> tuple[str, ...]:
     """Return the classes sorted, numbers by their value, from the number of images of each label.
 
-    There are no classes if all labels are the same, or if too many images have none.
+    There are no classes if all labels are the same, if too many images have none, or if the labels are ids or texts,
+    unless the data declares them as classes.
     """
     merged = Counter[str | None]()
     for label, n in counts.items():
@@ -118,7 +120,9 @@ def class_names(counts: Mapping[str | None, int]) -> tuple[str, ...]:
     names = [name for name in merged if name is not None]
     if len(names) < 2 or not are_few(unlabelled, merged.values()):
         return ()
-    whole = all(name.isascii() and name.isdigit() for name in names)
+    if not declared and why_no_class(names, merged.total()):
+        return ()
+    whole = all(map(is_whole, names))
     return tuple(sorted(names, key=lambda name: (int(name), name) if whole else (0, name)))
 
 
@@ -128,6 +132,11 @@ def are_few(unlabelled: int, others: Collection[int]) -> bool:
     They are strays if they are at most a tenth of all images, or fewer than the images of the smallest class.
     """
     return unlabelled * 10 <= unlabelled + sum(others) or unlabelled < min(others)
+
+
+def column_key(key: str, column: str | None) -> str:
+    """Return the key of a source whose label column the user has named."""
+    return key if column is None else f"{key} {column}"
 
 
 def file_key(*paths: Place) -> str:

@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
-from itertools import chain
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
 
 from unnoise.cache_folder import cache_folder, keep_bytes, kept_bytes
-from unnoise.data.sources.archive import ARCHIVE_DAMAGE, Listing, Member, list_tar_images, read_at, sample_key
-from unnoise.data.sources.layout import FolderCount, Layout
+from unnoise.data.sources.archive import ARCHIVE_DAMAGE, Listing, Member, list_tar_images, read_at
+from unnoise.data.sources.labels import LabelFiles
+from unnoise.data.sources.layout import MAX_NAMED, FolderCount, Layout
 from unnoise.data.sources.remote import Place
 from unnoise.data.sources.source import (
     ITEM_BYTES,
@@ -26,6 +27,7 @@ from unnoise.data.sources.source import (
     Item,
     Source,
     class_names,
+    column_key,
     explain_damage,
     file_key,
     normal_label,
@@ -33,7 +35,7 @@ from unnoise.data.sources.source import (
 from unnoise.progress import Report
 
 GROUP_IMAGES, GROUP_BYTES = 256, 2**24  # the most images and bytes of a group
-INDEX_FORMAT = 3  # raise it whenever the stored index changes
+INDEX_FORMAT = 4  # raise it whenever the stored index changes
 
 
 class ShardIndex(NamedTuple):
@@ -48,12 +50,12 @@ class ShardIndex(NamedTuple):
     notes: Array  # lines for the user
 
 
-def read_shards(paths: Sequence[Place], name: str) -> Source:
+def read_shards(paths: Sequence[Place], name: str, column: str | None = None) -> Source:
     """Turn tar shards into a source; headers are read when the images are."""
-    key, notes = file_key(*paths), list[str]()
+    key, notes = column_key(file_key(*paths), column), list[str]()
 
     def groups(progress: Report) -> Groups:
-        index = load_index(paths, key, progress)
+        index = load_index(paths, key, column, progress)
         notes[:] = index.notes.tolist()
         return shard_groups(paths, index)
 
@@ -101,27 +103,30 @@ def shard_items(
             yield Item(f"{path.name} image {number}", read_at(file, begin, length), label, held_out)
 
 
-def load_index(paths: Sequence[Place], key: str, progress: Report) -> ShardIndex:
+def load_index(paths: Sequence[Place], key: str, column: str | None, progress: Report) -> ShardIndex:
     """Return the index of these shards from the cache; if it is missing or damaged, build it and store it."""
     place = cache_folder() / "shards" / f"{hashlib.sha256(f'{key} {INDEX_FORMAT}'.encode()).hexdigest()[:32]}.npz"
     if kept := kept_bytes(place):
         arrays = np.load(BytesIO(kept), allow_pickle=False)
         return ShardIndex(**{name: arrays[name] for name in ShardIndex._fields})
-    found = build_index(paths, progress)
+    found = build_index(paths, column, progress)
     np.savez(content := BytesIO(), **found._asdict(), data=np.array(paths[0].name))
     with suppress(OSError):  # a cache that is full or read-only: the index is built at each start
         keep_bytes(place, content.getvalue())
     return found
 
 
-def build_index(paths: Sequence[Place], progress: Report) -> ShardIndex:
+def build_index(paths: Sequence[Place], column: str | None, progress: Report) -> ShardIndex:
     """Find every image by reading the headers of the shards."""
-    listing, shards = Listing(), list[list[tuple[Member, str | None]]]()
+    listing, said, shards = Listing(), dict[str, None](), list[list[tuple[Member, str | None]]]()
     for i, path in enumerate(paths):
         progress("indexing shards", i, len(paths))
-        listing.labels.clear()
-        images = [*list_tar_images(path, "r:", listing)]
-        shards.append([(image, listing.labels.get(sample_key("/".join(image.parts)))) for image in images])
+        listing.files = LabelFiles(column)
+        images = {"/".join(image.parts): image for image in list_tar_images(path, "r:", listing)}
+        given = listing.files.read((name, None) for name in images)
+        said |= dict.fromkeys(given.notes)
+        shards.append([(image, (given.of or {}).get(name)) for name, image in images.items()])
+    listing.files = LabelFiles()
     progress("indexing shards", len(paths), len(paths))
     found = [[*placed_images(images, layout)] for images, layout in zip(shards, layouts(shards, listing), strict=True)]
     flat = [*chain.from_iterable(found)]
@@ -136,7 +141,7 @@ def build_index(paths: Sequence[Place], progress: Report) -> ShardIndex:
         np.array([known.get(normal_label(label) or "", -1) for label in labels], np.int64),
         held_out,
         np.array(classes, str),
-        np.array(listing.notes, str),
+        np.array([*listing.notes, *islice(said, MAX_NAMED)], str),
     )
 
 
