@@ -133,6 +133,14 @@ def keep_bytes(place: Path, content: bytes) -> None:
 
 
 def kept_bytes(place: Path) -> bytes | None:
+    """Return the content of a file of `keep_bytes` for use; None if it is missing or damaged."""
+    content = checked_bytes(place)
+    if content is not None:
+        mark_used(place)
+    return content
+
+
+def checked_bytes(place: Path) -> bytes | None:
     """Return the content of a file of `keep_bytes`; None if it is missing or damaged."""
     try:
         with open_regular(place) as file:
@@ -140,10 +148,7 @@ def kept_bytes(place: Path) -> bytes | None:
     except OSError:
         return None
     digest, content = whole[:DIGEST_BYTES], whole[DIGEST_BYTES:]
-    if hashlib.sha256(content).digest() != digest:
-        return None
-    mark_used(place)
-    return content
+    return content if hashlib.sha256(content).digest() == digest else None
 
 
 def open_regular(path: Path) -> IO[bytes]:

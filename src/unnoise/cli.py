@@ -15,6 +15,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from unnoise import __version__, commands, terminal
 from unnoise.config import (
     AppConfig,
+    CacheConfig,
     CompareConfig,
     DataConfig,
     EditConfig,
@@ -121,6 +122,7 @@ COMMANDS = {
         ("run", "picture", "other"),
     ),
     "data": Command(DataConfig, "check a dataset: what it holds, broken files, duplicates", "data", ("data",)),
+    "cache": Command(CacheConfig, "list the decoded images and statistics that are kept, or remove some", "cache", ()),
     "eval": Command(EvalConfig, "measure a run, or any images against others", "evaluate", ("set", "against")),
     "tune": Command(TuneConfig, "search sampler settings for a time budget and store the best in the run", "tune"),
     "report": Command(ReportConfig, "write one page with everything about a run", "report"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unnoise.config import (
     AppConfig,
+    CacheConfig,
     CompareConfig,
     DataConfig,
     EditConfig,
@@ -73,6 +74,16 @@ def data(given: dict[str, Any]) -> None:
         given_data = read_as(config.data, config.frames, config.max_pixels, config.label_column)
         found = audit_data(given_data, progress.update)
     show_result(config.json, found, format_audit(found))
+
+
+def cache(given: dict[str, Any]) -> None:
+    """List the cache, or remove parts of it."""
+    from unnoise.data.cache_list import run_cache
+
+    config = CacheConfig(**given)
+    with progress_bar(" MB") as progress:
+        lines = run_cache(config, progress.update)
+    show(lines)
 
 
 def evaluate(given: dict[str, Any]) -> int:

@@ -290,6 +290,15 @@ class InfoConfig(Settings):
 
 
 @dataclass(frozen=True)
+class CacheConfig(Settings):
+    """Settings of `unnoise cache`."""
+
+    clean: bool = option(False, "remove what is stale: damaged, of an earlier version, or left by a killed process")
+    older_than: float | None = option(None, "with --clean, also what was not used for this many days", least=0)
+    all: bool = option(False, "with --clean, everything")
+
+
+@dataclass(frozen=True)
 class ListConfig(Settings):
     """Settings of `unnoise list`."""
 

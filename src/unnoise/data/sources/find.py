@@ -77,9 +77,9 @@ def find(data: Any, column: str | None = None) -> Source:
     except RuntimeError:  # ~NAME of a user who does not exist here
         path = Path(data)
     if path.is_dir():
-        return find_in_folder(path, column)
+        return replace(find_in_folder(path, column), origin=str(path.absolute()))
     if path.exists():
-        return find_in_file(path, column)
+        return replace(find_in_file(path, column), origin=str(path.absolute()))
     if data.partition(":")[0].strip() in dataset.names():
         check_no_column(column, "a built-in dataset has no columns")
         source: Source = dataset.get(data)()

@@ -77,6 +77,7 @@ class Source:
     max_pixels: int = MAX_PIXELS  # of the largest image that is read
     # (black, white) of the types of numbers whose span is known
     spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    origin: str = ""  # path of the files, for people
     notes: Sequence[str] = ()  # lines for the user about how the data was read; complete after a pass over the items
 
     def __post_init__(self) -> None:
