@@ -77,7 +77,7 @@ def data(given: dict[str, Any]) -> None:
 
 
 def cache(given: dict[str, Any]) -> None:
-    """List the cache, or remove parts of it."""
+    """List the cache, or remove some parts."""
     from unnoise.data.cache_list import run_cache
 
     config = CacheConfig(**given)

@@ -1,4 +1,4 @@
-"""`unnoise cache`: the parts of the cache, and the removal of those that are stale, old, or all.
+"""`unnoise cache` lists the parts of the cache, and removes stale parts, old parts, or all.
 
 Only parts that unnoise made are listed and removed: another file in the folder stays. The last use is the time of the
 file or folder, which is set to now at each use, and every hour during a training.
@@ -128,7 +128,7 @@ def remove_parts(parts: Sequence[Part], cache: Path) -> None:
 
 
 def run_cache(config: CacheConfig, progress: Report = silent) -> list[str]:
-    """List the cache or remove parts of it, and return the lines for the user."""
+    """List the cache or remove some parts, and return the lines for the user."""
     cache = cache_folder()
     parts = list_parts(cache, progress, check=config.clean)
     chosen = choose_parts(parts, config.older_than, every=config.all)
