@@ -97,7 +97,7 @@ def write_images(source: Source, target: TargetFormat, examined: int, folder: Pa
     why = "" if classes else why_no_classes(totals, source)
     fingerprint = totals.digest.hexdigest()
     facts = (target.mode, totals.shape, totals.count, classes, fingerprint, notes, totals.size)
-    known = {"spans": target.spans, "checksums": checksums, "data": source.origin or source.name}
+    known: dict[str, Any] = {"spans": target.spans, "checksums": checksums, "data": source.origin or source.name}
     metadata = CacheMetadata(*facts, **known, held_out=totals.held_out, no_classes=why)
     write_small(folder / META, write_metadata(metadata))
     return metadata
