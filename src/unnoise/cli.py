@@ -149,6 +149,10 @@ class Parser(argparse.ArgumentParser):
         known = [name for action in self._actions for name in action.option_strings]
         if wrong := re.search(r"unrecognized arguments: (--[\w-]+)", message):
             raise unknown("flag", wrong[1], [name for name in known if name.startswith("--")])
+        if extra := re.search(r"unrecognized arguments: (?!-)(.*)", message):
+            raise InputError(
+                f"too many arguments: {extra[1]:.100}; a shell turns *.png into the names of files: give their folder"
+            )
         raise InputError(f"{message} (see '{self.prog} --help')")
 
 

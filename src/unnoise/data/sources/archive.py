@@ -28,6 +28,7 @@ from unnoise.data.sources.source import (
     suffix_of,
 )
 from unnoise.data.sources.system_files import PassedOver, passed_over_name
+from unnoise.data.sources.zip_names import member_names
 
 TOO_LARGE = Broken(f"larger than {MAX_BYTES >> 20} MiB".encode())
 ARCHIVE_DAMAGE = (
@@ -80,6 +81,7 @@ class Listing:
     passed_over: PassedOver = field(default_factory=PassedOver)
     column: str | None = None  # of the labels, if the user names it
     files: LabelFiles = field(init=False)
+    encoding: str = ""  # of the names, if it was guessed
     labels: Mapping[str, str | None] | None = None  # of each image, from files; None: the folders are the classes
 
     def __post_init__(self) -> None:
@@ -107,7 +109,8 @@ class Listing:
         found = self.files.read(("/".join(parts), place.label) for parts, place in placed if place)
         self.labels = found.of
         uncount(self.ignored, found.used)
-        self.notes[:] = [*counted.notes(layout), *self.passed_over.notes(), *found.notes]
+        guessed = [f"the names in the archive were read as {self.encoding}"] if self.encoding else []
+        self.notes[:] = [*guessed, *counted.notes(layout), *self.passed_over.notes(), *found.notes]
         return layout
 
     def item(self, parts: tuple[str, ...], content: bytes, place: Placed) -> Item:
@@ -144,8 +147,9 @@ def read_zip(path: Path, column: str | None = None) -> Source:
 def zip_members(path: Path, listing: Listing) -> list[Member]:
     members = []
     with explain_damage(path, ARCHIVE_DAMAGE, "archive"), zipfile.ZipFile(path) as archive:
-        for info in archive.infolist():
-            parts = None if info.is_dir() else safe_parts(info.filename)
+        names, listing.encoding = member_names(archive.infolist())
+        for info, name in zip(archive.infolist(), names, strict=True):
+            parts = None if info.is_dir() else safe_parts(name)
             if not parts:
                 continue
             if passed_over_name(parts) is not None:

@@ -21,6 +21,7 @@ from unnoise.data.sources.source import MAX_BYTES, Array, Item, Source, explain_
 from unnoise.errors import InputError
 
 Open: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]
+MAX_CHANNELS = 4  # of a usual image
 MAX_HEADER = 2**16  # bytes
 CHUNK_BYTES = 4 * 2**20  # bytes read at a time
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -135,6 +136,8 @@ def table_source(table: Table, names: Sequence[str | None] | None, name: str, ke
     """Check shape and type of a table of images, and put channels last."""
     if len(table.shape) not in (3, 4) or 0 in table.shape[1:]:
         raise InputError(f"{table.text} has shape {table.shape}; images are [n,h,w], [n,h,w,c] or [n,c,h,w]")
+    if len(table.shape) == 3 and table.shape[2] <= MAX_CHANNELS < table.shape[1]:
+        raise InputError(f"{table.text} is one image of shape {table.shape}; stack all images: [n,h,w,c]")
     check_pixels(table.text, table.dtype, table.shape[1:])
 
     def items() -> Iterator[Item]:

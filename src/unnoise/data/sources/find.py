@@ -10,6 +10,8 @@ from functools import partial
 from os.path import commonpath
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from unnoise.data.sources.archive import read_tar, read_zip
 from unnoise.data.sources.arrays import idx_images, read_idx, read_npy
@@ -70,6 +72,8 @@ def find(data: Any, column: str | None = None) -> Source:
     data = os.fsdecode(data)
     if not data.strip():
         raise InputError(f"no data given; give {KINDS_OF_DATA}, or a built-in dataset: {', '.join(dataset.names())}")
+    if data.startswith("file://"):
+        data = url2pathname(urlsplit(data).path)
     if is_remote(data):
         return find_remote(data, column)
     try:
