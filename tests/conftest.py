@@ -1,5 +1,7 @@
 """Shape-checked signatures, one thread and a fixed seed for every test."""
 
+import signal
+
 from jaxtyping import install_import_hook
 
 import unnoise.config  # noqa: F401  # before the hook: settings check themselves, and their errors are what users see
@@ -15,6 +17,14 @@ import torch  # noqa: E402
 def reproducible():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def usual_signals():
+    """Signals mean what they usually do, though a background job of a script, or nohup, starts with some ignored."""
+    for name, usual in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+        if hasattr(signal, name) and signal.getsignal(number := getattr(signal, name)) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", autouse=True)

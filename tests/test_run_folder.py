@@ -86,7 +86,7 @@ def test_only_pixels_come_into_a_report(run):
     (run / "samples" / "final.png").write_text(SECRET)
     said = []
     assert not embedded(write_report(run, say=said.append).read_text())
-    assert said == ["warning: samples/final.png is not shown: not an image"]
+    assert said == ["warning: samples/final.png is not shown: text, not an image"]
 
 
 def test_a_file_with_a_second_name_is_not_shown(run):
