@@ -71,7 +71,7 @@ def compare_file(path: Path) -> tuple[str, str]:
     except Exception as error:  # noqa: BLE001 - the reference may fail in its own ways
         reference = read_opencv(path, ours.shape[0], span)
         if reference is None:
-            return UNKNOWN, str(error).splitlines()[0][:80]
+            return UNKNOWN, str(error).replace(os.fspath(path), path.name).splitlines()[0][:80]
     if ours.shape != reference.shape:
         return DIFFERENT, f"shape {ours.shape}, {reference.shape}"
     apart = np.abs(ours - reference)
@@ -86,7 +86,7 @@ def read_ours(path: Path) -> tuple[np.ndarray, tuple[float, float] | None]:
     target = own if own.mode in ("L", "I;16") else replace(own, mode="RGB")
     pixels = decode(path, target).pixels
     deep = pixels.dtype == np.uint16
-    return pixels.astype(np.float64) / (257 if deep else 1), (0.0, 65535.0) if deep else None
+    return pixels.astype(np.float64) / (257 if deep else 1), next(iter(target.spans.values()), None) if deep else None
 
 
 def read_libvips(path: Path, channels: int, span: tuple[float, float] | None) -> np.ndarray:
