@@ -188,10 +188,15 @@ def notes_for_user(totals: DecodingTotals, source: Source, classes: Sequence[str
         notes.append(f"skipped {totals.skipped} of {total} files: {', '.join(totals.examples)}{more}")
     if source.ignored:
         notes.append(f"ignored files that are not images: {format_suffixes(source)}")
-    notes += [*source.notes, *totals.covered.warnings()]
+    notes += [*notes_that_hold(source, classes), *totals.covered.warnings()]
     for what, n in sorted(totals.done.items()):
         notes.append(what.format(n=n) if n > 1 else what.format(n=n).removesuffix("s"))
     return notes + class_notes(totals, classes)
+
+
+def notes_that_hold(source: Source, classes: Sequence[str]) -> list[str]:
+    """Return the notes of a source, without reasons why there are no classes if there are."""
+    return [note for note in source.notes if not (classes and note.startswith(NO_CLASSES))]
 
 
 def class_notes(totals: DecodingTotals, classes: Sequence[str]) -> list[str]:

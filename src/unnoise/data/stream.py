@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from unnoise.data.cache_writer import similar_names
+from unnoise.data.cache_writer import notes_that_hold, similar_names
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import TargetFormat, decode
 from unnoise.data.numbers import CUT_OFF, Coverage, describe_unusual
@@ -180,7 +180,7 @@ def open_stream(
     c, h, w = store.pixels(np.zeros(1, np.int64))[0].shape
     fingerprint = hash_sample(sample, target, (parts.classes, [*map(group_facts, groups)]), limit)
     how = f"images are read from their files during training, in {len(groups):,} groups"
-    notes = (how, *source.notes, *notes_on(sample, target), *similar_names(parts.classes))
+    notes = (how, *notes_that_hold(source, parts.classes), *notes_on(sample, target), *similar_names(parts.classes))
     held_out = np.flatnonzero(np.repeat([group.held_out for group in groups], [group.count for group in groups]))
     said = [note.removeprefix(NO_CLASSES) for note in source.notes if note.startswith(NO_CLASSES)]
     facts = (target.mode, (c, h, w), count, parts.classes, fingerprint, notes, target.spans)

@@ -224,7 +224,7 @@ def test_images_that_a_table_misses_and_names_that_are_not_there(root, load):
     data = load(root)
     assert data.classes == ()
     assert "4 of 10 images have no label: 006.png, 007.png, 008.png, 009.png" in data.no_classes
-    assert any("metadata.csv names 1 image that are not there, or not only once: gone.png" in n for n in data.notes)
+    assert any("metadata.csv has 1 names of no image, or of several: gone.png" in n for n in data.notes)
 
 
 def test_a_name_that_several_images_have_labels_none(root, load):
@@ -233,6 +233,22 @@ def test_a_name_that_several_images_have_labels_none(root, load):
     data = load(root)
     assert data.classes == ("a", "b")
     assert any("names a class of 2 of 4 images: the folders are the classes" in note for note in data.notes)
+
+
+def test_tables_of_splits_belong_together_and_a_form_for_answers_does_not(root, load):
+    rows = pairs()
+    files = {"train.csv": csv_of(rows[:6]), "test.csv": csv_of(rows[6:])}
+    fill(root, files | {"sample_submission.csv": csv_of([(name, "red") for name in NAMES])})
+    data = load(root)
+    assert labels_of(data) == LABELS
+    assert "splits are read from folders, not from the names of tables: test.csv" in data.notes
+
+
+def test_folders_that_are_classes_need_no_reason_why_a_table_is_none(root, load):
+    fill(root, {"results.csv": "epoch,loss\n1,0.5\n"}, [f"{label}/{name}" for name, label in pairs()])
+    data = load(root)
+    assert (data.classes, data.no_classes) == (("green", "red"), "")
+    assert not any(note.startswith("no classes") for note in data.notes)
 
 
 # --label-column

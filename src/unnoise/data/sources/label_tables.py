@@ -33,6 +33,8 @@ class Table(NamedTuple):
 def may_be_table(name: str) -> bool:
     """Return whether a file may be a table of labels, by its name."""
     base = name.rpartition("/")[2].lower()
+    if "submission" in base:  # a form of Kaggle, with the same label in every row
+        return False
     return suffix_of(base) in TABLE_SUFFIXES or (base.endswith(".txt") and bool(re.search(TEXT_TABLES, base)))
 
 

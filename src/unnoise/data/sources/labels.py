@@ -34,6 +34,7 @@ from unnoise.data.sources.label_tables import (
     may_be_table,
     read_table,
 )
+from unnoise.data.sources.layout import split_kind
 from unnoise.data.sources.source import is_image, suffix_of
 from unnoise.errors import unknown
 
@@ -283,9 +284,13 @@ def match_rows(
         )
     if why := why_no_class({*labels.values()}, len(labels)):
         raise RefusedError(f"the labels in {what} {why}")
-    notes = (
-        [f"{about} names {count_images(len(gone))} that are not there, or not only once: {first_few(gone)}"]
-        if gone
-        else []
-    )
+    notes = split_tables([name for name, *_ in same])
+    if gone:
+        notes.append(f"{about} has {len(gone):,} names of no image, or of several: {first_few(gone)}")
     return Candidate(what, labels, notes, Counter(suffix_of(name) for name, *_ in same))
+
+
+def split_tables(names: Sequence[str]) -> list[str]:
+    """Return a line for tables that are named like splits, which do not divide the images."""
+    held_out = [name for name in names if split_kind(name.rpartition("/")[2].partition(".")[0])]
+    return [f"splits are read from folders, not from the names of tables: {first_few(held_out)}"] if held_out else []
