@@ -49,8 +49,8 @@ def test_an_array_whose_header_claims_to_be_huge_is_refused(tmp_path, load):
 def test_a_table_that_unpacks_to_much_is_read_row_by_row(tmp_path):
     pq.write_table(pa.table({"image": [bytes(2**20)] * 64}), tmp_path / "bomb.parquet", compression="zstd")
     pq.write_table(pa.table({"image": [encoded(noise(32, 32, 3))] * 64}), tmp_path / "sound.parquet")
-    assert grows(pq.ParquetFile(tmp_path / "bomb.parquet"))
-    assert not grows(pq.ParquetFile(tmp_path / "sound.parquet"))
+    assert grows(pq.ParquetFile(tmp_path / "bomb.parquet").metadata.row_group(0))
+    assert not grows(pq.ParquetFile(tmp_path / "sound.parquet").metadata.row_group(0))
 
 
 def test_large_images_are_decoded_a_few_at_a_time():

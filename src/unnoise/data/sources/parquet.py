@@ -229,17 +229,16 @@ def read_rows(path: Place, columns: Columns, group: int | None, first: int, *, s
     with open_parquet(path) as file:
         groups = range(file.num_row_groups) if group is None else [group]
         row = first
-        at_once = 1 if grows(file) else READ_AT_ONCE
+        at_once = 1 if any(grows(file.metadata.row_group(i)) for i in groups) else READ_AT_ONCE
         for batch in file.iter_batches(at_once, row_groups=groups, columns=wanted, use_threads=False):
             for record in batch.to_pylist():
                 yield parquet_item(record, columns, f"{path.name} row {row}" if several else f"row {row}")
                 row += 1
 
 
-def grows(file: Any) -> bool:
-    """Return whether a file is small and unpacks to much: 64 rows may all be the same large value, stored once."""
-    groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-    columns = [group.column(i) for group in groups for i in range(group.num_columns)]
+def grows(group: Any) -> bool:
+    """Return whether a row group is small and unpacks to much: 64 rows may all be the same value, stored once."""
+    columns = [group.column(i) for i in range(group.num_columns)]
     packed = sum(column.total_compressed_size for column in columns)
     return bool(sum(column.total_uncompressed_size for column in columns) > MAX_GROWTH * packed + GROWN_BYTES)
 
