@@ -216,7 +216,7 @@ def load_cached(folder: Path, name: str, progress: Report = silent) -> Dataset |
     try:
         metadata = read_metadata(folder)
         dataset = cached_dataset(folder, name, metadata, check_pixels(folder, metadata, progress))
-    except (OSError, ValueError, TypeError, RecursionError):
+    except (OSError, ValueError, TypeError):
         return None
     mark_used(folder)
     return dataset

@@ -22,6 +22,7 @@ import numpy as np
 from unnoise.cache_folder import is_private, is_real_folder, open_regular, restrict
 from unnoise.data.numbers import Spans
 from unnoise.data.sources.source import Array
+from unnoise.files import parse_json
 from unnoise.progress import Report, silent
 
 CACHE_FORMAT = 2  # raise it whenever the files, or the pixels that the same images give, change
@@ -66,7 +67,7 @@ def read_metadata(folder: Path) -> CacheMetadata:
     """Return the metadata of a folder of decoded images; raise OSError or DamagedCacheError if they are not whole."""
     if not is_real_folder(folder):
         raise DamagedCacheError("no folder")
-    values = json.loads(read_small(folder / META))
+    values = parse_json(read_small(folder / META))
     if not isinstance(values, dict) or values.pop("sha256", None) != digest_of(values):
         raise DamagedCacheError(f"the checksum of {META} is wrong")
     return CacheMetadata(**values)
@@ -140,8 +141,8 @@ def keep_checked(folder: Path, known: Sequence[object]) -> None:
 def read_checked(folder: Path) -> Any:
     """Return the stamp and the checksum of the pixels that were checked last, or None."""
     try:
-        return json.loads(read_small(folder / CHECKED))
-    except (OSError, ValueError, RecursionError):
+        return parse_json(read_small(folder / CHECKED))
+    except (OSError, ValueError):
         return None
 
 

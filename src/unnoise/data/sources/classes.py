@@ -1,6 +1,5 @@
 """The rules for classes: which columns are labels, which values name a class, and why others do not count."""
 
-import json
 import math
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from unnoise.errors import InputError, unknown
+from unnoise.files import parse_json
 
 LABEL_NAMES = (
     "label",
@@ -130,8 +130,8 @@ def text_value(value: Any) -> Any:
         return None
     if value.startswith("[") and value.endswith("]"):
         try:
-            return json.loads(value)
-        except (ValueError, RecursionError):
+            return parse_json(value)
+        except ValueError:
             raise NoClassError(f"a list ({short(value)}), and an image has one class") from None
     return value
 

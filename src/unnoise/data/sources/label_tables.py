@@ -2,13 +2,13 @@
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 from unnoise.data.sources.source import suffix_of
+from unnoise.files import parse_json
 
 MAX_TABLE_BYTES = 2**28
 MAX_ROWS = 4_000_000
@@ -47,9 +47,9 @@ def read_table(name: str, content: bytes, is_image: Callable[[str], bool]) -> Ta
             return parquet_table(content)
         text = decode_text(content)
         if suffix == ".json":
-            return json_table(json.loads(text))
+            return json_table(parse_json(text))
         if suffix in (".jsonl", ".ndjson"):
-            return records_table(lambda: (json.loads(line) for line in io.StringIO(text) if line.strip()))
+            return records_table(lambda: (parse_json(line) for line in io.StringIO(text) if line.strip()))
         return delimited_table(text, is_image, spaces=suffix == ".txt")
     except UnreadableTableError:
         raise

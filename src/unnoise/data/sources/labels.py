@@ -3,7 +3,6 @@
 A table is read if one of its columns names images of the set and another one is a label, by the rules of `classes`.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from unnoise.data.sources.label_tables import (
 from unnoise.data.sources.layout import split_kind
 from unnoise.data.sources.source import is_image, suffix_of
 from unnoise.errors import unknown
+from unnoise.files import parse_json
 
 MAX_TABLES = 1_000
 MAX_SIDECAR_BYTES = 2**16  # of KEY.json
@@ -76,8 +76,8 @@ class LabelFiles:
     def take_json(self, name: str, content: bytes) -> bool:
         """Take a JSON file that holds the facts about one image: a label, or other fields that are plain values."""
         try:
-            found = json.loads(content)
-        except (ValueError, RecursionError):
+            found = parse_json(content)
+        except ValueError:
             return False
         if isinstance(found, list):
             return False
@@ -183,8 +183,8 @@ def cells(value: Any) -> Sequence[Any]:
     """Return the names of images in one cell: one, or a list of several."""
     if isinstance(value, str) and value.startswith("["):
         try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
+            value = parse_json(value)
+        except ValueError:
             return [value]
     return value if isinstance(value, list) else [value]
 
