@@ -4,10 +4,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from unnoise.options import Spec, check_fields
+from unnoise.options import MAX_WHOLE, Spec, check_fields
 
 LENGTHS = ("budget", "images", "epochs")  # the length of a training is one of them
-MAX_SEED = 2**63 - 1
+MAX_SEED = MAX_WHOLE
 MAX_BATCH = 2**20
 
 

@@ -199,6 +199,11 @@ def notes_that_hold(source: Source, classes: Sequence[str]) -> list[str]:
     return [note for note in source.notes if not (classes and note.startswith(NO_CLASSES))]
 
 
+def reasons_in(source: Source) -> list[str]:
+    """Return why the labels of a source do not count, as its notes say."""
+    return [note.removeprefix(NO_CLASSES) for note in source.notes if note.startswith(NO_CLASSES)]
+
+
 def class_notes(totals: DecodingTotals, classes: Sequence[str]) -> list[str]:
     """Return lines about classes: their names, and images that have none."""
     notes = []
@@ -224,7 +229,7 @@ def class_notes(totals: DecodingTotals, classes: Sequence[str]) -> list[str]:
 
 def why_no_classes(totals: DecodingTotals, source: Source) -> str:
     """Return why the images have no classes: what label files hold, and which images have no label."""
-    said = [note.removeprefix(NO_CLASSES) for note in source.notes if note.startswith(NO_CLASSES)]
+    said = reasons_in(source)
     labels = [label for label in totals.trained if label is not None]
     missing, total = totals.trained[None], totals.trained.total()
     if labels and missing:

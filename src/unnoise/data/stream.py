@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from unnoise.data.cache_writer import notes_that_hold, similar_names
+from unnoise.data.cache_writer import notes_that_hold, reasons_in, similar_names
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import TargetFormat, decode
 from unnoise.data.numbers import CUT_OFF, Coverage, describe_unusual
-from unnoise.data.sources.classes import NO_CLASSES
 from unnoise.data.sources.source import Array, Group, Item, Source, UnreadableImage, normal_label
 from unnoise.data.target_format import choose_format, scan_headers
 from unnoise.errors import InputError
@@ -182,10 +181,9 @@ def open_stream(
     how = f"images are read from their files during training, in {len(groups):,} groups"
     notes = (how, *notes_that_hold(source, parts.classes), *notes_on(sample, target), *similar_names(parts.classes))
     held_out = np.flatnonzero(np.repeat([group.held_out for group in groups], [group.count for group in groups]))
-    said = [note.removeprefix(NO_CLASSES) for note in source.notes if note.startswith(NO_CLASSES)]
+    why = "" if parts.classes else "; ".join(reasons_in(source))
     facts = (target.mode, (c, h, w), count, parts.classes, fingerprint, notes, target.spans)
-    dataset = Dataset(store, source.name, *facts, held_out=held_out if len(held_out) else None)
-    dataset = replace(dataset, no_classes="" if parts.classes else "; ".join(said))
+    dataset = Dataset(store, source.name, *facts, held_out=held_out if len(held_out) else None, no_classes=why)
     return dataset if limit is None or limit >= count else dataset.part(np.arange(limit))
 
 

@@ -249,6 +249,5 @@ def compressed_tar_items(path: Path, listing: Listing) -> Iterator[Item]:
         for parts, info in tar_files(archive):
             place = layout.place(parts[:-1])
             if is_image(parts[-1]) and passed_over_name(parts) is None and place:
-                file = archive.extractfile(info)
-                content = TOO_LARGE if info.size > MAX_BYTES or not file else file.read()
+                content = TOO_LARGE if info.size > MAX_BYTES else member_bytes(archive, info)
                 yield listing.item(parts, content, place)

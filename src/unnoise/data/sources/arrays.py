@@ -76,9 +76,9 @@ def read_npy(path: Path, column: str | None = None) -> Source:
 
 def numpy_table(path: Path, opener: Open) -> Table:
     """Read the header of the NumPy format; objects, which would need unpickling, are refused."""
-    with explain_damage(path, ARRAY_DAMAGE), opener() as file:
-        head = BytesIO(file.read(MAX_HEADER))  # a header that claims to be longer is cut, and refused
     with explain_damage(path, ARRAY_DAMAGE):
+        with opener() as file:
+            head = BytesIO(file.read(MAX_HEADER))  # a header that claims to be longer is cut, and refused
         version = np.lib.format.read_magic(head)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(head)

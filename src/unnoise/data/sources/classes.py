@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
 from numbers import Integral, Real
 from typing import Any
 
@@ -173,8 +174,12 @@ def is_whole(label: str) -> bool:
 
 def first_few(values: Collection[Any]) -> str:
     """Return the first few values as text."""
-    some = [short(value) for value, _ in zip(values, range(SHOWN), strict=False)]
-    return ", ".join(some) + (", ..." if len(values) > SHOWN else "")
+    return join_first([short(value) for value in islice(values, SHOWN + 1)])
+
+
+def join_first(texts: Sequence[str]) -> str:
+    """Return the first few texts in a line, and dots if there are more."""
+    return ", ".join(texts[:SHOWN]) + (", ..." if len(texts) > SHOWN else "")
 
 
 def short(value: Any) -> str:

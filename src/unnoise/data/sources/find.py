@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 from unnoise.data.sources.archive import read_tar, read_zip
 from unnoise.data.sources.arrays import idx_images, read_idx, read_npy
 from unnoise.data.sources.arrow import read_arrow
-from unnoise.data.sources.classes import check_no_column
+from unnoise.data.sources.classes import check_no_column, join_first
 from unnoise.data.sources.container import container_kind
 from unnoise.data.sources.folder import files_with_suffix, has_images, read_folder, walk_files
 from unnoise.data.sources.layout import split_kind
@@ -119,7 +119,7 @@ def find_idx(files: Sequence[Path], folder: Path, name: str) -> Source:
 
 def some_names(named: Sequence[tuple[str, Any]]) -> str:
     """Return the first few names."""
-    return ", ".join(name for name, _ in named[:5]) + (", ..." if len(named) > 5 else "")
+    return join_first([name for name, _ in named])
 
 
 def find_tables(folder: Path, name: str, column: str | None) -> Source | None:
@@ -152,7 +152,7 @@ def check_configurations(tables: Sequence[tuple[str, Any]], folder: Path) -> Non
     several = max(holders.values(), key=len)
     outside = {split_free(above) for above in several}
     if len(outside) > 1 and not all("=" in above for above in several):
-        names = ", ".join(sorted(outside)[:5]) + (", ..." if len(outside) > 5 else "")
+        names = join_first(sorted(outside))
         raise InputError(f"{len(outside)} datasets in {str(folder)!r}: {names}; give the folder of one of them")
 
 

@@ -9,7 +9,7 @@ from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 
-from unnoise.data.sources.classes import check_no_column
+from unnoise.data.sources.classes import check_no_column, join_first
 from unnoise.data.sources.label_choice import uncount
 from unnoise.data.sources.labels import LabelFiles, may_hold_labels
 from unnoise.data.sources.layout import FolderCount, Layout
@@ -22,7 +22,7 @@ from unnoise.data.sources.source import (
     class_names,
     column_key,
     is_image,
-    printable,
+    storable,
     suffix_of,
 )
 from unnoise.data.sources.splits import Notes
@@ -30,7 +30,6 @@ from unnoise.data.sources.system_files import PassedOver, is_passed_over
 from unnoise.errors import InputError
 
 GROUP_IMAGES = 64  # images of a group
-MAX_NAMED = 5
 
 
 class Findings:
@@ -43,8 +42,7 @@ class Findings:
         """Return lines on what was passed over, and on folders that cannot be listed."""
         notes = self.passed_over.notes()
         if self.unlisted:
-            named = ", ".join(self.unlisted[:MAX_NAMED]) + (", ..." if len(self.unlisted) > MAX_NAMED else "")
-            notes.append(f"passed over {len(self.unlisted)} folders that cannot be listed: {named}")
+            notes.append(f"passed over {len(self.unlisted)} folders that cannot be listed: {join_first(self.unlisted)}")
         return notes
 
 
@@ -100,7 +98,7 @@ def folder_labels(
 
 def path_parts(root: Path, path: Path) -> tuple[str, ...]:
     """Return the components of a path below the root, as text that can be shown."""
-    return tuple(printable(part) for part in path.relative_to(root).parts)
+    return tuple(storable(part) for part in path.relative_to(root).parts)
 
 
 def image_paths(root: Path) -> Iterator[Path]:

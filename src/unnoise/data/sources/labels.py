@@ -16,6 +16,7 @@ from unnoise.data.sources.classes import (
     check_no_column,
     column_labels,
     first_few,
+    join_first,
     label_columns,
     one_hot_columns,
     short,
@@ -205,7 +206,7 @@ def file_column(name: str, table: Table, names: ImageNames) -> str:
 
 def read_tables(same: Sequence[tuple[str, Table, str]], names: ImageNames, wanted: str | None) -> Candidate:
     """Return the labels of tables that have the same columns; raise RefusedError if they do not count."""
-    about = ", ".join(name for name, *_ in same[:SHOWN]) + (", ..." if len(same) > SHOWN else "")
+    about = join_first([name for name, *_ in same])
     table, file = same[0][1], same[0][2]
     others = [column for column in table.columns if column != file]
     if not table.header and len(table.columns) == 2:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
+from unnoise.data.sources.classes import join_first
 from unnoise.data.sources.masks import MaskCount
 
 Folders: TypeAlias = tuple[str, ...]  # the folders that an image lies in, from the root on
@@ -18,7 +19,6 @@ FEW = 10  # loose images are strays if they are at most one image in ten
 TRAIN_WORD = r"train(?:ing|val)?"
 HELD_OUT_WORD = r"val|valid|validation|dev|test|testing|eval|evaluation|holdout"
 FILLERS = {"set", "sets", "image", "images", "img", "imgs", "data", "split", "public", "private"}
-MAX_NAMED = 5
 
 
 class Placed(NamedTuple):
@@ -168,6 +168,4 @@ def count_images(n: int) -> str:
 
 def name_counts(counts: Counter[str]) -> str:
     """Return the first few names with their numbers."""
-    return ", ".join(f"{name} {n:,}" for name, n in counts.most_common(MAX_NAMED)) + (
-        ", ..." if len(counts) > MAX_NAMED else ""
-    )
+    return join_first([f"{name} {n:,}" for name, n in counts.most_common()])

@@ -25,15 +25,17 @@ from unnoise.data.open_image import describe_error
 from unnoise.data.sources.arrays import channels_last, check_pixels
 from unnoise.data.sources.classes import (
     LABEL_NAMES,
+    SHOWN,
     NoClassError,
     check_no_column,
     is_whole,
+    join_first,
     label_columns,
     label_text,
     named_column,
 )
 from unnoise.data.sources.parquet import IMAGE_NAMES, first_fitting
-from unnoise.data.sources.source import Array, Broken, Item, Source, file_key, printable
+from unnoise.data.sources.source import Array, Broken, Item, Source, file_key, storable
 from unnoise.errors import InputError
 from unnoise.files import user_path
 
@@ -55,7 +57,7 @@ class Record(NamedTuple):
 
 def first_few(values: Any) -> str:
     """Return the first few values as text."""
-    return ", ".join(map(repr, islice(values, 5))) + (", ..." if len(values) > 5 else "")
+    return join_first([repr(value) for value in islice(values, SHOWN + 1)])
 
 
 def as_array(data: Any) -> Array:
@@ -138,7 +140,7 @@ def read_records(data: Any, keys: Keys | None, classes: Sequence[str] | None) ->
     for i in range(len(data)):
         image, label = split_item(data[i], keys, i)
         value = value_of(image, i)
-        name = printable(str(value)) if isinstance(value, Path) else f"image {i}"
+        name = storable(str(value)) if isinstance(value, Path) else f"image {i}"
         yield Record(name, value, label_name(label, classes, i))
 
 

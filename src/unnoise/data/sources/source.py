@@ -81,7 +81,7 @@ class Source:
     notes: Sequence[str] = ()  # lines for the user about how the data was read; complete after a pass over the items
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", terminal.printable(printable(self.name)))  # it names a folder
+        object.__setattr__(self, "name", terminal.printable(storable(self.name)))  # it names a folder
 
 
 def is_image(name: str) -> bool:
@@ -92,7 +92,7 @@ def suffix_of(name: str) -> str:
     return PurePosixPath(name).suffix.lower() or "no suffix"
 
 
-def printable(name: str) -> str:
+def storable(name: str) -> str:
     """Return the name of a file as text that can be stored; bytes that are no text are escaped, so names stay apart."""
     halves = any("\ud800" <= character <= "\udbff" for character in name)  # of surrogate pairs, as Windows allows
     return name.encode("utf-8", "surrogatepass" if halves else "surrogateescape").decode("utf-8", "backslashreplace")

@@ -8,7 +8,8 @@ from functools import partial
 from itertools import chain
 from typing import TypeVar, overload
 
-from unnoise.data.sources.layout import HELD_OUT_WORD, MAX_NAMED, TRAIN_WORD
+from unnoise.data.sources.classes import join_first
+from unnoise.data.sources.layout import HELD_OUT_WORD, TRAIN_WORD
 from unnoise.data.sources.source import Groups, Item, Source
 from unnoise.progress import Report
 
@@ -23,8 +24,7 @@ def read_splits(named: Sequence[tuple[str, T]], read: Callable[[Sequence[T]], So
         names = [name for name, _ in named if split_of_file(name)]
         source = join_splits(source, read(held_out), names)
     if others:
-        more = ", ..." if len(others) > MAX_NAMED else ""
-        left = f"left out {len(others):,} files that belong to no split: {', '.join(others[:MAX_NAMED])}{more}"
+        left = f"left out {len(others):,} files that belong to no split: {join_first(others)}"
         source = replace(source, notes=Notes(source.notes, [left]))
     return source
 
@@ -50,7 +50,6 @@ def join_splits(train: Source, held_out: Source, names: Sequence[str]) -> Source
     """Return one source of two: the images of the second one are held out."""
     count = None if train.count is None or held_out.count is None else train.count + held_out.count
     number = "the images" if held_out.count is None else f"{held_out.count:,} images"
-    files = f"{', '.join(names[:MAX_NAMED])}{', ...' if len(names) > MAX_NAMED else ''}"
     key = hashlib.sha256(ascii((train.key, "held out", held_out.key)).encode()).hexdigest()
 
     def groups(progress: Report) -> Groups:
@@ -68,7 +67,7 @@ def join_splits(train: Source, held_out: Source, names: Sequence[str]) -> Source
         count=count,
         groups=groups if train.groups and held_out.groups else None,
         uniform=False,
-        notes=Notes(train.notes, [f"{number} of the held-out splits are not trained on: {files}"]),
+        notes=Notes(train.notes, [f"{number} of the held-out splits are not trained on: {join_first(names)}"]),
     )
 
 

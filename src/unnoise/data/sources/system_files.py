@@ -8,6 +8,7 @@ from collections import Counter
 from itertools import islice
 from pathlib import PurePosixPath
 
+from unnoise.data.sources.classes import join_first
 from unnoise.data.sources.source import is_image
 
 SYSTEM_NAMES = frozenset(
@@ -76,7 +77,7 @@ class PassedOver(Counter[str]):
         """Return a line that names what was passed over, nothing if no image was."""
         if not self:
             return []
-        named = ", ".join(f"{name} {n:,}" for name, n in self.most_common(5)) + (", ..." if len(self) > 5 else "")
+        named = join_first([f"{name} {n:,}" for name, n in self.most_common()])
         return [f"passed over {self.total():,} images in hidden files and files of the system: {named}"]
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from unnoise.cache_folder import cache_folder, keep_bytes, kept_bytes
 from unnoise.data.sources.archive import ARCHIVE_DAMAGE, Listing, Member, list_tar_images, read_at
 from unnoise.data.sources.labels import LabelFiles
-from unnoise.data.sources.layout import MAX_NAMED, FolderCount, Layout
+from unnoise.data.sources.layout import FolderCount, Layout
 from unnoise.data.sources.remote import Place
 from unnoise.data.sources.source import (
     ITEM_BYTES,
@@ -36,6 +36,7 @@ from unnoise.progress import Report
 
 GROUP_IMAGES, GROUP_BYTES = 256, 2**24  # the most images and bytes of a group
 INDEX_FORMAT = 4  # raise it whenever the stored index changes
+MAX_SAID = 5  # lines about single shards that are kept
 
 
 class ShardIndex(NamedTuple):
@@ -141,7 +142,7 @@ def build_index(paths: Sequence[Place], column: str | None, progress: Report) ->
         np.array([known.get(normal_label(label) or "", -1) for label in labels], np.int64),
         held_out,
         np.array(classes, str),
-        np.array([*listing.notes, *islice(said, MAX_NAMED)], str),
+        np.array([*listing.notes, *islice(said, MAX_SAID)], str),
     )
 
 

@@ -49,13 +49,5 @@ def strange_letters(name: bytes, encoding: str) -> int:
     """Return the number of letters that are rare in names: outside GB 2312, or half-width katakana."""
     letters = name.decode(encoding)
     if encoding == "gbk":
-        return sum(not can_encode(letter, "gb2312") for letter in letters)
+        return len(letters) - len(letters.encode("gb2312", "ignore").decode("gb2312"))
     return sum("\uff61" <= letter <= "\uff9f" for letter in letters)
-
-
-def can_encode(letter: str, encoding: str) -> bool:
-    try:
-        letter.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
