@@ -12,6 +12,7 @@ from tqdm.utils import ObjectWrapper
 from unnoise.terminal import encodable, has_width, is_terminal, printable, say, tell
 
 Report: TypeAlias = Callable[[str, int, int | None], object]  # task, items done so far, items in total if known
+Say: TypeAlias = Callable[[str], object]  # called with a line for the user
 
 LINE_EVERY = 10.0  # seconds between plain lines
 LINE_SHARE = 0.05  # of a training between plain lines
@@ -21,6 +22,10 @@ PERCENTAGE = "{percentage:3.0f}%|{bar:24}| {desc}"
 
 def silent(task: str, done: int, total: int | None) -> None:
     """Ignore a report."""
+
+
+def mute(line: str) -> None:
+    """Ignore a line for the user."""
 
 
 class Quiet(ObjectWrapper):

@@ -25,7 +25,7 @@ from unnoise.files import (
 )
 from unnoise.images import grid, is_readable, read_image, save_image
 from unnoise.options import Spec, plain
-from unnoise.progress import Report, silent
+from unnoise.progress import Report, Say, mute, silent
 from unnoise.run_folder import RECORD, is_own, own_file, refuse_links
 from unnoise.samplers.draw import check_settings, labels_in_turn
 from unnoise.samplers.draw import draw as run_sampler
@@ -81,9 +81,7 @@ def sample_images(run: Run, settings: Mapping[str, Any], weaker: Run | None = No
     return torch.cat([images for _, images in sample_batches(config, run, resolved, weaker=weaker)])
 
 
-def sample_to_folder(
-    config: SampleConfig, report: Report = silent, say: Callable[[str], object] = lambda _: None
-) -> Path:
+def sample_to_folder(config: SampleConfig, report: Report = silent, say: Say = mute) -> Path:
     """Write one file per image, named by its seed, and a grid of them next to the folder; return the folder.
 
     The same call resumes a folder that was not finished.

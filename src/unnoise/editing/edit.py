@@ -1,6 +1,6 @@
 """Edit images by a trained run: as tensors, or as files in a folder."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from unnoise.editing.inputs import Edit, EditInputs, ImageLike
 from unnoise.errors import InputError, unknown
 from unnoise.files import check_new_folder, check_vacant, check_writable, new_folder, replacing
 from unnoise.images import grid, save_gif, save_image
-from unnoise.progress import Report, silent
+from unnoise.progress import Report, Say, mute, silent
 from unnoise.samplers.base import Step
 from unnoise.samplers.draw import without_grad
 from unnoise.sampling import grid_path, image_path, network_calls, resolve_settings
@@ -53,7 +53,7 @@ def start_edit(
     run: Run,
     images: tuple[ImageLike, ...] = (),
     mask: ImageLike | None = None,
-    say: Callable[[str], object] = lambda _: None,
+    say: Say = mute,
 ) -> Edit:
     """Check everything and return the edit, whose steps are made as they are asked for.
 
@@ -127,9 +127,7 @@ def last_images(steps: Iterator[Step], report: Report = silent) -> Images:
     return images
 
 
-def edit_to_folder(
-    config: EditConfig, report: Report = silent, say: Callable[[str], object] = lambda _: None
-) -> tuple[Path, Path]:
+def edit_to_folder(config: EditConfig, report: Report = silent, say: Say = mute) -> tuple[Path, Path]:
     """Write one file per image, and next to the folder a grid that begins with the given images, or a film.
 
     Args:

@@ -1,7 +1,7 @@
 """The inputs of an edit: the model with its sampling settings, the seeds, and the images that were given."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -22,6 +22,7 @@ from unnoise.errors import InputError
 from unnoise.files import user_path
 from unnoise.images import to_float
 from unnoise.options import Spec
+from unnoise.progress import Say, mute
 from unnoise.samplers.base import Sampler, Step
 from unnoise.samplers.draw import make_denoiser
 from unnoise.types import Images, RandnLike
@@ -51,7 +52,7 @@ class EditInputs:
     images: tuple[ImageLike, ...] = ()
     mask: ImageLike | None = None
     fit: str = "crop"
-    say: Callable[[str], object] = lambda _: None  # called with a line for each thing that was done to an image
+    say: Say = mute  # called with a line for each thing that was done to an image
     spans: Spans = field(default_factory=dict)  # of the numbers of the training images
 
     @property
@@ -92,7 +93,7 @@ def open_image(
     shape: tuple[int, int, int],
     mode: str,
     fit: str = "crop",
-    say: Callable[[str], object] = lambda _: None,
+    say: Say = mute,
     spans: Spans = NO_SPANS,
 ) -> Images:
     """Return an image as [1, c, h, w] in [-1, 1], fitted to `shape` [c, h, w] as training images are.

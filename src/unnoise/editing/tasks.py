@@ -1,6 +1,6 @@
 """The edits: each takes `EditInputs` and makes the steps to the edited images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -14,6 +14,7 @@ from unnoise.editing.interpolation import interpolate_noise, slerp
 from unnoise.editing.measurements import Blurred, Gray, Measured, Measurement, Pixels, Shrunk
 from unnoise.editing.posterior import Known
 from unnoise.errors import InputError
+from unnoise.progress import Say
 from unnoise.registry import edit
 from unnoise.samplers.base import Step
 from unnoise.samplers.ddim import ddim, invert
@@ -104,7 +105,7 @@ def unknown_pixels(inputs: EditInputs) -> Tensor:
     return open_image(image, (4, *shape[1:]), "RGBA", inputs.fit).to(device)[:, 3:] < 1
 
 
-def say_fit(say: Callable[[str], object], line: str) -> None:
+def say_fit(say: Say, line: str) -> None:
     """Pass on a line about a mask, unless it tells of a conversion: what counts in a mask is where it is white."""
     if ": converted" not in line:
         say(line)

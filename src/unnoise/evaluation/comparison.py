@@ -12,12 +12,12 @@ from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluation import metrics
 from unnoise.evaluation.features import open_extractor
-from unnoise.evaluation.image_sets import ImageSet, Say, dataset_images, open_images, run_data, run_images
+from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_data, run_images
 from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import Colour, Score
 from unnoise.evaluation.statistics import Statistics
 from unnoise.options import data_text
-from unnoise.progress import Report
+from unnoise.progress import Report, Say
 from unnoise.samplers.precision import choose_precision, describe_precision
 
 DRAWN = 2_000  # images drawn from a run by default

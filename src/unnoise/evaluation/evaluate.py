@@ -21,7 +21,7 @@ from unnoise.evaluation.memorization import audit, format_audit
 from unnoise.evaluation.metrics import Score
 from unnoise.interop.diffusers_format import INDEX
 from unnoise.options import Spec, data_text
-from unnoise.progress import Report, silent
+from unnoise.progress import Report, Say, mute, silent
 from unnoise.run_folder import MODEL, keep_evaluation
 from unnoise.terminal import tell
 
@@ -105,10 +105,10 @@ def evaluate(  # noqa: PLR0913  # the options of one call
         InputError: There is nothing to compare with, or a value is not allowed.
     """
     settings = {name: value for name, value in locals().items() if name != "run_or_images"}
-    return Evaluation(run_evaluation(EvalConfig(set=run_or_images, **settings), say=lambda _: None))
+    return Evaluation(run_evaluation(EvalConfig(set=run_or_images, **settings), say=mute))
 
 
-def run_evaluation(config: EvalConfig, report: Report = silent, say: Callable[[str], object] = tell) -> dict[str, Any]:
+def run_evaluation(config: EvalConfig, report: Report = silent, say: Say = tell) -> dict[str, Any]:
     """Measure everything that the settings ask for; return plain values, and store them in the run folder if any."""
     names = requested_metrics(config)
     run = open_run(config.set)
@@ -133,7 +133,7 @@ def run_evaluation(config: EvalConfig, report: Report = silent, say: Callable[[s
     return result
 
 
-def measure_parts(parts: Mapping[str, Callable[[], dict[str, Any]]], say: Callable[[str], object]) -> dict[str, Any]:
+def measure_parts(parts: Mapping[str, Callable[[], dict[str, Any]]], say: Say) -> dict[str, Any]:
     """Measure one part after another; a later part that fails does not throw away what was measured before."""
     result: dict[str, Any] = {}
     for name, work in parts.items():
@@ -147,7 +147,7 @@ def measure_parts(parts: Mapping[str, Callable[[], dict[str, Any]]], say: Callab
     return result
 
 
-def once(say: Callable[[str], object]) -> Callable[[str], object]:
+def once(say: Say) -> Say:
     """Return `say` for lines that were not said before: two metrics may open the same data."""
     said = set[str]()
 

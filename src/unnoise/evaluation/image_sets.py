@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,10 +23,10 @@ from unnoise.evaluation.features import Extractor
 from unnoise.files import user_path
 from unnoise.images import Uint8Images, as_uint8, to_uint8
 from unnoise.options import plain
+from unnoise.progress import Say, mute
 from unnoise.samplers.precision import choose_precision, measure_seconds, seconds_per_image
 from unnoise.sampling import network_calls, resolve_settings, sample_batches
 
-Say: TypeAlias = Callable[[str], object]  # it is called with a line for the user
 BatchFilter = Callable[[int], bool]  # True for the number of a batch that is wanted
 
 
@@ -46,10 +46,6 @@ class ImageSet(NamedTuple):
     key: str | None = None  # its statistics are cached under this key
     resumable: bool = True  # unfinished statistics may be saved: `about` names all that the images depend on
     seconds_per_image: float = 0.0  # estimated time to make one image
-
-
-def mute(line: str) -> None:
-    """Ignore a line for the user."""
 
 
 def tell_notes(dataset: Dataset, say: Say) -> Dataset:

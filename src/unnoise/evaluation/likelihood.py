@@ -14,9 +14,9 @@ from unnoise.data.dataset import Dataset
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
-from unnoise.evaluation.image_sets import Say, mute, run_data, run_split, tell_news
+from unnoise.evaluation.image_sets import run_data, run_split, tell_news
 from unnoise.images import to_float
-from unnoise.progress import Report, silent
+from unnoise.progress import Report, Say, mute, silent
 from unnoise.samplers.draw import seeded_noise
 from unnoise.types import Images, Labels
 

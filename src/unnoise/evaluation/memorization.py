@@ -15,10 +15,10 @@ from unnoise.config import EvalConfig
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor, resized
-from unnoise.evaluation.image_sets import ImageSet, Say, every_batch, mute, run_data, run_images, run_split, tell_news
+from unnoise.evaluation.image_sets import ImageSet, every_batch, run_data, run_images, run_split, tell_news
 from unnoise.files import replacing
 from unnoise.images import Uint8Images, as_uint8, grid, to_uint8
-from unnoise.progress import Report
+from unnoise.progress import Report, Say, mute
 from unnoise.types import Images
 
 ALARM = 0.01  # share of new images that is flagged by mistake, if there are enough images to set the threshold

@@ -6,7 +6,7 @@ settings on more images.
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ from unnoise.evaluation.statistics import Statistics
 from unnoise.files import lock_folder, unwritable
 from unnoise.interop.diffusers_format import INDEX
 from unnoise.options import plain
-from unnoise.progress import Report, silent
+from unnoise.progress import Report, Say, silent
 from unnoise.samplers.draw import NonfiniteError, check_settings
 from unnoise.samplers.precision import choose_precision, describe_precision, seconds_per_image
 from unnoise.sampling import check_guidance, network_calls
@@ -58,7 +58,7 @@ class Scorer(NamedTuple):
     report: Report
 
 
-def tune(config: TuneConfig, report: Report = silent, say: Callable[[str], object] = tell) -> dict[str, Any]:
+def tune(config: TuneConfig, report: Report = silent, say: Say = tell) -> dict[str, Any]:
     """Search sampling settings, store the best in the model file, and return everything as plain values."""
     run = load(config.run)
     check_tunable(config, run)
@@ -140,9 +140,7 @@ def guided_settings(run: Run, best: Sampling, calls: float) -> list[Sampling]:
 # Scores
 
 
-def make_scorer(
-    config: TuneConfig, run: Run, call_seconds: float, report: Report, say: Callable[[str], object]
-) -> Scorer:
+def make_scorer(config: TuneConfig, run: Run, call_seconds: float, report: Report, say: Say) -> Scorer:
     """Open the data and the feature extractor that all candidates are scored with."""
     extractor = open_extractor(config.features)
     settings = EvalConfig(set=run, data=config.data, batch=config.batch)
@@ -199,7 +197,7 @@ def choose_best(others: list[Candidate], before: Candidate, time: float) -> Cand
     return best if clearly or before.seconds > 1.1 * time else before
 
 
-def try_to_store(run: Run, how: Sampling, say: Callable[[str], object]) -> str | None:
+def try_to_store(run: Run, how: Sampling, say: Say) -> str | None:
     """Store the settings and return the path of the file; say why, and return None, if that is impossible."""
     try:
         return store_best(run, how)

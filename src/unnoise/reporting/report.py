@@ -1,7 +1,7 @@
 """`unnoise report`: collect the facts of a run and write them as one page; the HTML is in report.html.jinja."""
 
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +13,7 @@ from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
 from unnoise.files import check_writable, replacing, user_path
+from unnoise.progress import Say, mute
 from unnoise.reporting.curves import TrainingLog, draw_curves, plot_speed, read_log
 from unnoise.reporting.render import EmbeddedImages, render
 from unnoise.run_folder import FINAL, METRICS, MODEL, SAMPLES, evaluations, own_file
@@ -27,7 +28,7 @@ class Preview(NamedTuple):
     source: str
 
 
-def write_report(run: RunLike, out: str | Path | None = None, say: Callable[[str], object] = lambda _: None) -> Path:
+def write_report(run: RunLike, out: str | Path | None = None, say: Say = mute) -> Path:
     """Write the page of a run, by default as report.html in its folder; return the path of the page.
 
     Args:
