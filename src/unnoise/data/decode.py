@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageMode, ImageOps
 
 from unnoise.data.colour import COLOUR_KEYS, to_srgb
 from unnoise.data.numbers import (
@@ -85,7 +85,7 @@ def read_header(content: Content, drawn: tuple[int, int], max_pixels: int = MAX_
 def header_of(image: Image.Image, size: tuple[int, int]) -> Header:
     mode = image_kind(image)
     numbers = "" if has_key(image) else type_to_measure(image)
-    return Header(mode, size, len(Image.new(mode, (1, 1)).getbands()), numbers)
+    return Header(mode, size, len(ImageMode.getmode(mode).bands), numbers)
 
 
 def array_mode(channels: int, kind: str, spans: Spans) -> str:

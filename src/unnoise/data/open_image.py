@@ -73,7 +73,7 @@ def open_checked(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened
     image = identify(file, head)
     add_facts(image, file, head)
     notes: tuple[str, ...] = ()
-    if image.width * image.height > max_pixels and image.format in ("JPEG", "MPO"):
+    if image.format in ("JPEG", "MPO") and image.width * image.height > max_pixels:
         notes = (SHRUNK,)
         shrink(image, max_pixels)
     if image.format == "TIFF":
