@@ -1,5 +1,6 @@
 """The run that the app shows, opened again when its file changes, and a folder for the files that users download."""
 
+import itertools
 import secrets
 import shutil
 import time
@@ -33,7 +34,7 @@ class Session:
 
     def __init__(self, path: str, out: Path) -> None:
         self.given, self.path, self.out, self.last_update = path, find_model(Path(path)), out, 0.0
-        self.written, self.lock = self.path.stat().st_mtime_ns, Lock()
+        self.written, self.lock, self.numbers = self.path.stat().st_mtime_ns, Lock(), itertools.count()
         self.opened = load(self.path)
 
     @property
@@ -106,11 +107,11 @@ class Session:
 
     def new_download_folder(self) -> Path:
         """Make a folder whose name nobody can guess, and delete the folders that are too old or too many."""
-        folders = sorted(self.out.iterdir(), key=lambda folder: folder.stat().st_mtime, reverse=True)
-        for i, old in enumerate(folders, 1):
+        for i, old in enumerate(sorted(self.out.iterdir(), reverse=True), 1):
             if i >= MAX_FOLDERS or time.time() - old.stat().st_mtime > KEEP_FILES:
                 shutil.rmtree(old, ignore_errors=True)
-        (folder := self.out / secrets.token_hex(16)).mkdir()
+        # The names rise: folders made within one tick of the disk's clock have the same time.
+        (folder := self.out / f"{next(self.numbers):06x}{secrets.token_hex(13)}").mkdir()
         return folder
 
     def save_images(self, images: Images, names: Sequence[str]) -> list[str]:
