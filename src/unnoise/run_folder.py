@@ -5,6 +5,7 @@ A run may come from a stranger. So nothing that is read from it follows a link o
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,25 @@ def link_error(link: Path, folder: Path) -> InputError:
         f"{link} is a link out of {folder}, and such a link is never followed; put the file itself there, or remove "
         f"the link"
     )
+
+
+@contextmanager
+def reading_records(folder: Path) -> Iterator[None]:
+    """Raise InputError in place of the errors that records of a run raise if they hold what no training writes.
+
+    The records are JSON that may come from a stranger, or that was edited by hand: a text may stand where a number
+    belongs.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise InputError(
+            f"{folder}: {METRICS} or a file in {EVALUATIONS}/ holds values that no training writes "
+            f"({reason:.100}); get the files again from where the run was trained, or remove them"
+        ) from error
 
 
 def keep_evaluation(run_folder: Path, result: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from unnoise.recipes import train_config
 from unnoise.reporting.curves import TrainingLog, draw_curves, read_log
 from unnoise.reporting.render import EmbeddedImages, render
 from unnoise.reporting.report import open_preview, preview_files
-from unnoise.run_folder import CONFIG, METRICS, own_file
+from unnoise.run_folder import CONFIG, METRICS, own_file, reading_records
 from unnoise.training.clock import Clock
 
 
@@ -22,11 +22,12 @@ def training_view(folder: Path, card: Card) -> str:
         with suppress(OSError):
             log = read_log(metrics)
     previews = preview_files(folder)
-    facts = {
-        "progress": describe_progress(folder, card, log.steps[-1]) if log.steps else None,
-        "preview": open_preview(EmbeddedImages(folder), previews[-1]) if previews else None,
-        **draw_curves(log),
-    }
+    with reading_records(folder):
+        facts = {
+            "progress": describe_progress(folder, card, log.steps[-1]) if log.steps else None,
+            "preview": open_preview(EmbeddedImages(folder), previews[-1]) if previews else None,
+            **draw_curves(log),
+        }
     return render("app/training_view.html.jinja", facts)
 
 

@@ -1,16 +1,23 @@
 """`unnoise compare`: one table of several runs, and warnings about what cannot be compared."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.errors import InputError
 from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
-from unnoise.run_folder import MODEL, evaluations
+from unnoise.run_folder import MODEL, evaluations, reading_records
 
 Row = tuple[str, ...]  # a name, then a cell for each run
 COMPARED_SETTINGS = (*SAMPLING_FACTS, "guidance_interval", "clip")  # sampling settings, printed if they differ
+
+
+class Scored(NamedTuple):
+    """The scores of a run under one condition: how its images were drawn, and a cell for each score."""
+
+    settings: dict[str, Any]
+    cells: dict[str, str]
 
 
 def compare_runs(runs: Sequence[RunLike]) -> list[str]:
@@ -62,12 +69,10 @@ def score_rows(runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
     shared = [condition for condition in found[0] if all(condition in scores for scores in found)]
     rows, warnings = list[Row](), list[str]()
     for condition in shared:
-        results = [scores[condition] for scores in found]
+        measured = [scores[condition] for scores in found]
         rows.append((condition, *("" for _ in runs)))
-        rows += rows_that_differ(COMPARED_SETTINGS, [result["of"] for result in results])
-        values = [table_rows(result["values"]) for result in results]
-        cells = [{name: f"{value} ({interval})" for name, value, interval, _ in scored} for scored in values]
-        rows += [(name, *(cell.get(name, "") for cell in cells)) for name in cells[0]]
+        rows += rows_that_differ(COMPARED_SETTINGS, [scored.settings for scored in measured])
+        rows += [(name, *(scored.cells.get(name, "") for scored in measured)) for name in measured[0].cells]
     for run, scores in zip(runs, found, strict=True):
         name = run_name(run)
         if not scores:
@@ -82,16 +87,18 @@ def run_name(run: Run) -> str:
     return run.folder.name if run.file.name == MODEL else f"{run.folder.name}/{run.file.name}"
 
 
-def last_scores(run: Run) -> dict[str, Any]:
+def last_scores(run: Run) -> dict[str, Scored]:
     """Return the last scores of these weights under each condition: number of images, data, feature extractor."""
     found, weights = {}, weights_hash(run)
-    for result in evaluations(run.folder):
-        scores = result.get("scores")
-        if scores and scores["of"].get("weights") == weights:
-            measured, against, features = scores["of"], scores["against"], scores["features"]
-            condition = f"{measured['n']:,} images against {against['n']:,} of {against['name']} "
-            condition += f"{against['fingerprint'][:8]} by {features['network']} {features['weights'][:8]}"
-            found[condition] = scores
+    with reading_records(run.folder):
+        for result in evaluations(run.folder):
+            scores = result.get("scores")
+            if scores and scores["of"].get("weights") == weights:
+                measured, against, features = scores["of"], scores["against"], scores["features"]
+                condition = f"{measured['n']:,} images against {against['n']:,} of {against['name']} "
+                condition += f"{against['fingerprint'][:8]} by {features['network']} {features['weights'][:8]}"
+                cells = {name: f"{value} ({to})" for name, value, to, _ in table_rows(scores["values"])}
+                found[condition] = Scored(measured, cells)
     return found
 
 

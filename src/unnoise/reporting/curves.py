@@ -1,6 +1,7 @@
 """Read the log of a training and draw its curves; the report and the app show the same ones."""
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,7 +63,7 @@ def plot_loss(log: TrainingLog) -> Plot:
     if log.validation:
         (images,) = columns(log.validation, "images")
         for key, colour, words in MEASURED_ON:
-            losses = [sum(row[key]) / len(row[key]) for row in log.validation]
+            losses = [sum(losses) / len(losses) for losses in columns(log.validation, key)[0]]
             axis.plot(images, losses, "o-", color=colour, label=f"averaged weights on {words}")
     style_axis(axis, "images seen", "loss", scale="log")
     axis.legend(frameon=False)
@@ -73,10 +74,10 @@ def plot_loss_by_level(log: TrainingLog) -> Plot:
     """Plot the loss of the averaged weights in each part of the noise levels."""
     figure = Figure(figsize=(7, 4.6), layout="constrained")
     (images,) = columns(log.validation, "images")
-    parts = len(log.validation[0]["held_out"])
-    for part, axis in enumerate(figure.subplots(2, -(-parts // 2), sharex=True).flat):
-        for key, colour, _ in MEASURED_ON:
-            axis.plot(images, [row[key][part] for row in log.validation], "o-", color=colour, markersize=3)
+    trained, held_out = columns(log.validation, *(key for key, _, _ in MEASURED_ON))
+    for part, axis in enumerate(figure.subplots(2, 2, sharex=True).flat):
+        for losses, (_, colour, _) in zip((trained, held_out), MEASURED_ON, strict=True):
+            axis.plot(images, [row[part] for row in losses], "o-", color=colour, markersize=3)
         style_axis(axis)
         axis.set_title(f"{QUARTERS[part]} quarter of the levels", fontsize=9)
     return to_plot(figure, "The same loss by noise level: held-out images in orange, training images in blue.")
@@ -104,8 +105,17 @@ def plot_speed(log: TrainingLog) -> Plot:
 
 
 def columns(rows: Sequence[dict[str, Any]], *names: str) -> tuple[list[Any], ...]:
-    """Return the values of each name in all rows."""
-    return tuple([row[name] for row in rows] for name in names)
+    """Return the numbers of each name in all rows; raise TypeError if a value is no number."""
+    return tuple([number(row[name]) for row in rows] for name in names)
+
+
+def number(value: Any) -> Any:
+    """Return a value, or a list of values; raise TypeError if one is no finite number, which Matplotlib would draw."""
+    if isinstance(value, list) and value:
+        return [number(part) for part in value]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"{str(value)[:40]!r} is no finite number")
+    return value
 
 
 def style_axis(axis: Any, x: str = "", y: str = "", scale: str = "linear") -> None:

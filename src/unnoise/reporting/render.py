@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, UndefinedError
 from PIL import Image
 
 from unnoise.data.open_image import open_image
@@ -30,8 +30,15 @@ def environment() -> Environment:
 
 
 def render(template: str, facts: Mapping[str, Any]) -> str:
-    """Return the HTML of a template, named by its path in the package, with these facts."""
-    return environment().get_template(template).render(facts)
+    """Return the HTML of a template, named by its path in the package, with these facts.
+
+    Raises:
+        LookupError: A fact is missing.
+    """
+    try:
+        return environment().get_template(template).render(facts)
+    except UndefinedError as error:
+        raise LookupError(str(error)) from error
 
 
 class EmbeddedImages:

@@ -16,7 +16,7 @@ from unnoise.files import check_writable, replacing, user_path
 from unnoise.progress import Say, mute
 from unnoise.reporting.curves import TrainingLog, draw_curves, plot_speed, read_log
 from unnoise.reporting.render import EmbeddedImages, render
-from unnoise.run_folder import FINAL, METRICS, MODEL, SAMPLES, evaluations, own_file
+from unnoise.run_folder import FINAL, METRICS, MODEL, SAMPLES, evaluations, own_file, reading_records
 
 MAX_PREVIEWS = 8  # the page shows at most this many, evenly spaced
 
@@ -41,8 +41,9 @@ def write_report(run: RunLike, out: str | Path | None = None, say: Say = mute) -
         raise InputError(f"{opened.name} is no run folder: a report needs its {METRICS} beside the model")
     path = user_path(out) if out else opened.folder / "report.html"
     check_writable(path, "--out")
-    facts = collect_facts(opened)
-    page = render("reporting/report.html.jinja", facts)
+    with reading_records(opened.folder):
+        facts = collect_facts(opened)
+        page = render("reporting/report.html.jinja", facts)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     for text in facts["left_out"]:
