@@ -68,8 +68,9 @@ def test_a_window_that_is_closed(train, tmp_path, ignore_hangup):
     assert saved["parts"]["clock"]["seen"] > 0
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])  # SIGUSR1 ends torchrun alone
-def test_a_signal_to_all_processes_saves_though_the_launcher_repeats_it(train, tmp_path, number):
+@pytest.fixture
+def launched(train, tmp_path):
+    """A training in two processes of `torchrun` that has begun."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", *train[2:]]
     process = subprocess.Popen([*launch, "--images=1M"], start_new_session=True, stdout=subprocess.PIPE, text=True)
     end = time.monotonic() + 120
@@ -77,7 +78,22 @@ def test_a_signal_to_all_processes_saves_though_the_launcher_repeats_it(train, t
         assert time.monotonic() < end
         assert process.poll() is None
         time.sleep(0.1)
-    os.killpg(process.pid, number)
-    out, _ = process.communicate(timeout=120)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_all_processes_saves_though_the_launcher_repeats_it(launched, tmp_path, number):
+    os.killpg(launched.pid, number)
+    out, _ = launched.communicate(timeout=120)
     assert f"stopped by {number.name} after" in out
+    assert read_state(tmp_path / "run")[0]["parts"]["clock"]["seen"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell a process that its parent died")
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
+def test_a_signal_that_ends_the_launcher_alone_leaves_no_training_behind(launched, tmp_path, number):
+    """A scheduler sends SIGUSR1, which `torchrun` does not hand on: its processes save and end by themselves."""
+    os.kill(launched.pid, number)
+    out, _ = launched.communicate(timeout=120)  # the output is closed when the last process has ended
+    assert "stopped by SIGTERM after" in out
     assert read_state(tmp_path / "run")[0]["parts"]["clock"]["seen"] > 0

@@ -3,7 +3,10 @@
 PyTorch's own engine. Start the processes by `torchrun -m unnoise ...` or `accelerate launch -m unnoise ...`.
 """
 
+import ctypes
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -15,6 +18,7 @@ from unnoise.device import pick_device
 from unnoise.errors import InputError, ToldElsewhereError
 
 T = TypeVar("T")
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # engines of `accelerate launch` that split the weights
 
 
@@ -24,6 +28,7 @@ def join() -> bool:
         return False
     if not distributed.is_initialized():
         refuse_sharding()
+        end_with_launcher()
         if (device := pick_device()).type == "cuda":
             torch.cuda.set_device(device)
         distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -37,6 +42,12 @@ def refuse_sharding() -> None:
             raise InputError(
                 f"each process of a training holds all weights (DDP); start the processes without {engine}"
             )
+
+
+def end_with_launcher() -> None:
+    """Ask Linux for a SIGTERM when the launcher dies, so that no process of a killed `torchrun` trains on alone."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def world_size() -> int:

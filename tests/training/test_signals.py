@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from contextlib import nullcontext
 
 import pytest
 
@@ -43,6 +44,19 @@ def test_every_signal_is_only_noted_while_a_training_steps(number):
         assert stop.signal == number
         send(number)  # a closed window sends SIGHUP twice, and torchrun repeats a signal
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_the_second_ctrl_c_ends_at_once_unless_a_launcher_repeats_it(monkeypatch, launched):
+    """However late a busy `torchrun` repeats the signal, its processes save."""
+    if launched:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    stop = Stop()
+    stop(signal.SIGINT, None)
+    monkeypatch.setattr(signals, "AGAIN", 0.0)
+    time.sleep(0.01)
+    with nullcontext() if launched else pytest.raises(Stopped):
+        stop(signal.SIGINT, None)
 
 
 @posix

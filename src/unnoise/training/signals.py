@@ -4,6 +4,7 @@ They come from Ctrl-C, from a scheduler, or from the system when a window is clo
 """
 
 import math
+import os
 import signal
 import threading
 import time
@@ -37,7 +38,10 @@ class Stopped(KeyboardInterrupt):
 
 
 class Stop:
-    """Hold the signal that was received, or None; Ctrl-C pressed again, AGAIN seconds later, ends the work at once."""
+    """Hold the signal that was received, or None; Ctrl-C pressed again, AGAIN seconds later, ends the work at once.
+
+    In a process of `torchrun`, the second Ctrl-C may be the launcher's repetition, however late it comes.
+    """
 
     signal: int | None = None
     pressed = math.inf  # the time of the first Ctrl-C
@@ -46,7 +50,7 @@ class Stop:
         """Take in a signal."""
         if self.signal is None:
             self.signal = number
-        if signal.Signals(number).name in FROM_A_KEYBOARD:
+        if signal.Signals(number).name in FROM_A_KEYBOARD and "TORCHELASTIC_RUN_ID" not in os.environ:
             self.pressed = min(self.pressed, time.monotonic())
             if time.monotonic() - self.pressed > AGAIN:
                 raise Stopped(number)
