@@ -20,7 +20,7 @@ def test_missing_path_names_the_nearest(root, load):
 
 def test_unknown_file(root, load):
     (root / "a.mov").write_text("x")
-    with pytest.raises(InputError, match="cannot tell"):
+    with pytest.raises(InputError, match="is text, not an image; unnoise reads a folder"):
         load(root / "a.mov")
     with pytest.raises(InputError, match="is one image"):
         load(put(root, "a.png", noise(8, 8)))

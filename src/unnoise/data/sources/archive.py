@@ -12,10 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unnoise.data.sources.container import unpacked
 from unnoise.data.sources.label_choice import uncount
 from unnoise.data.sources.labels import LabelFiles
 from unnoise.data.sources.layout import FolderCount, Layout, Placed
 from unnoise.data.sources.remote import Place
+from unnoise.data.sources.samples import Samples
 from unnoise.data.sources.source import (
     MAX_BYTES,
     Broken,
@@ -79,6 +81,7 @@ class Listing:
     ignored: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
+    said: list[str] = field(default_factory=list)  # lines about samples that hold several images
     column: str | None = None  # of the labels, if the user names it
     files: LabelFiles = field(init=False)
     encoding: str = ""  # of the names, if it was guessed
@@ -89,7 +92,7 @@ class Listing:
 
     def clear(self) -> None:
         """Forget everything, for a new pass; the objects that a source shows stay the same."""
-        for each in (self.ignored, self.notes, self.passed_over):
+        for each in (self.ignored, self.notes, self.said, self.passed_over):
             each.clear()
         self.files, self.labels = LabelFiles(self.column), None
 
@@ -98,6 +101,13 @@ class Listing:
         taken = self.files.offer(name, size, read)
         if not (taken and suffix_of(name) == ".cls"):
             self.ignored[suffix_of(name)] += 1
+
+    def samples(self, members: Iterable[Member]) -> list[Member]:
+        """Return the images that are used, if several may belong to one sample, and note which are left out."""
+        members, found = [*members], Samples()
+        out = found.left_out([["/".join(member.parts) for member in members]])[0]
+        self.said[:] = found.notes()
+        return [member for member in members if "/".join(member.parts) not in out] if out else members
 
     def layout(self, members: Iterable[Member]) -> Layout:
         """Return the layout of the folders of these images, and note what they were taken for."""
@@ -110,7 +120,7 @@ class Listing:
         self.labels = found.of
         uncount(self.ignored, found.used)
         guessed = [f"the names in the archive were read as {self.encoding}"] if self.encoding else []
-        self.notes[:] = [*guessed, *counted.notes(layout), *self.passed_over.notes(), *found.notes]
+        self.notes[:] = [*guessed, *self.said, *counted.notes(layout), *self.passed_over.notes(), *found.notes]
         return layout
 
     def item(self, parts: tuple[str, ...], content: bytes, place: Placed) -> Item:
@@ -202,12 +212,12 @@ def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfi
         archive.members = []  # type: ignore[attr-defined]  # the library would keep every header it has seen
 
 
-def list_tar_images(path: Place, mode: str, listing: Listing) -> Iterator[Member]:
+def list_tar_images(path: Place, listing: Listing) -> Iterator[Member]:
     """Yield the images of a tar file; the listing gets the other files, which may hold labels."""
     with (
         explain_damage(path, ARCHIVE_DAMAGE, "archive"),
-        path.open("rb") as file,
-        tarfile.open(fileobj=file, mode=mode, tarinfo=SmallHeaders) as archive,  # type: ignore[call-overload]
+        unpacked(path) as file,
+        tarfile.open(fileobj=file, mode="r:", tarinfo=SmallHeaders) as archive,
     ):
         for parts, info in tar_files(archive):
             if passed_over_name(parts) is not None:
@@ -226,7 +236,7 @@ def member_bytes(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
 
 def plain_tar_items(path: Path, listing: Listing) -> Iterator[Item]:
     listing.clear()
-    members = [*list_tar_images(path, "r:", listing)]
+    members = listing.samples(list_tar_images(path, listing))
     placed = in_order(members, listing.layout(members))
     with explain_damage(path, ARCHIVE_DAMAGE, "archive"), path.open("rb") as file:
         for member, place in placed:
@@ -244,10 +254,11 @@ def read_at(file: Any, at: int, size: int) -> bytes:
 
 def compressed_tar_items(path: Path, listing: Listing) -> Iterator[Item]:
     listing.clear()
-    layout = listing.layout(list_tar_images(path, "r|*", listing))
+    members = listing.samples(list_tar_images(path, listing))
+    layout, names = listing.layout(members), {member.parts for member in members}
     with explain_damage(path, ARCHIVE_DAMAGE, "archive"), tarfile.open(path, "r|*", tarinfo=SmallHeaders) as archive:
         for parts, info in tar_files(archive):
             place = layout.place(parts[:-1])
-            if is_image(parts[-1]) and passed_over_name(parts) is None and place:
+            if parts in names and place:
                 content = TOO_LARGE if info.size > MAX_BYTES else member_bytes(archive, info)
                 yield listing.item(parts, content, place)

@@ -17,7 +17,7 @@ from unnoise.data.sources.archive import read_tar, read_zip
 from unnoise.data.sources.arrays import idx_images, read_idx, read_npy
 from unnoise.data.sources.arrow import read_arrow
 from unnoise.data.sources.classes import check_no_column, join_first
-from unnoise.data.sources.container import container_kind
+from unnoise.data.sources.container import container_kind, is_one_image, refuse_by_name, words_for
 from unnoise.data.sources.folder import files_with_suffix, has_images, read_folder, walk_files
 from unnoise.data.sources.layout import split_kind
 from unnoise.data.sources.memory import is_in_memory, memory_source
@@ -52,13 +52,14 @@ READERS: dict[str, Callable[[Path, str | None], Source]] = {  # the text names t
 SUFFIXES = (  # if the first bytes do not tell: an empty or damaged file
     (r"\.zip$", "zip"),
     (r"\.tar$", "tar"),
-    (r"\.(tgz|tar\.(gz|bz2|xz))$", "compressed tar"),
+    (r"\.(tgz|tbz2|txz|tar\.(gz|bz2|xz))$", "compressed tar"),
     (r"\.npy$", "npy"),
     (r"\.npz$", "npz"),
     (r"[-.]ubyte(\.gz)?$|\.idx(\.gz)?$", "idx"),
     (r"\.(parquet|pq)$", "parquet"),
     (r"\.arrow$", "arrow"),
 )
+TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 KINDS_OF_DATA = "a folder of images or tar shards, .zip, .tar, .tar.gz, .npy, .npz, IDX (-ubyte, -ubyte.gz) or .parquet"
 
 
@@ -132,7 +133,7 @@ def find_tables(folder: Path, name: str, column: str | None) -> Source | None:
     ]
     if tables:
         return read_splits(tables, partial(read_arrow, name=name, column=column))
-    tables, shards = files_with_suffix(folder, ".parquet"), files_with_suffix(folder, ".tar")
+    tables, shards = files_with_suffix(folder, ".parquet"), files_with_suffix(folder, *TAR_SUFFIXES)
     if tables and not (shards and not has_image_column(tables[0][1])):
         check_configurations(tables, folder)
         return read_splits(tables, partial(read_parquet, name=name, column=column))
@@ -164,8 +165,8 @@ def split_free(path: str) -> str:
 def find_remote(url: str, column: str | None = None) -> Source:
     """Read parquet files or tar shards at an address."""
     files, name = files_at(url), url.rstrip("/").rpartition("/")[2]
-    for suffix, reader in ((".parquet", read_parquet), (".tar", read_shards)):
-        if found := [file for file in files if file.name.endswith(suffix)]:
+    for suffixes, reader in (((".parquet",), read_parquet), (TAR_SUFFIXES, read_shards)):
+        if found := [file for file in files if file.name.lower().endswith(suffixes)]:
             top = len(commonpath([file.path for file in found]))
             return read_splits([(file.path[top:], file) for file in found], partial(reader, name=name, column=column))
     raise InputError(f"there are no .parquet and no .tar files at {url}")
@@ -173,13 +174,14 @@ def find_remote(url: str, column: str | None = None) -> Source:
 
 def find_in_file(path: Path, column: str | None = None) -> Source:
     """Read one file by what its first bytes say, or else by its suffix."""
-    named = next((kind for pattern, kind in SUFFIXES if re.search(pattern, path.name.lower())), None)
-    if is_image(path.name):
+    kind = container_kind(path)
+    if kind is None and (is_image(path.name) or is_one_image(path)):
         raise InputError(f"{str(path)!r} is one image; give the folder that holds it, or {KINDS_OF_DATA}")
-    kind = container_kind(path) or named
-    if kind is None:
-        raise InputError(f"cannot tell what {str(path)!r} is; give {KINDS_OF_DATA}")
-    return READERS[kind](path, column)
+    named = next((kind for pattern, kind in SUFFIXES if re.search(pattern, path.name.lower())), None)
+    if kind is None and named is None:
+        refuse_by_name(path)
+        raise InputError(f"{str(path)!r} is {words_for(path)}; unnoise reads {KINDS_OF_DATA}")
+    return READERS[kind or named or ""](path, column)
 
 
 def missing_data_error(data: str, path: Path) -> InputError:

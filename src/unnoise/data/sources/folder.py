@@ -253,7 +253,7 @@ def has_images(folder: Path) -> bool:
     return any(True for _ in image_paths(folder))
 
 
-def files_with_suffix(folder: Path, suffix: str) -> list[tuple[str, Path]]:
-    """Return the files below a folder with this suffix, each with its path below the folder."""
-    found = [path for path in walk_files(folder) if path.suffix.lower() == suffix]
+def files_with_suffix(folder: Path, *suffixes: str) -> list[tuple[str, Path]]:
+    """Return the files below a folder with one of these suffixes, each with its path below the folder."""
+    found = [path for path in walk_files(folder) if path.name.lower().endswith(suffixes)]
     return [(str(path.relative_to(folder)), path) for path in found]

@@ -1,6 +1,7 @@
 """Tar shards in the WebDataset layout: KEY.jpg, and the class as text in KEY.cls, or as a folder; read in place.
 
-The place of each image is found once, by reading the headers, and stored in the cache.
+The place of each image is found once, by reading the headers, and stored in the cache. Compressed shards are unpacked
+while they are read, each from front to back.
 """
 
 import hashlib
@@ -16,9 +17,11 @@ import numpy as np
 
 from unnoise.cache_folder import cache_folder, keep_bytes, kept_bytes
 from unnoise.data.sources.archive import ARCHIVE_DAMAGE, Listing, Member, list_tar_images, read_at
+from unnoise.data.sources.container import HEAD, opener_of, unpacked
 from unnoise.data.sources.labels import LabelFiles
 from unnoise.data.sources.layout import FolderCount, Layout
 from unnoise.data.sources.remote import Place
+from unnoise.data.sources.samples import Samples
 from unnoise.data.sources.source import (
     ITEM_BYTES,
     Array,
@@ -32,10 +35,11 @@ from unnoise.data.sources.source import (
     file_key,
     normal_label,
 )
+from unnoise.errors import InputError
 from unnoise.progress import Report
 
 GROUP_IMAGES, GROUP_BYTES = 256, 2**24  # the most images and bytes of a group
-INDEX_FORMAT = 4  # raise it whenever the stored index changes
+INDEX_FORMAT = 5  # raise it whenever the stored index changes
 MAX_SAID = 5  # lines about single shards that are kept
 
 
@@ -49,19 +53,29 @@ class ShardIndex(NamedTuple):
     held_out: Array  # whether each image belongs to a held-out split
     classes: Array  # their names
     notes: Array  # lines for the user
+    packed: Array  # whether each shard is compressed
 
 
 def read_shards(paths: Sequence[Place], name: str, column: str | None = None) -> Source:
     """Turn tar shards into a source; headers are read when the images are."""
     key, notes = column_key(file_key(*paths), column), list[str]()
 
-    def groups(progress: Report) -> Groups:
+    def all_groups(progress: Report) -> tuple[ShardIndex, Groups]:
         index = load_index(paths, key, column, progress)
         notes[:] = index.notes.tolist()
-        return shard_groups(paths, index)
+        return index, shard_groups(paths, index)
 
     def items() -> Iterator[Item]:
-        return chain.from_iterable(group.items() for group in groups(lambda *_: None).each)
+        return chain.from_iterable(group.items() for group in all_groups(lambda *_: None)[1].each)
+
+    def groups(progress: Report) -> Groups:
+        index, found = all_groups(progress)
+        if index.packed.any():
+            packed = str(paths[int(index.packed.argmax())])
+            raise InputError(
+                f"--stream cannot read {packed!r}, which is compressed; unpack the shards to plain .tar files"
+            )
+        return found
 
     return Source(name, key, items, groups=groups, notes=notes)
 
@@ -71,10 +85,10 @@ def shard_groups(paths: Sequence[Place], found: ShardIndex) -> Groups:
     classes, each = tuple(found.classes.tolist()), list[Group]()
     last = found.counts.cumsum()
     for held_out in (False, True):
-        for path, end, count in zip(paths, last.tolist(), found.counts.tolist(), strict=True):
+        for path, end, count, packed in zip(paths, last.tolist(), found.counts.tolist(), found.packed, strict=True):
             numbers = np.flatnonzero(found.held_out[end - count : end] == held_out)
             rows = numbers + (end - count)
-            for begin, stop in cut_into_groups(found.size[rows]):
+            for begin, stop in [(0, len(rows))] if packed else cut_into_groups(found.size[rows]):
                 at, size, label = (array[rows[begin:stop]] for array in (found.at, found.size, found.label))
                 names = [None if i < 0 else classes[i] for i in label.tolist()]
                 mark = hashlib.sha256(at.tobytes() + size.tobytes() + label.tobytes()).hexdigest()
@@ -99,7 +113,7 @@ def shard_items(
     path: Place, at: Array, size: Array, images: Sequence[tuple[int, str | None]], *, held_out: bool
 ) -> Iterator[Item]:
     """Yield the items of one group, in their order in the shard; `images` are their numbers in it and their labels."""
-    with explain_damage(path, ARCHIVE_DAMAGE, "archive"), path.open("rb") as file:
+    with explain_damage(path, ARCHIVE_DAMAGE, "archive"), unpacked(path) as file:
         for begin, length, (number, label) in zip(at.tolist(), size.tolist(), images, strict=True):
             yield Item(f"{path.name} image {number}", read_at(file, begin, length), label, held_out)
 
@@ -119,15 +133,20 @@ def load_index(paths: Sequence[Place], key: str, column: str | None, progress: R
 
 def build_index(paths: Sequence[Place], column: str | None, progress: Report) -> ShardIndex:
     """Find every image by reading the headers of the shards."""
-    listing, said, shards = Listing(), dict[str, None](), list[list[tuple[Member, str | None]]]()
+    listing, said, shards, several = Listing(), dict[str, None](), list[list[tuple[Member, str | None]]](), Samples()
     for i, path in enumerate(paths):
         progress("indexing shards", i, len(paths))
         listing.files = LabelFiles(column)
-        images = {"/".join(image.parts): image for image in list_tar_images(path, "r:", listing)}
+        images = {"/".join(image.parts): image for image in list_tar_images(path, listing)}
         given = listing.files.read((name, None) for name in images)
         said |= dict.fromkeys(given.notes)
         shards.append([(image, (given.of or {}).get(name)) for name, image in images.items()])
-    listing.files = LabelFiles()
+    out = several.left_out([["/".join(image.parts) for image, _ in images] for images in shards])
+    shards = [
+        [(image, label) for image, label in images if "/".join(image.parts) not in names]
+        for images, names in zip(shards, out, strict=True)
+    ]
+    listing.files, listing.said = LabelFiles(), several.notes()
     progress("indexing shards", len(paths), len(paths))
     found = [[*placed_images(images, layout)] for images, layout in zip(shards, layouts(shards, listing), strict=True)]
     flat = [*chain.from_iterable(found)]
@@ -143,7 +162,14 @@ def build_index(paths: Sequence[Place], column: str | None, progress: Report) ->
         held_out,
         np.array(classes, str),
         np.array([*listing.notes, *islice(said, MAX_SAID)], str),
+        np.array([*map(is_packed, paths)], bool),
     )
+
+
+def is_packed(path: Place) -> bool:
+    """Return whether a shard is compressed."""
+    with explain_damage(path, ARCHIVE_DAMAGE, "archive"), path.open("rb") as file:
+        return opener_of(file.read(HEAD)) is not None
 
 
 def layouts(shards: Sequence[Sequence[tuple[Member, str | None]]], listing: Listing) -> list[Layout]:
