@@ -65,7 +65,7 @@ SETS = {  # numbers of two images, and the span of both
     "12 bits in 16": (np.uint16, RAMP * 4095, RAMP * 700, (0, 4095)),
     "10 bits in 16": (np.uint16, RAMP * 1000, RAMP * 300, (0, 1023)),
     "14 bits in 16": (np.uint16, RAMP * 16383, RAMP * 700, (0, 16383)),
-    "16 bits": (np.uint16, RAMP * 16384, RAMP * 700, (0, 65535)),
+    "16 bits": (np.uint16, RAMP * 17000, RAMP * 700, (0, 65535)),
     "8 bits in 16": (np.uint16, RAMP * 200, RAMP * 7, (0, 255)),
     "uint32": (np.uint32, RAMP * 4e9, RAMP * 7, (0, 2**32 - 1)),
     "uint32 of 20 bits": (np.uint32, RAMP * 1e6, RAMP * 7, (0, 1e6)),
@@ -162,9 +162,21 @@ def test_an_image_with_numbers_that_are_not_finite_is_refused_alone(root, load, 
 def test_a_quarter_of_the_span(root, load):
     put(root, "a.png", (RAMP > 0.5).astype(np.uint8))  # a mask of 0 and 1
     data = load(root)
-    assert note_with(data, "quarter").startswith("warning: all pixels lie in 0..1 of 0..255, less than a quarter")
+    assert note_with(data, "quarter").startswith("warning: 99 % of all pixels lie in 0..1 of 0..255, less")
     put(root, "b.png", (RAMP * 70).astype(np.uint8))
     assert not [note for note in load(root).notes if "quarter" in note]
+
+
+def test_a_broken_pixel_does_not_hide_that_all_others_are_dark(root, load):
+    """The camera has 12 bits in 16, and one of its pixels is always white: the span is that of 16 bits."""
+    image = np.linspace(0, 4095, 1024).reshape(32, 32).astype(np.uint16)
+    put(root, "a.png", image)
+    assert not [note for note in load(root).notes if "quarter" in note]
+    image[5, 7] = 65535
+    put(root, "a.png", image)
+    data = load(root)
+    assert data.spans == {"uint16": (0, 65535)}
+    assert note_with(data, "quarter").startswith("warning: 99 % of all pixels lie in")
 
 
 def test_the_audit_tells_the_span(root, load):

@@ -26,6 +26,7 @@ REAL: tuple[Span, ...] = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0), (0.0, float(MAX
 SLACK = 0.001  # of the distance of white from zero: floats may be rounded
 CUT_OFF = "cut off"  # the start of a note on numbers beyond the span
 FEW = 0.25  # of a span: values that cover less are probably meant in another span
+OUTERMOST = (0.5, 99.5)  # percentiles of the pixels of an image
 PER_FILE = "0..1 or 0..65535"  # the key of spans under which each file of floats decides for itself
 # The rule of models that do not say their spans.
 VERSION_0_1_0: Spans = dict.fromkeys(("uint16", "int16", "uint32", "int32", PER_FILE), (0.0, float(MAX_SHORT)))
@@ -61,7 +62,10 @@ class Measured:
 
 @dataclass
 class Coverage:
-    """The part of the range of pixels that the pixels of all images cover; measured until it is enough."""
+    """The part of the range that 99 % of the pixels of each image cover; measured until it is enough.
+
+    The darkest and the brightest ones are left out: one broken pixel of a camera sets the span of a whole set.
+    """
 
     low: int = MAX_SHORT
     high: int = 0
@@ -70,15 +74,17 @@ class Coverage:
     def add(self, pixels: Array) -> None:
         """Take note of the pixels of one image."""
         if not self.top or self.high - self.low < FEW * self.top:
-            self.low, self.high = min(self.low, int(pixels.min())), max(self.high, int(pixels.max()))
+            low, high = np.percentile(pixels, OUTERMOST)
+            self.low, self.high = min(self.low, int(low)), max(self.high, int(high))
             self.top = np.iinfo(pixels.dtype).max
 
     def warnings(self) -> list[str]:
-        """Return a warning if the pixels of all images cover less than a quarter of the range."""
+        """Return a warning if nearly all pixels lie in less than a quarter of the range."""
         if not self.top or self.high - self.low >= FEW * self.top:
             return []
         extent = f"{self.low}..{self.high} of 0..{self.top}"
-        return [f"warning: all pixels lie in {extent}, less than a quarter of the range; scale them if they look dark"]
+        few = "less than a quarter of the range"
+        return [f"warning: 99 % of all pixels lie in {extent}, {few}; scale them if they look dark"]
 
 
 def find_span(kind: str, low: float, high: float) -> Span:
