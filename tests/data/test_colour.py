@@ -204,6 +204,18 @@ def test_gamma_of_a_png_counts(root, load):
     assert BY_GAMMA.format(n=1).removesuffix("s") in data.notes
 
 
+def test_gamma_of_deep_gray_with_a_transparent_value(root, load):
+    values = np.tile(np.arange(16, dtype=np.uint16) * 60, (16, 1))
+    values[8:] = np.arange(16) * 4096
+    values[:, 0] = 5
+    (root / "a.png").write_bytes(png_with(LINEAR, (b"tRNS", b"\0\5"), image=Image.fromarray(values)))
+    data = load(root, channels=4)
+    pixels = everything(data)[0]
+    assert (pixels[3] == np.where(values == 5, 0, 255)).all()
+    np.testing.assert_allclose(pixels[0, :, 1:], encode_srgb(values / 65535)[:, 1:], atol=1)
+    assert BY_GAMMA.format(n=1).removesuffix("s") in data.notes
+
+
 @pytest.mark.parametrize(
     "chunks",
     [
@@ -271,3 +283,19 @@ def test_lab_of_tiff(root, load):
     lab.save(root / "lab.tif")
     pixels = everything(load(root))
     np.testing.assert_allclose(pixels[0].astype(int), pixels[1], atol=3)
+
+
+def test_lab_agrees_with_its_equation(root, load):
+    values = np.random.default_rng(0).integers([30, 108, 108], [230, 148, 148], (16, 16, 3)).astype(np.uint8)
+    values[0, :, 0] = range(4, 20)  # dark
+    values[0, :, 1:] = 128
+    stored = (values ^ np.uint8([0, 128, 128])).tobytes()  # a and b have signs in a TIFF
+    Image.frombytes("LAB", (16, 16), stored).save(root / "a.tif")
+    lightness, a, b = values[..., 0] * (100 / 255), values[..., 1] - 128.0, values[..., 2] - 128.0
+    y = (lightness + 16) / 116
+    steps = np.stack([y + a / 500, y, y - b / 200], -1)
+    light = np.where(steps > 6 / 29, steps**3, (steps - 4 / 29) * 3 * (6 / 29) ** 2) * (0.9642, 1.0, 0.8249)
+    xyz_to_srgb = [[3.1338561, -1.6168667, -0.4906146], [-0.9787684, 1.9161415, 0.0334540]]
+    xyz_to_srgb += [[0.0719453, -0.2289914, 1.4052427]]  # from the white of ICC, by Lindbloom
+    expected = encode_srgb((light @ np.transpose(xyz_to_srgb)).clip(0, 1))
+    np.testing.assert_allclose(everything(load(root))[0], expected.transpose(2, 0, 1), atol=1)

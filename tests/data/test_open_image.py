@@ -146,6 +146,23 @@ def test_four_bit_runs_of_a_bmp():
         pixels_of(rle4((0, 5, 0x12, 0x34, 0x50, 0), (11, 0x66)))
 
 
+def rle8(*data):
+    """Return a BMP of 8-bit runs, 4 x 2."""
+    body = bytes(data)
+    palette = b"".join(bytes([i, i, i, 0]) for i in range(256))
+    info = struct.pack("<IiiHHIIiiII", 40, 4, 2, 1, 8, 1, len(body), 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 54 + 1024 + len(body), 0, 0, 54 + 1024) + info + palette + body
+
+
+def test_eight_bit_runs_of_a_bmp():
+    sound = rle8(4, 10, 0, 0, 0, 3, 20, 30, 40, 0, 1, 50, 0, 0, 0, 1)
+    image = decode(sound, TargetFormat("L", (4, 2), "crop")).pixels
+    assert image[0].tolist() == [[20, 30, 40, 50], [10] * 4]
+    for damaged in (rle8(4, 10, 0, 0, 0, 2, 0, 9, 4, 20, 0, 1), rle8(4, 10, *[0, 0] * 3, 4, 20, 0, 1)):
+        with pytest.raises(UnreadableImage, match="damaged BMP"):
+            decode(damaged, TargetFormat("L", (4, 2), "crop"))
+
+
 @pytest.mark.parametrize("suffix", ["jfif", "jpe", "apng", "avif", "jp2"])
 def test_more_suffixes(root, load, suffix):
     kind = {"apng": "PNG", "avif": "AVIF", "jp2": "JPEG2000"}.get(suffix, "JPEG")
@@ -168,6 +185,29 @@ def test_orientation_in_header_and_pixels(kind, orientation):
     assert size == expected.shape[1::-1]
     pixels = decode(content, TargetFormat("RGB", size, "crop")).pixels
     np.testing.assert_allclose(pixels[:, 4::8, 4::8], expected[4::8, 4::8].transpose(2, 0, 1), atol=6)
+
+
+XMP = b'<x:xmpmeta xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "WEBP", "PNG", "late PNG", "TIFF", "JPEG"])
+@pytest.mark.parametrize("memory", [False, True])
+def test_xmp_turns_no_image(kind, memory):
+    values = np.zeros((16, 24, 3), np.uint8)
+    values[:8, :12] = 255
+    if "PNG" in kind:
+        text = chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)
+        content = with_extra(text, image=values, late=kind == "late PNG")
+    elif kind == "TIFF":
+        content = encoded(values, kind, tiffinfo={700: XMP})
+    else:
+        content = encoded(values, kind, xmp=XMP)
+    assert b"tiff:Orientation" in content
+    if memory and kind != "TIFF":  # Pillow itself turns a TIFF
+        content = Image.open(io.BytesIO(content))
+    assert read_header(content, SIZE).size == (24, 16)
+    pixels = decode(content, TargetFormat("RGB", (24, 16), "crop")).pixels
+    np.testing.assert_allclose(pixels[:, 4::8, 4::8], values[4::8, 4::8].transpose(2, 0, 1), atol=6)
 
 
 # A sound PNG with extras that Pillow cannot take
@@ -207,6 +247,20 @@ def test_a_large_profile_still_counts():
     expected = pixels_of(encoded(image, icc_profile=small))
     content = with_extra(chunk(b"iCCP", b"icc\0\0" + zlib.compress(large)), image=image)
     np.testing.assert_array_equal(pixels_of(content), expected)
+
+
+def test_a_png_without_pixels_is_named():
+    content = encoded(np.zeros((16, 16, 3), np.uint8))
+    at = content.index(b"IDAT") - 4
+    with pytest.raises(UnreadableImage, match="holds no pixels"):
+        pixels_of(content[:at] + content[-12:])
+
+
+def test_jpeg_2000_that_pillow_cannot_read_is_not_called_truncated():
+    content = bytearray(encoded(noise(64, 64, 3), "JPEG2000"))
+    content[200:600] = b"\xff" * 400
+    with pytest.raises(UnreadableImage, match="damaged, or compressed in a way"):
+        pixels_of(bytes(content))
 
 
 def test_damaged_pixels_stay_damaged():

@@ -40,7 +40,9 @@ NOT_APPLIED = "a colour profile is damaged or does not fit and was not applied: 
 
 def to_srgb(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
     """Return the image in sRGB, CMYK as RGB and gray as gray, and a note if a number has changed."""
-    if not COLOUR_KEYS & image.info.keys() or image.mode in ("1", "LAB", "HSV"):
+    if image.mode == "LAB":
+        return lab_change().apply(image), ()
+    if not COLOUR_KEYS & image.info.keys() or image.mode in ("1", "HSV"):
         return image, ()
     try:
         profile = profile_of(image)
@@ -86,6 +88,13 @@ def find_change(profile: bytes, mode: str) -> Change | None:
     if mode != "CMYK" and changes_little(transform.apply, all_colours().convert(mode)):
         return None
     return transform.apply
+
+
+@lru_cache
+def lab_change() -> ImageCms.ImageCmsTransform:
+    """Return the transform from CIELAB to sRGB, without the coarse table that makes Pillow's 9 of 255 wrong."""
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    return ImageCms.buildTransform(lab, srgb, "LAB", "RGB", flags=ImageCms.Flags.NOOPTIMIZE)
 
 
 def open_profile(profile: bytes) -> ImageCms.ImageCmsProfile:

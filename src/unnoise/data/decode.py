@@ -29,6 +29,7 @@ from unnoise.data.sources.source import MAX_PIXELS, Array
 Content: TypeAlias = Path | bytes | Array | Image.Image | Callable[[tuple[int, int]], Image.Image]
 FACTS = {"transparency", *COLOUR_KEYS}  # that change what the pixels mean
 TURNED_ORIENTATIONS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
+XMP_KEYS = {"xmp", "XML:com.adobe.xmp"}
 KIND_OF_MODE = {"L": "L", "1": "L", "RGB": "RGB", **dict.fromkeys(("RGBA", "RGBa", "LA", "La", "PA"), "RGBA")}
 KEYED_MODES = ("1", "L", "P", "RGB", "I;16", "I;16B")  # one colour may stand for transparency
 MODE_IN_WORDS = {"L": "gray", "LA": "gray with alpha", "I;16": "16-bit gray", "P": "palette", "1": "black-and-white"}
@@ -137,12 +138,12 @@ def convert_image(image: Image.Image, target: TargetFormat) -> Decoded:
     if image.mode == target.mode and image.mode != "I;16" and not FACTS & image.info.keys():  # most images
         return fit_pixels(image, target, ())
     done = describe_conversion(image, target.mode)
-    image = with_alpha(image)
+    image, coloured = with_alpha(image)
     if type_of_image(image):
         image, read = sixteen_bit(image, target.spans)
         done += read
-    image, coloured = to_srgb(image)
-    return fit_pixels(image, target, done + coloured)
+    image, more = to_srgb(image)
+    return fit_pixels(image, target, done + coloured + more)
 
 
 def fit_pixels(image: Image.Image, target: TargetFormat, done: tuple[str, ...]) -> Decoded:
@@ -179,34 +180,41 @@ def describe_conversion(image: Image.Image, mode: str) -> tuple[str, ...]:
     return () if exact else (f"converted {{n}} {MODE_IN_WORDS.get(before, before)} to {MODE_IN_WORDS.get(mode, mode)}",)
 
 
-def with_alpha(image: Image.Image) -> Image.Image:
-    """Return an image whose bands can be converted: palettes, colours that stand for transparency, and others."""
+def with_alpha(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return an image whose bands can be converted, and a note if its colours have changed."""
     if has_key(image):
         return key_to_alpha(image)
     if image.mode in ("P", "PA", "RGBa", "La") or (image.mode == "YCbCr" and "icc_profile" in image.info):
         keep = image.info
         image = image.convert(image_kind(image))
         image.info = keep
-    return image
+    return image, ()
 
 
-def key_to_alpha(image: Image.Image) -> Image.Image:
-    """Return RGBA whose alpha is zero where the colour is the one that the file calls transparent."""
+def key_to_alpha(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    """Return RGBA whose alpha is zero where the colour is the one that the file calls transparent, and a note."""
     key = image.info["transparency"]
     if image.mode in ("P", "L") or (image.mode == "RGB" and max(key) < 256):
-        return image.convert("RGBA")
-    values = np.asarray(image)
+        return image.convert("RGBA"), ()
+    values, info = np.asarray(image), dict(image.info)
+    done: tuple[str, ...] = ()
     if image.mode == "RGB":  # a key of 16 bits, of which Pillow has kept the upper 8
         clear = (values == np.array(key) >> 8).all(2)
         values = values.astype(np.uint16) * 257
-    else:
-        clear = values == (bool(key) if image.mode == "1" else key)
-        values = values.astype(np.uint16) * (65535 if image.mode == "1" else 1)
+    elif image.mode == "1":
+        clear = values == bool(key)
+        values = values.astype(np.uint16) * 65535
+    else:  # a gamma is applied before the lower 8 bits are lost
+        clear = values == key
+        deep = Image.fromarray(values.astype(np.uint16))
+        deep.info = {name: info.pop(name) for name in COLOUR_KEYS & info.keys()}
+        deep, done = to_srgb(deep)
+        values = np.asarray(deep)
     colour = np.rint(values / 257).astype(np.uint8)
     colour = colour if colour.ndim == 3 else np.repeat(colour[:, :, None], 3, 2)
     keyed = Image.fromarray(np.dstack([colour, np.where(clear, 0, 255).astype(np.uint8)]))
-    keyed.info = {name: value for name, value in image.info.items() if name != "transparency"}
-    return keyed
+    keyed.info = {name: value for name, value in info.items() if name != "transparency"}
+    return keyed, done
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -227,9 +235,17 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
 
 
 def exif_orientation(image: Image.Image) -> int:
-    """Return the orientation that EXIF gives, 1 (upright) if it gives none."""
+    """Return the orientation that EXIF gives, 1 (upright) if it gives none.
+
+    Pillow would take it from XMP then, as no browser and no other decoder does.
+    """
     try:
-        return int(image.getexif().get(0x0112, 1))
+        exif = image.getexif()
+        if XMP_KEYS & image.info.keys():
+            bare = Image.Image()
+            bare.info = {key: value for key, value in image.info.items() if key not in XMP_KEYS}
+            exif = bare.getexif()
+        return int(exif.get(0x0112, 1))
     except Exception:  # noqa: BLE001 - damaged EXIF is no reason to lose the image
         return 1
 

@@ -82,7 +82,7 @@ def open_checked(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened
             image.seek(pages_of(image)[0])
     refuse_huge(image, max_pixels)
     if image.format == "BMP":
-        refuse_odd_runs(image, file)
+        refuse_runs(image, file)
     if load:
         more = len(pages_of(image)) - 1
         notes += (FIRST_FRAME, *[OTHER_FRAMES] * more) if more > 0 else ()
@@ -95,6 +95,8 @@ def add_facts(image: Any, file: BufferedIOBase, head: bytes) -> None:
     for key in FACT_KEYS & image.info.keys():  # it puts the text of a PNG under the same keys
         if isinstance(image.info[key], str):
             del image.info[key]
+    if image.format == "TIFF":
+        image.info.pop("xmp", None)  # Pillow would turn the pixels as it says
     if image.format in ("PNG", "AVIF") and (points := code_points(head)):
         image.info["cicp"] = points
     elif image.format == "JPEG2000":
@@ -197,17 +199,22 @@ def refuse_tiff(image: Any) -> None:
     refuse_if(mixed or wraps, tiff_layout(tags))
 
 
-def refuse_odd_runs(image: Any, file: BufferedIOBase) -> None:
-    """Refuse a BMP with 4-bit runs of odd length, which Pillow shifts."""
-    if not image.tile or image.tile[0].codec_name != "bmp_rle" or not image.tile[0].args[1]:  # or runs of 8 bits
+def refuse_runs(image: Any, file: BufferedIOBase) -> None:
+    """Refuse a BMP with 4-bit runs of odd length, which Pillow shifts, and runs below the last row."""
+    if not image.tile or image.tile[0].codec_name != "bmp_rle":
         return
+    four_bits = bool(image.tile[0].args[1])
     at = file.seek(image.tile[0].offset)
-    data, at = file.read(), 0
-    while at + 1 < len(data) and data[at : at + 2] != b"\0\1":
+    data, at, row = file.read(), 0, 0
+    while at + 1 < len(data) and data[at : at + 2] != b"\0\1" and row <= image.height:
         count, value = data[at], data[at + 1]
-        literal = not count and value > 2
-        refuse_if(literal and value % 2 == 1, "4-bit BMP with runs of odd length, which unnoise does not read")
-        at += 2 + ((value // 2 + 1) & ~1 if literal else 2 * (not count and value == 2))
+        literal, jump = not count and value > 2, not count and value == 2
+        odd = four_bits and literal and value % 2 == 1
+        refuse_if(odd, "4-bit BMP with runs of odd length, which unnoise does not read")
+        row += data[at + 3] if jump and at + 3 < len(data) else not count and not value
+        length = (value + 1) // 2 if four_bits else value
+        at += 2 + (length + 1 & ~1 if literal else 2 * jump)
+    refuse_if(row > image.height, "damaged BMP")
 
 
 def refuse_if(bad: bool, why: str) -> None:
@@ -229,9 +236,11 @@ def describe_error(error: Exception) -> str:
         MemoryError: "too large for the memory",
     }
     text = str(error) or type(error).__name__
-    if text.startswith("decoder error"):
+    if text.startswith(("decoder error", "broken data stream", "unrecognized data stream")):
         return "damaged, or compressed in a way that Pillow does not know"
-    damaged = ("truncated", "broken", "unexpected end", "not enough", "could not create decoder")
+    if text == "cannot load this image":
+        return "holds no pixels"
+    damaged = ("truncated", "broken", "unexpected end", "not enough", "could not create decoder", "but only got")
     return known.get(type(error)) or ("truncated" if any(word in text.lower() for word in damaged) else text[:60])
 
 
