@@ -8,6 +8,7 @@ import numpy as np
 from unnoise.data.decode import Header, TargetFormat, array_mode, read_header, read_numbers
 from unnoise.data.numbers import Measured
 from unnoise.data.resize import MIN_SIDE
+from unnoise.data.sources.classes import NO_CLASSES
 from unnoise.data.sources.source import MAX_PIXELS, READS, Source, UnreadableImage
 from unnoise.errors import InputError
 from unnoise.progress import Report
@@ -99,8 +100,9 @@ def no_images_error(source: Source, found: HeaderScan) -> InputError:
         )
     others = f" ({format_suffixes(source)})" if source.ignored else ""
     total = sum(source.ignored.values())
+    said = "".join(f"; {note}" for note in source.notes if not note.startswith(NO_CLASSES))
     return InputError(
-        f"no images in {source.name!r}: 0 of {total} files count{others}; unnoise reads {', '.join(READS)}"
+        f"no images in {source.name!r}: 0 of {total} files count{others}{said}; unnoise reads {', '.join(READS)}"
     )
 
 

@@ -12,7 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unnoise.data.sources.container import unpacked
+from unnoise.data.sources.classes import join_first
+from unnoise.data.sources.container import ARCHIVE_SUFFIXES, unpacked
 from unnoise.data.sources.label_choice import uncount
 from unnoise.data.sources.labels import LabelFiles
 from unnoise.data.sources.layout import FolderCount, Layout, Placed
@@ -45,6 +46,7 @@ ARCHIVE_DAMAGE = (
     ValueError,
     RuntimeError,  # how zipfile says that a password is missing
 )
+UNPACK = "unpack it and give the folder"
 MAX_HEADER = 2**20  # bytes of an extended header of a tar file
 LARGE, MAX_GROWTH = 2**26, 500  # bytes; a larger member that grows more than this when unpacked is no image
 
@@ -81,6 +83,7 @@ class Listing:
     ignored: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
+    inside: list[str] = field(default_factory=list)  # archives in the archive
     said: list[str] = field(default_factory=list)  # lines about samples that hold several images
     column: str | None = None  # of the labels, if the user names it
     files: LabelFiles = field(init=False)
@@ -92,7 +95,7 @@ class Listing:
 
     def clear(self) -> None:
         """Forget everything, for a new pass; the objects that a source shows stay the same."""
-        for each in (self.ignored, self.notes, self.said, self.passed_over):
+        for each in (self.ignored, self.notes, self.inside, self.said, self.passed_over):
             each.clear()
         self.files, self.labels = LabelFiles(self.column), None
 
@@ -101,6 +104,8 @@ class Listing:
         taken = self.files.offer(name, size, read)
         if not (taken and suffix_of(name) == ".cls"):
             self.ignored[suffix_of(name)] += 1
+        if name.lower().endswith(ARCHIVE_SUFFIXES):
+            self.inside.append(name)
 
     def samples(self, members: Iterable[Member]) -> list[Member]:
         """Return the images that are used, if several may belong to one sample, and note which are left out."""
@@ -119,6 +124,10 @@ class Listing:
         found = self.files.read(("/".join(parts), place.label) for parts, place in placed if place)
         self.labels = found.of
         uncount(self.ignored, found.used)
+        if self.inside:
+            self.said.append(f"not read, for they are archives inside an archive: {join_first(self.inside)}; {UNPACK}")
+        elif not images and self.ignored:
+            self.said.append(UNPACK)
         guessed = [f"the names in the archive were read as {self.encoding}"] if self.encoding else []
         self.notes[:] = [*guessed, *self.said, *counted.notes(layout), *self.passed_over.notes(), *found.notes]
         return layout

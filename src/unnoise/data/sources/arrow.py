@@ -1,15 +1,18 @@
 """Arrow files, as `save_to_disk` of Hugging Face datasets writes them: tables with the columns of parquet files."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from unnoise.data.sources.features import info_files
 from unnoise.data.sources.parquet import PARQUET_DAMAGE, READ_AT_ONCE, Columns, choose_columns, parquet_item
 from unnoise.data.sources.source import Item, Source, column_key, explain_damage, file_key
 from unnoise.errors import InputError
+from unnoise.files import parse_json
 
+STATE, CACHED = "state.json", "cache-"  # of a saved dataset; files that `map` and `filter` leave
 ARROW_FILE = b"ARROW1"  # the first bytes of a file; without them it is a stream of batches
 
 
@@ -26,8 +29,25 @@ def read_arrow(paths: Sequence[Path], name: str, column: str | None = None) -> S
             count += sum(batch.num_rows for batch in batches)
     if columns is None:
         raise InputError(f"no Arrow files in {name!r}")
-    key, items = column_key(file_key(*paths), column), partial(arrow_items, paths, columns)
+    key, items = column_key(file_key(*paths, *info_files(paths[0])), column), partial(arrow_items, paths, columns)
     return Source(name, key, items, count, {}, columns.classes, notes=columns.notes)
+
+
+def listed_files(tables: Sequence[tuple[str, Path]]) -> tuple[list[tuple[str, Path]], list[str]]:
+    """Return the files of saved datasets, and the names of others: `state.json` lists the files of its folder."""
+    kept, left, listed = list[tuple[str, Path]](), list[str](), dict[Path, set[str]]()
+    for name, path in tables:
+        folder = path.parent
+        if folder not in listed:
+            listed[folder] = set()
+            with suppress(OSError, ValueError, TypeError, KeyError):
+                state = parse_json((folder / STATE).read_bytes())
+                listed[folder] = {str(file["filename"]) for file in state["_data_files"]}
+        if path.name.startswith(CACHED) or (listed[folder] and path.name not in listed[folder]):
+            left.append(name)
+        else:
+            kept.append((name, path))
+    return (kept, left) if kept else ([*tables], [])
 
 
 def all_values(paths: Sequence[Path], column: str) -> Iterator[Any]:

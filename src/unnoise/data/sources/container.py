@@ -31,6 +31,8 @@ COMPRESSIONS: tuple[tuple[bytes, Callable[[IO[bytes]], Any]], ...] = (
     (b"BZh", bz2.BZ2File),
     (b"\xfd7zXZ\0", lzma.LZMAFile),
 )
+TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
+ARCHIVE_SUFFIXES = (*TAR_SUFFIXES, ".zip", ".7z", ".rar", ".zst", ".gz", ".bz2", ".xz")
 PICKLE = "a Python pickle, which can run code; save its images as .npz"
 MATLAB = "a MATLAB file; save its images as .npz, or as files in a folder"
 AS_FILES = "save its images as files in a folder"
@@ -99,15 +101,15 @@ def first_bytes(path: Path) -> bytes:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from None
 
 
-def is_one_image(path: Path) -> bool:
-    """Return whether Pillow knows the format of a file, by its first bytes."""
+def image_format(path: Path) -> str:
+    """Return the format of an image that Pillow knows by its first bytes; "" if the file is none."""
     try:
-        with Image.open(path):
-            return True
+        with Image.open(path) as image:
+            return image.format or ""
     except Image.DecompressionBombError:
-        return True
+        return "huge"
     except Exception:  # noqa: BLE001 - a damaged file can raise anything inside a plugin
-        return False
+        return ""
 
 
 def words_for(path: Path) -> str:

@@ -14,10 +14,12 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from unnoise.data.sources.archive import read_tar, read_zip
+from unnoise.data.sources.array_folder import read_arrays
 from unnoise.data.sources.arrays import idx_images, read_idx, read_npy
-from unnoise.data.sources.arrow import read_arrow
+from unnoise.data.sources.arrow import listed_files, read_arrow
 from unnoise.data.sources.classes import check_no_column, join_first
-from unnoise.data.sources.container import container_kind, is_one_image, refuse_by_name, words_for
+from unnoise.data.sources.container import TAR_SUFFIXES, container_kind, image_format, refuse_by_name, words_for
+from unnoise.data.sources.container_folder import find_containers
 from unnoise.data.sources.folder import files_with_suffix, has_images, read_folder, walk_files
 from unnoise.data.sources.layout import split_kind
 from unnoise.data.sources.memory import is_in_memory, memory_source
@@ -25,7 +27,7 @@ from unnoise.data.sources.npz import read_npz
 from unnoise.data.sources.parquet import has_image_column, read_parquet
 from unnoise.data.sources.remote import files_at, is_remote
 from unnoise.data.sources.source import Source, is_image
-from unnoise.data.sources.splits import Notes, read_splits, split_files
+from unnoise.data.sources.splits import Notes, read_splits, split_files, split_of_file
 from unnoise.data.sources.webdataset import read_shards
 from unnoise.errors import InputError
 from unnoise.files import refuse_dead_link
@@ -59,7 +61,6 @@ SUFFIXES = (  # if the first bytes do not tell: an empty or damaged file
     (r"\.(parquet|pq)$", "parquet"),
     (r"\.arrow$", "arrow"),
 )
-TAR_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 KINDS_OF_DATA = "a folder of images or tar shards, .zip, .tar, .tar.gz, .npy, .npz, IDX (-ubyte, -ubyte.gz) or .parquet"
 
 
@@ -128,11 +129,8 @@ def find_tables(folder: Path, name: str, column: str | None) -> Source | None:
 
     Parquet files without images are the metadata of the shards next to them, as img2dataset writes them.
     """
-    tables = [
-        (inside, path) for inside, path in files_with_suffix(folder, ".arrow") if not path.name.startswith("cache-")
-    ]
-    if tables:
-        return read_splits(tables, partial(read_arrow, name=name, column=column))
+    if arrow := files_with_suffix(folder, ".arrow"):
+        return find_arrow(arrow, folder, name, column)
     tables, shards = files_with_suffix(folder, ".parquet"), files_with_suffix(folder, *TAR_SUFFIXES)
     if tables and not (shards and not has_image_column(tables[0][1])):
         check_configurations(tables, folder)
@@ -140,8 +138,21 @@ def find_tables(folder: Path, name: str, column: str | None) -> Source | None:
     if shards:
         return read_splits(shards, partial(read_shards, name=name, column=column))
     if idx := idx_images(walk_files(folder)):
+        check_no_column(column, "IDX files have no columns")
         return find_idx(idx, folder, name)
-    return None
+    arrays = files_with_suffix(folder, ".npy")
+    if len(arrays) > 1:
+        return read_arrays(arrays, name, column)
+    return find_containers(folder, name, partial(find_in_file, column=column))
+
+
+def find_arrow(files: Sequence[tuple[str, Path]], folder: Path, name: str, column: str | None) -> Source:
+    """Read the Arrow files of one saved dataset, or of its splits."""
+    tables, left = listed_files(files)
+    check_configurations([table for table in tables if split_of_file(table[0]) is not None] or tables, folder)
+    source = read_splits(tables, partial(read_arrow, name=name, column=column))
+    notes = [f"left out files that are no part of the saved dataset: {join_first(left)}"] if left else []
+    return replace(source, notes=Notes(source.notes, notes))
 
 
 def check_configurations(tables: Sequence[tuple[str, Any]], folder: Path) -> None:
@@ -175,7 +186,7 @@ def find_remote(url: str, column: str | None = None) -> Source:
 def find_in_file(path: Path, column: str | None = None) -> Source:
     """Read one file by what its first bytes say, or else by its suffix."""
     kind = container_kind(path)
-    if kind is None and (is_image(path.name) or is_one_image(path)):
+    if kind is None and (is_image(path.name) or image_format(path)):
         raise InputError(f"{str(path)!r} is one image; give the folder that holds it, or {KINDS_OF_DATA}")
     named = next((kind for pattern, kind in SUFFIXES if re.search(pattern, path.name.lower())), None)
     if kind is None and named is None:

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from unnoise.data.sources.classes import check_no_column, join_first
+from unnoise.data.sources.container import ARCHIVE_SUFFIXES
 from unnoise.data.sources.label_choice import uncount
 from unnoise.data.sources.labels import LabelFiles, may_hold_labels
 from unnoise.data.sources.layout import FolderCount, Layout
@@ -36,11 +37,18 @@ class Findings:
     """Folders that were passed over in a walk, and folders that cannot be listed."""
 
     def __init__(self) -> None:
-        self.passed_over, self.unlisted = PassedOver(), list[str]()
+        self.passed_over, self.unlisted, self.archives = PassedOver(), list[str](), list[str]()
+
+    def add_other(self, path: Path) -> None:
+        """Keep the name of an archive, which may hold more images."""
+        if path.name.lower().endswith(ARCHIVE_SUFFIXES):
+            self.archives.append(storable(path.name))
 
     def notes(self) -> list[str]:
-        """Return lines on what was passed over, and on folders that cannot be listed."""
+        """Return lines on what was passed over, on archives, and on folders that cannot be listed."""
         notes = self.passed_over.notes()
+        if self.archives:
+            notes.append(f"not read: {join_first(self.archives)}; unpack what holds images, or give it alone")
         if self.unlisted:
             notes.append(f"passed over {len(self.unlisted)} folders that cannot be listed: {join_first(self.unlisted)}")
         return notes
@@ -56,6 +64,7 @@ def read_folder(root: Path, column: str | None = None) -> Source:
     for path in walk_files(root, found):
         if not is_image(path.name):
             ignored[suffix_of(path.name)] += 1
+            found.add_other(path)
             if may_hold_labels(path.name):
                 tables = True
                 digest.update(os.fsencode(path.relative_to(root)) + stat_bytes(path))

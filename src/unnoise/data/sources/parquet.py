@@ -16,6 +16,7 @@ from unnoise.data.sources.classes import (
     label_text,
     named_column,
 )
+from unnoise.data.sources.features import declared_features, info_files
 from unnoise.data.sources.remote import Place, Remote
 from unnoise.data.sources.source import (
     ITEM_BYTES,
@@ -30,7 +31,6 @@ from unnoise.data.sources.source import (
     file_key,
 )
 from unnoise.errors import InputError
-from unnoise.files import parse_json
 from unnoise.progress import Report
 
 MAX_GROWTH, GROWN_BYTES = 20, 2**18  # encoded images do not shrink when they are packed
@@ -66,7 +66,7 @@ def read_parquet(paths: Sequence[Place], name: str, column: str | None = None) -
     check_schemas(schemas, paths, columns)
     return Source(
         name,
-        column_key(file_key(*paths), column),
+        column_key(file_key(*paths, *info_files(paths[0])), column),
         partial(parquet_items, paths, columns),
         count,
         {},
@@ -88,7 +88,7 @@ def check_schemas(schemas: Sequence[Any], paths: Sequence[Place], columns: Colum
     """Raise InputError if a file has no such columns, or other classes: it belongs to another dataset."""
     for schema, path in zip(schemas, paths, strict=True):
         missing = [name for name in (columns.image, columns.label) if name and name not in schema.names]
-        classes = features_of(schema).get(columns.label or "", {}).get("names")
+        classes = declared_features(schema, path).get(columns.label or "", {}).get("names")
         other = columns.classes and classes and tuple(map(str, classes)) != columns.classes
         if missing or other:
             what = f"no column {missing[0]!r}" if missing else f"other classes ({first_few(classes or ())})"
@@ -139,7 +139,7 @@ def choose_columns(
     if len(images) > 1:
         left = ", ".join(name for name in images if name != image)
         notes.append(f"the images are the column {image!r}; not used: {left}")
-    names = features_of(schema).get(label or "", {}).get("names")
+    names = declared_features(schema, path).get(label or "", {}).get("names")
     nested = is_struct(schema.field(image).type)
     return Columns(image, nested, label, tuple(map(str, names)) if names else None, tuple(notes))
 
@@ -148,7 +148,7 @@ def choose_label(
     schema: Any, path: Place, others: Sequence[str], wanted: str | None, read: Callable[[str], Iterable[Any]] | None
 ) -> tuple[str | None, list[str]]:
     """Return the label column, None if there is none, and lines for the user."""
-    features = features_of(schema)
+    features = declared_features(schema, path)
     declared = [name for name in others if features.get(name, {}).get("_type") == "ClassLabel"]
     usual = [*dict.fromkeys([*label_columns(declared), *declared, *label_columns(others)])]
     named = [named_column(others, wanted, repr(str(path)))] if wanted is not None else usual
@@ -185,15 +185,6 @@ def why_no_label(kind: Any, name: str, read: Callable[[str], Iterable[Any]] | No
     except NoClassError as reason:
         return str(reason)
     return None
-
-
-def features_of(schema: Any) -> dict[str, dict[str, Any]]:
-    """Return the `features` of the metadata, nothing if they are missing or have another shape."""
-    try:
-        features = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return {key: value for key, value in features.items() if isinstance(value, dict)}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}
 
 
 def first_fitting(names: Sequence[str], preferred: Sequence[str], fits: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -68,6 +69,22 @@ def join_splits(train: Source, held_out: Source, names: Sequence[str]) -> Source
         groups=groups if train.groups and held_out.groups else None,
         uniform=False,
         notes=Notes(train.notes, [f"{number} of the held-out splits are not trained on: {join_first(names)}"]),
+    )
+
+
+def join_sources(name: str, sources: Sequence[Source]) -> Source:
+    """Return one source of several: the images of one after another."""
+    if len(sources) == 1:
+        return sources[0]
+    counts = [source.count for source in sources]
+    key = hashlib.sha256(ascii([source.key for source in sources]).encode()).hexdigest()
+    return Source(
+        name,
+        key,
+        lambda: chain.from_iterable(source.items() for source in sources),
+        None if None in counts else sum(count or 0 for count in counts),
+        sum((Counter(source.ignored) for source in sources), Counter[str]()),
+        notes=Notes(*(source.notes for source in sources)),
     )
 
 
