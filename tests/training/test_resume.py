@@ -32,6 +32,11 @@ from unnoise.training.signals import Interrupted
 from unnoise.training.state import read_state, take_apart, write_state
 
 
+def slow(value):
+    """Return a value of a parameter that is tried with the slow tests."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 class KilledError(Exception):
     """Stands for the end of the process."""
 
@@ -72,10 +77,10 @@ def assert_same(a, b):
     "settings",
     [
         {},
-        {"optimizer": "adamw", "flip": True},
-        {"ema_halflife": 0.0, "decay": "none"},
-        {"times": "importance:history=1", "schedule": "cosine:T=10"},
-        {"backbone": f"{TINY['backbone']},dropout=0.3"},
+        slow({"optimizer": "adamw", "flip": True}),
+        slow({"ema_halflife": 0.0, "decay": "none"}),
+        slow({"times": "importance:history=1", "schedule": "cosine:T=10"}),
+        slow({"backbone": f"{TINY['backbone']},dropout=0.3"}),
         {"held_out": 0, "objective": "hybrid", "target": "eps"},
     ],
     ids=str,
@@ -153,12 +158,12 @@ def test_what_was_stopped_at_the_last_step_is_measured_and_finished(gray, tmp_pa
     "about",
     [
         {},
-        {"images": 5, "seconds": 1.0},
+        slow({"images": 5, "seconds": 1.0}),
         {"format": 99, "config": {}, "parts": {"clock": {"seen": 0, "elapsed": 0}}},
-        {"format": 1, "config": 7, "parts": {"clock": {"seen": 0, "elapsed": 0}}},
+        slow({"format": 1, "config": 7, "parts": {"clock": {"seen": 0, "elapsed": 0}}}),
         {"format": 1, "config": {}, "parts": {"clock": {"seen": "x", "elapsed": "y"}}},
-        {"format": 1, "config": {}, "parts": []},
-        [1],
+        slow({"format": 1, "config": {}, "parts": []}),
+        slow([1]),
         "text",
     ],
     ids=str,
@@ -227,7 +232,7 @@ def flip(path, at):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("harm", ["flipped", "header", "torn", "empty", "gone"])
+@pytest.mark.parametrize("harm", ["flipped", slow("header"), "torn", slow("empty"), slow("gone")])
 def test_a_damaged_state_is_passed_over(gray, tmp_path, monkeypatch, often, capsys, harm):
     whole = train_folder(gray, **TINY, images="40", out="whole")
     stopped(gray, out="run")
@@ -388,7 +393,7 @@ def test_data_that_cannot_be_read_any_more_ends_a_run_that_goes_on(gray, tmp_pat
     assert_same(whole, train_folder(gray, **settings, out="run"))
 
 
-@pytest.mark.parametrize("full", ["state", "config.yaml", "model"])
+@pytest.mark.parametrize("full", ["state", slow("config.yaml"), slow("model")])
 def test_a_disk_that_is_full_at_the_first_save_leaves_a_folder_to_start_in(gray, tmp_path, monkeypatch, full):
     def never(path, *_given, **_named):
         if Path(path).name.startswith(full):

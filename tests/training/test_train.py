@@ -31,6 +31,7 @@ def test_the_network_is_chosen_where_none_is_named(gray, tmp_path):
         assert torch.equal(p, q)
 
 
+@pytest.mark.slow
 def test_the_model_learns_a_world_of_one_image(tmp_path, monkeypatch):
     """With one picture in the data the samples must become that picture."""
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
