@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,22 @@ def features_of(schema: Any) -> dict[str, dict[str, Any]]:
 
 def declared_features(schema: Any, path: Place) -> dict[str, dict[str, Any]]:
     """Return the features in the metadata of a file, or else those in the JSON file next to it or one folder above."""
-    if found := features_of(schema):
-        return found
+    if own := features_of(schema):
+        return own
     for place in info_files(path):
         with suppress(OSError, ValueError, TypeError, KeyError):
-            info = parse_json(place.read_bytes())
+            info = parse_file(place, place.stat().st_mtime_ns)
             every = [info] if "features" in info else [*dict(info).values()]
-            every = [features for one in every if (features := plain_features(one)).keys() & {*schema.names}]
-            if every and all(features == every[0] for features in every):
-                return every[0]
+            found = [features for one in every if (features := plain_features(one)).keys() & {*schema.names}]
+            if found and all(features == found[0] for features in found):
+                return found[0]
     return {}
+
+
+@lru_cache(maxsize=4)
+def parse_file(path: Path, _time: int) -> Any:
+    """Return the value of a JSON file; it is read once for all files next to it."""
+    return parse_json(path.read_bytes())
 
 
 def info_files(path: Place) -> Iterator[Path]:
