@@ -286,3 +286,14 @@ def test_the_field_of_a_tar_sample(tmp_path, load):
     assert "the .json files have the fields url, kind, width; none is a label: name one" in data.no_classes
     for stream in (False, True):
         assert labels_of(load(tmp_path / "x.tar", label_column="kind", stream=stream)) == list("ababab")
+
+
+def test_a_table_of_splits_is_no_label(root, load):
+    for i in range(12):
+        put(root, f"img_align_celeba/{i:06}.jpg", noise(8, 8, 3), "JPEG")
+    rows = "".join(f"{i:06}.jpg {i // 4}\n" for i in range(12))
+    (root / "list_eval_partition.txt").write_text(rows)
+    data = load(root)
+    assert data.classes == ()
+    assert any("list_eval_partition.txt divides the images into splits" in note for note in data.notes)
+    assert load(root, label_column="column 2").classes == ("0", "1", "2")

@@ -110,6 +110,27 @@ def test_folders_beside_the_splits_are_left_out_and_named(tmp_path, load):
     )
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_splits_inside_classes_next_to_masks(tmp_path, load, kind):
+    folders = [
+        f"{a}/{b}" for a in ("bottle", "cable") for b in ("train/good", "test/good", "test/bad", "ground_truth/bad")
+    ]
+    data = stored(tmp_path, load, files(*folders), kind)
+    assert data.classes == ("bottle", "cable")
+    trained, held_out = described(data)
+    assert trained == {0: "bottle", 1: "bottle", 8: "cable", 9: "cable"}
+    assert [*held_out] == [2, 3, 4, 5, 10, 11, 12, 13]
+    assert not [note for note in data.notes if "masks and are trained on" in note]
+
+
+def test_splits_of_several_families_are_splits_if_each_is_whole(tmp_path, load):
+    data = stored(tmp_path, load, files("trainA", "trainB", "testA", "testB", each=3), "folder")
+    assert [len(part) for part in split_held_out(data)] == [6, 6]
+    assert "trainA/, trainB/: 6 images are trained on; testA/, testB/: 6 images are held out" in data.notes
+    data = stored(tmp_path, load, files("train_station", "test_tube", "cat", each=3), "folder")
+    assert data.classes == ("cat", "test_tube", "train_station")
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [

@@ -3,6 +3,7 @@
 A table is read if one of its columns names images of the set and another one is a label, by the rules of `classes`.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ from unnoise.files import parse_json
 MAX_TABLES = 1_000
 MAX_SIDECAR_BYTES = 2**16  # of KEY.json
 MAX_CLASS_BYTES = 256  # of KEY.cls
+SPLIT_TABLES = r"partition|split"  # names of tables that say 0, 1, 2 for train, val, test, as that of CelebA
 NAME_COLUMNS = ("file_name", "file_names", "filename", "file", "image", "path", "image_id", "id", "name")
 
 
@@ -207,6 +209,8 @@ def file_column(name: str, table: Table, names: ImageNames) -> str:
 def read_tables(same: Sequence[tuple[str, Table, str]], names: ImageNames, wanted: str | None) -> Candidate:
     """Return the labels of tables that have the same columns; raise RefusedError if they do not count."""
     about = join_first([name for name, *_ in same])
+    if all(re.search(SPLIT_TABLES, name.rpartition("/")[2].lower()) for name, *_ in same) and not wanted:
+        raise RefusedError(f"{about} divides the images into splits, and splits are read from folders only")
     table, file = same[0][1], same[0][2]
     others = [column for column in table.columns if column != file]
     if not table.header and len(table.columns) == 2:

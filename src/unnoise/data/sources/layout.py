@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from unnoise.data.sources.classes import join_first
-from unnoise.data.sources.masks import MaskCount
+from unnoise.data.sources.masks import MASK_FOLDERS, MaskCount
 
 Folders: TypeAlias = tuple[str, ...]  # the folders that an image lies in, from the root on
 MAX_DEPTH = 8  # folders below this depth do not matter
@@ -55,8 +55,9 @@ class FolderCount:
 
     def add(self, parts: Sequence[str]) -> None:
         """Count the image at this path."""
-        self.images[tuple(parts[:-1][:MAX_DEPTH])] += 1
-        self.masks.add(parts)
+        folders = tuple(parts[:-1][:MAX_DEPTH])
+        self.images[folders] += 1
+        self.masks.add(parts, folders)
 
     def layout(self) -> Layout:
         """Return the layout of these folders."""
@@ -76,7 +77,8 @@ class FolderCount:
 
     def notes(self, layout: Layout) -> list[str]:
         """Return lines that say what the folders were taken for."""
-        return [*split_notes(self.images, layout), *self.masks.notes()]
+        used = {folders: n for folders, n in self.images.items() if layout.place(folders)}
+        return [*split_notes(self.images, layout), *self.masks.notes(used)]
 
 
 def common_depth(images: Mapping[Folders, int]) -> int:
@@ -102,9 +104,11 @@ def splits_at(images: Mapping[Folders, int], level: int, *, inside_classes: bool
     Inside class folders, as in `cat/train`, all folders must be splits.
     """
     names = sorted({folders[level] for folders in images if len(folders) > level})
+    if inside_classes:  # masks of the images of a class may lie there, as in `bottle/ground_truth`
+        names = [name for name in names if not MASK_FOLDERS.fullmatch(name)]
     kinds = {name: kind for name in names if (kind := split_kind(name)) is not None}
     families = {split_family(name) for name in kinds}
-    if not kinds or len(families) > 1:
+    if not kinds or (len(families) > 1 and not are_whole(kinds)):
         return {}
     both = {True, False} <= {*kinds.values()}
     loose = sum(n for folders, n in images.items() if len(folders) <= level)
@@ -114,6 +118,12 @@ def splits_at(images: Mapping[Folders, int], level: int, *, inside_classes: bool
     if alone and not inside_classes and families == {()}:  # no other split to learn from, or to measure on
         return dict.fromkeys(kinds, False)
     return {}
+
+
+def are_whole(kinds: Mapping[str, bool]) -> bool:
+    """Return whether there is a training and a held-out split of each family: trainA, trainB, testA and testB."""
+    found = {(split_family(name), kind) for name, kind in kinds.items()}
+    return len(found) == 2 * len({family for family, _ in found})
 
 
 def words_of(name: str) -> list[str]:

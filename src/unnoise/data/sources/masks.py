@@ -1,7 +1,8 @@
 """Masks and other annotations that lie next to images in the form of images: they are read, with a warning."""
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 MASK_FOLDERS = re.compile(
@@ -18,22 +19,24 @@ MASK_FILES = re.compile(
 
 
 class MaskCount:
-    """The number of images that are named like masks."""
+    """The number of images that are named like masks, in each folder."""
 
     def __init__(self) -> None:
-        self.images, self.count, self.example = 0, 0, ""
+        self.count: Counter[tuple[str, ...]] = Counter()
+        self.examples: dict[tuple[str, ...], str] = {}
 
-    def add(self, parts: Sequence[str]) -> None:
-        """Count an image, by its path."""
-        self.images += 1
+    def add(self, parts: Sequence[str], folders: tuple[str, ...]) -> None:
+        """Count an image, by its path; `folders` are those that the layout looks at."""
         if MASK_FILES.fullmatch(PurePosixPath(parts[-1]).stem) or any(map(MASK_FOLDERS.fullmatch, parts[:-1])):
-            self.count += 1
-            self.example = self.example or "/".join(parts)
+            self.count[folders] += 1
+            self.examples.setdefault(folders, "/".join(parts))
 
-    def notes(self) -> list[str]:
-        """Return a warning if some images, and not all, are named like masks."""
-        if not 0 < self.count < self.images:
+    def notes(self, used: Mapping[tuple[str, ...], int]) -> list[str]:
+        """Return a warning if some images, and not all, are named like masks; `used` are the images of each folder."""
+        folders = [folders for folders in self.count if folders in used]
+        count, images = sum(self.count[each] for each in folders), sum(used.values())
+        if not 0 < count < images:
             return []
-        more = ", ..." if self.count > 1 else ""
-        text = f"{self.count:,} of {self.images:,} images are named like masks and are trained on: {self.example}{more}"
+        example = f"{self.examples[folders[0]]}{', ...' if count > 1 else ''}"
+        text = f"{count:,} of {images:,} images are named like masks and are trained on: {example}"
         return [f"{text}; to leave them out, move them to a folder whose name starts with a dot, such as .masks"]
