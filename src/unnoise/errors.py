@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 MAX_SHOWN = 200  # characters of a value that an error repeats
+MAX_KNOWN = 2_000  # of the names that are allowed
 
 
 class InputError(ValueError):
@@ -35,5 +36,11 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> InputError:
     names = sorted(allowed)
     near = get_close_matches(given[:MAX_SHOWN], names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    shown = given if len(given) <= MAX_SHOWN else f"{given[:MAX_SHOWN]}..."
-    return InputError(f"unknown {kind} {shown!r}; {hint}Known: {', '.join(names) or 'none'}")
+    return InputError(
+        f"unknown {kind} {shorten(given)!r}; {hint}Known: {shorten(', '.join(names), MAX_KNOWN) or 'none'}"
+    )
+
+
+def shorten(text: str, most: int = MAX_SHOWN) -> str:
+    """Return a text that may come from a file, with an end that is cut off if it is long."""
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -8,6 +8,7 @@ your own.
 
 import copy
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from unnoise import plugins
-from unnoise.errors import InputError, unknown
+from unnoise.errors import InputError, shorten, unknown
 from unnoise.options import Spec, check_value, format_value, options_of, parse_value, short_repr, spec_text
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -75,8 +76,8 @@ class Registry:
             return self.with_options(qualname, own, options, spec)
         if is_own(spec):
             raise InputError(
-                f"unknown {self.kind} {spec!r}: it belongs to the Python module {name}; name the file that registers "
-                f"it by --plugin FILE.py, or pass the callable itself in Python"
+                f"unknown {self.kind} {short_repr(spec)}: it belongs to the Python module {name}; name the file that "
+                f"registers it by --plugin FILE.py, or pass the callable itself in Python"
             )
         raise InputError(f"{unknown(self.kind, name, self.entries)}; more can come from --plugin FILE.py")
 
@@ -123,27 +124,31 @@ class Registry:
 
     def with_options(self, name: str, entry: Callable[..., Any], text: str, spec: str) -> "partial[Any]":
         """Return an entry with the options that the text behind its name gives."""
-        allowed, given = options_of(entry), dict[str, Any]()
+        allowed, given, shown = options_of(entry), dict[str, Any](), short_repr(spec)
         for pair in filter(None, text.split(",")):
             key, equals, value = (part.strip() for part in pair.partition("="))
             if key not in allowed:
                 raise unknown(f"option of {self.kind} {name}", key, allowed)
             if key in given:
-                raise InputError(f"{self.kind} {spec!r}: {key} is given twice; give it once")
+                raise InputError(f"{self.kind} {shown}: {key} is given twice; give it once")
             if not equals:
                 raise InputError(
-                    f"{self.kind} {spec!r}: write {key}=VALUE, for example {key}={format_value(allowed[key][1])}"
+                    f"{self.kind} {shown}: write {key}=VALUE, for example {key}={format_value(allowed[key][1])}"
                 )
-            given[key] = parse_value(value, allowed[key][0], f"{self.kind} {spec!r}: {key}", allowed[key][1])
-        self.check_size(given, repr(spec))
+            given[key] = parse_value(value, allowed[key][0], f"{self.kind} {shown}: {key}", allowed[key][1])
+        self.check_numbers(given, shown)
         return partial(entry, **given)
 
-    def check_size(self, given: Mapping[str, Any], spec: str) -> None:
-        """Refuse whole numbers above the largest that an option of this kind may be."""
+    def check_numbers(self, given: Mapping[str, Any], spec: str) -> None:
+        """Refuse numbers that are not finite, and whole numbers above the largest that an option may be."""
         for key, value in given.items():
             numbers = value if isinstance(value, tuple) else (value,)
             if any(type(number) is int and number > self.most for number in numbers):
-                raise InputError(f"{self.kind} {spec}: {key} is at most {self.most}, got {format_value(value)}")
+                raise InputError(
+                    f"{self.kind} {spec}: {key} is at most {self.most}, got {shorten(format_value(value))}"
+                )
+            if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+                raise InputError(f"{self.kind} {spec}: {key} is a finite number, got {format_value(value)}")
 
     def from_callable(self, given: Callable[..., Any]) -> "partial[Any]":
         """Return a callable as a partial; the options of a registered entry are checked as in a spec."""
@@ -164,7 +169,7 @@ class Registry:
                 raise unknown(f"option of {self.kind} {name}", key, allowed)
         where = f"{self.kind} {name}"
         options = {key: check_value(value, allowed[key][0], f"{where}: {key}") for key, value in made.keywords.items()}
-        self.check_size(options, name)
+        self.check_numbers(options, name)
         return partial(made.func, **options)
 
     def keep_unregistered(self, own: Any) -> None:

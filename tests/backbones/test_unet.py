@@ -239,3 +239,8 @@ def test_bad_options_are_refused(spec, message):
 def test_heads_need_not_divide_the_channels(spec):
     x = torch.randn(1, 3, 8, 8)
     assert backbone(spec)(x, torch.zeros(1)).shape == x.shape
+
+
+def test_options_that_diffusers_does_not_check_are_refused():
+    with pytest.raises(InputError, match="refuses these options"):
+        registry.backbone.get("unet2d:time_embedding_type=64")(3)

@@ -165,7 +165,7 @@ def test_sigmoid_of_diffusers_is_another_function():
         ("linear:start=0", "between 0 and 1, got 0"),
         ("linear:end=1.5", "between 0 and 1, got 1.5"),
         ("cosine:s=0", "between 0 and 1, got 0"),
-        ("cosine:s=nan", "between 0 and 1, got nan"),
+        ("cosine:s=nan", "s is a finite number, got nan"),
         ("cosine:max_beta=1", "between 0 and 1, got 1"),
         ("linear:T=2.5", "takes a whole number, got '2.5'"),
         ("linear:beta=0.1", "unknown option of schedule linear 'beta'"),

@@ -99,7 +99,7 @@ def test_images_of_other_modes_are_edited(mode, tmp_path, monkeypatch):
         ({"stepps": 3}, "did you mean 'steps'"),
         ({"by": "repaint:jump=0", "task": "deblur"}, "jump takes 1 or more"),
         ({"by": "pigdm:std=0", "task": "deblur"}, "std is above 0"),
-        ({"by": "pigdm:std=inf", "task": "deblur"}, "and finite"),
+        ({"by": "pigdm:std=inf", "task": "deblur"}, "std is a finite number"),
     ],
 )
 def test_wrong_settings_are_refused(run, image_path, settings, said):

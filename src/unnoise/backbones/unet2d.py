@@ -18,7 +18,7 @@ def make_unet(**options: Any) -> Any:
         raise InputError("backbone unet2d needs the diffusers library: pip install 'unnoise[diffusers]'") from None
     try:
         return UNet2DModel(**options)
-    except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, AttributeError) as error:
+    except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, AttributeError, NameError) as error:
         raise InputError(f"unet2d: diffusers refuses these options: {error}") from error
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from io import BufferedIOBase
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image, TiffImagePlugin, features
 
@@ -55,6 +55,9 @@ PLUGINS = {
     "JXL": ("JPEG XL", "pillow_jxl", "pillow-jxl-plugin"),
     "AVIF": ("AVIF", "pillow_avif", "pillow-avif-plugin"),
 }
+BIG_TIFF = 43  # the number in the head of a TIFF with 64-bit addresses
+MAX_ENTRIES = 2**16  # of a directory
+TIFF_NEEDS = {256, 257}  # width and height
 SAMPLE_KINDS: Mapping[int, str] = {1: "", 2: " signed", 3: " float", 5: " complex", 6: " complex float"}
 
 
@@ -105,11 +108,26 @@ def describe_tiff(file: Any) -> str:
         file.seek(0)
         start = file.read(16)
         tags: Any = TiffImagePlugin.ImageFileDirectory_v2(start[:8] if start[2:4] in (b"*\0", b"\0*") else start)
+        entries = count_entries(start, file)
         file.seek(tags.next)
         tags.load(file)
-        return tiff_layout(tags) if tags else "damaged TIFF"
+        return tiff_layout(tags) if tags.keys() >= TIFF_NEEDS and len(tags) == entries else "damaged TIFF"
     except (OSError, ValueError, KeyError, TypeError, IndexError, SyntaxError, struct.error, OverflowError):
         return "damaged TIFF"
+
+
+def count_entries(head: bytes, file: BufferedIOBase) -> int:
+    """Return the number of entries in the first directory of a TIFF, -1 if it is cut off.
+
+    Pillow would take defaults for the entries that are missing.
+    """
+    order: Literal["little", "big"] = "little" if head[:2] == b"II" else "big"
+    large = int.from_bytes(head[2:4], order) == BIG_TIFF
+    file.seek(int.from_bytes(head[8:16] if large else head[4:8], order))
+    said = file.read(8 if large else 2)
+    count = int.from_bytes(said, order)
+    size = min(count, MAX_ENTRIES) * (20 if large else 12)
+    return count if said and len(said) % 2 == 0 and len(file.read(size)) == size else -1
 
 
 def tiff_layout(tags: Mapping[int, Any]) -> str:

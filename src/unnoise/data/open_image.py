@@ -5,24 +5,27 @@ import logging
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from io import BufferedIOBase, BytesIO
+from io import SEEK_END, BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import PIL
 from PIL import Image, UnidentifiedImageError
 
-from unnoise.data.file_kinds import HEAD, RAW, describe_file, plugin_format, tiff_layout
-from unnoise.data.png_chunks import MAX_PROFILE, code_points, without_extras
+from unnoise.data.file_kinds import HEAD, RAW, count_entries, describe_file, plugin_format, tiff_layout
+from unnoise.data.png_chunks import MAX_PROFILE, code_points, ends_early, without_extras
 from unnoise.data.sources.source import MAX_BYTES, MAX_PIXELS, Broken, UnreadableImage
 
 # Only these decoders run, whichever format the bytes claim to be: some of the others start programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000")
+LARGE, MAX_GROWTH = 2**24, 10_000  # pixels; more pixels for each byte of a larger image are one colour, or an attack
+MARK = 173  # the gray, or the number in the palette, that marks the last pixel of a PNG; few images end with it
 SHRINK_BY = (2, 4, 8)  # fractions at which a JPEG can be decoded
 FILE_TYPE, SUB_FILES, DNG = 254, 330, 50706  # tags of a TIFF
 NOT_A_PAGE = 1 | 4  # bits of FILE_TYPE: a smaller version of another page, or its mask
 FACT_KEYS = {"transparency", "gamma", "chromaticity", "srgb", "icc_profile", "exif"}
 SHRUNK = "too large, read at a fraction of the size (--max-pixels raises the limit): {n} images"
+DAMAGED_REST = "read the first frame or page, after which the file is damaged: {n} files"
 FIRST_FRAME = "read the first frame or page alone (--frames all reads every one): {n} files"
 OTHER_FRAMES = "frames and pages that were left out: {n} images"
 
@@ -70,6 +73,22 @@ def open_file(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened:
 def open_checked(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened:
     """Open a file with one of our decoders; raise UnreadableImage if it is none, too large, or decoded wrongly."""
     head = file.read(HEAD)
+    image, notes = open_first(file, head, max_pixels)
+    if load:
+        pages = pages_of(image)
+        if not pages:  # Pillow does not find back from the damage
+            image, notes = open_first(file, head, max_pixels)
+            notes += (DAMAGED_REST,)
+        elif len(pages) > 1:
+            notes += (FIRST_FRAME, *[OTHER_FRAMES] * (len(pages) - 1))
+        if image.format == "PNG" and image.tile:
+            load_png(image, file)
+        image.load()
+    return Opened(image, notes)
+
+
+def open_first(file: BufferedIOBase, head: bytes, max_pixels: int) -> Opened:
+    """Open a file at its first frame or page, which is not decoded; raise UnreadableImage if it cannot be used."""
     image = identify(file, head)
     add_facts(image, file, head)
     notes: tuple[str, ...] = ()
@@ -77,17 +96,33 @@ def open_checked(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened
         notes = (SHRUNK,)
         shrink(image, max_pixels)
     if image.format == "TIFF":
+        refuse_if(count_entries(head, file) < 0, "truncated")
         refuse_tiff(image)
         if page_kind(image, 0) & NOT_A_PAGE:
             image.seek(pages_of(image)[0])
     refuse_huge(image, max_pixels)
+    if image.width * image.height > LARGE:
+        growth = image.width * image.height // file.seek(0, SEEK_END)
+        refuse_if(growth > MAX_GROWTH, f"{image.width}x{image.height} pixels in a few bytes, which is no photo")
     if image.format == "BMP":
         refuse_runs(image, file)
-    if load:
-        more = len(pages_of(image)) - 1
-        notes += (FIRST_FRAME, *[OTHER_FRAMES] * more) if more > 0 else ()
-        image.load()
     return Opened(image, notes)
+
+
+def load_png(image: Any, file: BufferedIOBase) -> None:
+    """Decode a PNG; raise UnreadableImage if its pixels end too early, which Pillow does not mind.
+
+    The last pixel is marked beforehand. If it still has the colour of the mark, the bytes of the pixels are counted.
+    """
+    last = image.width - 1, max(image.height // 2 * 2 - 1, 0) if image.info.get("interlace") else image.height - 1
+    bands = Image.getmodebands(image.mode)
+    mark = (MARK,) * bands if bands > 1 else MARK
+    image.im = Image.new(image.mode, image.size).im
+    image.im.putpixel(last, mark)
+    image.load()
+    if image.getpixel(last) == mark:
+        file.seek(0)
+        refuse_if(ends_early(file.read()), "truncated")
 
 
 def add_facts(image: Any, file: BufferedIOBase, head: bytes) -> None:
@@ -167,14 +202,15 @@ def shrink(image: Any, max_pixels: int) -> None:
 def pages_of(image: Any) -> list[int]:
     """Return the numbers of the frames or pages that are images of their own.
 
-    The second image in a file of a phone (MPO), smaller versions and masks are none.
+    The second image in a file of a phone (MPO), smaller versions and masks are none. If there is damage after the first
+    frame, return nothing, and the image is at no frame.
     """
     if image.format in ("JPEG", "MPO", "BMP", "DIB"):
         return [0]
     try:
         count = image.n_frames
     except Exception:  # noqa: BLE001 - damage after the first frame
-        return [0]
+        return []
     if image.format != "TIFF" or count == 1:
         return [*range(getattr(image, "default_image", False) and count > 1, count)] if count else [0]
     here = image.tell()

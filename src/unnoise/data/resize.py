@@ -6,6 +6,7 @@ from typing import TypeAlias
 from PIL import Image
 
 from unnoise.errors import InputError, unknown
+from unnoise.options import short_repr
 
 Size: TypeAlias = int | str | tuple[int, int]
 FITS = ("crop", "pad", "stretch")
@@ -19,10 +20,10 @@ def parse_size(size: object) -> tuple[int, int]:
     text = size if isinstance(size, str) else "x".join(map(repr, sides))
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())
     if not match:
-        raise InputError(f"size {size!r}: write 64, or WIDTHxHEIGHT such as 96x64; in Python also (96, 64)")
+        raise InputError(f"size {short_repr(size)}: write 64, or WIDTHxHEIGHT such as 96x64; in Python also (96, 64)")
     width, height = int(match[1]), int(match[2] or match[1])
     if min(width, height) < MIN_SIDE:
-        raise InputError(f"size {size!r} is too small: width and height are at least {MIN_SIDE}")
+        raise InputError(f"size {short_repr(size)} is too small: width and height are at least {MIN_SIDE}")
     return width, height
 
 

@@ -60,7 +60,8 @@ def karras(schedule: Schedule, steps: int, *, rho: float = 7.0, highest: float =
     if not rho > 0:
         raise InputError(f"spacing karras: rho is above 0, got {rho}")
     low, high = ends(schedule, highest)
-    roots = torch.linspace(math.exp(-low / rho), math.exp(-high / rho), steps, dtype=torch.float64)
+    first, last = torch.tensor([-low / rho, -high / rho], dtype=torch.float64).exp().tolist()
+    roots = torch.linspace(first, last, steps, dtype=torch.float64)
     return from_noisiest(schedule, -rho * roots.log())
 
 
@@ -74,8 +75,8 @@ def ends(schedule: Schedule, highest: float) -> tuple[float, float]:
 
 def from_noisiest(schedule: Schedule, half_log_snr: Float64[Tensor, " steps"]) -> Float64[Tensor, " steps"]:
     """Return the times of these levels; the first is moved to the noisiest level, from which sampling starts."""
-    if not half_log_snr.isfinite().all():
-        raise InputError("these options of the spacing give noise levels that are not finite; choose others")
+    if not (half_log_snr.isfinite().all() and (half_log_snr.diff() > 0).all()):
+        raise InputError("these options of the spacing give noise levels that are not finite, or equal; choose others")
     times = schedule.time(half_log_snr)
     times[0] = schedule.T - 1
     return times

@@ -75,6 +75,7 @@ def parse_yaml(text: str, where: str) -> Any:
         ValueError,
         AttributeError,
         TypeError,
+        LookupError,
         RecursionError,
     ) as error:  # values that claim a type they have not
         raise InputError(f"{where} is not YAML: {' '.join(str(error).split()):.300}") from None

@@ -45,6 +45,7 @@ ARCHIVE_DAMAGE = (
     IndexError,  # how zipfile says that a member has no name
     ValueError,
     RuntimeError,  # how zipfile says that a password is missing
+    TypeError,  # how tarfile says that the header of a .gz is cut off
 )
 UNPACK = "unpack it and give the folder"
 MAX_HEADER = 2**20  # bytes of an extended header of a tar file

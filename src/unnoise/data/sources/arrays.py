@@ -3,6 +3,7 @@
 import gzip
 import math
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ import numpy as np
 from unnoise.data.sources.classes import NoClassError, check_no_column, column_labels
 from unnoise.data.sources.source import MAX_BYTES, Array, Item, Source, explain_damage, file_key
 from unnoise.errors import InputError
+from unnoise.options import short_repr
 
 Open: TypeAlias = Callable[[], AbstractContextManager[IO[bytes]]]
 MAX_CHANNELS = 4  # of a usual image
@@ -81,7 +83,9 @@ def numpy_table(path: Path, opener: Open) -> Table:
             head = BytesIO(file.read(MAX_HEADER))  # a header that claims to be longer is cut, and refused
         version = np.lib.format.read_magic(head)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(head)
+        with warnings.catch_warnings():  # NumPy tells of headers that Python 2 wrote, which are as good as others
+            warnings.simplefilter("ignore")
+            shape, fortran, dtype = read(head)
         start = head.tell()
     if dtype.hasobject:
         raise InputError(f"{str(path)!r} holds Python objects; save a plain array of numbers")
@@ -125,7 +129,7 @@ def idx_table(path: Path) -> Table:
     opener: Any = partial(gzip.open if path.suffix.lower() == ".gz" else open, path, "rb")
     with explain_damage(path, ARRAY_DAMAGE), opener() as file:
         magic = file.read(4)
-        if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES:
+        if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES or magic[3] > 4:
             raise InputError(f"{str(path)!r} is not an IDX file: it starts with {magic.hex() or 'nothing'}")
         sizes = file.read(4 * magic[3])
         shape = tuple(np.frombuffer(sizes, ">u4").tolist())
@@ -135,9 +139,11 @@ def idx_table(path: Path) -> Table:
 def table_source(table: Table, names: Sequence[str | None] | None, name: str, key: str) -> Source:
     """Check shape and type of a table of images, and put channels last."""
     if len(table.shape) not in (3, 4) or 0 in table.shape[1:]:
-        raise InputError(f"{table.text} has shape {table.shape}; images are [n,h,w], [n,h,w,c] or [n,c,h,w]")
+        raise InputError(
+            f"{table.text} has shape {short_repr(table.shape)}; images are [n,h,w], [n,h,w,c] or [n,c,h,w]"
+        )
     if len(table.shape) == 3 and table.shape[2] <= MAX_CHANNELS < table.shape[1]:
-        raise InputError(f"{table.text} is one image of shape {table.shape}; stack all images: [n,h,w,c]")
+        raise InputError(f"{table.text} is one image of shape {short_repr(table.shape)}; stack all images: [n,h,w,c]")
     check_pixels(table.text, table.dtype, table.shape[1:])
 
     def items() -> Iterator[Item]:
@@ -150,7 +156,7 @@ def table_source(table: Table, names: Sequence[str | None] | None, name: str, ke
 def check_pixels(text: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
     """Raise InputError if one image of this type and shape cannot be used."""
     if math.prod(shape) * dtype.itemsize > MAX_BYTES:
-        raise InputError(f"one image of {text} has shape {shape}, too large to be one")
+        raise InputError(f"one image of {text} has shape {short_repr(shape)}, too large to be one")
     if dtype.kind not in "bfiu":
         raise InputError(f"{text} holds {dtype}; pixels are whole numbers, floats or bool")
 
@@ -165,5 +171,7 @@ def channels_last(image: Array) -> Array:
 def label_names(table: Table, count: int) -> list[str | None]:
     """Return the labels of `count` images as text; raise NoClassError if the numbers are no classes."""
     if table.shape[:1] != (count,) or len(table.shape) > 2:
-        raise InputError(f"{table.text}: {count} images but labels of shape {table.shape}; give one for each")
+        raise InputError(
+            f"{table.text}: {count} images but labels of shape {short_repr(table.shape)}; give one for each"
+        )
     return column_labels((label.tolist() for label in table.rows()), "the array of labels")

@@ -75,12 +75,12 @@ def find(data: Any, column: str | None = None) -> Source:
     if not data.strip():
         raise InputError(f"no data given; give {KINDS_OF_DATA}, or a built-in dataset: {', '.join(dataset.names())}")
     if data.startswith("file://"):
-        data = url2pathname(urlsplit(data).path)
+        data = path_of_address(data)
     if is_remote(data):
         return find_remote(data, column)
     try:
         path = Path(data).expanduser()
-    except RuntimeError:  # ~NAME of a user who does not exist here
+    except (RuntimeError, ValueError):  # ~NAME of a user who does not exist here, or a null character
         path = Path(data)
     if path.is_dir():
         return replace(find_in_folder(path, column), origin=str(path.absolute()))
@@ -91,6 +91,17 @@ def find(data: Any, column: str | None = None) -> Source:
         source: Source = dataset.get(data)()
         return source
     raise missing_data_error(data, path)
+
+
+def path_of_address(address: str) -> str:
+    """Return the path of a `file://` address; raise InputError if it names another machine, or a path from here."""
+    try:
+        parts = urlsplit(address)
+        if parts.netloc in ("", "localhost") and parts.path:
+            return url2pathname(parts.path)
+    except ValueError:  # brackets that are no address of a machine
+        pass
+    raise InputError(f"{address!r} is no address of a file here: write file:///FOLDER from the root, or the path alone")
 
 
 def parquet_name(table: Path) -> str:

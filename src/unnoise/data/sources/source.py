@@ -15,7 +15,7 @@ from PIL import Image
 from unnoise import terminal
 from unnoise.data.sources.classes import is_whole, why_no_class
 from unnoise.data.sources.remote import Place, Remote
-from unnoise.errors import InputError
+from unnoise.errors import InputError, shorten
 from unnoise.progress import Report
 
 Array: TypeAlias = NDArray[Any]
@@ -163,5 +163,5 @@ def explain_damage(path: Place, damage: tuple[type[Exception], ...], what: str =
     except Exception as error:
         if not (isinstance(error, damage) or isinstance(path, Remote)):  # clients of storage raise anything
             raise
-        first = (str(error).splitlines() or ["damaged"])[0].rstrip(".")
+        first = shorten((str(error).splitlines() or ["damaged"])[0].rstrip("."))
         raise InputError(f"cannot read {str(path)!r}: {first}; is the {what} complete?") from None
