@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import PIL
 from PIL import Image, UnidentifiedImageError
+from PIL import _imaging as core
 
 from unnoise.data.file_kinds import HEAD, RAW, count_entries, describe_file, plugin_format, tiff_layout
 from unnoise.data.png_chunks import MAX_PROFILE, code_points, ends_early, without_extras
@@ -20,6 +21,7 @@ from unnoise.data.sources.source import MAX_BYTES, MAX_PIXELS, Broken, Unreadabl
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000")
 LARGE, MAX_GROWTH = 2**24, 10_000  # pixels; more pixels for each byte of a larger image are one colour, or an attack
 MARK = 173  # the gray, or the number in the palette, that marks the last pixel of a PNG; few images end with it
+MARKS = {"LA": (MARK,) * 2, "RGB": (MARK,) * 3, "RGBA": (MARK,) * 4}
 SHRINK_BY = (2, 4, 8)  # fractions at which a JPEG can be decoded
 FILE_TYPE, SUB_FILES, DNG = 254, 330, 50706  # tags of a TIFF
 NOT_A_PAGE = 1 | 4  # bits of FILE_TYPE: a smaller version of another page, or its mask
@@ -81,7 +83,7 @@ def open_checked(file: BufferedIOBase, max_pixels: int, *, load: bool) -> Opened
             notes += (DAMAGED_REST,)
         elif len(pages) > 1:
             notes += (FIRST_FRAME, *[OTHER_FRAMES] * (len(pages) - 1))
-        if image.format == "PNG" and image.tile:
+        if image.format == "PNG":
             load_png(image, file)
         image.load()
     return Opened(image, notes)
@@ -114,13 +116,14 @@ def load_png(image: Any, file: BufferedIOBase) -> None:
 
     The last pixel is marked beforehand. If it still has the colour of the mark, the bytes of the pixels are counted.
     """
+    if not image.tile:  # no pixels at all, which Pillow tells
+        return
     last = image.width - 1, max(image.height // 2 * 2 - 1, 0) if image.info.get("interlace") else image.height - 1
-    bands = Image.getmodebands(image.mode)
-    mark = (MARK,) * bands if bands > 1 else MARK
-    image.im = Image.new(image.mode, image.size).im
+    mark = MARKS.get(image.mode, MARK)
+    image.im = core.new(image.mode, image.size)  # as Pillow makes it
     image.im.putpixel(last, mark)
     image.load()
-    if image.getpixel(last) == mark:
+    if image.im.getpixel(last) == mark:
         file.seek(0)
         refuse_if(ends_early(file.read()), "truncated")
 
