@@ -15,7 +15,7 @@ from unnoise.data.sources.container import container_kind
 from unnoise.errors import InputError
 
 IMAGES = noise(4, 8, 8)
-WRONG = ["", ".zip", ".tar", ".npy", ".npz", ".parquet", ".jpg", ".PNG", ".dat", ".csv"]
+WRONG = ["", ".zip", ".npy", ".parquet", ".JPG", ".csv"]
 
 
 def write_kind(path, kind):
@@ -59,7 +59,7 @@ def test_first_bytes_decide_under_any_name(tmp_path, load, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("left", [0.3, 0.7, 0.95])
+@pytest.mark.parametrize("left", [0.3, 0.9])
 def test_cut_containers_are_refused_or_read_in_part_in_one_line(tmp_path, load, kind, left):
     path = tmp_path / "set"
     write_kind(path, kind)

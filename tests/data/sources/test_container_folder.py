@@ -72,9 +72,24 @@ def test_several_archives_are_splits_or_refused(root, load):
 
 
 def test_archives_next_to_images_are_named(root, load):
-    put(root, "preview.png", noise(8, 8))
+    put(root, "photo.png", noise(64, 64, 3))
     write_zip(root / "data.zip", members())
     assert "not read: data.zip; unpack what holds images, or give it alone" in load(root).notes
+
+
+@pytest.mark.parametrize("kind", ["parquet", "zip", "tar"])
+def test_a_banner_next_to_the_data_is_no_data(root, load, kind):
+    put(root, "assets/banner.png", np.zeros((8, 8), np.uint8))
+    if kind == "parquet":
+        write_parquet(root / "data" / "train-00000-of-00001.parquet", noise(20, 8, 8), [0, 1] * 10)
+    else:
+        (write_zip if kind == "zip" else write_tar)(root / f"set.{kind}", members(10))
+    data = load(root)
+    assert (len(data), len(data.classes)) == (20, 2)
+    assert "left out 1 images next to files of more data: assets/banner.png" in data.notes
+    for i in range(11):
+        put(root, f"{i}.png", noise(8, 8))
+    assert len(load(root)) == 12
 
 
 @pytest.mark.parametrize("write", [write_zip, write_tar])

@@ -9,7 +9,7 @@ from unnoise.data.sources.classes import join_first
 from unnoise.data.sources.container import container_kind, image_format, refuse_by_name
 from unnoise.data.sources.folder import walk_files
 from unnoise.data.sources.labels import may_hold_labels
-from unnoise.data.sources.source import Source, suffix_of
+from unnoise.data.sources.source import Source, is_image, suffix_of
 from unnoise.data.sources.splits import Notes, join_sources, read_splits, split_files
 from unnoise.errors import InputError
 
@@ -54,6 +54,8 @@ def look_below(folder: Path) -> tuple[list[tuple[str, Path]], list[str], list[In
     """Return files below a folder that hold many images, tables that may hold labels, and why others are not read."""
     found, tables, refused = list[tuple[str, Path]](), list[str](), list[InputError]()
     for path in islice(walk_files(folder), MAX_LOOKED_AT):
+        if is_image(path.name):
+            continue
         if suffix_of(path.name) in ABOUT:
             tables += [path.name] if may_hold_labels(path.name) else []
             continue

@@ -4,9 +4,11 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
+from itertools import islice
 from os.path import commonpath
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from unnoise.data.sources.arrow import listed_files, read_arrow
 from unnoise.data.sources.classes import check_no_column, join_first
 from unnoise.data.sources.container import TAR_SUFFIXES, container_kind, image_format, refuse_by_name, words_for
 from unnoise.data.sources.container_folder import find_containers
-from unnoise.data.sources.folder import files_with_suffix, has_images, read_folder, walk_files
+from unnoise.data.sources.folder import files_with_suffix, has_images, image_paths, read_folder, size_of, walk_files
 from unnoise.data.sources.layout import split_kind
 from unnoise.data.sources.memory import is_in_memory, memory_source
 from unnoise.data.sources.npz import read_npz
@@ -61,6 +63,7 @@ SUFFIXES = (  # if the first bytes do not tell: an empty or damaged file
     (r"\.(parquet|pq)$", "parquet"),
     (r"\.arrow$", "arrow"),
 )
+MAX_STRAYS, STRAY_SHARE = 10, 10  # images beside tables or archives, and how much larger those are
 KINDS_OF_DATA = "a folder of images or tar shards, .zip, .tar, .tar.gz, .npy, .npz, IDX (-ubyte, -ubyte.gz) or .parquet"
 
 
@@ -116,9 +119,23 @@ def find_in_folder(folder: Path, column: str | None = None) -> Source:
     if idx := idx_images(path for path in folder.iterdir() if path.is_file()):
         check_no_column(column, "IDX files have no columns")
         return find_idx(idx, folder, name)
-    if not has_images(folder) and (found := find_tables(folder, name, column)):
-        return found
-    return read_folder(folder, column)
+    found = find_beside_strays(folder, name, column) if has_images(folder) else find_tables(folder, name, column)
+    return found or read_folder(folder, column)
+
+
+def find_beside_strays(folder: Path, name: str, column: str | None) -> Source | None:
+    """Read the tables or archives next to a few small images, such as the banner of a page; None if there are none."""
+    images = [*islice(image_paths(folder), MAX_STRAYS + 1)]
+    data = [path for _, path in files_with_suffix(folder, ".parquet", ".arrow", ".zip", *TAR_SUFFIXES)]
+    if not data or len(images) > MAX_STRAYS:
+        return None
+    sizes = [sum(size_of(path) or 0 for path in paths) for paths in (images, data)]
+    with suppress(InputError):  # they are the labels of the images, or something else
+        if sizes[1] > STRAY_SHARE * sizes[0] and (found := find_tables(folder, name, column)):
+            left = join_first([str(path.relative_to(folder)) for path in images])
+            note = f"left out {len(images):,} images next to files of more data: {left}"
+            return replace(found, notes=Notes([note], found.notes))
+    return None
 
 
 def find_idx(files: Sequence[Path], folder: Path, name: str) -> Source:
