@@ -43,7 +43,6 @@ from unnoise.files import parse_json
 MAX_TABLES = 1_000
 MAX_SIDECAR_BYTES = 2**16  # of KEY.json
 MAX_CLASS_BYTES = 256  # of KEY.cls
-SPLIT_TABLES = r"partition|split"  # names of tables that say 0, 1, 2 for train, val, test, as that of CelebA
 NAME_COLUMNS = ("file_name", "file_names", "filename", "file", "image", "path", "image_id", "id", "name")
 
 
@@ -209,11 +208,11 @@ def file_column(name: str, table: Table, names: ImageNames) -> str:
 def read_tables(same: Sequence[tuple[str, Table, str]], names: ImageNames, wanted: str | None) -> Candidate:
     """Return the labels of tables that have the same columns; raise RefusedError if they do not count."""
     about = join_first([name for name, *_ in same])
-    if all(re.search(SPLIT_TABLES, name.rpartition("/")[2].lower()) for name, *_ in same) and not wanted:
-        raise RefusedError(f"{about} divides the images into splits, and splits are read from folders only")
     table, file = same[0][1], same[0][2]
     others = [column for column in table.columns if column != file]
     if not table.header and len(table.columns) == 2:
+        if not wanted and all(map(is_split_table, same)):
+            raise RefusedError(f"{about} divides the images into splits, and splits are read from folders only")
         columns = others
     else:
         columns = [wanted] if wanted in others else [] if wanted else label_columns(others)
@@ -232,6 +231,14 @@ def read_tables(same: Sequence[tuple[str, Table, str]], names: ImageNames, wante
         raise RefusedError(str(unknown(f"label column of {about}", wanted, others)))
     seen = f"{about} has the columns {', '.join(table.columns[:20])}{', ...' if len(table.columns) > 20 else ''}"
     raise RefusedError("; ".join(reasons) or f"{seen}; none is a label: name one with --label-column")
+
+
+def is_split_table(named: tuple[str, Table, str]) -> bool:
+    """Return whether a table without names of columns says 0, 1 or 2 for train, val and test, as that of CelebA."""
+    name, table, file = named
+    at = 1 - table.columns.index(file)
+    values = {row[at] for row in islice(table.rows(), LOOKED_AT) if len(row) == 2}
+    return bool(re.search(r"partition|split", name.rpartition("/")[2].lower())) and values <= {"0", "1", "2"}
 
 
 def one_column(about: str, same: Sequence[tuple[str, Table, str]], names: ImageNames, column: str) -> Candidate:
