@@ -1,5 +1,6 @@
 """Images in zip and tar files, and hostile archives."""
 
+import io
 import tarfile
 
 import numpy as np
@@ -76,3 +77,34 @@ def test_cut_archives_give_one_line(tmp_path, load):
         path.write_bytes(path.read_bytes()[:30000])
         with pytest.raises(InputError, match="is the archive complete"):
             load(path)
+
+
+@pytest.mark.parametrize("how", ["tar", "tar streamed", "tar.gz", "shards"])
+def test_images_that_are_links_in_a_tar_are_named(root, load, how):
+    suffix, _, streamed = how.partition(" ")
+    path = root / f"set.{'tar.gz' if suffix == 'tar.gz' else 'tar'}"
+    with tarfile.open(path, "w:gz" if suffix == "tar.gz" else "w") as archive:
+        for i in range(3):
+            info = tarfile.TarInfo(f"{i}.png")
+            info.size = len(content := encoded(noise(8, 8)))
+            archive.addfile(info, io.BytesIO(content))
+        for name, kind in (("3.png", tarfile.LNKTYPE), ("4.png", tarfile.SYMTYPE), ("5.txt", tarfile.SYMTYPE)):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, "0.png"
+            archive.addfile(info)
+    data = load(root if how == "shards" else path, stream=bool(streamed))
+    assert len(data) == 3
+    assert "left out 2 images that are links: 3.png, 4.png; unpack it and give the folder" in data.notes
+
+
+def test_members_that_python_cannot_unpack_are_not_said_to_be_encrypted(root, load):
+    write_zip(root / "a.zip", {f"{i}.png": encoded(noise(8, 8)) for i in range(2)})
+    content = bytearray((root / "a.zip").read_bytes())
+    for mark, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(mark) + at] = 9  # Deflate64, as Windows writes it
+    (root / "a.zip").write_bytes(content)
+    data = load(root / "a.zip")
+    assert len(data) == 1
+    assert any(
+        "0.png (compressed in a way that Python does not read; unpack the archive" in note for note in data.notes
+    )

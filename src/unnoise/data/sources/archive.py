@@ -84,6 +84,7 @@ class Listing:
     ignored: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
+    links: list[str] = field(default_factory=list)  # names of images that are links
     inside: list[str] = field(default_factory=list)  # archives in the archive
     said: list[str] = field(default_factory=list)  # lines about samples that hold several images
     column: str | None = None  # of the labels, if the user names it
@@ -96,7 +97,7 @@ class Listing:
 
     def clear(self) -> None:
         """Forget everything, for a new pass; the objects that a source shows stay the same."""
-        for each in (self.ignored, self.notes, self.inside, self.said, self.passed_over):
+        for each in (self.ignored, self.notes, self.links, self.inside, self.said, self.passed_over):
             each.clear()
         self.files, self.labels = LabelFiles(self.column), None
 
@@ -125,6 +126,8 @@ class Listing:
         found = self.files.read(("/".join(parts), place.label) for parts, place in placed if place)
         self.labels = found.of
         uncount(self.ignored, found.used)
+        if self.links:
+            self.said.append(f"left out {len(self.links):,} images that are links: {join_first(self.links)}; {UNPACK}")
         if self.inside:
             self.said.append(f"not read, for they are archives inside an archive: {join_first(self.inside)}; {UNPACK}")
         elif not images and self.ignored:
@@ -198,6 +201,8 @@ def zip_bytes(archive: zipfile.ZipFile, member: Member) -> bytes:
     try:
         with archive.open(member.at) as file:  # type: ignore[arg-type]
             content = file.read(MAX_BYTES + 1)  # the declared size may be a lie
+    except NotImplementedError:  # it is a RuntimeError too
+        return Broken(b"compressed in a way that Python does not read; unpack the archive and give the folder")
     except RuntimeError:
         return Broken(b"encrypted")
     except ARCHIVE_DAMAGE:
@@ -213,12 +218,16 @@ def read_tar(path: Path, column: str | None = None, *, compressed: bool = False)
     return Source(name, column_key(file_key(path), column), items, None, listing.ignored, notes=listing.notes)
 
 
-def tar_files(archive: tarfile.TarFile) -> Iterator[tuple[tuple[str, ...], tarfile.TarInfo]]:
-    """Yield the regular files of a tar file: no links, devices or sparse files."""
+def tar_files(
+    archive: tarfile.TarFile, links: list[str] | None = None
+) -> Iterator[tuple[tuple[str, ...], tarfile.TarInfo]]:
+    """Yield the regular files of a tar file: no links, devices or sparse files; the names of links are added."""
     while (info := archive.next()) is not None:
-        parts = safe_parts(info.name) if info.isreg() and not info.issparse() else None
-        if parts:
+        parts = safe_parts(info.name)
+        if parts and info.isreg() and not info.issparse():
             yield parts, info
+        elif parts and links is not None and (info.islnk() or info.issym()) and is_image(parts[-1]):
+            links.append("/".join(parts))
         archive.members = []  # type: ignore[attr-defined]  # the library would keep every header it has seen
 
 
@@ -229,7 +238,7 @@ def list_tar_images(path: Place, listing: Listing) -> Iterator[Member]:
         unpacked(path) as file,
         tarfile.open(fileobj=file, mode="r:", tarinfo=SmallHeaders) as archive,
     ):
-        for parts, info in tar_files(archive):
+        for parts, info in tar_files(archive, listing.links):
             if passed_over_name(parts) is not None:
                 listing.passed_over.add_path(parts)
             elif is_image(parts[-1]):
