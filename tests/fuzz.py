@@ -3,15 +3,17 @@
     python tests/fuzz.py [COUNT] [--seed 0] [--only NAME ...]
 
 Whole files of every format are mutated (bits, bytes, numbers, lengths, pieces of other files) and read again. A reader
-may accept a file, or refuse it with `InputError`. Any other exception, a file written outside its folder, or more than
-SLOW seconds is a finding, and the bytes are stored in findings/. `test_fuzz.py` runs a small number of inputs.
+may accept a file, or refuse it with `InputError`. Any other exception, a long message, a file written outside its
+folder, or more than SLOW seconds is a finding, and the bytes are stored in findings/. `test_fuzz.py` runs some inputs.
 """
 
 import argparse
 import io
 import json
+import math
 import os
 import random
+import re
 import shutil
 import struct
 import sys
@@ -31,20 +33,23 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import yaml
-from PIL import Image
+from PIL import Image, features
 from safetensors.torch import save
 
 from unnoise import checkpoint, registry, run_folder
 from unnoise.config import TrainConfig
 from unnoise.data import decode, open_data
+from unnoise.data.resize import parse_size
 from unnoise.data.sources.find import find
 from unnoise.data.sources.source import UnreadableImage
 from unnoise.errors import InputError
 from unnoise.interop.diffusers_format import INDEX, NETWORK, SCHEDULER, WEIGHTS
 from unnoise.recipes import train_config
 from unnoise.training import state
+from unnoise.training.clock import Clock
 
 SLOW = 20.0
+LONG = 2_500  # characters of a message
 NUMBERS = [0, 1, 2, 3, 7, 8, 127, 128, 255, 256, 65_535, 65_536, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**64 - 1]
 WORDS = [
     b"..",
@@ -131,17 +136,46 @@ def read_one_image(path: Path) -> None:
 
 
 def read_spec(path: Path) -> None:
-    text = path.read_bytes().decode("utf-8", "replace")
-    for kind in (registry.schedule, registry.target, registry.sampler, registry.backbone, registry.dataset):
+    """Read a spec as every kind of entry, and use the ones that numbers can break."""
+    text, levels = path.read_bytes().decode("utf-8", "replace"), registry.schedule.get("cosine:T=20")()
+    for kind in SPEC_KINDS:
         try:
             made = kind.get(text)
+            if kind is registry.schedule:
+                assert made().alpha.isfinite().all()
+            if kind is registry.spacing:
+                times = [float(level.time) for level in levels.grid(5, text)]
+                assert times == sorted({*times}, reverse=True)
+            if kind is registry.backbone:
+                with torch.device("meta"):
+                    made(3)
         except InputError:
             continue
-        if kind in (registry.schedule, registry.target):
-            made() if kind is registry.schedule else None
-        if kind is registry.backbone:
-            with torch.device("meta"):
-                made(3)
+        numbers = [value for value in made.keywords.values() if isinstance(value, float)]
+        assert all(map(math.isfinite, numbers)), text
+
+
+def read_size(path: Path) -> None:
+    width, height = parse_size(path.read_bytes().decode("utf-8", "replace"))
+    assert min(width, height) >= 8
+
+
+def read_length(path: Path) -> None:
+    text = path.read_bytes().decode("utf-8", "replace")
+    clock = Clock.from_config(TrainConfig(**{"budget" if text[-1:] in "smhd" else "images": text}), 100)
+    assert all(math.isfinite(value) for value in vars(clock).values() if isinstance(value, float))
+
+
+def read_labels(path: Path) -> None:
+    """Read a folder of images with this file as its labels; the first line of the bytes is the name of the file."""
+    name, _, content = path.read_bytes().partition(b"\n")
+    with tempfile.TemporaryDirectory() as folder:
+        for image in ("a/1.png", "a/2.png", "b/3.png"):
+            (place := Path(folder) / image).parent.mkdir(exist_ok=True)
+            place.write_bytes(image_bytes("PNG"))
+        named = "".join(re.findall(r"[\w.]", name[:40].decode("ascii", "ignore"))).strip(".")
+        (Path(folder) / (named or "x.csv")).write_bytes(content)
+        assert sum(1 for _ in find(folder).items()) < 5
 
 
 def read_stream(path: Path) -> None:
@@ -220,6 +254,39 @@ def parquet_bytes() -> bytes:
     return out.getvalue()
 
 
+def arrow_bytes(writer: str) -> bytes:
+    import pyarrow as pa
+
+    table = pa.table({"image": [{"bytes": image_bytes("PNG"), "path": "x"}] * 3, "label": ["a", "b", "a"]})
+    with getattr(pa.ipc, writer)(out := io.BytesIO(), table.schema) as file:
+        file.write_table(table)
+    return out.getvalue()
+
+
+def label_bytes() -> list[bytes]:
+    """Return label files of every kind, each after its name."""
+    pairs = [["a/1.png", "x"], ["a/2.png", "y"], ["b/3.png", "x"]]
+    rows = [{"file_name": name, "label": label} for name, label in pairs]
+    coco = {"images": [{"id": i, "file_name": name} for i, (name, _) in enumerate(pairs)]}
+    coco |= {
+        "categories": [{"id": 0, "name": "x"}],
+        "annotations": [{"image_id": i, "category_id": 0} for i in range(3)],
+    }
+    tables: dict[str, object] = {"dataset.json": {"labels": pairs}, "coco.json": coco, "rows.json": rows}
+    texts = {name: json.dumps(table) for name, table in tables.items()}
+    texts["metadata.csv"] = "file_name,label\n" + "\n".join(map(",".join, pairs))
+    texts["metadata.jsonl"] = "\n".join(map(json.dumps, rows))
+    texts["labels.txt"] = "\n".join(map(" ".join, pairs))
+    texts["labels.csv"] = "file,x,y\na/1.png,1,0\na/2.png,0,1\nb/3.png,1,0\n"
+    return [f"{name}\n{text}".encode() for name, text in texts.items()]
+
+
+def several_frames(kind: str, **options: object) -> bytes:
+    images = [Image.fromarray(np.random.default_rng(i).integers(0, 256, (12, 10), np.uint8)) for i in range(3)]
+    images[0].save(out := io.BytesIO(), kind, save_all=True, append_images=images[1:], **options)
+    return out.getvalue()
+
+
 def file_bytes(write: Callable[[Path], object], name: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         write(path := Path(folder) / name)
@@ -291,6 +358,7 @@ def targets() -> dict[str, Target]:
     gray, colour = np.zeros((3, 6, 5), np.uint8), np.zeros((3, 6, 5, 3), np.float32)
     specs = [b"ddim:eta=0.5", b"cosine:T=100", b"unet:widths=8-16,layers=1,groups=4", b"v:std=0.1", b"faces:count=5"]
     specs += [b"dit:width=16,depth=1,heads=2,patch=2", b"karras:rho=7", b"linear:T=10", b"lognormal:mean=-1.2,std=1.2"]
+    specs += [b"min_snr:gamma=2.5,first=20", b"heun:churn=1", b"adamw:beta1=0.9", b"pigdm:std=1", b"deblur:sigma=2"]
     config = yaml.safe_dump({name: value for name, value in vars(TrainConfig()).items() if value is not None}).encode()
     images = {
         "zip": ([zip_bytes(), zip_bytes(zipfile.ZIP_STORED)], "x.zip"),
@@ -305,6 +373,16 @@ def targets() -> dict[str, Target]:
     kinds = [image_bytes(kind) for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")]
     kinds += [image_bytes("PNG", mode) for mode in ("L", "LA", "RGBA", "P", "1", "I;16")]
     found["image"] = Target(kinds, read_one_image, "x.png")
+    deep = [image_bytes("TIFF", mode) for mode in ("1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "I", "F")]
+    deep += [several_frames("TIFF", compression=packed) for packed in ("tiff_lzw", "packbits", "tiff_adobe_deflate")]
+    found["tiff"] = Target([*deep, several_frames("GIF")], read_one_image, "x.tif")
+    newer = [image_bytes("JPEG2000"), several_frames("WEBP"), image_bytes("JPEG", "CMYK")]
+    newer += [image_bytes("AVIF")] if features.check("avif") else []
+    found["newer"] = Target(newer, read_one_image, "x.jp2")
+    found["arrow"] = Target([arrow_bytes("new_file"), arrow_bytes("new_stream")], read_images, "x.arrow")
+    found["labels"] = Target(label_bytes(), read_labels, "labels")
+    found["size"] = Target([b"64", b"96x64"], read_size, "size.txt")
+    found["length"] = Target([b"90s", b"2h", b"1.5d", b"2M", b"50k"], read_length, "length.txt")
     found["spec"] = Target(specs, read_spec, "spec.txt")
     found["config"] = Target([config, b"data: x\nimages: 5\nlr: 1e-3\n"], read_config, "config.yaml")
     found["model"] = Target([model_bytes()], lambda path: checkpoint.load(path, "cpu"), "model.safetensors")
@@ -318,6 +396,8 @@ def targets() -> dict[str, Target]:
 
 
 SLOW_TARGETS = ("pipeline", "spec")
+SPEC_KINDS = (registry.schedule, registry.spacing, registry.target, registry.sampler, registry.backbone)
+SPEC_KINDS += (registry.dataset, registry.objective, registry.optimizer, registry.posterior, registry.edit)
 CHANGED: dict[str, Callable[[random.Random], bytes]] = {
     "card": lambda rng: resigned(rng, model_bytes()),
     "settings": pipeline_bytes,
@@ -332,8 +412,9 @@ def tried(name: str, target: Target, data: bytes, folder: Path) -> str | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             target.read(path)
-    except InputError:
-        pass
+    except InputError as error:
+        if len(str(error)) > LONG:
+            return f"a message of {len(str(error))} characters"
     except Exception:  # noqa: BLE001  # it is the finding
         return traceback.format_exc()
     if (spent := time.monotonic() - begun) > SLOW:

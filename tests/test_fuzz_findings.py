@@ -194,6 +194,14 @@ def test_errors_repeat_only_a_part_of_a_long_header(tmp_path, head):
     one_line(raised)
 
 
+@pytest.mark.parametrize("shape", ["(4, True, 9)", "(4, -1, 9)", "(-4, 8, 9)"])
+def test_the_shape_of_an_array_is_made_of_whole_numbers(tmp_path, shape):
+    text = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\0" + len(text).to_bytes(2, "little") + text + bytes(288))
+    with pytest.raises(InputError, match="its shape is"):
+        open_data(str(tmp_path / "x.npy"))
+
+
 def test_an_idx_file_with_many_axes_is_refused_in_one_line(tmp_path):
     (tmp_path / "x-images-idx3-ubyte").write_bytes(b"\0\0\x08\xff" + os.urandom(2000))
     with pytest.raises(InputError, match="not an IDX file") as raised:

@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 
 from unnoise.backbones.layers import LabelEmbedding, pad
-from unnoise.errors import InputError
+from unnoise.errors import InputError, shorten
 from unnoise.registry import backbone
 from unnoise.types import Images, Labels, Output, PerImage
 
@@ -19,7 +19,7 @@ def make_unet(**options: Any) -> Any:
     try:
         return UNet2DModel(**options)
     except (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError, AttributeError, NameError) as error:
-        raise InputError(f"unet2d: diffusers refuses these options: {error}") from error
+        raise InputError(f"unet2d: diffusers refuses these options: {shorten(str(error))}") from error
 
 
 @backbone

@@ -86,6 +86,8 @@ def numpy_table(path: Path, opener: Open) -> Table:
         with warnings.catch_warnings():  # NumPy tells of headers that Python 2 wrote, which are as good as others
             warnings.simplefilter("ignore")
             shape, fortran, dtype = read(head)
+        if any(type(side) is not int or side < 0 for side in shape):
+            raise ValueError(f"its shape is {short_repr(shape)}")
         start = head.tell()
     if dtype.hasobject:
         raise InputError(f"{str(path)!r} holds Python objects; save a plain array of numbers")
