@@ -107,6 +107,23 @@ def test_npz_needs_a_label_for_each(tmp_path, load):
         load(tmp_path / "x.npz")
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"), [("{}_images", "{}_labels"), ("x_{}", "y_{}")], ids=["MedMNIST", "Keras"]
+)
+def test_npz_with_splits(tmp_path, load, images, labels):
+    arrays, count = {}, {"train": 6, "val": 3, "test": 4}
+    for split, n in count.items():
+        arrays |= {images.format(split): noise(n, 8, 8, 3), labels.format(split): np.arange(n)[:, None] % 2}
+    np.savez(tmp_path / "set.npz", **arrays)
+    data = load(tmp_path / "set.npz")
+    trained, held_out = split_held_out(data)
+    assert (len(trained), len(held_out), data.classes) == (6, 7, ("0", "1"))
+    np.testing.assert_array_equal(everything(trained), arrays[images.format("train")].transpose(0, 3, 1, 2))
+    both = np.concatenate([arrays[images.format(split)] for split in ("val", "test")])
+    np.testing.assert_array_equal(everything(held_out), both.transpose(0, 3, 1, 2))
+    assert held_out.labels(np.arange(7)).tolist() == [0, 1, 0, 0, 1, 0, 1]
+
+
 # IDX
 
 

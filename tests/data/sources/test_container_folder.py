@@ -202,3 +202,35 @@ def test_nested_keys_and_captions_in_a_tar(root, load):
         data = load(path, stream=streamed)
         assert data.classes == ("cat", "dog")
         assert [len(part) for part in split_held_out(data)] == [6, 6]
+
+
+@pytest.mark.parametrize("name", ["train-0.tar", "train-0.parquet", "train-0.arrow", "train-0.tar.gz"])
+def test_a_file_of_another_kind_than_its_name_is_told_by_what_it_is(root, load, name):
+    for content, says in (
+        (
+            b"version https://git-lfs.github.com/spec/v1",
+            "is a Git LFS pointer and not the file itself; run git lfs pull",
+        ),
+        (b"<!DOCTYPE html>", "is an HTML page and no data"),
+    ):
+        (root / name).write_bytes(content)
+        with pytest.raises(InputError, match=says):
+            load(root)
+    write_zip(root / name, members())
+    with pytest.raises(InputError, match="by its first bytes it is zip; give it alone"):
+        load(root)
+    assert len(load(root / name)) == 6
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz"])
+def test_several_tars_joined_in_one_file_are_told(root, load, suffix):
+    for i in range(2):
+        write_tar(root / f"{i}.tar", {f"{i}.png": encoded(noise(8, 8))})
+    joined = b"".join((root / f"{i}.tar").read_bytes() for i in range(2))
+    for i in range(2):
+        (root / f"{i}.tar").unlink()
+    (root / f"set.{suffix}").write_bytes(gzip.compress(joined) if suffix == "tar.gz" else joined)
+    for path in (root, root / f"set.{suffix}"):
+        data = load(path)
+        assert len(data) == 1
+        assert any(f"read only to the end mark: set.{suffix}" in note for note in data.notes)

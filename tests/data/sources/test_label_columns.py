@@ -6,6 +6,7 @@ import pytest
 from image_files import encoded, noise
 from unnoise.config import TrainConfig
 from unnoise.data import open_data
+from unnoise.data.dataset import split_held_out
 from unnoise.errors import InputError
 from unnoise.training.train import train
 
@@ -138,8 +139,10 @@ def test_splits_of_npz(tmp_path, load):
     test, labels = noise(4, 8, 8, 3), np.array([0, 1] * 3)
     np.savez(tmp_path / "x.npz", x_test=test, x_train=X, y_train=labels, y_test=labels[:4])
     data = load(tmp_path / "x.npz")
-    assert (len(data), data.classes) == (6, ("0", "1"))
-    assert "the images are the array 'x_train'; not used: x_test" in data.notes
+    trained, held_out = split_held_out(data)
+    assert (len(trained), len(held_out), data.classes) == (6, 4, ("0", "1"))
+    assert held_out.labels(np.arange(4)).tolist() == [0, 1, 0, 1]
+    assert "4 images of the held-out splits are not trained on: x_test" in data.notes
 
 
 @pytest.mark.parametrize(

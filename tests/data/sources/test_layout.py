@@ -123,6 +123,14 @@ def test_splits_inside_classes_next_to_masks(tmp_path, load, kind):
     assert not [note for note in data.notes if "masks and are trained on" in note]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_split_inside_a_split_of_the_same_name_is_no_class(tmp_path, load, kind):
+    folders = [f"seg_{split}/seg_{split}/{name}" for split in ("test", "train") for name in ("ice", "sea")]
+    data = stored(tmp_path, load, [*files(*folders), *files("seg_pred/seg_pred")], kind)
+    assert data.classes == ("ice", "sea")
+    assert described(data) == [{4: "ice", 5: "ice", 6: "sea", 7: "sea"}, {0: "ice", 1: "ice", 2: "sea", 3: "sea"}]
+
+
 def test_splits_of_several_families_are_splits_if_each_is_whole(tmp_path, load):
     data = stored(tmp_path, load, files("trainA", "trainB", "testA", "testB", each=3), "folder")
     assert [len(part) for part in split_held_out(data)] == [6, 6]

@@ -48,6 +48,7 @@ ARCHIVE_DAMAGE = (
     TypeError,  # how tarfile says that the header of a .gz is cut off
 )
 UNPACK = "unpack it and give the folder"
+AFTER_END = 2**16  # bytes after the end of a tar file, which are zeros
 MAX_HEADER = 2**20  # bytes of an extended header of a tar file
 LARGE, MAX_GROWTH = 2**26, 500  # bytes; a larger member that grows more than this when unpacked is no image
 
@@ -85,6 +86,7 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     passed_over: PassedOver = field(default_factory=PassedOver)
     links: list[str] = field(default_factory=list)  # names of images that are links
+    joined: list[str] = field(default_factory=list)  # tar files that hold more after their end
     inside: list[str] = field(default_factory=list)  # archives in the archive
     said: list[str] = field(default_factory=list)  # lines about samples that hold several images
     column: str | None = None  # of the labels, if the user names it
@@ -97,7 +99,7 @@ class Listing:
 
     def clear(self) -> None:
         """Forget everything, for a new pass; the objects that a source shows stay the same."""
-        for each in (self.ignored, self.notes, self.links, self.inside, self.said, self.passed_over):
+        for each in (self.ignored, self.notes, self.links, self.joined, self.inside, self.said, self.passed_over):
             each.clear()
         self.files, self.labels = LabelFiles(self.column), None
 
@@ -128,6 +130,11 @@ class Listing:
         uncount(self.ignored, found.used)
         if self.links:
             self.said.append(f"left out {len(self.links):,} images that are links: {join_first(self.links)}; {UNPACK}")
+        if self.joined:
+            joined = join_first(self.joined)
+            self.said.append(
+                f"read only to the end mark: {joined}; of several tars in one file, only the first is read"
+            )
         if self.inside:
             self.said.append(f"not read, for they are archives inside an archive: {join_first(self.inside)}; {UNPACK}")
         elif not images and self.ignored:
@@ -245,6 +252,8 @@ def list_tar_images(path: Place, listing: Listing) -> Iterator[Member]:
                 yield Member(parts, info.size, info.offset_data)
             else:
                 listing.add_other("/".join(parts), info.size, partial(member_bytes, archive, info))
+        if file.read(AFTER_END).strip(b"\0"):
+            listing.joined.append(path.name)
 
 
 def member_bytes(archive: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:

@@ -234,7 +234,7 @@ def read_tables(same: Sequence[tuple[str, Table, str]], names: ImageNames, wante
 
 
 def is_split_table(named: tuple[str, Table, str]) -> bool:
-    """Return whether a table without names of columns says 0, 1 or 2 for train, val and test, as that of CelebA."""
+    """Return whether a table without names of columns says 0, 1 or 2 for train, val and test, as for CelebA."""
     name, table, file = named
     at = 1 - table.columns.index(file)
     values = {row[at] for row in islice(table.rows(), LOOKED_AT) if len(row) == 2}

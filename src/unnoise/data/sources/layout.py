@@ -42,7 +42,7 @@ class Layout(NamedTuple):
             if len(folders) <= self.split or folders[self.split] not in self.held_out:
                 return None
             held_out = self.held_out[folders[self.split]]
-            folders = folders[: self.split] + folders[self.split + 1 :]
+            folders = without_split(folders, self.split)
         return Placed(folders[self.label] if len(folders) > self.label else None, held_out)
 
 
@@ -67,7 +67,7 @@ class FolderCount:
                 rest: Counter[Folders] = Counter()
                 for folders, n in self.images.items():
                     if len(folders) > level and folders[level] in splits:
-                        rest[folders[:level] + folders[level + 1 :]] += n
+                        rest[without_split(folders, level)] += n
                 return Layout(label_depth(rest), level, splits)
         return Layout(label_depth(self.images))
 
@@ -79,6 +79,14 @@ class FolderCount:
         """Return lines that say what the folders were taken for."""
         used = {folders: n for folders, n in self.images.items() if layout.place(folders)}
         return [*split_notes(self.images, layout), *self.masks.notes(used)]
+
+
+def without_split(folders: Folders, level: int) -> Folders:
+    """Return the folders without the split, also if it is there twice, as in `seg_train/seg_train/sea`."""
+    below = level + 1
+    while len(folders) > below and folders[below] == folders[level]:
+        below += 1
+    return folders[:level] + folders[below:]
 
 
 def common_depth(images: Mapping[Folders, int]) -> int:

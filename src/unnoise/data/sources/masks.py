@@ -26,7 +26,7 @@ class MaskCount:
         self.examples: dict[tuple[str, ...], str] = {}
 
     def add(self, parts: Sequence[str], folders: tuple[str, ...]) -> None:
-        """Count an image, by its path; `folders` are those that the layout looks at."""
+        """Count an image, by its path; `folders` are what the layout looks at."""
         if MASK_FILES.fullmatch(PurePosixPath(parts[-1]).stem) or any(map(MASK_FOLDERS.fullmatch, parts[:-1])):
             self.count[folders] += 1
             self.examples.setdefault(folders, "/".join(parts))

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import IO
 
 from unnoise.data.sources.arrays import ARRAY_DAMAGE, Table, label_names, numpy_table, table_source
-from unnoise.data.sources.classes import NO_CLASSES, NoClassError, first_few, label_columns, named_column
-from unnoise.data.sources.layout import split_kind
+from unnoise.data.sources.classes import NO_CLASSES, NoClassError, first_few, join_first, label_columns, named_column
+from unnoise.data.sources.layout import split_family, split_kind
 from unnoise.data.sources.source import Source, column_key, explain_damage, file_key
+from unnoise.data.sources.splits import join_sources, join_splits
 from unnoise.errors import InputError
 
+SHAPES = "images are [n,h,w], [n,h,w,c] or [n,c,h,w]"
 PAIRS = (  # how the labels are named after the images, as in MedMNIST, Keras and guided-diffusion
     (r"images", "labels"),
     (r"image", "label"),
@@ -45,16 +47,42 @@ def read_npz(path: Path, column: str | None = None) -> Source:
         raise (
             refused[0]
             if refused
-            else InputError(f"no array of images in {str(path)!r}; its arrays are {', '.join(names) or 'none'}")
+            else InputError(f"no array of images in {str(path)!r}; its arrays are {shapes_of(tables)}; {SHAPES}")
         )
     chosen = min(
         fitting, key=lambda name: (name not in ("images", "x"), split_kind(name) is not False, bool(split_kind(name)))
     )
-    label, labels, notes = choose_array(path, chosen, tables, column)
-    if others := [name for name in fitting if name not in (chosen, label)]:
+    train, notes = read_part(path, chosen, tables, column)
+    parts = {name: read_part(path, name, tables, None) for name in held_out_parts(fitting, chosen)}
+    used = {chosen, *parts, *(label for _, label in (train, *(part for part, _ in parts.values())))}
+    if others := [name for name in fitting if name not in used]:
         notes.append(f"the images are the array {chosen!r}; not used: {first_few(others)}")
-    key = file_key(path, path) if label else file_key(path)
-    return replace(table_source(tables[chosen], labels, path.stem, column_key(key, column)), notes=notes)
+    source = replace(train[0], notes=notes)
+    if not parts:
+        return source
+    held_out = join_sources(path.stem, [part for (part, _), _ in parts.values()])
+    return join_splits(source, held_out, [*parts])
+
+
+def shapes_of(tables: Mapping[str, Table]) -> str:
+    """Return the names of arrays with their shapes."""
+    return join_first([f"{name} {table.shape}" for name, table in tables.items()]) or "none"
+
+
+def held_out_parts(names: Sequence[str], train: str) -> list[str]:
+    """Return the arrays of held-out splits that belong to an array of a training split: x_test to x_train."""
+    if split_kind(train) is not False:
+        return []
+    return [name for name in names if split_kind(name) and split_family(name) == split_family(train)]
+
+
+def read_part(
+    path: Path, images: str, tables: Mapping[str, Table], column: str | None
+) -> tuple[tuple[Source, str | None], list[str]]:
+    """Return the source of one array of images, the name of the array of its labels, and lines for the user."""
+    label, labels, notes = choose_array(path, images, tables, column)
+    key = column_key(file_key(path, path) if label else file_key(path), column)
+    return (table_source(tables[images], labels, path.stem, key), label), notes
 
 
 @contextmanager

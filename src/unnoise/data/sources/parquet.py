@@ -133,7 +133,9 @@ def choose_columns(
     images = [name for name in schema.names if holds_bytes(schema.field(name).type)]
     image = first_fitting(images, IMAGE_NAMES, lambda _: True)
     if image is None:
-        raise InputError(f"no column of images in {str(path)!r}; its columns are {', '.join(schema.names)}")
+        urls = any(name.lower() in ("url", "image_url") for name in schema.names)
+        fix = "; download the images of its addresses first, for example with img2dataset" if urls else ""
+        raise InputError(f"no column of images in {str(path)!r}; its columns are {', '.join(schema.names)}{fix}")
     others = [name for name in schema.names if name not in images]
     label, notes = choose_label(schema, path, others, wanted, read)
     if len(images) > 1:

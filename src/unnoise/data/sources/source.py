@@ -14,6 +14,7 @@ from PIL import Image
 
 from unnoise import terminal
 from unnoise.data.sources.classes import is_whole, why_no_class
+from unnoise.data.sources.container import container_kind
 from unnoise.data.sources.remote import Place, Remote
 from unnoise.errors import InputError, shorten
 from unnoise.progress import Report
@@ -163,5 +164,16 @@ def explain_damage(path: Place, damage: tuple[type[Exception], ...], what: str =
     except Exception as error:
         if not (isinstance(error, damage) or isinstance(path, Remote)):  # clients of storage raise anything
             raise
+        refuse_other_kind(path)
         first = shorten((str(error).splitlines() or ["damaged"])[0].rstrip("."))
         raise InputError(f"cannot read {str(path)!r}: {first}; is the {what} complete?") from None
+
+
+def refuse_other_kind(path: Place) -> None:
+    """Raise InputError if a file that cannot be read is of another kind than its name says."""
+    if not (isinstance(path, Path) and path.is_file()):
+        return
+    kind, suffix = container_kind(path), suffix_of(path.name)[1:]
+    named = {"tgz": "tar", "gz": "tar", "bz2": "tar", "xz": "tar", "pq": "parquet"}.get(suffix, suffix)
+    if kind and named in ("zip", "tar", "npy", "npz", "parquet", "arrow") and named not in kind:
+        raise InputError(f"cannot read {str(path)!r}: by its first bytes it is {kind}; give it alone, or name it so")
