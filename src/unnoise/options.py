@@ -56,7 +56,7 @@ def parse_value(text: str, hint: Any, where: str, example: Any) -> Any:
         return text
     if hint is bool:
         if text.lower() not in ("true", "false"):
-            raise InputError(f"{where} takes true or false, got {text!r}")
+            raise InputError(f"{where} takes true or false, got {short_repr(text)}")
         return text.lower() == "true"
     try:
         return hint(text)

