@@ -8,6 +8,7 @@ folder, or more than SLOW seconds is a finding, and the bytes are stored in find
 """
 
 import argparse
+import gzip
 import io
 import json
 import math
@@ -388,6 +389,7 @@ def targets() -> dict[str, Target]:
     found["model"] = Target([model_bytes()], lambda path: checkpoint.load(path, "cpu"), "model.safetensors")
     found["card"] = Target([model_bytes()], lambda path: checkpoint.load(path, "cpu"), "model.safetensors")
     found["shards"] = Target([shard_bytes()], read_stream, "x.tar")
+    found["packed"] = Target([gzip.compress(shard_bytes())], lambda path: read_images(path.parent), "x.tar.gz")
     found["tables"] = Target([parquet_bytes()], read_stream, "x.parquet")
     found["pipeline"] = Target([pipeline_bytes()], read_pipeline, "pipeline")
     found["settings"] = Target([pipeline_bytes()], read_pipeline, "pipeline")
