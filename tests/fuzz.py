@@ -359,7 +359,7 @@ def targets() -> dict[str, Target]:
     gray, colour = np.zeros((3, 6, 5), np.uint8), np.zeros((3, 6, 5, 3), np.float32)
     specs = [b"ddim:eta=0.5", b"cosine:T=100", b"unet:widths=8-16,layers=1,groups=4", b"v:std=0.1", b"faces:count=5"]
     specs += [b"dit:width=16,depth=1,heads=2,patch=2", b"karras:rho=7", b"linear:T=10", b"lognormal:mean=-1.2,std=1.2"]
-    specs += [b"min_snr:gamma=2.5,first=20", b"heun:churn=1", b"adamw:beta1=0.9", b"pigdm:std=1", b"deblur:sigma=2"]
+    specs += [b"capped_v:gamma=2.5,first=20", b"heun:churn=1", b"adamw:beta1=0.9", b"pigdm:std=1", b"deblur:sigma=2"]
     config = yaml.safe_dump({name: value for name, value in vars(TrainConfig()).items() if value is not None}).encode()
     images = {
         "zip": ([zip_bytes(), zip_bytes(zipfile.ZIP_STORED)], "x.zip"),

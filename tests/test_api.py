@@ -97,7 +97,7 @@ def test_a_loop_of_ones_own_in_ten_lines(images, tmp_path):
     losses = []
     for _ in range(4):
         for x0, label in DataLoader(data, 16, shuffle=True):
-            loss = un.objectives.min_snr(model, un.noised(x0, label, model.schedule)).mean()
+            loss = un.objectives.capped_v(model, un.noised(x0, label, model.schedule)).mean()
             loss.backward()
             opt.step()
             opt.zero_grad()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from unnoise.config import Sampling, TrainConfig
+from unnoise.config import Sampling, TrainConfig, describe_changes
 from unnoise.errors import InputError
 from unnoise.options import check_value, plain
 from unnoise.samplers.ddim import ddim
@@ -108,3 +108,11 @@ def test_plain_values_of_a_dataclass():
     assert found["how"] == plain(Sampling("ddim:eta=0.5"))
     assert found["pairs"] == ((1, 0.5),)
     assert plain(TrainConfig())["batch"] == 64
+
+
+def test_an_entry_under_its_name_of_an_old_version_is_no_change():
+    old, new, other = ({"objective": f"{name}:gamma=2.5,first=20"} for name in ("min_snr", "capped_v", "soft_min_snr"))
+    assert describe_changes(old, new) == describe_changes(new, old) == []
+    assert describe_changes(old, other) == [
+        "objective was 'capped_v:gamma=2.5,first=20', now 'soft_min_snr:gamma=2.5,first=20'"
+    ]

@@ -83,6 +83,12 @@ weight = beta**2 / (2 * posterior * (1 - beta) * (1 - bar))
 print("w_t at t = 1, 10, 100, 999:", [f"{weight[t]:.4f}" for t in (1, 10, 100, 999)])
 
 # %% [markdown]
+# Later papers choose a weight between the two. Hang et al. 2023 cap the signal-to-noise ratio: the weight of the squared error
+# of $x_0$ is $\min(\mathrm{SNR}, \gamma)$, so that of the noise is $\min(1, \gamma / \mathrm{SNR})$. This is
+# [`min_snr_gamma`](unnoise.diffusion.objective.min_snr_gamma). The default of unnoise,
+# [`capped_v`](unnoise.diffusion.objective.capped_v), predicts $x_0$ and caps $\mathrm{SNR} + 1$, which does not vanish in noise.
+
+# %% [markdown]
 # ## Exercises
 #
 # 1. Why is $L_T$ not part of the training?

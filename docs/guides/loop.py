@@ -44,7 +44,7 @@ model = un.Diffusion(MyNet(3), un.schedules.cosine(), un.targets.v, data.shape)
 ema = un.EMA(model.backbone, halflife=50_000)
 opt = torch.optim.AdamW(model.parameters(), 1e-3)
 for x0, label in DataLoader(data, 64, shuffle=True):
-    loss = un.objectives.min_snr(model, un.noised(x0, label, model.schedule)).mean()
+    loss = un.objectives.capped_v(model, un.noised(x0, label, model.schedule)).mean()
     loss.backward()
     opt.step()
     opt.zero_grad()

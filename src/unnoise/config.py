@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from unnoise.options import MAX_WHOLE, Spec, check_fields
+from unnoise.options import MAX_WHOLE, Spec, check_fields, with_names_of_today
 
 LENGTHS = ("budget", "images", "epochs")  # the length of a training is one of them
 MAX_SEED = MAX_WHOLE
@@ -35,6 +35,7 @@ def option(  # the facts about one setting
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
     """Return a line for each setting that has changed, except for settings that are free to change."""
+    before, now = with_names_of_today(before), with_names_of_today(now)
     return [
         f"{name} was {before.get(name)!r}, now {value!r}"
         for name, value in now.items()
@@ -130,7 +131,7 @@ class TrainConfig(Settings):
     schedule: Spec = option("cosine", "noise schedule")
     target: Spec = option("x0", "what the network predicts")
     init: str | None = option(None, "start from the weights and network of a run, or of a diffusers pipeline folder")
-    objective: Spec = option("min_snr:gamma=2.5,first=20", "training objective", title="training")
+    objective: Spec = option("capped_v:gamma=2.5,first=20", "training objective", title="training")
     times: Spec = option("uniform", "noise levels that are trained on")
     optimizer: Spec = option("muon", "optimizer")
     batch: int = option(64, "images in a training step", least=1, most=MAX_BATCH)

@@ -18,6 +18,7 @@ Spec: TypeAlias = str | Callable[..., Any]  # a name with options such as "ddim:
 
 PLAIN = (bool, int, float, str)
 MAX_WHOLE = 2**63 - 1  # what 64 bits hold
+OLD_NAMES = {"min_snr": "capped_v"}  # objectives that had another name in version 0.1.0
 
 
 def options_of(entry: Callable[..., Any]) -> dict[str, tuple[Any, Any]]:
@@ -110,6 +111,18 @@ def check_fields(config: Any) -> None:
 def type_hints(config: type) -> dict[str, Any]:
     """Return the type hints of a class."""
     return get_type_hints(config)
+
+
+def name_of_today(spec: str) -> str:
+    """Return the spec of an objective under the name that it has today."""
+    name, colon, options = spec.partition(":")
+    return f"{OLD_NAMES.get(name.strip(), name)}{colon}{options}"
+
+
+def with_names_of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a training with the objective under its name of today."""
+    objective = config.get("objective")
+    return {**config, "objective": name_of_today(objective)} if isinstance(objective, str) else dict(config)
 
 
 def short_repr(value: Any) -> str:

@@ -6,6 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from unnoise import registry
+from unnoise.diffusion.level import Level
 from unnoise.diffusion.likelihood import bound
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
@@ -29,7 +30,10 @@ def test_weights_are_those_of_the_papers(target):
     beta = table.betas[t.time.long()]
     model, snr, error = Diffusion(Wrong(), table, kind, (1, 2, 2)), t.snr.flatten(), wrong**2
     expected = {
-        "min_snr": error * torch.minimum(snr + 1, torch.tensor(5.0)),
+        "capped_v": error * torch.minimum(snr + 1, torch.tensor(5.0)),
+        "min_snr": error * torch.minimum(snr + 1, torch.tensor(5.0)),  # its name in version 0.1.0
+        "min_snr_gamma": error * torch.minimum(snr, torch.tensor(5.0)),
+        "min_snr_gamma:gamma=0.5": error * torch.minimum(snr, torch.tensor(0.5)),
         "soft_min_snr": error / (1 / snr + 1 / 4),
         "soft_min_snr:gamma=2": error / (1 / snr + 1 / 2),
         "weighted": error * snr * beta**2 / (2 * beta * (1 - beta) * t.sigma.flatten() ** 2),
@@ -51,7 +55,7 @@ def test_the_cap_changes_geometrically_over_a_training(progress, cap):
     t, s = (table.level(torch.tensor([5, 300, 700, 990]) - i) for i in range(2))
     batch = add_noise(x0, noise, (t, s))
     model = Diffusion(Fixed(x0 + 0.1), table, registry.target.get("x0"), (1, 2, 2))
-    falling, fixed = (registry.objective.get(f"min_snr:gamma={spec}") for spec in ("2.5,first=20", str(cap)))
+    falling, fixed = (registry.objective.get(f"capped_v:gamma={spec}") for spec in ("2.5,first=20", str(cap)))
     batch = batch._replace(progress=progress)
     assert_close(falling(model, batch), fixed(model, batch))
     assert batch.part(slice(1, 3)).progress == progress
@@ -64,7 +68,29 @@ def test_caps_are_above_zero(spec):
     batch = add_noise(x0, noise, (table.level(torch.tensor([5])), table.level(torch.tensor([4]))))
     model = Diffusion(Fixed(x0), table, registry.target.get("x0"), (1, 2, 2))
     with pytest.raises(InputError, match="gamma and first are above 0"):
-        registry.objective.get(f"min_snr:{spec}")(model, batch)
+        registry.objective.get(f"capped_v:{spec}")(model, batch)
+    if not spec.startswith("first"):
+        with pytest.raises(InputError, match="gamma is above 0"):
+            registry.objective.get(f"min_snr_gamma:{spec.partition(',')[0]}")(model, batch)
+
+
+@pytest.mark.usefixtures("float64")
+@pytest.mark.parametrize("target", ["eps", "x0", "v"])
+def test_min_snr_gamma_is_the_weight_of_hang_et_al(target):
+    """Section 3.4 of the paper: the weight of the plain loss of each target, at SNR from 1e-5 to 1e4."""
+    snr, gamma, wrong = torch.tensor([1e-5, 1e-3, 0.5, 1.0, 4.9, 5.1, 1e2, 1e4]), 5.0, 0.1
+    weight = {
+        "eps": torch.minimum(snr, torch.tensor(gamma)) / snr,
+        "x0": torch.minimum(snr, torch.tensor(gamma)),
+        "v": torch.minimum(snr, torch.tensor(gamma)) / (snr + 1),
+    }[target]
+    alpha, sigma = ((part / (snr + 1)).sqrt().reshape(-1, 1, 1, 1) for part in (snr, torch.ones(())))
+    t = Level(torch.arange(8.0), alpha, sigma)
+    x0, noise = torch.randn(2, 8, 1, 2, 2)
+    kind = registry.target.get(target)
+    model = Diffusion(Fixed(encode(x0, noise, t, kind) + wrong), registry.schedule.get("cosine")(), kind, (1, 2, 2))
+    losses = registry.objective.get("min_snr_gamma")(model, add_noise(x0, noise, (t, t)))
+    assert_close(losses, weight * wrong**2)
 
 
 class Fixed(nn.Module):

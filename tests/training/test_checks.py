@@ -15,6 +15,9 @@ def test_every_recipe_is_valid():
 def test_what_cannot_work_together_is_refused():
     with pytest.raises(InputError, match="use --objective simple"):
         check_config(train_config(None, {"target": "eps"}))
+    with pytest.raises(InputError, match="or min_snr_gamma, which is the weight of Hang"):
+        check_config(train_config(None, {"target": "eps", "objective": "min_snr:gamma=5"}))
+    check_config(train_config(None, {"target": "eps", "objective": "min_snr_gamma"}))
     with pytest.raises(InputError, match="pure noise"):
         check_config(train_config(None, {"schedule": "linear:T=100"}))
     with pytest.raises(InputError, match="--objective weighted is infinite at level 999 of --schedule flow"):

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from tiny import TINY, At, train_folder
 from unnoise import files, run_folder
 from unnoise.data.cache import DecodedImages
-from unnoise.diffusion.objective import min_snr, simple
+from unnoise.diffusion.objective import capped_v, simple
 from unnoise.errors import InputError
 from unnoise.files import LOCK, remove_leftovers
 from unnoise.tensors import save_tensors
@@ -460,7 +460,7 @@ def test_short_memory_makes_parts_of_the_batch_and_the_batch_stays(gray, monkeyp
     """At most three images are held at a time, as by a GPU that is too small; the curve is that of whole batches."""
     settings = {**TINY, "images": "40", "optimizer": "adamw"}
     whole = train_folder(gray, out="whole", **settings)
-    default, sizes = partial(min_snr, gamma=2.5, first=20.0), []
+    default, sizes = partial(capped_v, gamma=2.5, first=20.0), []
 
     def short(model, batch):
         if torch.is_grad_enabled():  # not when the held-out loss is measured

@@ -132,11 +132,12 @@ def hybrid(model: Diffusion, batch: Noised, *, bound: float = 0.001) -> PerImage
 
 
 @objective
-def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float | None = None) -> PerImage:
-    """Weigh the squared error of x0 by min(SNR + 1, gamma), Hang et al. 2023 (arXiv:2303.09556), eq. 6.
+def capped_v(model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float | None = None) -> PerImage:
+    """Weigh the squared error of x0 by min(SNR + 1, gamma), the cap of Hang et al. 2023 on the plain loss of target v.
 
-    SNR + 1 is the weight of the plain objective of target v (Salimans & Ho 2022, section 4). The cap keeps nearly clean
-    images from dominating. It does not suit the target eps, for which the same weight grows without bound in noise.
+    SNR + 1 is the weight of the plain objective of target v (Salimans & Ho 2022, arXiv:2202.00512, section 4). The cap
+    keeps nearly clean images from dominating. In noise the weight is 1; the weight of `min_snr_gamma` falls to 0 there.
+    It does not suit the target eps, for which the same weight grows without bound in noise.
 
     Args:
         gamma: The cap at the end of a training.
@@ -148,10 +149,40 @@ def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float
     """
     first = gamma if first is None else first
     if min(first, gamma) <= 0:
-        raise InputError(f"objective min_snr: gamma and first are above 0, got {gamma:g} and {first:g}")
+        raise InputError(f"objective capped_v: gamma and first are above 0, got {gamma:g} and {first:g}")
     x0, cap = model(batch.x_t, batch.t, batch.label).x0, first * (gamma / first) ** batch.progress
     weight = (batch.t.snr + 1).clamp(max=cap).flatten()
     return weight.to(x0) * mean_square(x0 - batch.x0)
+
+
+@objective
+def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float | None = None) -> PerImage:
+    """Do what `capped_v` does: this is its name in version 0.1.0. The weight of Hang et al. 2023 is `min_snr_gamma`.
+
+    Args:
+        gamma, first: The caps at the end and at the start of a training.
+    """
+    return capped_v(model, batch, gamma=gamma, first=first)
+
+
+@objective
+def min_snr_gamma(model: Diffusion, batch: Noised, *, gamma: float = 5.0) -> PerImage:
+    """Weigh the squared error of x0 by min(SNR, gamma), Hang et al. 2023 (arXiv:2303.09556), eq. 6.
+
+    It is computed as the error of eps with the weight min(1, gamma / SNR), which is finite at every level. For the
+    target v it is the error of v with the weight min(SNR, gamma) / (SNR + 1).
+
+    Args:
+        gamma: The cap.
+
+    Raises:
+        InputError: gamma is not above 0.
+    """
+    if gamma <= 0:
+        raise InputError(f"objective min_snr_gamma: gamma is above 0, got {gamma:g}")
+    eps = model(batch.x_t, batch.t, batch.label).eps
+    weight = (gamma / batch.t.snr).clamp(max=1).flatten()
+    return weight.to(eps) * mean_square(eps - batch.eps)
 
 
 @objective

@@ -7,6 +7,7 @@ from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.errors import InputError
 from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
+from unnoise.options import with_names_of_today
 from unnoise.run_folder import MODEL, evaluations, reading_records
 
 Row = tuple[str, ...]  # a name, then a cell for each run
@@ -40,7 +41,7 @@ def compare_runs(runs: Sequence[RunLike]) -> list[str]:
 
 def setting_rows(runs: Sequence[Run]) -> list[Row]:
     """Return a row for each training setting that differs."""
-    configs = [{**run.card.training.get("config", {}), "out": None} for run in runs]
+    configs = [{**with_names_of_today(run.card.training.get("config", {})), "out": None} for run in runs]
     if len({run.card.data.get("fingerprint") for run in runs}) == 1:  # the same images by another path
         configs = [{**config, "data": None} for config in configs]
     names = list(dict.fromkeys(name for config in configs for name in config))

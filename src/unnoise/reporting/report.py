@@ -13,6 +13,7 @@ from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
 from unnoise.files import check_writable, replacing, user_path
+from unnoise.options import with_names_of_today
 from unnoise.progress import Say, mute
 from unnoise.reporting.curves import TrainingLog, draw_curves, plot_speed, read_log
 from unnoise.reporting.render import EmbeddedImages, render
@@ -91,6 +92,7 @@ def describe_training(run: Run) -> dict[str, Any]:
 
 def training_command(config: Mapping[str, Any]) -> str:
     """Return the command that trains this run again: it names every setting that is not the default."""
+    config = with_names_of_today(config)
     words = ["unnoise", "train", str(config.get("data", ""))]
     for f in fields(TrainConfig):
         value = config.get(f.name)

@@ -12,7 +12,7 @@ from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
-from unnoise.options import Spec
+from unnoise.options import Spec, name_of_today
 from unnoise.samplers.draw import check_settings
 from unnoise.training.clock import Clock
 from unnoise.training.optimizers import make_optimizer
@@ -60,10 +60,10 @@ def check_objective(config: TrainConfig, schedule: Schedule) -> None:
             f"of --schedule {registry.schedule.text(config.schedule)}, which leaves nothing of the image; choose "
             f"another of the two"
         )
-    if registry.target.text(config.target) == "eps" and name.startswith("min_snr"):
+    if registry.target.text(config.target) == "eps" and name_of_today(name).startswith("capped_v"):
         raise InputError(
-            "--target eps with --objective min_snr: measured on eps its weight grows without bound at the noisiest "
-            "levels; use --objective simple"
+            f"--target eps with --objective {name}: measured on eps its weight grows without bound at the noisiest "
+            "levels; use --objective simple, or min_snr_gamma, which is the weight of Hang et al. 2023"
         )
 
 
