@@ -30,7 +30,7 @@ class Card:
     classes: tuple[str, ...] = ()
     learned_variance: bool = False
     sampling: Sampling = field(default_factory=Sampling)
-    data: Mapping[str, Any] = field(default_factory=dict)  # name, fingerprint, count, held_out
+    data: Mapping[str, Any] = field(default_factory=dict)  # name, fingerprint, count, held_out, class_counts
     training: Mapping[str, Any] = field(default_factory=dict)  # images, seconds, config, loss curve
     format: int = FORMAT
     plugin: str = ""  # the file or distribution that defines the backbone, if it is not part of unnoise
@@ -147,6 +147,7 @@ def damaged_fields(card: Card) -> list[str]:
         "sampling": is_sound_sampling(how),
         "data": are_texts(data.get("name", ""), data.get("fingerprint", "")),
         "numbers": all(map(is_count, counts)),
+        "class_counts": "class_counts" not in data or are_class_counts(data["class_counts"], len(card.classes)),
         "spans": all(are_numbers(low, high) and low < high for low, high in data.get("spans", {}).values()),
         "training": isinstance(training.get("config", {}), dict) and are_numbers(training.get("seconds", 0), *curve),
     }
@@ -167,6 +168,11 @@ def are_texts(*values: object) -> bool:
 def is_count(value: object) -> bool:
     """Return True for a whole number of 0 or more."""
     return type(value) is int and value >= 0
+
+
+def are_class_counts(counts: Any, classes: int) -> bool:
+    """Return True for the number of images of each class and of no class, if there are images at all."""
+    return isinstance(counts, list) and len(counts) == classes + 1 and all(map(is_count, counts)) and sum(counts) > 0
 
 
 def are_numbers(*values: Any) -> bool:

@@ -27,7 +27,7 @@ from unnoise.images import grid, is_readable, read_image, save_image
 from unnoise.options import Spec, plain
 from unnoise.progress import Report, Say, mute, silent
 from unnoise.run_folder import RECORD, is_own, own_file, refuse_links
-from unnoise.samplers.draw import check_settings, labels_in_turn
+from unnoise.samplers.draw import check_settings, labels_by_count, labels_in_turn
 from unnoise.samplers.draw import draw as run_sampler
 from unnoise.samplers.precision import Precision, choose_precision, describe_precision
 from unnoise.types import Images
@@ -260,8 +260,12 @@ def sample_batches(
     report: Report = silent,
     weaker: Run | None = None,
     skip: Callable[[Sequence[int]], bool] = lambda _: False,
+    class_counts: Sequence[int] | None = None,
 ) -> Iterator[tuple[Sequence[int], Images]]:
-    """Yield (seeds, images [b, c, h, w]), one batch at a time, except batches whose seeds `skip` says to leave out."""
+    """Yield (seeds, images [b, c, h, w]), one batch at a time, except batches whose seeds `skip` says to leave out.
+
+    The classes come in turn, or in the proportions of `class_counts`.
+    """
     precision = choose_precision(config.precision, run.model.device)
     done, total = 0, config.n * settings.steps
     for start in range(0, config.n, config.batch):
@@ -269,7 +273,7 @@ def sample_batches(
         if skip(seeds):
             report("sampling", done := done + len(seeds) * settings.steps, total)
             continue
-        labels = labels_in_turn(run.card.classes, seeds)
+        labels = labels_by_count(class_counts, seeds) if class_counts else labels_in_turn(run.card.classes, seeds)
         if config.label is not None:
             labels = torch.full((len(seeds),), run.card.classes.index(config.label))
         for step in run_sampler(run.model, seeds, settings, labels, weaker.model if weaker else None, precision):

@@ -16,6 +16,7 @@ from unnoise.images import to_float
 
 Indices: TypeAlias = Array | Sequence[int]
 ABOUT_CLASSES = "found classes"  # how a note about classes begins
+MOST_COUNTED = 10_000  # streamed images whose labels are counted
 MIN_CHOSEN_GROUPS = 32  # a random choice of images comes from this many groups, if there are as many
 HELD_OUT_SHARE = 0.02  # of the images are held out by default, within these limits:
 MIN_HELD_OUT, MAX_HELD_OUT = 64, 2_048
@@ -148,6 +149,20 @@ def runs_of(groups: Array) -> list[Array]:
     """Return the positions of each group's images, one array for each group in order."""
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
     return np.split(np.arange(len(groups)), starts[1:])
+
+
+def class_counts(dataset: Dataset, most: int = MOST_COUNTED) -> list[int]:
+    """Return the number of images of each class [k], and last the number of images without a label.
+
+    The label of a streamed image is known when the image is read. So at most `most` of them are counted, chosen as
+    `Dataset.chosen` does by seed 0.
+    """
+    rows = np.arange(len(dataset)) if dataset.groups is None else dataset.chosen(most, 0)
+    labels, k = dataset.labels(rows), len(dataset.classes)
+    if labels is None:
+        return [len(dataset)]
+    counts: list[int] = np.bincount(np.where(labels < 0, k, labels), minlength=k + 1).tolist()
+    return counts
 
 
 def split_held_out(dataset: Dataset, wanted: int | None = None) -> tuple[Dataset, Dataset]:

@@ -24,7 +24,11 @@ DRAWN = 2_000  # images drawn from a run by default
 MIN_IMAGES = 50  # a score needs at least this many images
 COLOUR_SHIFT = 0.05  # a larger difference of means or standard deviations, in [-1, 1], is a warning
 SATURATION_SHIFT = 0.1  # a larger difference between the shares of values at -1 or 1 is a warning
-SAMPLING_FACTS = ("sampler", "steps", "spacing", "guidance", "precision", "seed")  # how the images were drawn
+LABELS_UNKNOWN = (
+    "it is not known how many training images each class has, so the classes were drawn in turn; if the data has more "
+    "of one class than of another, the scores measure that too"
+)
+SAMPLING_FACTS = ("sampler", "steps", "spacing", "guidance", "precision", "labels", "seed")  # how the images were drawn
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: R
         "features": extractor.about,
         "colour": dict(zip(("of", "against"), map(plain_colour, colours), strict=True)) if "colour" in names else {},
         "warnings": [
+            *([LABELS_UNKNOWN] if "labels_unknown" in mine.about else []),
             *format_warnings(mine, theirs),
             *(["all images are the same"] if len(set(a.keys.tolist())) == 1 else []),
             *(colour_warnings(*colours) if mine.channels == theirs.channels else []),

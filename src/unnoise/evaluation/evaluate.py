@@ -74,6 +74,7 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     n: int | None = None,
     reference: int = 10_000,
     features: Spec = "efficientnet",
+    labels: Literal["data", "even"] = "data",
     sampler: Spec | None = None,
     steps: int | None = None,
     spacing: Spec | None = None,
@@ -92,11 +93,10 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     Args:
         run_or_images: A run, run folder, model file or `Diffusion`; or images, as `open_data` and `sample` have them.
         data: Images to compare with, as `open_data` takes them (default: the training data of the run).
-        metrics: The names that `unnoise eval --help` lists, separated by commas.
-        n, reference: Images to score (default: 2000 of a run, 256 for bpd, all of a set), and to compare with.
+        metrics, n, reference: Names with commas; images to score, and to compare with (see `unnoise eval --help`).
         features: A spec, or a callable that returns an `Extractor`; the statistics of a callable are not cached.
         sampler, steps, spacing, clip, guidance, guidance_interval: Sampling settings (default: the run's own).
-        levels, variance, ode, seed, precision, batch: Fields of `EvalConfig`; the first three are for bpd.
+        labels, levels, variance, ode, seed, precision, batch: Fields of `EvalConfig`.
 
     Returns:
         The scores by name; they are also stored in the run folder, except for models and data in memory.

@@ -14,7 +14,7 @@ from unnoise.card import Run
 from unnoise.checkpoint import weights_hash
 from unnoise.config import EvalConfig, SampleConfig, Sampling
 from unnoise.data.cache import open_data
-from unnoise.data.dataset import ABOUT_CLASSES, Dataset, own_split, split_held_out
+from unnoise.data.dataset import ABOUT_CLASSES, Dataset, class_counts, own_split, split_held_out
 from unnoise.data.frames import read_as
 from unnoise.data.numbers import agree
 from unnoise.data.sources.find import find
@@ -27,6 +27,7 @@ from unnoise.progress import Say, mute
 from unnoise.samplers.precision import choose_precision, measure_seconds, seconds_per_image
 from unnoise.sampling import network_calls, resolve_settings, sample_batches
 
+BY_COUNT, IN_TURN = "in the proportions of the data", "in turn"  # the classes of drawn images
 BatchFilter = Callable[[int], bool]  # True for the number of a batch that is wanted
 
 
@@ -114,8 +115,44 @@ def is_here(source: str) -> bool:
     return user_path(source).exists() or source.partition(":")[0].strip() in registry.dataset.names()
 
 
-def run_images(config: EvalConfig, run: Run, n: int) -> ImageSet:
-    """Return the set of n images that `unnoise sample` draws from a run, with seeds from `config.seed`."""
+class LabelRule(NamedTuple):
+    """The classes that drawn images get."""
+
+    facts: dict[str, Any]  # reported with the scores; empty for a run without classes
+    counts: list[int] | None = None  # of each class and of no class; None: every class in turn
+
+
+def label_rule(config: EvalConfig, run: Run) -> LabelRule:
+    """Return the rule for the classes of drawn images: as the settings say, or in turn if there are no counts."""
+    if not run.card.classes:
+        return LabelRule({})
+    if config.labels == "even":
+        return LabelRule({"labels": IN_TURN})
+    if counts := training_counts(run):
+        return LabelRule({"labels": BY_COUNT, "class_counts": counts}, counts)
+    return LabelRule({"labels": IN_TURN, "labels_unknown": True})
+
+
+def training_counts(run: Run) -> list[int] | None:
+    """Return how many training images each class and no class has, by the card or else the data; None if unknown."""
+    if counts := run.card.data.get("class_counts"):
+        return list(counts)
+    try:
+        dataset = run_data(EvalConfig(), run)
+        known = dataset.fingerprint == run.card.data.get("fingerprint") and dataset.classes == run.card.classes
+        return class_counts(run_split(dataset, run)[0]) if known else None
+    except (InputError, OSError):
+        return None
+
+
+def run_images(config: EvalConfig, run: Run, n: int, rule: LabelRule | None = None) -> ImageSet:
+    """Return the set of n images that a run draws, with seeds from `config.seed`.
+
+    Args:
+        config, run, n: The settings, the run, and the number of images.
+        rule: The classes of the images (default: what `label_rule` returns, which may have to open the data).
+    """
+    rule = rule or label_rule(config, run)
     names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "batch")
     asked = SampleConfig(run.name, n, **{name: getattr(config, name) for name in names})
     how = resolve_settings(asked, run)
@@ -129,24 +166,20 @@ def run_images(config: EvalConfig, run: Run, n: int) -> ImageSet:
         "seed": config.seed,
         **plain(how),
         "precision": precision,
+        **rule.facts,
     }
 
     def stream(is_wanted: BatchFilter) -> Iterator[Uint8Images]:
         def is_skipped(seeds: Sequence[int]) -> bool:
             return not is_wanted((seeds[0] - asked.seed) // asked.batch)
 
-        return (to_uint8(images) for _, images in sample_batches(asked, run, how, skip=is_skipped))
+        return (
+            to_uint8(images) for _, images in sample_batches(asked, run, how, skip=is_skipped, class_counts=rule.counts)
+        )
 
     seconds = network_calls(how) * seconds_per_image(run.model, precision=precision)
-    return ImageSet(
-        stream,
-        n,
-        run.card.shape[0],
-        about,
-        config.batch,
-        resumable=is_file_based(run, how),
-        seconds_per_image=seconds,
-    )
+    facts = (stream, n, run.card.shape[0], about, config.batch)
+    return ImageSet(*facts, resumable=is_file_based(run, how), seconds_per_image=seconds)
 
 
 def is_file_based(run: Run, how: Sampling) -> bool:

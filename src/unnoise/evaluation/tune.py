@@ -16,8 +16,17 @@ from unnoise.card import Run
 from unnoise.checkpoint import load, read_model, write_model
 from unnoise.config import EvalConfig, Sampling, TuneConfig
 from unnoise.errors import InputError
+from unnoise.evaluation.comparison import LABELS_UNKNOWN
 from unnoise.evaluation.features import Extractor, open_extractor
-from unnoise.evaluation.image_sets import ImageSet, dataset_images, extraction_seconds, run_data, run_images
+from unnoise.evaluation.image_sets import (
+    ImageSet,
+    LabelRule,
+    dataset_images,
+    extraction_seconds,
+    label_rule,
+    run_data,
+    run_images,
+)
 from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import Score, kid
 from unnoise.evaluation.statistics import Statistics
@@ -54,6 +63,7 @@ class Scorer(NamedTuple):
     run: Run
     extractor: Extractor
     data: ImageSet
+    labels: LabelRule
     call_seconds: float  # of one network call, for one image
     report: Report
 
@@ -73,6 +83,8 @@ def tune(config: TuneConfig, report: Report = silent, say: Say = tell) -> dict[s
     scorer = make_scorer(config, run, call_seconds, report, say)
     seconds = search_seconds(scorer, rivals, config.n)
     say(f"{len(rivals)} sampling settings in {1000 * time:.0f} ms an image; this takes about {seconds:.0f} s")
+    if rule := scorer.labels.facts.get("labels"):
+        say(f"warning: {LABELS_UNKNOWN}" if "labels_unknown" in scorer.labels.facts else f"classes are drawn {rule}")
     tried = search(scorer, rivals, config.n, time)
     before = next(one for one in tried if one.how == own)
     best = choose_best([one for one in tried if one is not before], before, time)
@@ -81,6 +93,7 @@ def tune(config: TuneConfig, report: Report = silent, say: Say = tell) -> dict[s
         "best": plain(best.how),
         "before": plain(before.how),
         "precision": precision,
+        **scorer.labels.facts,
         "stored": try_to_store(run, best.how, say) if best is not before else None,
     }
 
@@ -148,7 +161,7 @@ def make_scorer(config: TuneConfig, run: Run, call_seconds: float, report: Repor
     if len(dataset) < MIN_IMAGES:
         raise InputError(f"scores need {MIN_IMAGES} images or more; {dataset.name} has {len(dataset)}")
     data = dataset_images(dataset, min(len(dataset), config.reference), 0, config.batch, say)
-    return Scorer(settings, run, extractor, data, call_seconds, report)
+    return Scorer(settings, run, extractor, data, label_rule(settings, run), call_seconds, report)
 
 
 def search_seconds(scorer: Scorer, rivals: list[Sampling], n: int) -> float:
@@ -180,7 +193,7 @@ def score_settings(scorer: Scorer, how: Sampling, n: int, turn: int, seed: int, 
 
     Settings that draw no numbers get the worst score.
     """
-    images = run_images(replace(scorer.config, seed=seed, **vars(how)), scorer.run, n)
+    images = run_images(replace(scorer.config, seed=seed, **vars(how)), scorer.run, n, scorer.labels)
     try:
         found = measure(images, scorer.extractor, f"round {turn + 1}: {how.sampler}", scorer.report)
         score = kid(found.kept, real.kept)

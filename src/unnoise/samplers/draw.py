@@ -2,7 +2,9 @@
 
 import inspect
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Generator, Tensor
@@ -19,6 +21,7 @@ from unnoise.samplers.base import Step
 from unnoise.samplers.precision import Precision, with_precision
 from unnoise.types import Images, Labels, RandnLike
 
+GOLDEN = 11_400_714_819_323_198_485  # the golden ratio less 1, times 2^64
 MAX_SIGNAL = 0.2  # share of the image that may be left at the first level, which pure noise takes the place of
 
 
@@ -43,6 +46,18 @@ def seeded_noise(seeds: Sequence[int]) -> RandnLike:
 def labels_in_turn(classes: Sequence[str], seeds: Sequence[int]) -> Labels | None:
     """Return a label for each seed, every class in turn; None if there are no classes."""
     return torch.tensor(seeds) % len(classes) if classes else None
+
+
+def labels_by_count(counts: Sequence[int], seeds: Sequence[int]) -> Labels:
+    """Return a label for each seed, in the proportions of the counts; the last count is of images without a label, -1.
+
+    The label of a seed depends on no other seed. The multiples of the golden ratio fill [0, 1) evenly (Weyl 1916), so
+    seeds in a row have each class as often as it should be, up to one or two images.
+    """
+    ends = [*accumulate(counts)]
+    places = (seed * GOLDEN % 2**64 * ends[-1] >> 64 for seed in seeds)  # whole numbers: the same on every machine
+    labels = torch.tensor([bisect_right(ends, place) for place in places])
+    return labels.where(labels < len(counts) - 1, -1)
 
 
 def check_settings(settings: Sampling, schedule: Schedule, learned_variance: bool) -> None:

@@ -14,7 +14,7 @@ from unnoise.card import Card
 from unnoise.checkpoint import build_model
 from unnoise.config import TrainConfig
 from unnoise.data.cache import open_data
-from unnoise.data.dataset import Dataset, split_held_out
+from unnoise.data.dataset import Dataset, class_counts, split_held_out
 from unnoise.data.frames import read_as
 from unnoise.device import pick_device
 from unnoise.diffusion.model import Diffusion
@@ -167,6 +167,7 @@ def make_card(config: TrainConfig, dataset: Dataset, held: Dataset) -> Card:
             "count": len(dataset),
             "held_out": len(held),
             "spans": dataset.spans,
+            **({"class_counts": class_counts(dataset)} if config.classes and dataset.groups is None else {}),
         },
     )
 

@@ -16,6 +16,7 @@ from unnoise.config import Sampling
 from unnoise.data.cache import open_data
 from unnoise.evaluation.metrics import Score, kid
 from unnoise.images import to_uint8
+from unnoise.samplers.base import Step
 from unnoise.training.clock import Clock
 from unnoise.training.monitors.drawing import draw_images
 from unnoise.training.monitors.kid import MARKS, KidMonitor
@@ -172,3 +173,27 @@ def test_a_run_with_time_for_it_logs_kid_and_keeps_the_best(gray, tmp_path, monk
     best = load(run / "best.safetensors", "cpu").card.training["images"]
     assert best == min(scores, key=lambda row: row["kid"])["images"]
     assert "images at 10%, 20%" in capsys.readouterr().out
+
+
+def test_classes_are_drawn_in_the_proportions_of_the_data(gray, monkeypatch):
+    """And the plan says so."""
+    labels = ["a"] * 19 + ["b"]
+    np.savez("two.npz", images=np.load(gray), labels=np.array(labels))
+    data, seen = open_data("two.npz"), []
+
+    def note(model, seeds, how, labels, *_):
+        seen.extend(labels.tolist())
+        return iter([Step(torch.zeros(len(seeds), 1, 8, 8), None, None)])
+
+    monkeypatch.setattr("unnoise.training.monitors.drawing.draw", note)
+    monkeypatch.setattr("unnoise.training.monitors.kid.LEAST_DRAWN", 10)
+    monkeypatch.setattr("unnoise.training.monitors.kid.extraction_seconds", lambda _: 0.0)
+    card = Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L", classes=data.classes)
+    clock = Clock(1000.0, None)
+    clock.start()
+    monkeypatch.setattr(Clock, "progress", 0.1)
+    monkeypatch.setattr(Clock, "pace", 1000.0)
+    monitor = KidMonitor(data, Sampling("ddim", steps=2))
+    outcome = monitor.run(build_model(card), clock, Stop())
+    assert "; classes in the proportions of the data" in outcome.messages[0]
+    assert abs(seen.count(1) - len(seen) / 20) <= 2

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
 from unnoise.files import replacing
 from unnoise.images import grid
-from unnoise.samplers.draw import draw, labels_in_turn
+from unnoise.samplers.draw import draw, labels_by_count, labels_in_turn
 from unnoise.training.signals import Stop
 from unnoise.types import Images
 
@@ -21,9 +22,18 @@ def affordable(evaluations: float, steps: int) -> int:
 
 
 def draw_images(
-    model: Diffusion, count: int, settings: Sampling, stop: Stop, seconds: float = math.inf, batch: int = 16
+    model: Diffusion,
+    count: int,
+    settings: Sampling,
+    stop: Stop,
+    seconds: float = math.inf,
+    batch: int = 16,
+    class_counts: Sequence[int] | None = None,
 ) -> Images | None:
-    """Return images of seeds 0 to count - 1, classes in turn; None if a signal or the end of the time came first."""
+    """Return images of seeds 0 to count - 1; None if a signal or the end of the time came first.
+
+    The classes come in turn, or in the proportions of `class_counts`.
+    """
     end = time.monotonic() + seconds
     training = model.backbone.training  # without an average, this network is the one in training
     model.backbone.eval()
@@ -31,7 +41,8 @@ def draw_images(
     try:
         for start in range(0, count, batch):
             seeds = range(start, min(start + batch, count))
-            for step in draw(model, seeds, settings, labels_in_turn(model.classes, seeds)):
+            labels = labels_by_count(class_counts, seeds) if class_counts else labels_in_turn(model.classes, seeds)
+            for step in draw(model, seeds, settings, labels):
                 if stop.signal is not None or time.monotonic() > end:
                     return None
                 x = step.x

@@ -6,11 +6,11 @@ from functools import cache
 from typing import Any
 
 from unnoise.config import Sampling
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Dataset, class_counts
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
 from unnoise.evaluation.features import efficientnet
-from unnoise.evaluation.image_sets import dataset_images, extraction_seconds
+from unnoise.evaluation.image_sets import BY_COUNT, dataset_images, extraction_seconds
 from unnoise.evaluation.measure import measure, measure_pixels
 from unnoise.evaluation.metrics import Score, kid
 from unnoise.evaluation.statistics import Statistics
@@ -53,10 +53,11 @@ class KidMonitor:
         """Plan if that is not done yet, and measure at a mark."""
         messages, before = list[str](), len(self.rows)
         if not self.count:
-            messages.append(self.plan(clock))
+            messages.append(self.plan(clock) + (f"; classes {BY_COUNT}" if model.classes and self.count else ""))
         if not self.due(clock):
             return Outcome(messages=messages)
-        note = self.measure(lambda n, seconds: draw_images(model, n, self.settings, stop, seconds), clock)
+        counts = class_counts(self.dataset, MOST_COMPARED) if model.classes else None
+        note = self.measure(lambda n, s: draw_images(model, n, self.settings, stop, s, class_counts=counts), clock)
         for row in (rows := self.rows[before:]):
             value, error, n = 1000 * row["kid"], 1000 * row["kid_error"], row["pictures"]
             messages.append(f"KID       {value:.1f} +- {error:.1f} (x 1000, {n} images)")
