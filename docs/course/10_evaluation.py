@@ -35,8 +35,18 @@ for name, spoiled in {
     "half of them copies of one": torch.cat([others[:150], others[:1].expand(150, -1, -1, -1)]),
 }.items():
     made = measure_pixels(to_uint8(spoiled), extractor)
-    value, error = metrics.kid(made.kept, real.kept)
-    print(f"{name:27} KID x 1000: {1000 * value:6.0f} +- {1960 * error:.0f}")
+    score = metrics.kid(made.kept, real.kept)
+    low, high = score.interval  # of 95 %
+    print(f"{name:27} KID x 1000: {1000 * score.value:6.0f} ({1000 * low:.0f} to {1000 * high:.0f})")
+
+# %% [markdown]
+# The images that are scored and the images that they are compared with must not be the same. `unnoise eval RUN` compares
+# with held-out images if there are 500 or more: real ones that the run has not seen. It also prints the scores against training
+# images. A model that copies its training images is nearer to them than other real images are. Here is the score of a set
+# against itself: it is below 0, and says nothing.
+
+# %%
+print(f"against itself: {1000 * metrics.kid(real.kept, real.kept).value:.0f}")
 
 # %% [markdown]
 # [What a score says](../concepts/evaluation.md) has figures for each kind of damage. `unnoise eval RUN` scores a run.
@@ -53,7 +63,7 @@ for name, spoiled in {
 
 # %%
 for count in (75, 300):
-    value, error = metrics.kid(measure_pixels(to_uint8(others[:count]), extractor).kept, real.kept)
-    print(f"1. {count}: {1000 * value:.0f} +- {1960 * error:.0f}")
-value, error = metrics.kid(measure_pixels(to_uint8(others.flip(-1)), extractor).kept, real.kept)
-print(f"2. mirrored: {1000 * value:.0f} +- {1960 * error:.0f}: 300 images show no difference")
+    low, high = metrics.kid(measure_pixels(to_uint8(others[:count]), extractor).kept, real.kept).interval
+    print(f"1. {count}: {1000 * low:.0f} to {1000 * high:.0f}")
+low, high = metrics.kid(measure_pixels(to_uint8(others.flip(-1)), extractor).kept, real.kept).interval
+print(f"2. mirrored: {1000 * low:.0f} to {1000 * high:.0f}: 300 images show no difference")

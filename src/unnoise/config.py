@@ -188,7 +188,7 @@ class EvalConfig(SamplingOptions):
         title="evaluation",
         data=True,
     )
-    against: Any = option(None, "images to compare with (default: the data of the run)", data=True)
+    against: Any = option(None, "images to compare with (default: held-out images of the run)", data=True)
     metrics: str = option("kid,fid,precision_recall,density_coverage,colour", "what to measure, separated by commas")
     data: Any = option(None, "the same as AGAINST; for bpd the images whose bits are measured", data=True)
     n: int | None = option(None, "images of SET (default: 2000 of a run, all of a folder; 256 for bpd)", least=1)
@@ -217,7 +217,7 @@ class TuneConfig(Settings):
     run: str = option("", "run folder or model file")
     time: str | None = option(None, "time budget of one image, e.g. 50ms or 2s (default: the time it takes now)")
     n: int = option(1000, "images of each of the settings that reach the last round", least=200)
-    data: Any = option(None, "images to compare with (default: the data of the run)", data=True)
+    data: Any = option(None, "images to compare with (default: held-out images of the run)", data=True)
     reference: int = option(10_000, "images to compare with, at most", least=20)
     features: Spec = option("efficientnet", "feature extractor, as NAME:OPTION=VALUE")
     batch: int = option(64, "images that are computed at a time; it does not change the numbers", least=1)

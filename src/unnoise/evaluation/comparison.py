@@ -8,13 +8,13 @@ from typing import Any
 from unnoise import distributed, registry
 from unnoise.card import Run
 from unnoise.config import EvalConfig
-from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluation import metrics
 from unnoise.evaluation.features import open_extractor
-from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_data, run_images
+from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_images
 from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import Colour, Score
+from unnoise.evaluation.references import References, choose_references, copy_warnings, reference_images, shared_images
 from unnoise.evaluation.statistics import Statistics
 from unnoise.options import data_text
 from unnoise.progress import Report, Say
@@ -73,58 +73,64 @@ def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: R
         config = replace(config, precision=precision)
         say(describe_precision(precision, device))
     with distributed.main_first():  # it fills the cache for the others
-        mine, theirs = image_pair(config, run, say)
-    for images in (mine, theirs):
+        mine, (theirs, training) = image_sets(config, run, say)
+    sets = [images for images in (mine, theirs, training) if images]
+    for images in sets:
         if images.n < MIN_IMAGES:
             raise InputError(f"scores need {MIN_IMAGES} images or more; {images.about['name']} has {images.n}")
-    say(f"this takes about {expected_seconds(mine, extractor) + expected_seconds(theirs, extractor):.0f} s")
+    say(f"this takes about {sum(expected_seconds(images, extractor) for images in sets):.0f} s")
     b = measure(theirs, extractor, "reading", report, shared=True)
+    t = measure(training, extractor, "reading training images", report, shared=True) if training else None
     a = measure(mine, extractor, "drawing" if run else "reading", report, shared=True)
     colours = metrics.colour(a), metrics.colour(b)
+    beside = training_scores(names, a, b, t, training.about) if t and training else {}
     return {
         "values": plain_scores(names, a, b),
         "of": mine.about,
         "against": theirs.about,
+        **({"training": beside} if beside else {}),
         "features": extractor.about,
         "colour": dict(zip(("of", "against"), map(plain_colour, colours), strict=True)) if "colour" in names else {},
         "warnings": [
-            *([LABELS_UNKNOWN] if "labels_unknown" in mine.about else []),
-            *format_warnings(mine, theirs),
-            *(["all images are the same"] if len(set(a.keys.tolist())) == 1 else []),
+            *set_warnings((a, b, t), (mine, theirs, training), beside),
             *(colour_warnings(*colours) if mine.channels == theirs.channels else []),
         ],
     }
 
 
-def image_pair(config: EvalConfig, run: Run | None, say: Say) -> tuple[ImageSet, ImageSet]:
-    """Return the set that is scored, and the data that it is scored against."""
+def image_sets(config: EvalConfig, run: Run | None, say: Say) -> tuple[ImageSet, References]:
+    """Return the set that is scored, and the sets that it is scored against."""
     if run:
-        return run_images(config, run, config.n or DRAWN), reference_images(run_data(config, run, say), config, say)
+        return run_images(config, run, config.n or DRAWN), choose_references(config, run, config.reference, say)
     data = config.data if config.against is None else config.against
     if data is None:
         raise InputError(
             f"{data_text(config.set)} is no run: name the images to compare it with, as a second set or with --data"
         )
     images = dataset_images(open_images(config.set, say), config.n, config.seed, config.batch, say)
-    return images, reference_images(open_images(data, say), config, say)
-
-
-def reference_images(dataset: Dataset, config: EvalConfig, say: Say) -> ImageSet:
-    """Return the data to compare with: all images, or at most `config.reference` of them."""
-    return dataset_images(dataset, min(len(dataset), config.reference), config.seed, config.batch, say)
+    return images, References(reference_images(open_images(data, say), config, config.reference, say))
 
 
 # Plain values
 
 
-def plain_scores(names: Sequence[str], a: Statistics, b: Statistics) -> dict[str, Any]:
-    """Compute the named scores of a against b, each with its floor if it has one."""
+def training_scores(
+    names: Sequence[str], a: Statistics, held: Statistics, trained: Statistics, about: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the scores against training images: of set a, and of held-out images, which are real and new."""
+    of_two = [name for name in names if name != "inception_score"]
+    values, real = (plain_scores(of_two, s, trained, floors=False) for s in (a, held))
+    return {"against": about, "values": values, "held_out": real, "held_out_images": held.n} if values else {}
+
+
+def plain_scores(names: Sequence[str], a: Statistics, b: Statistics, *, floors: bool = True) -> dict[str, Any]:
+    """Compute the named scores of a against b, each with its floor if it has one and `floors` are asked for."""
     scores: dict[str, Any] = {}
     for name in names:
         if name not in METRICS:  # the colours are not a score
             continue
         metric = METRICS[name]
-        floor = {"floor": plain_score(metric.floor(b, a.n))} if metric.floor else {}
+        floor = {"floor": plain_score(metric.floor(b, a.n))} if metric.floor and floors else {}
         scores |= {key: plain_score(score) | floor for key, score in metric.compute(a, b).items()}
     return scores
 
@@ -140,6 +146,24 @@ def plain_colour(colour: Colour) -> dict[str, list[dict[str, Any]]]:
 
 
 # Warnings
+
+
+def set_warnings(
+    found: Sequence[Statistics | None], sets: Sequence[ImageSet | None], training: dict[str, Any]
+) -> list[str]:
+    """Return warnings about the sets themselves: the scored one, its reference, and training images."""
+    mine, theirs, *_ = sets
+    a = found[0]
+    assert mine is not None
+    assert theirs is not None
+    assert a is not None
+    return [
+        *([LABELS_UNKNOWN] if "labels_unknown" in mine.about else []),
+        *format_warnings(mine, theirs),
+        *(["all images are the same"] if len(set(a.keys.tolist())) == 1 else []),
+        *shared_images(found, sets),
+        *copy_warnings(training),
+    ]
 
 
 def format_warnings(mine: ImageSet, theirs: ImageSet) -> list[str]:
@@ -193,7 +217,19 @@ def format_scores(result: dict[str, Any]) -> list[str]:
     lines = [f"{a:18}{b:>12}  {c:<24}{d}".rstrip() for a, b, c, d in (head, *table_rows(result["values"]))]
     how = ", ".join(f"{key} {of[key]}" for key in SAMPLING_FACTS if key in of)
     ours, theirs, about = of.get("weights") or of["fingerprint"], against["fingerprint"], result["features"]
+    lines += format_training(result["training"]) if "training" in result else []
     lines.append(f"of        {of['name']}: {of['n']:,} images, {how + ', ' if how else ''}sha256 {ours[:16]}")
-    lines.append(f"against   {against['name']}: {against['n']:,} of {against['of']:,} images, sha256 {theirs[:16]}")
+    which = against.get("which", "images")
+    lines.append(f"against   {against['name']}: {against['n']:,} of {against['of']:,} {which}, sha256 {theirs[:16]}")
     lines.append(f"features  {about['network']}, {about['resize']}, sha256 {about['weights'][:16]}")
     return [*lines, *(f"warning: {text}" for text in result["warnings"])]
+
+
+def format_training(training: dict[str, Any]) -> list[str]:
+    """Return the lines of the scores against training images, and the scores of held-out images against them."""
+    about, rows = training["against"], (table_rows(training[name]) for name in ("values", "held_out"))
+    head = f"against {about['n']:,} training images"
+    lines = [f"{head:56}{training['held_out_images']:,} held-out images get there"]
+    for (name, ours, to, _), (_, real, real_to, _) in zip(*rows, strict=True):
+        lines.append(f"{name:18}{ours:>12}  {to:<24}{real} ({real_to})")
+    return lines

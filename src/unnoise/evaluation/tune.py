@@ -21,14 +21,13 @@ from unnoise.evaluation.features import Extractor, open_extractor
 from unnoise.evaluation.image_sets import (
     ImageSet,
     LabelRule,
-    dataset_images,
     extraction_seconds,
     label_rule,
-    run_data,
     run_images,
 )
 from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import Score, kid
+from unnoise.evaluation.references import choose_references
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import lock_folder, unwritable
 from unnoise.interop.diffusers_format import INDEX
@@ -157,10 +156,10 @@ def make_scorer(config: TuneConfig, run: Run, call_seconds: float, report: Repor
     """Open the data and the feature extractor that all candidates are scored with."""
     extractor = open_extractor(config.features)
     settings = EvalConfig(set=run, data=config.data, batch=config.batch)
-    dataset = run_data(settings, run, say)
-    if len(dataset) < MIN_IMAGES:
-        raise InputError(f"scores need {MIN_IMAGES} images or more; {dataset.name} has {len(dataset)}")
-    data = dataset_images(dataset, min(len(dataset), config.reference), 0, config.batch, say)
+    data = choose_references(settings, run, config.reference, say).main
+    if data.n < MIN_IMAGES:
+        raise InputError(f"scores need {MIN_IMAGES} images or more; {data.about['name']} has {data.n}")
+    say(f"compared with {data.n:,} {data.about.get('which', 'images')} of {data.about['name']}")
     return Scorer(settings, run, extractor, data, label_rule(settings, run), call_seconds, report)
 
 

@@ -8,6 +8,7 @@ from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.errors import InputError
 from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
 from unnoise.evaluation.image_sets import IN_TURN
+from unnoise.evaluation.references import HELD_OUT
 from unnoise.options import with_names_of_today
 from unnoise.run_folder import MODEL, evaluations, reading_records
 
@@ -98,6 +99,7 @@ def last_scores(run: Run) -> dict[str, Scored]:
             if scores and scores["of"].get("weights") == weights:
                 measured, against, features = scores["of"], scores["against"], scores["features"]
                 condition = f"{measured['n']:,} images against {against['n']:,} of {against['name']} "
+                condition += HELD_OUT + " " if against.get("which") == HELD_OUT else ""
                 condition += f"{against['fingerprint'][:8]} by {features['network']} {features['weights'][:8]}"
                 if rule := measured.get("labels", IN_TURN if run.card.classes else ""):
                     condition += f", classes {rule}"  # version 0.1.0 drew every class in turn

@@ -192,7 +192,7 @@ def make_job(
         ValidationMonitor(
             trainer.objective, fixed_subset(dataset), fixed_subset(held), config.batch, labelled=config.classes
         ),
-        KidMonitor(dataset, card.sampling),
+        KidMonitor(dataset, card.sampling, held),
     ]
     log = Log(folder / METRICS if distributed.is_main() else None)
     return Job(config, trainer, dataset, card, ready.plan, folder, log, progress, monitors)

@@ -195,5 +195,5 @@ def test_classes_are_drawn_in_the_proportions_of_the_data(gray, monkeypatch):
     monkeypatch.setattr(Clock, "pace", 1000.0)
     monitor = KidMonitor(data, Sampling("ddim", steps=2))
     outcome = monitor.run(build_model(card), clock, Stop())
-    assert "; classes in the proportions of the data" in outcome.messages[0]
+    assert ", against training images, classes in the proportions of the data" in outcome.messages[0]
     assert abs(seen.count(1) - len(seen) / 20) <= 2

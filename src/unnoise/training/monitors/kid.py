@@ -13,6 +13,7 @@ from unnoise.evaluation.features import efficientnet
 from unnoise.evaluation.image_sets import BY_COUNT, dataset_images, extraction_seconds
 from unnoise.evaluation.measure import measure, measure_pixels
 from unnoise.evaluation.metrics import Score, kid
+from unnoise.evaluation.references import new_or_trained
 from unnoise.evaluation.statistics import Statistics
 from unnoise.images import to_uint8
 from unnoise.progress import duration, silent
@@ -23,11 +24,9 @@ from unnoise.training.monitors.monitor import Outcome
 from unnoise.training.signals import Stop
 from unnoise.types import Images
 
-MARKS = (0.1, 0.2, 0.4, 0.7, 1.0)  # shares of the training: growing intervals
-KID_SHARE = 0.04  # of the time of the whole training, for all marks together
-MOST_STEPS = 20  # of the sampler: enough to see which weights draw better
+MARKS, KID_SHARE = (0.1, 0.2, 0.4, 0.7, 1.0), 0.04  # shares of the training; of its time, for all marks together
 LEAST_DRAWN, MOST_DRAWN = 100, 1_000  # images: with fewer KID says nothing, more are not needed to see it fall
-MOST_COMPARED = 2_000  # training images that the drawn ones are compared with
+MOST_STEPS, MOST_COMPARED = 20, 2_000  # of the sampler, enough to tell weights apart; images to compare with
 PLATEAU = 1_800.0  # seconds without a change beyond the interval that are worth a message
 
 
@@ -36,9 +35,10 @@ class KidMonitor:
 
     name, remembered = "kid", ("count", "next", "spent", "last", "each", "rows")
 
-    def __init__(self, dataset: Dataset, settings: Sampling) -> None:
+    def __init__(self, dataset: Dataset, settings: Sampling, held: Dataset | None = None) -> None:
         self.dataset, self.settings = dataset, settings.within(MOST_STEPS)
-        self.count, self.next = 0, 0
+        self.compared, self.which = new_or_trained(dataset, held)
+        self.count = self.next = 0
         self.spent = self.last = self.each = 0.0  # seconds: of all marks, of the last one, of an image as planned
         self.rows, self.best = list[dict[str, Any]](), False  # best: the last row is the best so far
         self.real: Statistics | None = None
@@ -46,14 +46,12 @@ class KidMonitor:
 
     def due(self, clock: Clock) -> bool:
         """Return True from the next mark on; at the end only if measuring was planned before."""
-        reached = self.next < len(MARKS) and clock.progress >= MARKS[self.next]
-        return reached and (self.count > 0 or clock.progress < 1)
+        return self.next < len(MARKS) and clock.progress >= MARKS[self.next] and (self.count > 0 or clock.progress < 1)
 
     def run(self, model: Diffusion, clock: Clock, stop: Stop) -> Outcome:
         """Plan if that is not done yet, and measure at a mark."""
-        messages, before = list[str](), len(self.rows)
-        if not self.count:
-            messages.append(self.plan(clock) + (f"; classes {BY_COUNT}" if model.classes and self.count else ""))
+        how = f", against {self.which}" + (f", classes {BY_COUNT}" if model.classes else "")
+        before, messages = len(self.rows), [] if self.count else [self.plan(clock) + how * (self.count > 0)]
         if not self.due(clock):
             return Outcome(messages=messages)
         counts = class_counts(self.dataset, MOST_COMPARED) if model.classes else None
@@ -65,7 +63,7 @@ class KidMonitor:
 
     def plan(self, clock: Clock) -> str:
         """Choose the number of images, the same at each mark; return what will be done and what it costs."""
-        compared = min(MOST_COMPARED, len(self.dataset))
+        compared = min(MOST_COMPARED, len(self.compared))
         if compared < LEAST_DRAWN or self.dataset.shape[0] > 4:
             return self.give_up(f"it needs {LEAST_DRAWN} training images or more, of 1 to 4 channels")
         try:
@@ -112,10 +110,9 @@ class KidMonitor:
     def add_row(self, images: Images, clock: Clock) -> str | None:
         """Add the KID of images [n, c, h, w]; return a message if KID stands still."""
         if self.real is None:
-            known = dataset_images(self.dataset, min(MOST_COMPARED, len(self.dataset)), 0, 64)
+            known = dataset_images(self.compared, min(MOST_COMPARED, len(self.compared)), 0, 64)
             self.real = measure(known, self.extractor(), "", silent)
-        drawn = measure_pixels(to_uint8(images), self.extractor())
-        score = kid(drawn.kept, self.real.kept)
+        score = kid(measure_pixels(to_uint8(images), self.extractor()).kept, self.real.kept)
         self.best = all(score.value < row["kid"] for row in self.rows)
         row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), "kid": score.value}
         self.rows.append({**row, "kid_error": score.standard_error, "pictures": self.count})
