@@ -70,3 +70,22 @@ class Points:
         x0 = torch.einsum("bn,nchw->bchw", weight, self.points)
         eps = (x_t.double() - level.alpha * x0) / level.sigma
         return Prediction(x0.to(x_t.dtype), eps.to(x_t.dtype), torch.zeros_like(x_t))
+
+
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """Independent pixels of one of two values each, equally likely: one bit each. A call is the exact `Denoiser`."""
+
+    low: float
+    high: float
+
+    def draw(self, *shape: int) -> Tensor:
+        """Draw images, float64."""
+        return torch.where(torch.rand(*shape) < 0.5, self.low, self.high).double()
+
+    def __call__(self, x_t: Tensor, level: Level) -> Prediction:
+        """Return E[x0 | x_t] and E[eps | x_t]: the two values, weighted by their likelihood of x_t."""
+        alpha, sigma = level.alpha.to(x_t), level.sigma.to(x_t)
+        middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
+        x0 = middle + half * torch.tanh(alpha * half * (x_t - alpha * middle) / sigma.square())
+        return Prediction(x0, (x_t - alpha * x0) / sigma, torch.zeros_like(x_t))

@@ -195,11 +195,9 @@ class EvalConfig(SamplingOptions):
     reference: int = option(10_000, "images to compare with, at most; they are drawn by the seed", least=50)
     features: Spec = option("efficientnet", "feature extractor, as NAME:OPTION=VALUE")
     labels: Literal["data", "even"] = option("data", "classes of drawn images: as in the training data, or in turn")
-    levels: int = option(
-        100, "bpd: noise levels of the bound, which is the bound of a sampler with this many steps", least=1
-    )
+    levels: int = option(100, "bpd: noise levels of --spacing (log_snr): the bound is of their sampler", least=1)
     variance: Literal["small", "large", "learned"] | None = option(
-        None, "bpd: reverse variance of the bound (default: learned if the run learned it, else small)"
+        None, "bpd: reverse variance of the bound (default: the one with the lowest bound)"
     )
     ode: bool = option(True, "bpd: measure by the probability-flow ODE too, which takes five times as long")
     seed: int = option(

@@ -16,7 +16,7 @@ from unnoise.data.cache import open_data
 from unnoise.diffusion.likelihood import bound, ode_bits_per_dim
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
-from unnoise.evaluation.likelihood import bits_per_dim
+from unnoise.evaluation.likelihood import bits_per_dim, format_bits, without_weak_noise
 from unnoise.images import to_float
 from unnoise.samplers.draw import seeded_noise
 
@@ -46,8 +46,14 @@ def test_numbers_equal_the_functions(world):
     found = measured(world, data=str(world / "held-out.npy"))
     chosen = sorted(np.random.default_rng(0).permutation(20)[:6].tolist())
     images = to_float(torch.from_numpy(np.load(world / "held-out.npy")[chosen][:, None]))
-    levels = run.model.schedule.grid(5)
-    by_bound = bound(clip_x0(run.model), images, levels, randn_like=seeded_noise(chosen))
+    levels = without_weak_noise(run.model.schedule.grid(5, "log_snr"))
+    by_bound = min(
+        (
+            bound(clip_x0(run.model), images, levels, variance=variance, randn_like=seeded_noise(chosen))
+            for variance in ("small", "large")
+        ),
+        key=lambda each: each.total.mean(),
+    )
     by_ode, _ = ode_bits_per_dim(run.model, images, levels, probes=2, randn_like=seeded_noise(chosen))
     assert found["bound"]["mean"] == pytest.approx(by_bound.total.mean().item(), rel=1e-4)
     assert found["bound"]["standard_error"] == pytest.approx(by_bound.total.std().item() / math.sqrt(6), rel=1e-3)
@@ -77,10 +83,25 @@ def test_it_says_whether_the_images_were_trained_on(world):
 
 
 def test_learned_variance_is_used_if_the_run_learned_it(world):
-    assert measured(world, "hybrid", ode=False)["settings"]["variance"] == "learned"
-    assert measured(world, ode=False)["settings"]["variance"] == "small"
+    assert measured(world, "hybrid", ode=False)["bounds"].keys() == {"small", "large", "learned"}
+    assert measured(world, ode=False)["bounds"].keys() == {"small", "large"}
+    assert measured(world, "hybrid", ode=False, variance="learned")["settings"]["variance"] == "learned"
     with pytest.raises(InputError, match="this run did not learn a variance"):
         measured(world, variance="learned")
+
+
+def test_the_lowest_bound_comes_first(world):
+    found = measured(world, ode=False)
+    alone = {name: measured(world, ode=False, variance=name) for name in ("small", "large")}
+    means = {name: each["bound"]["mean"] for name, each in alone.items()}
+    best, other = sorted(means, key=means.__getitem__)
+    assert [*found["bounds"]] == [best, other]
+    assert found["settings"] | {"spacing": "log_snr", "variance": best} == found["settings"]
+    assert found["bound"]["mean"] == means[best] < means[other] == found["bounds"][other]["mean"]
+    assert f"which are higher: {other} {means[other]:.4f}" in "\n".join(format_bits(found))
+    as_before = measured(world, ode=False, variance="small", spacing="trailing")
+    assert as_before["settings"]["spacing"] == "trailing"
+    assert as_before["bound"]["mean"] != means["small"]
 
 
 def test_command_prints_and_keeps_everything(world, capsys):

@@ -50,14 +50,29 @@ def bound(
         variance: The variance of the sampler's steps.
         randn_like: The source of noise.
     """
+    return bounds(denoise, x0, levels, (variance,), randn_like=randn_like)[variance]
+
+
+@torch.no_grad()
+def bounds(
+    denoise: Denoiser,
+    x0: Images,
+    levels: Sequence[Level],
+    variances: Sequence[Variance],
+    *,
+    randn_like: RandnLike = torch.randn_like,
+) -> dict[Variance, Bound]:
+    """Estimate the bound of each of these variances with the same noise; all of them take the time of one."""
     noisiest, floor = levels[0], decoder_floor(levels)
     mean, spread = noisiest.alpha.to(x0) * x0, noisiest.sigma.square().to(x0)
     prior = bits(gaussian_kl(mean, spread, torch.zeros_like(x0), torch.ones_like(spread)))
-    terms = []
+    terms: dict[Variance, list[PerImage]] = {variance: [] for variance in variances}
     for t, s in pairwise(levels):
         x_t = q_sample(x0, randn_like(x0), t)
-        terms.append(term(denoise(x_t, t), x0, x_t, (t, s), floor, variance))
-    return Bound(prior, torch.stack(terms, dim=1))
+        predicted = denoise(x_t, t)
+        for variance, found in terms.items():
+            found.append(term(predicted, x0, x_t, (t, s), floor, variance))
+    return {variance: Bound(prior, torch.stack(found, dim=1)) for variance, found in terms.items()}
 
 
 def term(
@@ -70,7 +85,8 @@ def term(
 ) -> PerImage:
     """Return L_{t-1} of Ho et al. 2020 (arXiv:2006.11239), eq. 5, for `levels` = (t, s), or L_0 if s is clean.
 
-    The unit is bits per dimension.
+    The unit is bits per dimension. The decoder of L_0 has the variance of the steps: for "large" it is beta_1. The
+    code of Nichol & Dhariwal takes the small variance of the second step instead of beta_1, also for "large".
     """
     t, s = levels
     true, mean = posterior_mean(x0, x_t, t, s), posterior_mean(predicted.x0, x_t, t, s)
@@ -115,6 +131,8 @@ def bits(nats: Images) -> PerImage:
 
 # The probability-flow ODE
 
+FLOORS = [4.0**-i for i in range(8)]  # of the variance of the decoder, as a share of the variance of the noise
+
 
 class Estimate(NamedTuple):
     """Hold one value for each image, and its standard error over the probes of the trace (nan for one probe)."""
@@ -154,18 +172,46 @@ def ode_bits_per_dim(
 ) -> Estimate:
     """Estimate bits per dimension by the ODE, Song et al. 2021 (arXiv:2011.13456), eq. 39, for images with 256 values.
 
-    `levels` are as for `bound`. The noise of s = levels[-2], the level before the clean one, dequantises x0:
-    -log P(x0) <= E[log q(x_s | x0) - log P(x0 | x_s) - log p(x_s)], estimated by one x_s. The decoder P (Kingma et al.
-    2021, arXiv:2107.00630) is q(x_s | value) normalised over the 256 values, so that the first two terms are the log
-    of the sum of q(x_s | value).
+    `levels` are as for `bound`; they should lie close together at the clean end, as in the spacing log_snr. The
+    noise of s = levels[-2], the level before the clean one, dequantises x0: -log P(x0) <= E[log q(x_s | x0) -
+    log P(x0 | x_s) - log p(x_s)], estimated by one x_s. `decode_log_probability` is the decoder P.
     """
-    alpha, sigma, size = levels[-2].alpha.to(x0), levels[-2].sigma.to(x0), x0[0].numel()
-    x_s, values = q_sample(x0, randn_like(x0), levels[-2]), torch.linspace(-1, 1, 256).to(x0)
+    s, size = levels[-2], x0[0].numel()
+    noise = randn_like(x0)
+    x_s = q_sample(x0, noise, s)
     density = ode_log_density(denoise, x_s, levels[:-1], probes=probes, randn_like=randn_like)
-    exponents = (-((image[..., None] - alpha * values) / sigma).square() / 2 for image in x_s)  # one image at a time
-    summed = torch.stack([e.logsumexp(dim=-1).sum() for e in exponents])
-    nats = summed - size * (sigma.log() + math.log(2 * math.pi) / 2) - density.value
+    signs = [torch.where(randn_like(x0) < 0, -1.0, 1.0).to(x0) for _ in range(probes)]
+    decoded = decode_log_probability(denoise, x0, x_s, s, signs)
+    noised = -(noise.square() + math.log(2 * math.pi)).sum(dim=(1, 2, 3)) / 2 - size * s.sigma.log().to(x0)
+    nats = noised - decoded - density.value
     return Estimate(nats / (size * math.log(2)), density.standard_error / (size * math.log(2)))
+
+
+def decode_log_probability(denoise: Denoiser, x0: Images, x_s: Images, s: Level, signs: Sequence[Images]) -> PerImage:
+    """Return log P(x0 | x_s) of a decoder over the 256 values of each pixel, in nats.
+
+    The decoder is a mixture for the whole image, so that the choice costs log(9) nats an image at most. Its parts are
+    q(x_s | value) normalised over the values (Kingma et al. 2021, arXiv:2107.00630), and Gaussians around the predicted
+    image. Their variance is Tweedie's, sigma^2 / alpha * d x0 / d x_s of each pixel, which is small where the image is
+    flat, with a floor for each part: the first Gaussian knows nothing but the noise. Without these Gaussians a flat
+    image pays for all values that lie within the noise.
+    """
+    with torch.enable_grad():
+        x = x_s.detach().requires_grad_()
+        predicted = denoise(x, s).x0
+    pulled = [torch.autograd.grad(predicted, x, sign, retain_graph=True)[0] * sign for sign in signs]
+    share, noise = s.alpha.to(x0) * torch.stack(pulled).mean(dim=0), (s.sigma / s.alpha).square().to(x0)
+    parts = [gaussian_over_values(x0, x_s / s.alpha.to(x0), noise.expand_as(x0))]
+    parts += [gaussian_over_values(x0, predicted.detach(), noise * share.clamp(floor, 1)) for floor in FLOORS]
+    return torch.stack(parts).logsumexp(dim=0) - math.log(len(parts))
+
+
+def gaussian_over_values(x0: Images, mean: Images, variance: Images) -> PerImage:
+    """Return the log-probability of images whose 256 values have the weights of a Gaussian density, in nats."""
+    values = torch.linspace(-1, 1, 256).to(x0)
+    exponents = ((m[..., None] - values).square() / (-2 * v[..., None]) for m, v in zip(mean, variance, strict=True))
+    summed = torch.stack([each.logsumexp(dim=-1).sum() for each in exponents])  # one image at a time, to save memory
+    return -((x0 - mean).square() / (2 * variance)).sum(dim=(1, 2, 3)) - summed
 
 
 def to_noise(
