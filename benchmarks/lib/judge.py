@@ -1,4 +1,4 @@
-"""Judge images by a small classifier that knows nothing of diffusion: its accuracy, and KID in its features."""
+"""Judge images by a small classifier that knows nothing of diffusion: its accuracy, and its features for KID."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -78,17 +78,3 @@ def accuracy(judge: Judge, images: Tensor, labels: Tensor) -> float:
     device = next(judge.parameters()).device
     predicted = torch.cat([judge(part.to(device)).argmax(dim=1).cpu() for part in images.split(500)])
     return (predicted == labels.cpu()).double().mean().item()
-
-
-def kid(a: Tensor, b: Tensor, block: int = 500) -> tuple[float, float]:
-    """Return KID and its standard error, from blocks; Binkowski et al. 2018 (arXiv:1801.01401), section 4."""
-    values = []
-    for x, y in zip(a.split(block), b.split(block), strict=False):
-        n, m = len(x), len(y)
-        if n < block or m < block:
-            break
-        xx, yy, xy = ((p @ q.T / x.shape[1] + 1) ** 3 for p, q in ((x, x), (y, y), (x, y)))
-        within = (xx.sum() - xx.trace()) / (n * (n - 1)) + (yy.sum() - yy.trace()) / (m * (m - 1))
-        values.append(within - 2 * xy.mean())
-    found = torch.stack(values)
-    return found.mean().item(), (found.std() / len(found) ** 0.5).item()

@@ -25,6 +25,7 @@ from unnoise import registry
 from unnoise.data.cache import open_data
 from unnoise.evaluation import metrics
 from unnoise.evaluation.features import Extracted, Extractor
+from unnoise.evaluation.scores import Score
 from unnoise.evaluation.statistics import Statistics
 from unnoise.images import grid
 
@@ -97,10 +98,12 @@ def measure(extractor: Extractor, reference: Pixels, worse: dict[tuple[str, str]
     """Return a row for each kind, strength and score."""
     spec, rows = extractor.about["network"], []
     real = collect(extract(extractor, reference), reference)
-    floors = {"kid": metrics.kid_floor(real, n), "fid": metrics.fid_floor(real, n)}
+    floors = dict[str, Score]()
     for (kind, strength), make in worse.items():
         sets = [collect(extract(extractor, pixels), pixels) for pixels in make()]
         assert all(s.n == n for s in sets), "too few images"
+        if kind == "real":  # the first one
+            floors = {"kid": metrics.kid_floor(sets[0], real), "fid": metrics.fid_floor(sets[0], real)}
         scores = {"kid": [metrics.kid(s.kept, real.kept) for s in sets], "fid": [metrics.fid(s, real) for s in sets]}
         for name, found in scores.items():
             floor, value = floors[name], sum(score.value for score in found) / len(found)
@@ -123,8 +126,8 @@ def calibration(extractor: Extractor, pixels: Pixels, n: int, splits: int) -> di
             for rows in (order[:REFERENCE], order[REFERENCE : REFERENCE + n])
         )
         for name, score, floor in (
-            ("kid", metrics.kid(s.kept, real.kept), metrics.kid_floor(real, n)),
-            ("fid", metrics.fid(s, real), metrics.fid_floor(real, n)),
+            ("kid", metrics.kid(s.kept, real.kept), metrics.kid_floor(s, real)),
+            ("fid", metrics.fid(s, real), metrics.fid_floor(s, real)),
         ):
             above[name].append((score.value - floor.value) / floor.standard_error)
         print("split", split, *(f"{name} {values[-1]:.2f}" for name, values in above.items()), flush=True)

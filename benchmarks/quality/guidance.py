@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 import unnoise
-from benchmarks.lib.judge import accuracy, judge_features, kid, open_judge, read_images
+from benchmarks.lib.judge import accuracy, judge_features, open_judge, read_images
+from unnoise.evaluation.metrics import kid
 from unnoise.images import grid
 
 SETTINGS = ({"guidance": 1.0}, {"guidance": 2.0}, {"guidance": 4.0}, {"guidance": 4.0, "guidance_interval": "0.3-3"})
@@ -30,10 +31,8 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"judge: {on_real:.1%} of the held-out images")
     for how in SETTINGS:
         drawn = unnoise.sample(run, n, batch=250, **how).cpu()
-        value, error = kid(judge_features(judge, drawn), known)
-        rows.append(
-            {**how, "accuracy": accuracy(judge, drawn, torch.arange(n) % len(names)), "kid": value, "error": error}
-        )
+        score, correct = kid(judge_features(judge, drawn), known), accuracy(judge, drawn, torch.arange(n) % len(names))
+        rows.append({**how, "accuracy": correct, "kid": score.value, "interval": score.interval})
         print(rows[-1])
         grid(drawn[:100], run.card.mode).save(folder / f"guidance-{len(rows)}.png")
     (folder / "guidance.json").write_text(json.dumps({"n": n, "judge": on_real, "rows": rows}, indent=1))

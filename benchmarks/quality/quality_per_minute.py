@@ -118,15 +118,20 @@ def describe(trained: Trained) -> dict[str, Any]:
 
 def score(images: Pixels, real: Statistics, extractor: Extractor) -> dict[str, Any]:
     """Return KID and FID of images against real ones, each with its floor."""
-    s, n = measure_pixels(channels_first(images), extractor), len(images)
+    s = measure_pixels(channels_first(images), extractor)
     scores = {"kid": metrics.kid(s.kept, real.kept), "fid": metrics.fid(s, real)}
-    floors = {"kid": metrics.kid_floor(real, n), "fid": metrics.fid_floor(real, n)}
+    floors = {"kid": metrics.kid_floor(s, real), "fid": metrics.fid_floor(s, real)}
     return {key: value._asdict() | {"floor": floors[key]._asdict()} for key, value in scores.items()}
 
 
 def format_kid(row: dict[str, Any]) -> str:
-    """Return KID x 1000 and the half of its 95 % interval."""
-    return f"{1000 * row['kid']['value']:.0f} ± {1960 * row['kid']['standard_error']:.0f}"
+    """Return KID x 1000 and its 95 % interval."""
+    return format_thousandfold(row["kid"]["value"], *row["kid"]["interval"])
+
+
+def format_thousandfold(value: float, low: float, high: float) -> str:
+    """Return a KID x 1000 with its interval."""
+    return f"{1000 * value:.0f} ({1000 * low:.0f} to {1000 * high:.0f})"
 
 
 def tabulate(arguments: argparse.Namespace) -> None:
@@ -157,8 +162,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     for key in dict.fromkeys((row["contender"], row["sampler"]) for row in rows):
         found = [row for row in rows if (row["contender"], row["sampler"]) == key]
         at, value = [row["minutes"] for row in found], [1000 * row["kid"]["value"] for row in found]
-        error = [1960 * row["kid"]["standard_error"] for row in found]
-        axes.errorbar(at, value, yerr=error, marker="o", label=", ".join(key), linewidth=2 if "unnoise" in key else 1)
+        low, high = zip(*(row["kid"]["interval"] for row in found), strict=True)
+        axes.vlines(at, [1000 * end for end in low], [1000 * end for end in high], color="gray")
+        axes.plot(at, value, marker="o", label=", ".join(key), linewidth=2 if "unnoise" in key else 1)
     axes.set(xscale="log", yscale="log", xlabel="minutes of training", ylabel="KID x 1000 (smaller is better)")
     marks = sorted({row["minutes"] for row in rows})
     axes.set_xticks(marks, [f"{mark:g}" for mark in marks])

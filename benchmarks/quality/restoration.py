@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 import unnoise
 from benchmarks.lib.machine import machine
+from benchmarks.quality.quality_per_minute import format_thousandfold
 from unnoise import registry
 from unnoise.editing.inputs import with_clipping
 from unnoise.editing.measurements import Blurred, Gray, Measurement, Pixels, Shrunk
@@ -87,7 +88,7 @@ def score(  # a row of the table
     """Return the scores of restored images, and print them."""
     error = ((to_uint8(made).float() - to_uint8(truth).float()) / 255).square().mean()
     kid = metrics.kid(measure_pixels(to_uint8(made), extractor).kept, real.kept)
-    scores = {"psnr": -10 * math.log10(max(float(error), 1e-10)), "kid": kid.value, "error": kid.standard_error}
+    scores = {"psnr": -10 * math.log10(max(float(error), 1e-10)), "kid": kid.value, "interval": kid.interval}
     result = {"task": task, "by": method, **scores, "seconds_per_picture": seconds / len(truth)}
     print(format_row(result), flush=True)
     return result
@@ -139,7 +140,7 @@ def main(how: argparse.Namespace) -> None:
 
 def format_row(row: dict[str, Any]) -> str:
     """Return a row of the Markdown table."""
-    kid = f"{1000 * row['kid']:.0f} ± {1960 * row['error']:.0f}"
+    kid = format_thousandfold(row["kid"], *row["interval"])
     return f"| {row['task']} | {row['by']} | {row['psnr']:.1f} | {kid} | {1000 * row['seconds_per_picture']:.0f} |"
 
 

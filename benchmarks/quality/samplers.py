@@ -22,8 +22,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 import unnoise
-from benchmarks.lib.judge import Judge, accuracy, judge_features, kid, open_judge, read_images
+from benchmarks.lib.judge import Judge, accuracy, judge_features, open_judge, read_images
+from benchmarks.quality.quality_per_minute import format_thousandfold
 from unnoise import registry
+from unnoise.evaluation.metrics import kid
+from unnoise.evaluation.scores import Score
 
 BUDGETS = (5, 10, 20, 50, 250)
 SAMPLERS = (
@@ -111,8 +114,8 @@ def describe(run: unnoise.Run, judge: Judge, n: int, held_out: tuple[torch.Tenso
     }
 
 
-def floor_of(judge: Judge, images: torch.Tensor, known: torch.Tensor, n: int) -> tuple[float, float]:
-    """Return KID and its error for n real images."""
+def floor_of(judge: Judge, images: torch.Tensor, known: torch.Tensor, n: int) -> Score:
+    """Return the KID of n real images."""
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:n]
     return kid(judge_features(judge, images[chosen]), known)
 
@@ -122,18 +125,18 @@ def measure(run: unnoise.Run, judge: Judge, known: torch.Tensor, n: int, setting
     begun = time.monotonic()
     drawn, evaluations = draw(run, n, **{key: value for key, value in settings.items() if key != "budget"})
     seconds = time.monotonic() - begun
-    value, error = kid(judge_features(judge, drawn), known)
+    score = kid(judge_features(judge, drawn), known)
     correct = accuracy(judge, drawn, torch.arange(n) % len(run.card.classes))
-    found = {"evaluations": evaluations, "kid": value, "error": error, "accuracy": correct}
+    found = {"evaluations": evaluations, "kid": score.value, "interval": score.interval, "accuracy": correct}
     return found | {"finite": bool(drawn.isfinite().all()), "seconds": seconds}
 
 
 def format_kid(row: dict[str, Any]) -> str:
-    """Return KID x 1000 and its standard error."""
-    return f"{1000 * row['kid']:.0f} ± {1000 * row['error']:.0f}"
+    """Return KID x 1000 and its 95 % interval."""
+    return format_thousandfold(row["kid"], *row["interval"])
 
 
-def format_table(rows: list[dict[str, Any]], floor: tuple[float, float]) -> str:
+def format_table(rows: list[dict[str, Any]], floor: Score) -> str:
     """Return a Markdown table: a row for each sampler and spacing, a column for each number of evaluations."""
     fixed = [row for row in rows if not row["sampler"].startswith("adaptive")]
     lines = ["| sampler | spacing | " + " | ".join(map(str, BUDGETS)) + " |", "|---|---|" + "---:|" * len(BUDGETS)]
@@ -142,7 +145,7 @@ def format_table(rows: list[dict[str, Any]], floor: tuple[float, float]) -> str:
         each = [format_kid(found[budget]) if budget in found else "" for budget in BUDGETS]
         lines.append(f"| {kind[0]} | {kind[1]} | " + " | ".join(each) + " |")
     own = [f"{row['sampler']} takes {row['evaluations']:.0f}: {format_kid(row)}" for row in rows if row not in fixed]
-    return "\n".join([*lines, "", *own, f"Real images: {1000 * floor[0]:.0f} ± {1000 * floor[1]:.0f}.", ""])
+    return "\n".join([*lines, "", *own, f"Real images: {format_thousandfold(floor.value, *floor.interval)}.", ""])
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:

@@ -109,7 +109,7 @@ def test_command_prints_and_keeps_everything(world, capsys):
     asked = ["eval", str(world / "hybrid"), "--metrics", "bpd", "-n", "4", "--levels", "3", "--variance", "learned"]
     assert main([*asked, "--json", str(file)]) == 0
     said, kept = capsys.readouterr().out, json.loads(file.read_text())["bpd"]
-    assert f"bound   {kept['bound']['mean']:.4f} +- " in said
+    assert f"bound   {kept['bound']['mean']:.4f}, {kept['bound']['interval'][0]:.4f} to " in said
     assert "variance learned, 3 levels" in said
     assert "training images, not held out" in said
     assert kept["n"] == 4

@@ -15,7 +15,8 @@ from unnoise.data.dataset import split_held_out
 from unnoise.errors import InputError
 from unnoise.evaluation import memorization
 from unnoise.evaluation.image_sets import ImageSet
-from unnoise.evaluation.memorization import ALARM, audit, limits, nearer, no_neighbours, wilson
+from unnoise.evaluation.memorization import ALARM, audit, limits, nearer, no_neighbours
+from unnoise.evaluation.scores import wilson
 
 TRAIN, NEW = smooth(300, 16, 0), smooth(300, 16, 1)
 
@@ -135,7 +136,7 @@ def test_nearest_is_the_nearest_of_all_pairs_and_not_oneself():
 def test_interval_of_a_share():
     """Wilson's interval for 0 and for 5 in 100."""
     assert wilson(0, 100) == pytest.approx((0, 0.03700), abs=1e-4)
-    assert wilson(5, 100) == pytest.approx((0.02154, 0.11175), abs=1e-4)
+    assert wilson(0.05, 100) == pytest.approx((0.02154, 0.11175), abs=1e-4)
 
 
 def test_command_prints_the_audit(run, capsys):

@@ -17,7 +17,7 @@ from unnoise.config import EvalConfig, TuneConfig
 from unnoise.errors import InputError
 from unnoise.evaluation import tune as search
 from unnoise.evaluation.evaluate import run_evaluation
-from unnoise.evaluation.metrics import Score
+from unnoise.evaluation.scores import symmetric
 from unnoise.evaluation.tune import KEPT_SHARE, ROUNDS, Candidate, tune
 from unnoise.samplers.draw import NonfiniteError
 from unnoise.sampling import network_calls
@@ -54,7 +54,7 @@ def judged(monkeypatch, value):
 
     def score_settings(scorer, how, n, turn, *_):
         seen.append((turn, n, how))
-        return Candidate(how, scorer.call_seconds * network_calls(how), Score(value(how), 0.001))
+        return Candidate(how, scorer.call_seconds * network_calls(how), symmetric(value(how), 1e-6))
 
     monkeypatch.setattr("unnoise.evaluation.tune.score_settings", score_settings)
     return seen
@@ -176,9 +176,9 @@ def test_settings_that_draw_no_numbers_are_the_worst(run, monkeypatch):
         return real[0]
 
     monkeypatch.setattr("unnoise.evaluation.tune.measure", measure)
-    monkeypatch.setattr("unnoise.evaluation.tune.kid", lambda *_: Score(0.5, 0.1))
+    monkeypatch.setattr("unnoise.evaluation.tune.kid", lambda *_: symmetric(0.5, 0.01))
     found = tune(TuneConfig(str(run), n=200), quiet, quiet)
     assert math.isfinite(found["tried"][0]["value"])
-    monkeypatch.setattr("unnoise.evaluation.tune.kid", lambda *_: Score(math.inf, 0.0))
+    monkeypatch.setattr("unnoise.evaluation.tune.kid", lambda *_: symmetric(math.inf, 0.0))
     with pytest.raises(InputError, match="no sampling settings draw images that are finite"):
         tune(TuneConfig(str(run), n=200), quiet, quiet)

@@ -9,12 +9,13 @@ from unnoise import distributed, registry
 from unnoise.card import Run
 from unnoise.config import EvalConfig
 from unnoise.errors import InputError
-from unnoise.evaluation import metrics
+from unnoise.evaluation import metrics, neighbours
 from unnoise.evaluation.features import open_extractor
 from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_images
 from unnoise.evaluation.measure import expected_seconds, measure
-from unnoise.evaluation.metrics import Colour, Score
+from unnoise.evaluation.metrics import Colour
 from unnoise.evaluation.references import References, choose_references, copy_warnings, reference_images, shared_images
+from unnoise.evaluation.scores import Score
 from unnoise.evaluation.statistics import Statistics
 from unnoise.options import data_text
 from unnoise.progress import Report, Say
@@ -33,18 +34,21 @@ SAMPLING_FACTS = ("sampler", "steps", "spacing", "guidance", "precision", "label
 
 @dataclass(frozen=True)
 class Metric:
-    """Scores of set a against set b by name, and the score that real images get (the floor)."""
+    """Scores of set a against set b by name, and the score of two such sets of one distribution (the floor).
 
-    compute: Callable[[Statistics, Statistics], dict[str, Score]]
-    floor: Callable[[Statistics, int], Score] | None = None
+    The floor, or None, is the third argument of `compute`.
+    """
+
+    compute: Callable[[Statistics, Statistics, Any], dict[str, Score]]
+    floor: Callable[[Statistics, Statistics], Score] | None = None
 
 
 def paired(
     score: Callable[..., tuple[Score, Score]], *names: str
-) -> Callable[[Statistics, Statistics], dict[str, Score]]:
+) -> Callable[[Statistics, Statistics, Any], dict[str, Score]]:
     """Return a metric of equally many features of both sets, since the neighbours are nearer if there are more."""
 
-    def compute(a: Statistics, b: Statistics) -> dict[str, Score]:
+    def compute(a: Statistics, b: Statistics, _: Any) -> dict[str, Score]:
         n = min(len(a.kept), len(b.kept))
         return dict(zip(names, score(a.kept[:n], b.kept[:n]), strict=True))
 
@@ -52,12 +56,12 @@ def paired(
 
 
 METRICS = {
-    "kid": Metric(lambda a, b: {"kid": metrics.kid(a.kept, b.kept)}, metrics.kid_floor),
-    "fid": Metric(lambda a, b: {"fid": metrics.fid(a, b)}, metrics.fid_floor),
-    "fid_infinity": Metric(lambda a, b: {"fid_infinity": metrics.fid_infinity(a, b)}),
-    "precision_recall": Metric(paired(metrics.precision_recall, "precision", "recall")),
-    "density_coverage": Metric(paired(metrics.density_coverage, "density", "coverage")),
-    "inception_score": Metric(lambda a, _: {"inception_score": metrics.inception_score(a)}),
+    "kid": Metric(lambda a, b, _: {"kid": metrics.kid(a.kept, b.kept)}, metrics.kid_floor),
+    "fid": Metric(lambda a, b, equal: {"fid": metrics.fid(a, b, equal)}, metrics.fid_floor),
+    "fid_infinity": Metric(lambda a, b, _: {"fid_infinity": metrics.fid_infinity(a, b)}),
+    "precision_recall": Metric(paired(neighbours.precision_recall, "precision", "recall")),
+    "density_coverage": Metric(paired(neighbours.density_coverage, "density", "coverage")),
+    "inception_score": Metric(lambda a, _, __: {"inception_score": metrics.inception_score(a)}),
 }
 
 
@@ -93,6 +97,7 @@ def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: R
         "colour": dict(zip(("of", "against"), map(plain_colour, colours), strict=True)) if "colour" in names else {},
         "warnings": [
             *set_warnings((a, b, t), (mine, theirs, training), beside),
+            *few_images_warnings(names, a, b),
             *(colour_warnings(*colours) if mine.channels == theirs.channels else []),
         ],
     }
@@ -130,8 +135,9 @@ def plain_scores(names: Sequence[str], a: Statistics, b: Statistics, *, floors: 
         if name not in METRICS:  # the colours are not a score
             continue
         metric = METRICS[name]
-        floor = {"floor": plain_score(metric.floor(b, a.n))} if metric.floor and floors else {}
-        scores |= {key: plain_score(score) | floor for key, score in metric.compute(a, b).items()}
+        equal = metric.floor(a, b) if metric.floor and floors else None
+        floor = {"floor": plain_score(equal)} if equal else {}
+        scores |= {key: plain_score(score) | floor for key, score in metric.compute(a, b, equal).items()}
     return scores
 
 
@@ -177,6 +183,18 @@ def format_warnings(mine: ImageSet, theirs: ImageSet) -> list[str]:
     return warnings
 
 
+def few_images_warnings(names: Sequence[str], a: Statistics, b: Statistics) -> list[str]:
+    """Return a warning for each score that needs more images."""
+    n, features = min(a.n, b.n), a.kept.shape[1]
+    needed = {"fid": metrics.ENOUGH * features, "fid_infinity": metrics.ENOUGH_HALVED * features}
+    return [
+        f"{name} of {n:,} images has no interval: it needs {least:,}, {least // features} for each of the {features:,} "
+        "features; kid needs fewer"
+        for name, least in needed.items()
+        if name in names and n < least
+    ]
+
+
 def colour_warnings(ours: Colour, real: Colour) -> list[str]:
     """Return a warning for each channel whose colours differ clearly from the data."""
     warnings = []
@@ -194,11 +212,11 @@ def colour_warnings(ours: Colour, real: Colour) -> list[str]:
 
 
 def table_rows(values: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return a row of text for each score: its name, value, interval, and the score that real images get."""
+    """Return a row of text for each score: its name, value, interval, and the interval of equal sets."""
     rows = []
     for name, score in values.items():
         unit, floor = 1000 if name == "kid" else 1, score.get("floor")
-        real = format_numbers(unit, " +- ", floor["value"], floor["standard_error"]) if floor else ""
+        real = format_numbers(unit, " to ", *floor["interval"]) if floor else ""
         value, interval = format_numbers(unit, "", score["value"]), format_numbers(unit, " to ", *score["interval"])
         rows.append((name if unit == 1 else f"{name} x {unit}", value, interval, real))
     return rows
@@ -213,7 +231,7 @@ def format_numbers(unit: float, separator: str, *numbers: float | None) -> str:
 def format_scores(result: dict[str, Any]) -> list[str]:
     """Return the lines of the table of scores, of what they were measured on, and of the warnings."""
     of, against = result["of"], result["against"]
-    head = ("score", "value", "95 % interval", "real images get")
+    head = ("score", "value", "95 % interval", "equal sets get")
     lines = [f"{a:18}{b:>12}  {c:<24}{d}".rstrip() for a, b, c, d in (head, *table_rows(result["values"]))]
     how = ", ".join(f"{key} {of[key]}" for key in SAMPLING_FACTS if key in of)
     ours, theirs, about = of.get("weights") or of["fingerprint"], against["fingerprint"], result["features"]

@@ -18,6 +18,7 @@ from unnoise.diffusion.model import clip_x0
 from unnoise.diffusion.process import Variance
 from unnoise.errors import InputError
 from unnoise.evaluation.image_sets import run_data, run_split, tell_news
+from unnoise.evaluation.scores import symmetric
 from unnoise.images import to_float
 from unnoise.progress import Report, Say, mute, silent
 from unnoise.samplers.draw import seeded_noise
@@ -137,10 +138,11 @@ def batches(
     tell_news(dataset, say)
 
 
-def mean_of(values: Tensor) -> dict[str, float]:
-    """Return the mean over the images and its standard error."""
-    spread = values.double().std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return {"mean": values.double().mean().item(), "standard_error": spread}
+def mean_of(values: Tensor) -> dict[str, Any]:
+    """Return the mean over the images, its standard error, and its interval of 95 %."""
+    variance = values.double().var().item() / len(values) if len(values) > 1 else math.nan
+    score = symmetric(values.double().mean().item(), variance, len(values))
+    return {"mean": score.value, "standard_error": score.standard_error, "interval": list(score.interval)}
 
 
 def format_bits(result: dict[str, Any]) -> list[str]:
@@ -156,9 +158,10 @@ def format_bits(result: dict[str, Any]) -> list[str]:
         rows["ode"] = f"{format_mean(result['ode'])}  including {trace:.4f} by the {probes} probes of the trace"
     rows["data"] = f"{data['name']}: {result['n']} of {data['count']:,} images, sha256 {data['fingerprint'][:16]}"
     rows["data"] += ", training images, not held out" if result["trained_on_it"] else ", not trained on"
-    return ["bits per dimension, mean +- standard error", *(f"  {name:8}{value}" for name, value in rows.items())]
+    return ["bits per dimension, mean and its 95 % interval", *(f"  {name:8}{value}" for name, value in rows.items())]
 
 
-def format_mean(value: dict[str, float]) -> str:
-    """Return a mean and its standard error as text."""
-    return f"{value['mean']:.4f} +- {value['standard_error']:.4f}"
+def format_mean(value: dict[str, Any]) -> str:
+    """Return a mean and its interval as text."""
+    low, high = value["interval"]
+    return f"{value['mean']:.4f}, {low:.4f} to {high:.4f}"

@@ -16,6 +16,7 @@ from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor, resized
 from unnoise.evaluation.image_sets import ImageSet, every_batch, run_data, run_images, run_split, tell_news
+from unnoise.evaluation.scores import wilson
 from unnoise.files import replacing
 from unnoise.images import Uint8Images, as_uint8, grid, to_uint8
 from unnoise.progress import Report, Say, mute
@@ -238,17 +239,9 @@ def verdict(flags: Bool[Tensor, "2 n"]) -> dict[str, Any]:
     copied = flags.any(dim=0)
     return {
         "flagged": float(copied.double().mean()),
-        "interval": list(wilson(int(copied.sum()), len(copied))),
+        "interval": list(wilson(float(copied.double().mean()), len(copied))),
         "by_space": {space: float(flag.double().mean()) for space, flag in zip(SPACES, flags, strict=True)},
     }
-
-
-def wilson(count: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Return the interval of 95 % of a share, sensible at 0 and 1 too: Wilson 1927."""
-    share, extra = count / n, z**2 / n
-    middle = (share + extra / 2) / (1 + extra)
-    half = z / (1 + extra) * math.sqrt(share * (1 - share) / n + extra / n / 4)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def contact_sheet(

@@ -1,34 +1,21 @@
 """Scores of one set of images against another, from the statistics of both; each score has a standard error."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise, product
+from collections.abc import Callable
+from itertools import product
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
-from unnoise.evaluation.statistics import GROUPS, Moments, Statistics
+from unnoise.evaluation.neighbours import Features, tiles
+from unnoise.evaluation.scores import Score, distance_score, student, symmetric
+from unnoise.evaluation.statistics import Moments, Statistics
 
-Features = Float[Tensor, "_ d"]  # [n, d], a row for each image
+ENOUGH = 3  # images for each feature, without which the spread of the Frechet distance is not known
+ENOUGH_HALVED = 4  # where the distance of half of the images is needed
 CENTRED = 3_000  # images whose kernel is centred for the floor of KID
-SIDE = 500  # rows and columns of a matrix of all pairs that are in memory at a time
-
-
-class Score(NamedTuple):
-    """A value with its standard error; `float(score)` is the value."""
-
-    value: float
-    standard_error: float
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Return the interval of 95 %: 1.96 standard errors to each side."""
-        return self.value - 1.96 * self.standard_error, self.value + 1.96 * self.standard_error
-
-    def __float__(self) -> float:
-        return self.value
 
 
 # The Frechet distance
@@ -45,16 +32,50 @@ def frechet(a: Moments, b: Moments) -> float:
     return float((a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * mixed)
 
 
-def fid(a: Statistics, b: Statistics) -> Score:
+def fid(a: Statistics, b: Statistics, equal: Score | None = None) -> Score:
     """Return the Frechet distance over all images: Heusel et al. 2017 (arXiv:1706.08500), eq. 6.
 
-    It is too large by about c / n, so compare only scores of equally many images.
+    It is too large by about c / n, so compare only scores of equally many images. The interval is of its mean over all
+    draws of n images. It is nan below ENOUGH images for each feature, where nothing is known of the spread. The
+    jackknife counts the second order of the variance twice (Efron & Stein 1981), and it is the whole variance for equal
+    sets.
+
+    Args:
+        a, b: The two sets.
+        equal: What `fid_floor` returns for them, if it is known already.
     """
-    of_b, of_a = Moments.of(b), Moments.of(a)
-    variance = jackknife(lambda s: frechet(Moments.of(s), of_b), a) + jackknife(
-        lambda s: frechet(of_a, Moments.of(s)), b
-    )
-    return Score(frechet(of_a, of_b), math.sqrt(variance))
+    of_a, of_b = Moments.of(a), Moments.of(b)
+    value = frechet(of_a, of_b)
+    if min(a.n, b.n) < ENOUGH * a.kept.shape[1]:
+        return Score(value, math.nan, (math.nan, math.nan))
+    variance = jackknife(lambda s: frechet(Moments.of(s), of_b), a)
+    variance += jackknife(lambda s: frechet(of_a, Moments.of(s)), b)
+    noise = (equal or fid_floor(a, b)).standard_error ** 2
+    return symmetric(value, max(variance - noise, noise), len(a.count) + len(b.count) - 1)
+
+
+def fid_floor(a: Statistics, b: Statistics) -> Score:
+    """Return the fid of two sets of one distribution, of as many images as a and b; the interval holds one draw in it.
+
+    The images of both sets are shuffled and divided anew, as in a permutation test; it holds for any number of images.
+    """
+    pooled = torch.cat([a.kept, b.kept]).double()
+    n, whole = min(len(a.kept), len(b.kept)), (len(pooled), pooled.sum(0), pooled.T @ pooled)
+    chance = torch.Generator().manual_seed(0)
+    draws = torch.tensor([divided(pooled, n, whole, chance) for _ in a.count], dtype=torch.float64)
+    draws *= (1 / a.n + 1 / b.n) / (1 / n + 1 / (len(pooled) - n))  # of more images than are kept
+    again = math.sqrt(1 + 1 / len(draws))  # the mean of the draws is not known exactly either
+    spread = again * student(len(draws)) * float(draws.std())
+    middle = float(draws.mean())
+    return Score(middle, float(draws.std()), (middle - spread, middle + spread))
+
+
+def divided(pooled: Features, n: int, whole: tuple[int, Tensor, Tensor], chance: torch.Generator) -> float:
+    """Return the Frechet distance of n rows, drawn by chance, and the other rows; `whole` are the sums of all rows."""
+    part = pooled[torch.randperm(len(pooled), generator=chance)[:n]]
+    count, total, outer = whole
+    others = Moments.of_sums(count - n, total - part.sum(0), outer - part.T @ part)
+    return frechet(Moments.of_features(part), others)
 
 
 def fid_infinity(a: Statistics, b: Statistics) -> Score:
@@ -62,6 +83,8 @@ def fid_infinity(a: Statistics, b: Statistics) -> Score:
 
     The excess c / n is twice as large for half of the images. So its growth from the whole to the halves is subtracted.
     """
+    if min(a.n, b.n) < ENOUGH_HALVED * a.kept.shape[1]:
+        return Score(math.nan, math.nan, (math.nan, math.nan))
 
     def extrapolated(a: Statistics, b: Statistics) -> float:
         halves_a, halves_b = halves(a), halves(b)
@@ -73,34 +96,7 @@ def fid_infinity(a: Statistics, b: Statistics) -> Score:
         return 3 * frechet(whole_a, whole_b) - in_half_a - in_half_b
 
     variance = jackknife(lambda s: extrapolated(s, b), a) + jackknife(lambda s: extrapolated(a, s), b)
-    return Score(extrapolated(a, b), math.sqrt(variance))
-
-
-def fid_floor(real: Statistics, n: int) -> Score:
-    """Return the fid of n images of the data against the rest of the data, and its standard error.
-
-    The parts may be smaller (see `chunks`). The floor is proportional to 1 / n + 1 / rest, and is scaled accordingly.
-    """
-    parts = chunks(real, n)
-    size, rest = len(parts[0]), real.n - len(parts[0])
-    scale = (1 / n + 1 / real.n) / (1 / size + 1 / rest)
-    values = []
-    for part in parts:
-        x = part.double()
-        others = Moments.of_sums(rest, real.total.sum(0) - x.sum(0), real.outer.sum(0) - x.T @ x)
-        values.append(frechet(Moments.of_features(part), others))
-    whole, first = Moments.of(real), Moments.of_features(parts[0])
-    ends = pairwise(range(0, size + 1, max(1, size // GROUPS)))
-    fewer = (torch.cat([parts[0][:a], parts[0][b:]]) for a, b in ends)
-    variance = jackknife_variance([frechet(Moments.of_features(most), whole) for most in fewer])
-    variance += jackknife(lambda s: frechet(first, Moments.of(s)), real)
-    return Score(scale * sum(values) / len(values), scale * math.sqrt(variance))
-
-
-def chunks(real: Statistics, n: int) -> list[Features]:
-    """Split the kept features, whose order is random, into parts of n, or into two smaller parts if n is too large."""
-    size = min(n, len(real.kept) // 2)
-    return [part for part in torch.split(real.kept, size) if len(part) == size]
+    return symmetric(extrapolated(a, b), variance, len(a.count))
 
 
 def halves(s: Statistics) -> list[Statistics]:
@@ -111,18 +107,20 @@ def halves(s: Statistics) -> list[Statistics]:
 
 
 def jackknife(value: Callable[[Statistics], float], s: Statistics) -> float:
-    """Return the variance of a smooth function of the sums, by leaving out one group at a time."""
-    groups = s.count.nonzero().flatten().tolist()
+    """Return the variance of a smooth function of the sums, by leaving out one group at a time.
+
+    The groups may have different sizes: Busing et al. 1999 (Statistics and Computing 9, 3-8), eq. 8. It is nan for
+    fewer than two groups.
+    """
+    groups = s.count.nonzero().flatten()
     every = torch.arange(len(s.count))
     if len(groups) < 2:
         return math.nan
-    return jackknife_variance([value(s.part(every != g)) for g in groups])
-
-
-def jackknife_variance(values: Sequence[float]) -> float:
-    """Return the jackknife variance from the values without one group at a time."""
-    left = torch.tensor(values, dtype=torch.float64)
-    return float((len(left) - 1) / len(left) * (left - left.mean()).square().sum())
+    times = s.n / s.count[groups]  # the whole is that much larger than a group
+    left = torch.tensor([value(s.part(every != g)) for g in groups.tolist()], dtype=torch.float64)
+    pseudo = times * value(s) - (times - 1) * left
+    middle = len(groups) * value(s) - ((1 - 1 / times) * left).sum()
+    return float(((pseudo - middle).square() / (times - 1)).mean())
 
 
 # The kernel distance
@@ -162,17 +160,17 @@ def kid(x: Features, y: Features) -> Score:
     value = xx.rows.mean() + yy.rows.mean() - 2 * xy.rows.mean()
     first = 4 * (xx.rows - xy.rows).var() / n + 4 * (yy.rows - xy.columns).var() / m
     second = 2 * remainder(xx) / n**2 + 2 * remainder(yy) / m**2 + 4 * remainder(xy) / (n * m)
-    return Score(float(value), math.sqrt(max(float(first) - second, second)))
+    return distance_score(float(value), second, float(first) - 2 * second)
 
 
-def kid_floor(real: Statistics, n: int) -> Score:
-    """Return the kid of n images of the data against the data: 0 on average, and its standard error.
+def kid_floor(a: Statistics, b: Statistics) -> Score:
+    """Return the kid of two sets of one distribution: 0 on average; the interval holds one draw in it.
 
     For equal distributions only the second order of the variance is left: 2 E[h^2] (1 / n + 1 / m)^2, where h is the
     doubly centred kernel.
     """
-    spread = math.sqrt(2 * remainder(kernel_means(real.kept[:CENTRED])))
-    return Score(0.0, spread * (1 / n + 1 / len(real.kept)))
+    square = 2 * remainder(kernel_means(b.kept[:CENTRED]))
+    return symmetric(0.0, square * (1 / len(a.kept) + 1 / len(b.kept)) ** 2)
 
 
 def remainder(k: KernelMeans) -> float:
@@ -180,63 +178,6 @@ def remainder(k: KernelMeans) -> float:
     mean = float(k.rows.mean())
     explained = float(k.rows.square().mean() + k.columns.square().mean()) - mean**2
     return max(k.square - explained, 0.0)
-
-
-def tiles(n: int, m: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the parts of a matrix of n rows and m columns, so that memory grows with neither."""
-    return product(*([slice(start, start + SIDE) for start in range(0, size, SIDE)] for size in (n, m)))
-
-
-# Precision, recall, density and coverage
-
-
-def radii(x: Features, k: int) -> Float64[Tensor, " n"]:
-    """Return the distance of each row to its k-th nearest neighbour among the other rows."""
-    nearest = torch.full((len(x), k + 1), math.inf, dtype=torch.float64)
-    for some, those in tiles(len(x), len(x)):
-        found = torch.cat([nearest[some], torch.cdist(x[some].double(), x[those].double())], dim=1)
-        nearest[some] = found.topk(k + 1, largest=False).values
-    return nearest.amax(1)
-
-
-def inside(
-    x: Features, y: Features, radius: Float64[Tensor, " m"]
-) -> tuple[Float64[Tensor, " n"], Float64[Tensor, " m"]]:
-    """Return how many balls around y contain each x, and how many x each ball contains."""
-    of_x, of_y = (torch.zeros(n, dtype=torch.float64) for n in (len(x), len(y)))
-    for some, those in tiles(len(x), len(y)):
-        held = torch.cdist(x[some].double(), y[those].double()) <= radius[those]
-        of_x[some] += held.sum(1)
-        of_y[those] += held.sum(0)
-    return of_x, of_y
-
-
-def precision_recall(x: Features, y: Features, k: int = 3) -> tuple[Score, Score]:
-    """Return precision and recall: Kynkaanniemi et al. 2019 (arXiv:1904.06991), eq. 1.
-
-    Each is the share of one set that lies within the k-th neighbours of the other set.
-    """
-    return share(inside(x, y, radii(y, k))[0]), share(inside(y, x, radii(x, k))[0])
-
-
-def density_coverage(x: Features, y: Features, k: int = 5) -> tuple[Score, Score]:
-    """Return density and coverage: Naeem et al. 2020 (arXiv:2002.09797), eq. 4 and 5.
-
-    Density counts the balls of the data y that contain an image x, divided by k. Coverage is the share of balls that
-    contain at least one x.
-    """
-    held, met = inside(x, y, radii(y, k))
-    return mean(held / k), share(met)
-
-
-def share(counts: Float64[Tensor, " n"]) -> Score:
-    """Return the share of counts above 0, and its standard error."""
-    return mean((counts > 0).double())
-
-
-def mean(values: Float64[Tensor, " n"]) -> Score:
-    """Return the mean of the values, and its standard error."""
-    return Score(float(values.mean()), float(values.std()) / math.sqrt(len(values)))
 
 
 # Scores of one set alone, and colours
@@ -249,7 +190,7 @@ def inception_score(s: Statistics) -> Score:
         overall = s.believed.sum(0) / s.n
         return math.exp(float(s.certainty.sum() / s.n + torch.special.entr(overall).sum()))
 
-    return Score(value(s), math.sqrt(jackknife(value, s)))
+    return symmetric(value(s), jackknife(value, s), len(s.count))
 
 
 class Colour(NamedTuple):
@@ -268,7 +209,8 @@ def colour(s: Statistics) -> Colour:
         return torch.stack([first, (second - first.square()).clamp(min=0).sqrt(), ends])
 
     def score(kind: int, channel: int) -> Score:
-        return Score(float(value(s)[kind, channel]), math.sqrt(jackknife(lambda t: float(value(t)[kind, channel]), s)))
+        variance = jackknife(lambda t: float(value(t)[kind, channel]), s)
+        return symmetric(float(value(s)[kind, channel]), variance, len(s.count))
 
     channels = s.colour.shape[2]
     made = [score(kind, channel) for kind, channel in product(range(3), range(channels))]

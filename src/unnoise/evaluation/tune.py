@@ -26,8 +26,9 @@ from unnoise.evaluation.image_sets import (
     run_images,
 )
 from unnoise.evaluation.measure import expected_seconds, measure
-from unnoise.evaluation.metrics import Score, kid
+from unnoise.evaluation.metrics import kid
 from unnoise.evaluation.references import choose_references
+from unnoise.evaluation.scores import Score, student
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import lock_folder, unwritable
 from unnoise.interop.diffusers_format import INDEX
@@ -197,7 +198,7 @@ def score_settings(scorer: Scorer, how: Sampling, n: int, turn: int, seed: int, 
         found = measure(images, scorer.extractor, f"round {turn + 1}: {how.sampler}", scorer.report)
         score = kid(found.kept, real.kept)
     except NonfiniteError:
-        score = Score(math.inf, 0.0)
+        score = Score(math.inf, 0.0, (math.inf, math.inf))
     return Candidate(how, scorer.call_seconds * network_calls(how), score)
 
 
@@ -205,7 +206,7 @@ def choose_best(others: list[Candidate], before: Candidate, time: float) -> Cand
     """Return the best candidate, unless the run's own settings keep to the time and are not clearly worse."""
     best = min(others, key=lambda one: one.score.value)
     error = math.hypot(best.score.standard_error, before.score.standard_error)
-    clearly = before.score.value - best.score.value > 1.96 * error
+    clearly = before.score.value - best.score.value > student() * error
     return best if clearly or before.seconds > 1.1 * time else before
 
 
@@ -228,12 +229,13 @@ def store_best(run: Run, how: Sampling) -> str:
 
 def format_candidates(result: dict[str, Any]) -> list[str]:
     """Return the lines that `unnoise tune` prints, the best candidate first."""
-    lines = [f"{'sampler':26}{'steps':>6}  {'spacing':10}{'guidance':>8}{'ms':>9}  KID x 1000"]
+    lines = [f"{'sampler':26}{'steps':>6}  {'spacing':10}{'guidance':>8}{'ms':>9}  KID x 1000  95 % interval"]
     for row in result["tried"]:
         settings = {name: row[name] for name in result["best"]}
         mark = "  best" if settings == result["best"] else "  before" if settings == result["before"] else ""
         name = f"{row['sampler']:26}{row['steps']:6}  {row['spacing']:10}{row['guidance']:8.1f}"
-        score = f"{1000 * row['value']:.1f} +- {1960 * row['standard_error']:.1f}"
+        low, high = row["interval"]
+        score = f"{1000 * row['value']:10.1f}  {1000 * low:.1f} to {1000 * high:.1f}"
         lines.append(f"{name}{1000 * row['seconds']:9.1f}  {score}{mark}")
     if result["stored"]:
         return [*lines, f"stored in {result['stored']}"]

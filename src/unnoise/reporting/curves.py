@@ -1,7 +1,6 @@
 """Read the log of a training and draw its curves; the report and the app show the same ones."""
 
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,10 +8,12 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from unnoise.evaluation.scores import symmetric
 from unnoise.files import read_json_lines
 
 BLUE, ORANGE, GRAY = "#1f4e8c", "#d1661d", "#b8c4d6"
 MEASURED_ON = (("trained", BLUE, "training images"), ("held_out", ORANGE, "held-out images"))  # key, colour, words
+MOST = 3e38  # the largest number of float32
 QUARTERS = ("cleanest", "second", "third", "noisiest")
 
 
@@ -87,10 +88,20 @@ def plot_kid(log: TrainingLog) -> Plot:
     """Plot the KID that was measured during the training, with its intervals."""
     figure = Figure(figsize=(7, 2.8), layout="constrained")
     axis = figure.subplots()
-    images, value, error = columns(log.kid, "images", "kid", "kid_error")
-    axis.errorbar(images, [1000 * v for v in value], yerr=[1960 * e for e in error], fmt="o-", color=BLUE, capsize=3)
+    images, value = columns(log.kid, "images", "kid")
+    low, high = zip(*map(kid_interval, log.kid), strict=True)
+    axis.plot(images, [1000 * v for v in value], "o-", color=BLUE)
+    axis.vlines(images, [1000 * end for end in low], [1000 * end for end in high], color=BLUE)
     style_axis(axis, "images seen", "KID x 1000")
     return to_plot(figure, f"KID of {int(log.kid[-1]['pictures'])} images with its 95 % interval.")
+
+
+def kid_interval(row: dict[str, Any]) -> tuple[float, float]:
+    """Return the interval of a row's KID; version 0.1.0 wrote the error alone."""
+    if "kid_interval" in row:
+        low, high = number(row["kid_interval"])
+        return low, high
+    return symmetric(number(row["kid"]), number(row["kid_error"]) ** 2).interval
 
 
 def plot_speed(log: TrainingLog) -> Plot:
@@ -110,10 +121,10 @@ def columns(rows: Sequence[dict[str, Any]], *names: str) -> tuple[list[Any], ...
 
 
 def number(value: Any) -> Any:
-    """Return a value, or a list of values; raise TypeError if one is no finite number, which Matplotlib would draw."""
+    """Return a value, or a list of values; raise TypeError if one is no number, or larger than any in float32."""
     if isinstance(value, list) and value:
         return [number(part) for part in value]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < MOST:
         raise TypeError(f"{str(value)[:40]!r} is no finite number")
     return value
 

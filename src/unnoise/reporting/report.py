@@ -12,6 +12,7 @@ from unnoise.checkpoint import RunLike, as_run
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
+from unnoise.evaluation.scores import symmetric
 from unnoise.files import check_writable, replacing, user_path
 from unnoise.options import with_names_of_today
 from unnoise.progress import Say, mute
@@ -66,7 +67,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "previews": [*filter(None, (open_preview(embedded, path) for path in previews[::-1][::every][::-1]))],
         **draw_curves(log),
         "scores": [describe_scores(result["scores"]) for result in results if "scores" in result],
-        "bounds": [result["bpd"] for result in results if result.get("bpd")],
+        "bounds": [describe_bits(result["bpd"]) for result in results if result.get("bpd")],
         "memorization": next((result["memorization"] for result in results if "memorization" in result), None),
         "nearest_pairs": embedded.uri("memorization.png"),
         "speed_plots": [plot_speed(log)] if log.steps else [],
@@ -128,6 +129,12 @@ def describe_scores(result: Mapping[str, Any]) -> dict[str, Any]:
         "features": result["features"],
         "warnings": result["warnings"],
     }
+
+
+def describe_bits(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bits per dimension with their interval, which version 0.1.0 did not store."""
+    low, high = symmetric(result["bound"]["mean"], result["bound"]["standard_error"] ** 2, result["n"]).interval
+    return {**result, "low": low, "high": high}
 
 
 def describe_cost(log: TrainingLog, folder: Path) -> dict[str, str]:

@@ -14,7 +14,8 @@ from unnoise.card import Card
 from unnoise.checkpoint import build_model, load
 from unnoise.config import Sampling
 from unnoise.data.cache import open_data
-from unnoise.evaluation.metrics import Score, kid
+from unnoise.evaluation.metrics import kid
+from unnoise.evaluation.scores import symmetric
 from unnoise.images import to_uint8
 from unnoise.samplers.base import Step
 from unnoise.training.clock import Clock
@@ -134,7 +135,7 @@ def test_the_best_is_the_lowest_and_standing_still_is_told(scored, monkeypatch):
     found = []
     for mark, value in zip((100, 200, 400, 2500, 4700), (0.5, 0.3, 0.4, 0.32, 0.31), strict=True):
         now[0] = mark
-        monkeypatch.setattr("unnoise.training.monitors.kid.kid", lambda *_, value=value: Score(value, 0.02))
+        monkeypatch.setattr("unnoise.training.monitors.kid.kid", lambda *_, value=value: symmetric(value, 0.0004))
         found.append((quality.measure(draw, clock), quality.best))
     assert [best for _, best in found] == [True, True, False, False, False]
     assert [note is not None for note, _ in found] == [False, False, False, False, True]

@@ -12,8 +12,9 @@ from unnoise.errors import InputError
 from unnoise.evaluation.features import efficientnet
 from unnoise.evaluation.image_sets import BY_COUNT, dataset_images, extraction_seconds
 from unnoise.evaluation.measure import measure, measure_pixels
-from unnoise.evaluation.metrics import Score, kid
+from unnoise.evaluation.metrics import kid
 from unnoise.evaluation.references import new_or_trained
+from unnoise.evaluation.scores import Score
 from unnoise.evaluation.statistics import Statistics
 from unnoise.images import to_uint8
 from unnoise.progress import duration, silent
@@ -57,8 +58,8 @@ class KidMonitor:
         counts = class_counts(self.dataset, MOST_COMPARED) if model.classes else None
         note = self.measure(lambda n, s: draw_images(model, n, self.settings, stop, s, class_counts=counts), clock)
         for row in (rows := self.rows[before:]):
-            value, error, n = 1000 * row["kid"], 1000 * row["kid_error"], row["pictures"]
-            messages.append(f"KID       {value:.1f} +- {error:.1f} (x 1000, {n} images)")
+            value, low, high = (f"{1000 * number:.1f}" for number in (row["kid"], *row["kid_interval"]))
+            messages.append(f"KID       {value}, {low} to {high} (95 %; x 1000, {row['pictures']} images)")
         return Outcome(rows, messages + ([note] if note else []), self.best)
 
     def plan(self, clock: Clock) -> str:
@@ -114,14 +115,14 @@ class KidMonitor:
             self.real = measure(known, self.extractor(), "", silent)
         score = kid(measure_pixels(to_uint8(images), self.extractor()).kept, self.real.kept)
         self.best = all(score.value < row["kid"] for row in self.rows)
-        row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), "kid": score.value}
-        self.rows.append({**row, "kid_error": score.standard_error, "pictures": self.count})
+        row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), "kid": score.value, "pictures": self.count}
+        self.rows.append({**row, "kid_error": score.standard_error, "kid_interval": list(score.interval)})
         return self.standing_still(score)
 
     def standing_still(self, last: Score) -> str | None:
         """Return a message if no KID of the last PLATEAU seconds lies outside the last one's interval."""
         before = [row for row in self.rows if row["seconds"] <= self.rows[-1]["seconds"] - PLATEAU]
         since = self.rows[self.rows.index(before[-1]) :] if before else []
-        if not since or any(abs(row["kid"] - last.value) > 1.96 * last.standard_error for row in since):
+        if not since or any(not last.interval[0] <= row["kid"] <= last.interval[1] for row in since):
             return None
         return f"KID       has stayed within its interval for {duration(since[-1]['seconds'] - since[0]['seconds'])}"

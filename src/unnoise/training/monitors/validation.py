@@ -12,6 +12,7 @@ from torch import Tensor
 from unnoise.data.dataset import Dataset
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import Objective, add_noise
+from unnoise.evaluation.scores import symmetric
 from unnoise.images import to_float
 from unnoise.samplers.draw import seeded_noise
 from unnoise.training.clock import Clock
@@ -92,7 +93,8 @@ class ValidationMonitor:
     def __str__(self) -> str:
         last = self.rows[-1]
         held, trained = (sum(last[name]) / BANDS for name in ("held_out", "trained"))
-        return f"{held:.4f} +- {last['held_out_error']:.4f} on held-out images, {trained:.4f} on training images"
+        low, high = symmetric(held, last["held_out_error"] ** 2, self.count).interval
+        return f"{held:.4f}, {low:.4f} to {high:.4f} (95 %), on held-out images, {trained:.4f} on training images"
 
     @torch.no_grad()
     def losses(self, model: Diffusion, dataset: Dataset) -> Losses:
