@@ -14,8 +14,24 @@ from unnoise.card import Run
 from unnoise.config import EvalConfig
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
-from unnoise.evaluation.features import Extractor, resized
+from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.image_sets import ImageSet, every_batch, run_data, run_images, run_split, tell_news
+from unnoise.evaluation.near_copies import (
+    NEAR,
+    PLANTED,
+    SPACES,
+    VIEWS,
+    Closest,
+    Vectors,
+    closest,
+    describe,
+    describe_copies,
+    nearer,
+    no_neighbours,
+    plant,
+    share_of_copies,
+    small_pixels,
+)
 from unnoise.evaluation.scores import wilson
 from unnoise.files import replacing
 from unnoise.images import Uint8Images, as_uint8, grid, to_uint8
@@ -26,27 +42,9 @@ ALARM = 0.01  # share of new images that is flagged by mistake, if there are eno
 CALIBRATION = 2_000  # new images that set the threshold, at most
 ENOUGH = 200  # held-out images to calibrate on; if there are fewer, training images take their place
 TWIN = 0.02  # a new image with a smaller closeness is a copy itself, and says nothing about new images
-SIDE = 32  # pixels are compared at this size
 NEIGHBOURS = 20  # nearest training images of each image whose distances are kept
 WORST = 24  # pairs on the contact sheet
-SPACES = ("features", "pixels")
-
-Vectors = Float[Tensor, "_ _"]  # [n, d], one row for each image
-
-
-class Nearest(NamedTuple):
-    """The distances of each image to its nearest training images, ascending, and the index of the nearest one."""
-
-    distances: Float[Tensor, "n k"]
-    first: Int[Tensor, " n"]
-
-    @property
-    def closeness(self) -> Float[Tensor, " n"]:
-        """Return the nearest distance over the mean of the next: Carlini et al. 2023 (arXiv:2301.13188), section 5.1.
-
-        A blurred image is near to all training images alike; a copy is near to its own original only.
-        """
-        return self.distances[:, 0] / self.distances[:, 1:].mean(dim=1).clamp(min=1e-12)
+CLASSES_TOLD = 5  # classes with the most flagged images that are printed
 
 
 class Reference(NamedTuple):
@@ -91,16 +89,12 @@ def audit(
     """
     reference = open_reference(config, run, say)
     pixels, samples = draw_and_describe(images := run_images(config, run, n), extractor, report)
-    found, known = search(samples, reference, extractor, report, say)
-    calibrated = torch.stack([near.closeness for near in known])
-    calibrated = calibrated[:, (calibrated > TWIN).all(dim=0)]
-    thresholds, alarm = limits(calibrated)
-    pairs = contact_sheet(pixels, reference.trained, found, thresholds)
+    planted = plant_and_describe(reference, extractor, config.seed)
+    found, known, *near_copies = search(samples, [*planted.values()], reference, extractor, report, say)
+    judged = judge(found, known, dict(zip(planted, near_copies, strict=True)), reference)
+    pairs = contact_sheet(pixels, reference.trained, found, [*judged["thresholds"].values()])
     return {
-        **verdict(torch.stack([near.closeness < limit for near, limit in zip(found, thresholds, strict=True)])),
-        "thresholds": dict(zip(SPACES, thresholds, strict=True)),
-        "false_alarms": alarm,
-        **describe_reference(reference, calibrated.shape[1]),
+        **judged,
         "n": n,
         "sheet": write_sheet(pairs, run.card.mode, folder, say) if folder else None,
         "of": images.about,
@@ -108,11 +102,64 @@ def audit(
     }
 
 
+def judge(found: Closest, known: Closest, planted: dict[str, Closest], reference: Reference) -> dict[str, Any]:
+    """Return what the closeness of the drawn images means, from new images and planted copies."""
+    new = (known.closeness > TWIN).all(dim=0)
+    thresholds, alarm = limits(known.closeness[:, new])
+    limit = torch.tensor(thresholds)[:, None]
+    flags, alarms = found.closeness < limit, (known.closeness <= limit).any(dim=0)
+    caught = {kind: (near.closeness < limit).any(dim=0) for kind, near in planted.items()}
+    return {
+        **verdict(flags),
+        "thresholds": dict(zip(SPACES, thresholds, strict=True)),
+        "false_alarms": alarm,
+        **estimate(flags.any(dim=0), alarms, caught),
+        "by_class": flagged_classes(flags, found, thresholds, reference.trained),
+        **describe_reference(reference, int(new.sum())),
+    }
+
+
+def estimate(flagged: Bool[Tensor, " n"], alarms: Bool[Tensor, " m"], caught: dict[str, Tensor]) -> dict[str, Any]:
+    """Return the share of copies, and its sources: flags of new images, twins included, and of planted copies."""
+    counts = [(int(each.sum()), len(each)) for each in (flagged, alarms, torch.cat([caught[kind] for kind in NEAR]))]
+    return {
+        "false_alarms_with_twins": float(alarms.double().mean()),
+        "detection": {kind: float(each.double().mean()) for kind, each in caught.items()},
+        "copies": share_of_copies(counts[0], counts[1], counts[2]),
+    }
+
+
+def plant_and_describe(reference: Reference, extractor: Extractor, seed: int) -> dict[str, list[Vectors]]:
+    """Return the vectors of near copies of some training images, by kind, in all views."""
+    random = np.random.default_rng(seed)
+    chosen = np.sort(random.permutation(len(reference.trained))[:PLANTED])
+    images, others = (
+        torch.cat(list(read_batches(data, indices)))
+        for data, indices in ((reference.trained, chosen), (reference.new, reference.chosen[:PLANTED]))
+    )
+    with torch.inference_mode():
+        return {kind: list(describe(made, extractor)) for kind, made in plant(images, others, seed).items()}
+
+
+def flagged_classes(
+    flags: Bool[Tensor, "s n"], found: Closest, thresholds: list[float], dataset: Dataset
+) -> dict[str, int]:
+    """Return the number of flagged images by the class of their nearest training image; nothing without classes."""
+    if not dataset.classes or not flags.any():
+        return {}
+    space = (found.closeness / torch.tensor(thresholds)[:, None].clamp(min=1e-12)).argmin(dim=0)
+    twins = found.first.gather(0, space[None])[0][flags.any(dim=0)]
+    found_labels = dataset.labels(twins.numpy())
+    labels = [] if found_labels is None else [int(label) for label in found_labels if label >= 0]
+    return {dataset.classes[label]: labels.count(label) for label in sorted(set(labels))}
+
+
 def describe_reference(reference: Reference, calibrated: int) -> dict[str, Any]:
     """Return facts about the reference; `calibrated` new images have set the threshold."""
     return {
         "calibrated_on": f"{calibrated} {'training' if reference.stands_in else 'held-out'} images",
         "copies_in_the_data": len(reference.chosen) - calibrated,
+        "twins": 1 - calibrated / len(reference.chosen),
         "training_images": len(reference.trained),
     }
 
@@ -135,25 +182,14 @@ def open_reference(config: EvalConfig, run: Run, say: Say = mute) -> Reference:
 
 
 def draw_and_describe(images: ImageSet, extractor: Extractor, report: Report) -> tuple[Uint8Images, list[Vectors]]:
-    """Return all images of a set, [n, c, h, w], and their vectors in both spaces."""
-    drawn, vectors = list[Tensor](), list[tuple[Vectors, Vectors]]()
+    """Return all images of a set, [n, c, h, w], and their vectors in all views."""
+    drawn, vectors = list[Tensor](), list[tuple[Vectors, ...]]()
     with torch.inference_mode():
         for pixels in images.stream(every_batch):
             drawn.append(pixels.cpu())
             vectors.append(describe(pixels, extractor))
             report("drawing", sum(map(len, drawn)), images.n)
     return torch.cat(drawn), [torch.cat(parts) for parts in zip(*vectors, strict=True)]
-
-
-def describe(pixels: Uint8Images, extractor: Extractor) -> tuple[Vectors, Vectors]:
-    """Return the vectors of images in both spaces: features, and pixels."""
-    return extractor(pixels)[0].cpu(), small_pixels(pixels)
-
-
-def small_pixels(pixels: Uint8Images) -> Vectors:
-    """Return the pixels in [-1, 1] as vectors; images larger than SIDE are shrunk to it."""
-    shrunk = resized(pixels, SIDE) if min(pixels.shape[-2:]) > SIDE else pixels.float() / 127.5 - 1
-    return shrunk.flatten(1).cpu()
 
 
 def read_batches(dataset: Dataset, indices: np.ndarray, size: int = 256) -> Iterator[Uint8Images]:
@@ -163,29 +199,36 @@ def read_batches(dataset: Dataset, indices: np.ndarray, size: int = 256) -> Iter
 
 
 def search(
-    samples: list[Vectors], reference: Reference, extractor: Extractor, report: Report, say: Say = mute
-) -> tuple[list[Nearest], list[Nearest]]:
-    """Find the nearest training images of the samples and of the new images, in both spaces, in one pass.
+    samples: list[Vectors],
+    planted: list[list[Vectors]],
+    reference: Reference,
+    extractor: Extractor,
+    report: Report,
+    say: Say = mute,
+) -> list[Closest]:
+    """Find the nearest training images of the samples, the new images and the planted copies, in one pass.
 
     A training image that takes the place of a new image is not compared with itself.
     """
     with torch.inference_mode():
         described = (describe(pixels, extractor) for pixels in read_batches(reference.new, reference.chosen))
         known = [torch.cat(parts) for parts in zip(*described, strict=True)]
-    dataset, own = reference.trained, torch.from_numpy(reference.chosen) if reference.stands_in else None
+    asked, dataset = [samples, known, *planted], reference.trained
+    own = torch.from_numpy(reference.chosen) if reference.stands_in else None
     k = min(NEIGHBOURS, len(dataset) - 1)
-    found = [no_neighbours(len(x), k) for x in samples], [no_neighbours(len(x), k) for x in known]
+    found = [[no_neighbours(len(x), k) for x in vectors] for vectors in asked]
     place = 0
     with torch.inference_mode():
         for pixels in read_batches(dataset, np.arange(len(dataset))):
-            vectors, indices = describe(pixels, extractor), torch.arange(place, place + len(pixels))
-            for i, training in enumerate(vectors):
-                found[0][i] = nearer(found[0][i], samples[i], training, indices, None)
-                found[1][i] = nearer(found[1][i], known[i], training, indices, own)
+            training, indices = describe(pixels, extractor), torch.arange(place, place + len(pixels))
+            for which, vectors in enumerate(asked):
+                same = own if which == 1 else None
+                for view in range(len(VIEWS)):
+                    found[which][view] = nearer(found[which][view], vectors[view], training[view], indices, same)
             place += len(pixels)
             report("searching", place, len(dataset))
     tell_news(dataset, say)
-    return found
+    return [closest(each, [x.shape[1] for x in samples[3:]]) for each in found]
 
 
 def nearest(images: Images, dataset: Dataset) -> Images:
@@ -200,41 +243,20 @@ def nearest(images: Images, dataset: Dataset) -> Images:
     return as_uint8(torch.from_numpy(twins)).float() / 127.5 - 1
 
 
-def no_neighbours(count: int, k: int) -> Nearest:
-    """Return the start of a search for k neighbours: all distances are infinite."""
-    return Nearest(torch.full((count, k), math.inf), torch.full((count,), -1))
-
-
-def nearer(
-    best: Nearest, x: Vectors, training: Vectors, indices: Int[Tensor, " b"], own: Int[Tensor, " n"] | None
-) -> Nearest:
-    """Return the nearest of the best so far and these training images.
-
-    `indices` number the training images. `own` numbers x if they are training images, which do not count themselves.
-    """
-    apart = torch.cdist(x, training)
-    if own is not None:
-        apart = apart.masked_fill(own[:, None] == indices, math.inf)
-    distance, at = apart.min(dim=1)
-    first = torch.where(distance < best.distances[:, 0], indices[at], best.first)
-    k = best.distances.shape[1]
-    return Nearest(torch.cat([best.distances, apart], dim=1).topk(k, dim=1, largest=False).values, first)
-
-
-def limits(closeness: Float[Tensor, "2 m"]) -> tuple[list[float], float]:
-    """Return the threshold of closeness in each space, and the largest share of new images below either threshold.
+def limits(closeness: Float[Tensor, "s m"]) -> tuple[list[float], float]:
+    """Return the threshold of closeness in each space, and the largest share of new images below any threshold.
 
     A new image is equally likely to fall anywhere between the m calibration images: it lies below the k-th of them with
     probability k / (m + 1).
     """
-    m = closeness.shape[1]
+    spaces, m = closeness.shape
     if not m:
         raise InputError("every image has a copy among the training images: no new image is left to set the threshold")
-    k = max(1, math.floor(ALARM / 2 * (m + 1)))
-    return closeness.kthvalue(k, dim=1).values.tolist(), min(1.0, 2 * k / (m + 1))
+    k = max(1, math.floor(ALARM / spaces * (m + 1)))
+    return closeness.kthvalue(k, dim=1).values.tolist(), min(1.0, spaces * k / (m + 1))
 
 
-def verdict(flags: Bool[Tensor, "2 n"]) -> dict[str, Any]:
+def verdict(flags: Bool[Tensor, "s n"]) -> dict[str, Any]:
     """Return the share of flagged images with its interval, and the share in each space."""
     copied = flags.any(dim=0)
     return {
@@ -245,17 +267,17 @@ def verdict(flags: Bool[Tensor, "2 n"]) -> dict[str, Any]:
 
 
 def contact_sheet(
-    pixels: UInt8[Tensor, "n _ _ _"], dataset: Dataset, found: list[Nearest], thresholds: list[float]
+    pixels: UInt8[Tensor, "n _ _ _"], dataset: Dataset, found: Closest, thresholds: list[float]
 ) -> Uint8Images:
     """Return the nearest pairs, [2 pairs, c, h, w]: each drawn image followed by its training image.
 
     They are ordered by closeness over its threshold, and each training image appears once.
     """
-    over = torch.stack([near.closeness / max(limit, 1e-12) for near, limit in zip(found, thresholds, strict=True)])
+    over = found.closeness / torch.tensor(thresholds)[:, None].clamp(min=1e-12)
     least, space = over.min(dim=0)
     nearest = dict[int, int]()  # training image -> the nearest drawn image
     for i in least.argsort().tolist():
-        nearest.setdefault(int(found[int(space[i])].first[i]), i)
+        nearest.setdefault(int(found.first[space[i], i]), i)
     pairs = []
     for twin, i in list(nearest.items())[:WORST]:
         pairs += [pixels[i : i + 1], as_uint8(torch.from_numpy(dataset.read(np.array([twin]))))]
@@ -279,10 +301,18 @@ def format_audit(result: dict[str, Any]) -> list[str]:
     low, high = result["interval"]
     spaces = ", ".join(f"{share:.1%} by {space}" for space, share in result["by_space"].items())
     share = f"{result['flagged']:.2%} of {result['n']:,} images, {low:.2%} to {high:.2%} (95 %)"
+    of_new = f"{result['false_alarms_with_twins']:.1%} of new images are flagged too"
+    twins = f"{result['twins']:.1%} of them have a twin in the training images" if result["twins"] else ""
     lines = [
         f"memorization      {share}, are nearer to one training image than new images are",
-        f"                  {spaces}; of new images at most {result['false_alarms']:.1%} are flagged, on average",
+        f"                  {spaces}; {', '.join(filter(None, [of_new, twins]))}",
+        f"                  {describe_copies(result['copies'])}",
+        "                  found of planted copies: "
+        + ", ".join(f"{share:.0%} by {kind}" for kind, share in result["detection"].items()),
     ]
+    if result["by_class"]:
+        counts = sorted(result["by_class"].items(), key=lambda pair: -pair[1])[:CLASSES_TOLD]
+        lines.append("                  of classes: " + ", ".join(f"{name} {count}" for name, count in counts))
     if result["sheet"]:
         lines.append(f"                  nearest pairs, each drawn image left of its training image: {result['sheet']}")
     return lines
