@@ -389,7 +389,7 @@ def targets() -> dict[str, Target]:
     found["model"] = Target([model_bytes()], lambda path: checkpoint.load(path, "cpu"), "model.safetensors")
     found["card"] = Target([model_bytes()], lambda path: checkpoint.load(path, "cpu"), "model.safetensors")
     found["shards"] = Target([shard_bytes()], read_stream, "x.tar")
-    found["packed"] = Target([gzip.compress(shard_bytes())], lambda path: read_images(path.parent), "x.tar.gz")
+    found["packed"] = Target([gzip.compress(shard_bytes(), mtime=0)], lambda path: read_images(path.parent), "x.tar.gz")
     found["tables"] = Target([parquet_bytes()], read_stream, "x.parquet")
     found["pipeline"] = Target([pipeline_bytes()], read_pipeline, "pipeline")
     found["settings"] = Target([pipeline_bytes()], read_pipeline, "pipeline")
