@@ -191,6 +191,7 @@ class EvalConfig(SamplingOptions):
     against: Any = option(None, "images to compare with (default: held-out images of the run)", data=True)
     metrics: str = option("kid,fid,precision_recall,density_coverage,colour", "what to measure, separated by commas")
     data: Any = option(None, "the same as AGAINST; for bpd the images whose bits are measured", data=True)
+    size: str | None = option(None, "WIDTHxHEIGHT of both sets of images (default: their own size, up to 256)")
     n: int | None = option(None, "images of SET (default: 2000 of a run, all of a folder; 256 for bpd)", least=1)
     reference: int = option(10_000, "images to compare with, at most; they are drawn by the seed", least=50)
     features: Spec = option("efficientnet", "feature extractor, as NAME:OPTION=VALUE")
@@ -200,9 +201,7 @@ class EvalConfig(SamplingOptions):
         None, "bpd: reverse variance of the bound (default: the one with the lowest bound)"
     )
     ode: bool = option(True, "bpd: measure by the probability-flow ODE too, which takes five times as long")
-    seed: int = option(
-        0, "seed of the first image drawn, of the choice of images, and of the noise", least=0, most=MAX_SEED
-    )
+    seed: int = option(0, "seed of the first image, of the choice of images and of the noise", least=0, most=MAX_SEED)
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "number format of the network")
     batch: int = option(64, "images that are computed at a time; it does not change the numbers", least=1)
     json: str | None = option(None, "file to write all numbers to")

@@ -47,6 +47,21 @@ def test_default_size(root, load):
     assert load(root).shape == (1, 64, 64)
 
 
+def test_the_own_size_is_kept_and_many_sizes_become_the_smallest_square(root, load):
+    put(root, "a.png", noise(80, 128))
+    assert load(root, size="own").shape == (1, 80, 128)
+    put(root, "b.png", noise(100, 90))
+    assert load(root, size="own").shape == (1, 80, 80)
+    put(root, "c.png", noise(20, 20))
+    assert load(root, size="own").shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize(("side", "own"), [((40, 40), (40, 40)), ((300, 600), (256, 512)), ((256, 256), (256, 256))])
+def test_the_own_size_has_a_limit(root, load, side, own):
+    put(root, "a.png", noise(*side))
+    assert load(root, size="own").shape == (1, *own)
+
+
 def test_large_images_become_64(root, load):
     put(root, "a.png", noise(65, 65))
     assert load(root).shape == (1, 64, 64)

@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from tiny import smooth
 from unnoise.config import EvalConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.comparison import format_scores
@@ -55,3 +58,51 @@ def test_what_spoils_a_score_is_a_warning(world):
     assert "all images are the same" in warned("constant", "like")
     assert "colour drift: std of channel 0" in warned("constant", "like")
     assert warned("train", "like") == ""
+
+
+def test_large_images_are_compared_at_their_own_size(tmp_path, monkeypatch):
+    """At 64 px, images of blocks looked better than real ones."""
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    random = np.random.default_rng(0)
+
+    def real(count):
+        noise = random.normal(0, 20, (count, 96, 96, 3))
+        return (smooth(count, 96, count) + noise).clip(0, 255).astype(np.uint8)
+
+    data, others = real(50), real(51)
+    blocks = others.reshape(51, 24, 4, 24, 4, 3).mean((2, 4)).astype(np.uint8).repeat(4, 1).repeat(4, 2)
+    for name, images in (("data", data), ("others", others), ("blocks", blocks)):
+        np.save(tmp_path / f"{name}.npy", images)
+
+    def score(name, metrics="fid,kid", **more):
+        config = EvalConfig(str(tmp_path / f"{name}.npy"), str(tmp_path / "data.npy"), metrics=metrics, **more)
+        return run_evaluation(config, say=lambda _: None)["scores"]
+
+    found, real_scores = score("blocks"), score("others")["values"]
+    assert found["values"]["fid"]["value"] > 3 * real_scores["fid"]["value"]
+    assert found["values"]["kid"]["interval"][0] > 3 * real_scores["kid"]["interval"][1]
+    assert found["of"]["size"] == found["against"]["size"] == "96x96"
+    assert found["features"]["network"] == "efficientnet-lite0:size=96"
+    assert any("51 images, 96x96, sha256" in line for line in format_scores(found))
+    small = score("blocks", "kid", size="32x32")
+    assert small["of"]["size"] == small["against"]["size"] == "32x32"
+    assert small["features"]["network"] == "efficientnet-lite0:size=64"
+
+
+def test_images_of_many_sizes_every_crop_and_every_unreadable_file_are_told(world, tmp_path):
+    for i, side in enumerate([(90, 90)] * 30 + [(120, 90)] * 30):
+        Image.fromarray(smooth(1, 120, i)[0, : side[1], : side[0]]).save(tmp_path / f"{i}.png")
+    (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\n1234")
+    said = []
+    found = run_evaluation(EvalConfig(str(tmp_path), str(world / "large"), metrics="kid"), say=said.append)["scores"]
+    assert found["of"]["size"] == "90x90"
+    assert any("two sizes, 90x90 and 24x24: the scores measure that too; --size 24x24" in w for w in found["warnings"])
+    assert any("center-cropped 30 images" in line for line in said)
+    assert any("bad.png" in line for line in said)
+    one = run_evaluation(EvalConfig(str(tmp_path), str(world / "large"), metrics="kid", size="24"))["scores"]
+    assert not any("two sizes" in text for text in one["warnings"])
+
+
+def test_a_run_has_a_size_of_its_own(world):
+    with pytest.raises(InputError, match="draws 16x16; leave it out"):
+        run_evaluation(EvalConfig(str(world / "run"), size="64"))

@@ -105,7 +105,7 @@ def test_data_that_has_changed_has_no_held_out_images(split, monkeypatch):
 def test_copies_of_training_images_are_told_by_the_gap(split, monkeypatch, capsys):
     trained, _ = run_split(open_data(split / "data.npz"), load(split / "run"))
     drawn_as(monkeypatch, copies := pixels_of(trained.part(np.arange(DRAWN))))
-    given = {"features": small, "metrics": "kid,fid"}
+    given = {"features": small, "metrics": "kid"}
     found = run_evaluation(EvalConfig(str(split / "run"), **given), say=mute)["scores"]
     assert found["training"]["values"]["kid"]["value"] < found["training"]["held_out"]["kid"]["value"]
     assert any("in the 100 training images of data" in text for text in found["warnings"])
@@ -125,7 +125,7 @@ def test_the_table_says_which_images_are_which(split):
     text = str(found)
     assert "against 100 training images" in text
     assert "100 held-out images get there" in text
-    assert "data: 100 of 100 held-out images, sha256" in text
+    assert "data: 100 of 100 held-out images, 8x8, sha256" in text
     assert len([line for line in text.splitlines() if line.startswith("kid x 1000")]) == 2
     (row,) = [
         line for line in compare_runs([split / "run", split / "run"]) if line.startswith("60 images against 100 ")

@@ -30,7 +30,7 @@ from unnoise.data.cache_check import (
 from unnoise.data.cache_writer import write_images
 from unnoise.data.dataset import Dataset
 from unnoise.data.decode import TargetFormat
-from unnoise.data.resize import Size, check_fit, parse_size
+from unnoise.data.resize import OWN_SIZE, Size, check_fit, parse_size
 from unnoise.data.sources.find import find
 from unnoise.data.sources.source import Array, Source
 from unnoise.data.stream import open_stream
@@ -113,7 +113,7 @@ def open_data(  # noqa: PLR0913 - each is a wish of its own
         data: A folder, archive, array or parquet file, address (`hf://...`), or built-in dataset ("faces:count=5000");
             or images in memory: an array or tensor [n, h, w], [n, h, w, c] or [n, c, h, w] of whole numbers, floats
             or bool; a torch or Hugging Face dataset; a list of paths, PIL images, arrays, or (image, label) pairs.
-        size: Pixels: 64, (width, height), or "96x64"; by default the common size, or 64 if there is none up to 64.
+        size: Pixels: 64, (width, height), "96x64", or "own", up to 256; by default the common size up to 64, or 64.
         channels: 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGBA); by default what most of the images have.
         fit: How an image of another shape becomes this size: crop, pad or stretch.
         limit: Use the first `limit` images only.
@@ -165,7 +165,9 @@ def check_whole(name: str, value: object, default: str) -> None:
 def fits_already(data: Dataset, wishes: Wishes, limit: int | None) -> bool:
     """Return whether an opened dataset, not a part of one, is what the options ask for."""
     (c, h, w), (size, channels, _) = data.shape, wishes
-    return data.rows is None and size in (None, (w, h)) and channels in (None, c) and len(data) <= (limit or len(data))
+    if data.rows is not None or size not in (None, OWN_SIZE, (w, h)):
+        return False
+    return channels in (None, c) and len(data) <= (limit or len(data))
 
 
 def decode_into_cache(source: Source, folder: Path, wishes: Wishes, limit: int | None, progress: Report) -> Dataset:

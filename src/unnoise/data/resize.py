@@ -12,10 +12,14 @@ Size: TypeAlias = int | str | tuple[int, int]
 FITS = ("crop", "pad", "stretch")
 OTHER_WORDS = {"fill": "stretch", "squash": "stretch", "contain": "pad", "letterbox": "pad", "cover": "crop"}
 MIN_SIDE = 8
+OWN = "own"  # the size that the images have
+OWN_SIZE = (0, 0)  # stands for it
 
 
 def parse_size(size: object) -> tuple[int, int]:
-    """Return (width, height) of a size: 64, (96, 64), "64" or "96x64", width before height."""
+    """Return (width, height) of a size: 64, (96, 64), "64" or "96x64", width before height; OWN_SIZE for "own"."""
+    if size == OWN:
+        return OWN_SIZE
     sides = size if isinstance(size, tuple | list) else (size,)
     text = size if isinstance(size, str) else "x".join(map(repr, sides))
     match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text.strip().lower())

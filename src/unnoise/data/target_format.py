@@ -7,7 +7,7 @@ import numpy as np
 
 from unnoise.data.decode import Header, TargetFormat, array_mode, read_header, read_numbers
 from unnoise.data.numbers import Measured
-from unnoise.data.resize import MIN_SIDE
+from unnoise.data.resize import MIN_SIDE, OWN_SIZE
 from unnoise.data.sources.classes import NO_CLASSES
 from unnoise.data.sources.source import MAX_PIXELS, READS, Source, UnreadableImage
 from unnoise.errors import InputError
@@ -16,6 +16,7 @@ from unnoise.types import MODES
 
 DRAWN_SIZE = (32, 32)  # default size of images that can draw themselves at any size
 DEFAULT_SIZE = (64, 64)
+MOST_OWN = 256  # shorter side of images that keep their own size: no feature extractor sees more by default
 MODE_RANK = ("L", "I;16", "LA", "RGB", "RGBA", "")  # more channels win a tie
 MAX_NAMED = 5  # unreadable images that a message names
 
@@ -33,11 +34,13 @@ class HeaderScan:
     max_pixels: int = MAX_PIXELS
     array: bool = False
     drawn: bool = False
+    smallest: int = 2**31  # side of an image
     measured: Measured = field(default_factory=Measured)
 
     def add(self, header: Header) -> None:
         self.modes[header.mode] += 1
         self.channels[header.channels] += 1
+        self.smallest = min(self.smallest, *header.size)
         if len(self.sizes) < 2:  # the only question is whether there is one size
             self.sizes.add(header.size)
 
@@ -114,7 +117,7 @@ def format_suffixes(source: Source) -> str:
 def choose_format(found: HeaderScan, size: tuple[int, int] | None, channels: int | None, fit: str) -> TargetFormat:
     """Choose the most common mode and the common size, except what the user asks for."""
     mode = max(found.modes, key=lambda mode: (found.modes[mode], MODE_RANK.index(mode)))
-    chosen = size or default_size(found)
+    chosen = own_size(found) if size == OWN_SIZE else size or default_size(found)
     return TargetFormat(choose_mode(mode, channels, found), chosen, fit, found.max_pixels, found.measured.spans)
 
 
@@ -128,6 +131,21 @@ def default_size(found: HeaderScan) -> tuple[int, int]:
     if min(own) < MIN_SIDE:
         raise InputError(f"the images are {own[0]}x{own[1]}; give size={MIN_SIDE} or more to enlarge them")
     return own
+
+
+def own_size(found: HeaderScan) -> tuple[int, int]:
+    """Return the size that all images share, shrunk if its shorter side is above MOST_OWN; else a square for all.
+
+    The square is as small as the smallest side of an image, but not below the default size.
+    """
+    if len(found.sizes) != 1:
+        side = min(max(*DEFAULT_SIZE, found.smallest), MOST_OWN)
+        return side, side
+    width, height = next(iter(found.sizes))
+    if found.drawn or max(width, height) <= max(DEFAULT_SIZE):
+        return default_size(found)
+    scale = min(1.0, MOST_OWN / min(width, height))
+    return max(MIN_SIDE, round(scale * width)), max(MIN_SIDE, round(scale * height))
 
 
 def choose_mode(mode: str, channels: int | None, found: HeaderScan) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 from unnoise import distributed, registry
 from unnoise.card import Run
 from unnoise.config import EvalConfig
+from unnoise.data.resize import parse_size
 from unnoise.errors import InputError
 from unnoise.evaluation import metrics, neighbours
-from unnoise.evaluation.features import open_extractor
+from unnoise.evaluation.features import fitting, open_extractor
 from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_images
 from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import Colour
@@ -82,6 +83,7 @@ def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: R
     for images in sets:
         if images.n < MIN_IMAGES:
             raise InputError(f"scores need {MIN_IMAGES} images or more; {images.about['name']} has {images.n}")
+    extractor = open_extractor(fitting(config.features, shorter_side(sets)))
     say(f"this takes about {sum(expected_seconds(images, extractor) for images in sets):.0f} s")
     b = measure(theirs, extractor, "reading", report, shared=True)
     t = measure(training, extractor, "reading training images", report, shared=True) if training else None
@@ -103,8 +105,18 @@ def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: R
     }
 
 
+def shorter_side(sets: Sequence[ImageSet]) -> int:
+    """Return the shorter side of the largest images of some sets, in pixels."""
+    return max(min(parse_size(images.about["size"])) for images in sets)
+
+
 def image_sets(config: EvalConfig, run: Run | None, say: Say) -> tuple[ImageSet, References]:
     """Return the set that is scored, and the sets that it is scored against."""
+    if run and config.size:
+        raise InputError(
+            f"--size is for two sets of images, and {run.name} is a run, which draws {run.card.shape[2]}x"
+            f"{run.card.shape[1]}; leave it out"
+        )
     if run:
         return run_images(config, run, config.n or DRAWN), choose_references(config, run, config.reference, say)
     data = config.data if config.against is None else config.against
@@ -112,8 +124,8 @@ def image_sets(config: EvalConfig, run: Run | None, say: Say) -> tuple[ImageSet,
         raise InputError(
             f"{data_text(config.set)} is no run: name the images to compare it with, as a second set or with --data"
         )
-    images = dataset_images(open_images(config.set, say), config.n, config.seed, config.batch, say)
-    return images, References(reference_images(open_images(data, say), config, config.reference, say))
+    images = dataset_images(open_images(config.set, say, config.size), config.n, config.seed, config.batch, say)
+    return images, References(reference_images(open_images(data, say, config.size), config, config.reference, say))
 
 
 # Plain values
@@ -177,7 +189,8 @@ def format_warnings(mine: ImageSet, theirs: ImageSet) -> list[str]:
     warnings = []
     sizes = [images.about.get("size") for images in (mine, theirs)]
     if None not in sizes and sizes[0] != sizes[1]:
-        warnings.append(f"the images have two sizes, {sizes[0]} and {sizes[1]}: the scores measure that too")
+        text = f"the images have two sizes, {sizes[0]} and {sizes[1]}: the scores measure that too"
+        warnings.append(f"{text}; --size {sizes[1]} brings both to one")
     if mine.channels != theirs.channels:
         warnings.append(f"the images have {mine.channels} and {theirs.channels} channels: the scores measure that too")
     return warnings
@@ -236,11 +249,16 @@ def format_scores(result: dict[str, Any]) -> list[str]:
     how = ", ".join(f"{key} {of[key]}" for key in SAMPLING_FACTS if key in of)
     ours, theirs, about = of.get("weights") or of["fingerprint"], against["fingerprint"], result["features"]
     lines += format_training(result["training"]) if "training" in result else []
-    lines.append(f"of        {of['name']}: {of['n']:,} images, {how + ', ' if how else ''}sha256 {ours[:16]}")
-    which = against.get("which", "images")
-    lines.append(f"against   {against['name']}: {against['n']:,} of {against['of']:,} {which}, sha256 {theirs[:16]}")
+    lines.append(f"of        {of['name']}: {of['n']:,} images, {size(of)}{how + ', ' if how else ''}sha256 {ours[:16]}")
+    which = f"{against['n']:,} of {against['of']:,} {against.get('which', 'images')}"
+    lines.append(f"against   {against['name']}: {which}, {size(against)}sha256 {theirs[:16]}")
     lines.append(f"features  {about['network']}, {about['resize']}, sha256 {about['weights'][:16]}")
     return [*lines, *(f"warning: {text}" for text in result["warnings"])]
+
+
+def size(about: dict[str, Any]) -> str:
+    """Return the size of the images as text; nothing for scores of version 0.1.0, which do not name it."""
+    return f"{about['size']}, " if "size" in about else ""
 
 
 def format_training(training: dict[str, Any]) -> list[str]:

@@ -77,6 +77,7 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     n: int | None = None,
     reference: int = 10_000,
     features: Spec = "efficientnet",
+    size: str | None = None,
     labels: Literal["data", "even"] = "data",
     sampler: Spec | None = None,
     steps: int | None = None,
@@ -99,7 +100,7 @@ def evaluate(  # noqa: PLR0913  # the options of one call
         metrics, n, reference: Names with commas; images to score, and to compare with (see `unnoise eval --help`).
         features: A spec, or a callable that returns an `Extractor`; the statistics of a callable are not cached.
         sampler, steps, spacing, clip, guidance, guidance_interval: Sampling settings (default: the run's own).
-        labels, levels, variance, ode, seed, precision, batch: Fields of `EvalConfig`.
+        size, labels, levels, variance, ode, seed, precision, batch: Fields of `EvalConfig`.
 
     Returns:
         The scores by name; they are also stored in the run folder, except for models and data in memory.
@@ -107,8 +108,12 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     Raises:
         InputError: There is nothing to compare with, or a value is not allowed.
     """
-    settings = {name: value for name, value in locals().items() if name != "run_or_images"}
-    return Evaluation(run_evaluation(EvalConfig(set=run_or_images, **settings), say=mute))
+    return Evaluation(run_evaluation(EvalConfig(**with_set(locals())), say=mute))
+
+
+def with_set(given: dict[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments of `evaluate` as fields of EvalConfig."""
+    return {"set" if name == "run_or_images" else name: value for name, value in given.items()}
 
 
 def run_evaluation(config: EvalConfig, report: Report = silent, say: Say = tell) -> dict[str, Any]:

@@ -56,7 +56,18 @@ def open_extractor(spec: Spec) -> Extractor:
     return made._replace(about=about, cacheable=made.cacheable and not registry.is_own(name))
 
 
+def fitting(spec: Spec, side: int) -> Spec:
+    """Return efficientnet, if its size is not named, with the size that images of this shorter side need.
+
+    At 64, large images that consist of blocks would look like real ones.
+    """
+    if registry.features.text(spec) != "efficientnet" or side <= DEFAULT_SIDE:
+        return spec
+    return f"efficientnet:size={min(side, NATIVE_SIDE)}"
+
+
 MAX_SIZE = 1_024  # pixels
+DEFAULT_SIDE, NATIVE_SIDE = 64, 224  # pixels: for images up to 64, and the size that EfficientNet-Lite0 was trained on
 SCALE = 0.25  # of the features: their mean square is then about 1, and the cube alone does not rule the kernel of KID
 
 

@@ -17,6 +17,7 @@ from unnoise.data.cache import open_data
 from unnoise.data.dataset import ABOUT_CLASSES, Dataset, class_counts, own_split, split_held_out
 from unnoise.data.frames import read_as
 from unnoise.data.numbers import agree
+from unnoise.data.resize import OWN
 from unnoise.data.sources.find import find
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
@@ -63,8 +64,10 @@ def tell_news(dataset: Dataset, say: Say) -> None:
         say(f"warning: {line}")
 
 
-def open_images(images: Any, say: Say = mute) -> Dataset:
+def open_images(images: Any, say: Say = mute, size: str | None = None) -> Dataset:
     """Open any data that open_data accepts, or images [n, c, h, w] in [-1, 1] as `sample` returns them.
+
+    They keep their own size by default.
 
     A float tensor with negative values is in [-1, 1]; its pixels are equal to the files that `unnoise sample` writes.
     """
@@ -73,7 +76,7 @@ def open_images(images: Any, say: Say = mute) -> Dataset:
         if bad := (~images.isfinite().flatten(1).all(1)).sum().item():  # a score of the others would be too good
             raise InputError(f"{bad} of the {len(images)} images hold nan or inf; leave them out, or draw them anew")
         images = to_uint8(images) if images.amin() < -0.001 else images
-    return tell_notes(open_data(images), say)
+    return tell_notes(open_data(images, size=size or OWN), say)
 
 
 def run_data(config: EvalConfig, run: Run, say: Say = mute) -> Dataset:
@@ -166,6 +169,7 @@ def run_images(config: EvalConfig, run: Run, n: int, rule: LabelRule | None = No
         "seed": config.seed,
         **plain(how),
         "precision": precision,
+        "size": f"{run.card.shape[2]}x{run.card.shape[1]}",
         **rule.facts,
     }
 

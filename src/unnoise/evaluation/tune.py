@@ -17,7 +17,7 @@ from unnoise.checkpoint import load, read_model, write_model
 from unnoise.config import EvalConfig, Sampling, TuneConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.comparison import LABELS_UNKNOWN
-from unnoise.evaluation.features import Extractor, open_extractor
+from unnoise.evaluation.features import Extractor, fitting, open_extractor
 from unnoise.evaluation.image_sets import (
     ImageSet,
     LabelRule,
@@ -155,7 +155,7 @@ def guided_settings(run: Run, best: Sampling, calls: float) -> list[Sampling]:
 
 def make_scorer(config: TuneConfig, run: Run, call_seconds: float, report: Report, say: Say) -> Scorer:
     """Open the data and the feature extractor that all candidates are scored with."""
-    extractor = open_extractor(config.features)
+    extractor = open_extractor(fitting(config.features, min(run.card.shape[1:])))
     settings = EvalConfig(set=run, data=config.data, batch=config.batch)
     data = choose_references(settings, run, config.reference, say).main
     if data.n < MIN_IMAGES:
