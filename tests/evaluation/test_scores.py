@@ -7,7 +7,7 @@ import torch
 from scipy.stats import t as student_t
 
 from unnoise.evaluation.neighbours import density_coverage, precision_recall
-from unnoise.evaluation.scores import distance_score, group_variance, share_score, student, symmetric, wilson
+from unnoise.evaluation.scores import group_variance, growing, share_score, student, symmetric, wilson
 
 
 @pytest.mark.parametrize("groups", [8, 20, 300])
@@ -26,14 +26,14 @@ def test_a_share_stays_within_its_range():
 
 
 def test_a_distance_at_zero_has_the_noise_of_equal_sets():
-    value, error, (low, high) = distance_score(0.0, 4.0, 0.0)
+    value, error, (low, high) = growing(0.0, 4.0, 0.0)
     assert (value, error) == (0, 2)
     assert (low, high) == pytest.approx((-2 * student(), 2 * student()))
 
 
 def test_both_ends_of_a_distance_are_as_far_away_as_they_say():
     """At each end, the value is the quantile of the errors away that belong to this distance."""
-    for end in distance_score(9.0, 1.0, 3.0).interval:
+    for end in growing(9.0, 1.0, 3.0).interval:
         assert abs(9 - end) == pytest.approx(student() * math.sqrt(1 + 3 * end / 9))
 
 

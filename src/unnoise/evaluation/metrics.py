@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from unnoise.evaluation.neighbours import Features, tiles
-from unnoise.evaluation.scores import Score, distance_score, student, symmetric
+from unnoise.evaluation.scores import Score, growing, student, symmetric
 from unnoise.evaluation.statistics import Moments, Statistics
 
 ENOUGH = 3  # images for each feature, without which the spread of the Frechet distance is not known
@@ -160,7 +160,7 @@ def kid(x: Features, y: Features) -> Score:
     value = xx.rows.mean() + yy.rows.mean() - 2 * xy.rows.mean()
     first = 4 * (xx.rows - xy.rows).var() / n + 4 * (yy.rows - xy.columns).var() / m
     second = 2 * remainder(xx) / n**2 + 2 * remainder(yy) / m**2 + 4 * remainder(xy) / (n * m)
-    return distance_score(float(value), second, float(first) - 2 * second)
+    return growing(float(value), second, float(first) - 2 * second)
 
 
 def kid_floor(a: Statistics, b: Statistics) -> Score:

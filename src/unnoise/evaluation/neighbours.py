@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from unnoise.evaluation.scores import Score, group_variance, share_score, symmetric
+from unnoise.evaluation.scores import Score, group_variance, growing, share_score
 from unnoise.evaluation.statistics import GROUPS
 
 Features = Float[Tensor, "_ d"]  # [n, d], a row for each image
@@ -58,8 +58,8 @@ def density_coverage(x: Features, y: Features, k: int = 5) -> tuple[Score, Score
     """
     met = meet(x, y, k)
     held, full = met.balls / k, (met.images > 0).double()
-    density = symmetric(float(held[0].mean()), float(held[0].var()) / len(x) + group_variance(held[0] - held[1:]))
-    density = density._replace(interval=(max(0.0, density.interval[0]), density.interval[1]))
+    variance = float(held[0].var()) / len(x) + group_variance(held[0] - held[1:])
+    density = growing(float(held[0].mean()), 0.0, variance)
     share = float(full[0].mean())
     without = (met.images[0] - met.images_by_group > 0).double()
     variance = share * (1 - share) / len(y) + group_variance(full[0] - full[1:]) + group_variance(full[0] - without)

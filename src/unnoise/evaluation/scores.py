@@ -61,16 +61,16 @@ def wilson(share: float, n: float, z: float = Z) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def distance_score(value: float, noise: float, excess: float) -> Score:
-    """Return a squared distance of two sets, with an interval of all distances that agree with the value.
+def growing(value: float, noise: float, excess: float) -> Score:
+    """Return a score whose variance grows with the score, such as KID, with the interval that agrees with the value.
 
-    The variance of the estimate grows with the distance: it is `noise` for equal sets, and `excess` more at this
-    value. So it is taken as noise + excess * distance / value, and the interval holds the distances from which the
-    value is at most Student's quantile of errors away, as Wilson's does for shares.
+    The variance is `noise` for a score of 0, and `excess` more at this value. So it is noise + excess * score / value
+    for other scores. The interval holds the scores from which the value is at most Student's quantile of errors away, as Wilson's
+    interval does for shares.
 
     Args:
-        value: The estimate, without bias; it may be negative.
-        noise: The variance of the estimate if both sets have one distribution.
+        value: The estimate; a KID may be negative.
+        noise: The variance of the estimate if the score is 0.
         excess: The variance beyond that.
     """
     slope = max(excess, 0.0) / max(value, math.sqrt(noise), 1e-300)
