@@ -65,8 +65,8 @@ def growing(value: float, noise: float, excess: float) -> Score:
     """Return a score whose variance grows with the score, such as KID, with the interval that agrees with the value.
 
     The variance is `noise` for a score of 0, and `excess` more at this value. So it is noise + excess * score / value
-    for other scores. The interval holds the scores from which the value is at most Student's quantile of errors away, as Wilson's
-    interval does for shares.
+    for other scores. The interval holds the scores from which the value is at most Student's quantile of errors away,
+    as Wilson's interval does for shares.
 
     Args:
         value: The estimate; a KID may be negative.
