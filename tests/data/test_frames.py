@@ -8,6 +8,7 @@ from PIL import Image
 
 from image_files import encoded, everything, noise, write_parquet, write_tar, write_zip
 from unnoise.data.frames import read_as
+from unnoise.data.open_image import open_image
 from unnoise.errors import InputError
 
 COLOURS = ("red", "lime", "blue")
@@ -142,3 +143,10 @@ def test_max_pixels_lets_large_images_in(root, load, monkeypatch):
     with pytest.raises(InputError, match=r"too large: 64x64; --max-pixels 4096 allows it"):
         load(read_as(root, max_pixels=4095))
     assert len(load(read_as(root, max_pixels=4096))) == 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "AVIF", "JPEG2000", "MPO"])
+def test_a_sound_file_of_one_image_has_no_note(kind):
+    Image.fromarray(noise(32, 32, 3)).save(file := io.BytesIO(), kind)
+    with open_image(file.getvalue(), load=True) as (_, notes):
+        assert notes == ()

@@ -211,7 +211,7 @@ def pages_of(image: Any) -> list[int]:
     if image.format in ("JPEG", "MPO", "BMP", "DIB"):
         return [0]
     try:
-        count = image.n_frames
+        count = getattr(image, "n_frames", 1)  # a format of one image has no such attribute
     except Exception:  # noqa: BLE001 - damage after the first frame
         return []
     if image.format != "TIFF" or count == 1:
