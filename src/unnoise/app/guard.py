@@ -84,12 +84,14 @@ class BoundedUploads:
 
         async def listen(message: Message) -> None:
             body.extend(message.get("body", b""))
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self.remember(bytes(body))  # before the answer ends: the bound holds when the user has it
+                self.sweep()
             await send(message)
 
         try:
             await self.app(scope, receive, listen)
         finally:
-            self.remember(bytes(body))
             self.sweep()
 
     def remember(self, body: bytes) -> None:
