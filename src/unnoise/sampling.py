@@ -27,7 +27,7 @@ from unnoise.images import grid, is_readable, read_image, save_image
 from unnoise.options import Spec, plain
 from unnoise.progress import Report, Say, mute, silent
 from unnoise.run_folder import RECORD, is_own, own_file, refuse_links
-from unnoise.samplers.draw import check_settings, labels_by_count, labels_in_turn
+from unnoise.samplers.draw import check_settings, labels_for
 from unnoise.samplers.draw import draw as run_sampler
 from unnoise.samplers.precision import Precision, choose_precision, describe_precision
 from unnoise.types import Images
@@ -273,7 +273,7 @@ def sample_batches(
         if skip(seeds):
             report("sampling", done := done + len(seeds) * settings.steps, total)
             continue
-        labels = labels_by_count(class_counts, seeds) if class_counts else labels_in_turn(run.card.classes, seeds)
+        labels = labels_for(run.card.classes, seeds, class_counts)
         if config.label is not None:
             labels = torch.full((len(seeds),), run.card.classes.index(config.label))
         for step in run_sampler(run.model, seeds, settings, labels, weaker.model if weaker else None, precision):

@@ -118,6 +118,7 @@ def test_python_and_the_command_line_give_the_same_numbers(world, tmp_path):
             score["interval"],
         ]
     assert found["bpd"].value == found.details["bpd"]["bound"]["mean"]
+    assert list(found["bpd"].interval) == found.details["bpd"]["bound"]["interval"]
 
 
 def test_an_evaluation_is_a_table(world, capsys):

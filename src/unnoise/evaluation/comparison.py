@@ -83,7 +83,8 @@ def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: R
     for images in sets:
         if images.n < MIN_IMAGES:
             raise InputError(f"scores need {MIN_IMAGES} images or more; {images.about['name']} has {images.n}")
-    extractor = open_extractor(fitting(config.features, shorter_side(sets)))
+    if (spec := fitting(config.features, shorter_side(sets))) != config.features:
+        extractor = open_extractor(spec)
     say(f"this takes about {sum(expected_seconds(images, extractor) for images in sets):.0f} s")
     b = measure(theirs, extractor, "reading", report, shared=True)
     t = measure(training, extractor, "reading training images", report, shared=True) if training else None

@@ -18,7 +18,7 @@ from unnoise.evaluation.comparison import DRAWN, METRICS, compare, format_scores
 from unnoise.evaluation.features import open_extractor
 from unnoise.evaluation.likelihood import bits_per_dim, format_bits
 from unnoise.evaluation.memorization import audit, format_audit
-from unnoise.evaluation.scores import Score, symmetric
+from unnoise.evaluation.scores import Score
 from unnoise.interop.diffusers_format import INDEX
 from unnoise.options import Spec, data_text
 from unnoise.progress import Report, Say, mute, silent
@@ -48,7 +48,7 @@ class Evaluation(Mapping[str, Score]):
         }
         for name, part in (("bpd", "bound"), ("bpd_ode", "ode")):
             if found := details.get("bpd", {}).get(part):
-                self._scores[name] = symmetric(found["mean"], found["standard_error"] ** 2)
+                self._scores[name] = Score(found["mean"], found["standard_error"], tuple(found["interval"]))
 
     def __getitem__(self, name: str) -> Score:
         """Return a score by name; raise KeyError, which names all scores, if it was not measured."""

@@ -147,11 +147,16 @@ def flagged_classes(
     """Return the number of flagged images by the class of their nearest training image; nothing without classes."""
     if not dataset.classes or not flags.any():
         return {}
-    space = (found.closeness / torch.tensor(thresholds)[:, None].clamp(min=1e-12)).argmin(dim=0)
+    space = over_thresholds(found, thresholds).argmin(dim=0)
     twins = found.first.gather(0, space[None])[0][flags.any(dim=0)]
     found_labels = dataset.labels(twins.numpy())
     labels = [] if found_labels is None else [int(label) for label in found_labels if label >= 0]
     return {dataset.classes[label]: labels.count(label) for label in sorted(set(labels))}
+
+
+def over_thresholds(found: Closest, thresholds: list[float]) -> Float[Tensor, "s n"]:
+    """Return the closeness in every space over its threshold: where it is least, an image is most like a copy."""
+    return found.closeness / torch.tensor(thresholds)[:, None].clamp(min=1e-12)
 
 
 def describe_reference(reference: Reference, calibrated: int) -> dict[str, Any]:
@@ -273,8 +278,7 @@ def contact_sheet(
 
     They are ordered by closeness over its threshold, and each training image appears once.
     """
-    over = found.closeness / torch.tensor(thresholds)[:, None].clamp(min=1e-12)
-    least, space = over.min(dim=0)
+    least, space = over_thresholds(found, thresholds).min(dim=0)
     nearest = dict[int, int]()  # training image -> the nearest drawn image
     for i in least.argsort().tolist():
         nearest.setdefault(int(found.first[space[i], i]), i)

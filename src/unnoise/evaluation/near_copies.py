@@ -138,12 +138,8 @@ def share_of_copies(
     if wilson(found, detected[1])[0] <= wilson(false, alarms[1])[1]:
         return None
     seen, n = (flagged[0] + z**2 / 2) / (flagged[1] + z**2), flagged[1] + z**2
-    se, n_se, fa, n_fa = (
-        (detected[0] + 1) / (detected[1] + 2),
-        detected[1] + 2,
-        (alarms[0] + 1) / (alarms[1] + 2),
-        alarms[1] + 2,
-    )
+    n_se, n_fa = detected[1] + 2, alarms[1] + 2
+    se, fa = (detected[0] + 1) / n_se, (alarms[0] + 1) / n_fa
     share = (seen - fa) / (se - fa)
     of_se, of_fa = se * (1 - se) / n_se, fa * (1 - fa) / n_fa
     moved = 2 * z**2 * (share * of_se - (1 - share) * of_fa)

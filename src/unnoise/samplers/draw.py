@@ -48,6 +48,11 @@ def labels_in_turn(classes: Sequence[str], seeds: Sequence[int]) -> Labels | Non
     return torch.tensor(seeds) % len(classes) if classes else None
 
 
+def labels_for(classes: Sequence[str], seeds: Sequence[int], counts: Sequence[int] | None) -> Labels | None:
+    """Return a label for each seed: in the proportions of the counts, or in turn if there are none."""
+    return labels_by_count(counts, seeds) if counts else labels_in_turn(classes, seeds)
+
+
 def labels_by_count(counts: Sequence[int], seeds: Sequence[int]) -> Labels:
     """Return a label for each seed, in the proportions of the counts; the last count is of images without a label, -1.
 

@@ -14,12 +14,8 @@ from unnoise.data.sources.splits import Notes, join_sources, read_splits, split_
 from unnoise.errors import InputError
 
 MAX_LOOKED_AT = 2_000  # files of a folder whose first bytes are read
-ABOUT = {".md", ".txt", ".rst", ".htm", ".html", ".pdf", ".xml", ".py", ".yml", ".yaml"} | {
-    ".json",
-    ".jsonl",
-    ".csv",
-    ".tsv",
-}
+TEXTS = {".md", ".txt", ".rst", ".htm", ".html", ".pdf", ".xml", ".py", ".yml", ".yaml"}
+ABOUT = TEXTS | {".json", ".jsonl", ".csv", ".tsv"}  # of these, tables may hold labels
 
 
 def find_containers(folder: Path, name: str, read: Callable[[Path], Source]) -> Source | None:

@@ -11,7 +11,7 @@ from unnoise.config import Sampling
 from unnoise.diffusion.model import Diffusion
 from unnoise.files import replacing
 from unnoise.images import grid
-from unnoise.samplers.draw import draw, labels_by_count, labels_in_turn
+from unnoise.samplers.draw import draw, labels_for
 from unnoise.training.signals import Stop
 from unnoise.types import Images
 
@@ -41,8 +41,7 @@ def draw_images(
     try:
         for start in range(0, count, batch):
             seeds = range(start, min(start + batch, count))
-            labels = labels_by_count(class_counts, seeds) if class_counts else labels_in_turn(model.classes, seeds)
-            for step in draw(model, seeds, settings, labels):
+            for step in draw(model, seeds, settings, labels_for(model.classes, seeds, class_counts)):
                 if stop.signal is not None or time.monotonic() > end:
                     return None
                 x = step.x

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from unnoise.config import Sampling
@@ -44,6 +44,7 @@ class KidMonitor:
         self.rows, self.best = list[dict[str, Any]](), False  # best: the last row is the best so far
         self.real: Statistics | None = None
         self.extractor = cache(efficientnet)  # its weights are read at the first call
+        self.class_counts = cache(partial(class_counts, dataset, MOST_COMPARED))  # of a stream, images are read
 
     def due(self, clock: Clock) -> bool:
         """Return True from the next mark on; at the end only if measuring was planned before."""
@@ -51,11 +52,12 @@ class KidMonitor:
 
     def run(self, model: Diffusion, clock: Clock, stop: Stop) -> Outcome:
         """Plan if that is not done yet, and measure at a mark."""
-        how = f", against {self.which}" + (f", classes {BY_COUNT}" if model.classes else "")
-        before, messages = len(self.rows), [] if self.count else [self.plan(clock) + how * (self.count > 0)]
+        before, messages = len(self.rows), [] if self.count else [self.plan(clock)]
+        if messages and self.count:
+            messages[0] += f", against {self.which}" + (f", classes {BY_COUNT}" if model.classes else "")
         if not self.due(clock):
             return Outcome(messages=messages)
-        counts = class_counts(self.dataset, MOST_COMPARED) if model.classes else None
+        counts = self.class_counts() if model.classes else None
         note = self.measure(lambda n, s: draw_images(model, n, self.settings, stop, s, class_counts=counts), clock)
         for row in (rows := self.rows[before:]):
             value, low, high = (f"{1000 * number:.1f}" for number in (row["kid"], *row["kid_interval"]))
