@@ -41,3 +41,9 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(autouse=True)
+def short_ladder(monkeypatch):
+    """The damage ladder of every evaluation takes few images, since it would take most of the time of the tests."""
+    monkeypatch.setattr("unnoise.evaluation.ladder.MOST", 10)

@@ -9,7 +9,6 @@ the interval of the floor. The script writes OUT/degradations.json, .md and .png
 """
 
 import argparse
-import io
 import json
 import math
 from collections.abc import Callable
@@ -19,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image, ImageFilter
 
 from unnoise import registry
 from unnoise.data.cache import open_data
 from unnoise.evaluation import metrics
+from unnoise.evaluation.damage import blur, jpeg, noise
 from unnoise.evaluation.features import Extracted, Extractor
 from unnoise.evaluation.scores import Score
 from unnoise.evaluation.statistics import Statistics
@@ -35,41 +34,17 @@ ORDERS = 4  # orders in which classes are removed
 Worse = Callable[[], list[Pixels]]  # sets whose scores are averaged
 
 
-def change_each(pixels: Pixels, change: Callable[[Image.Image], Image.Image]) -> Pixels:
-    """Change every image by Pillow."""
-    made = []
-    for one in pixels.permute(0, 2, 3, 1).numpy():
-        image = np.asarray(change(Image.fromarray(one.squeeze(-1) if one.shape[-1] == 1 else one)))
-        made.append(torch.from_numpy(image.copy()).reshape(*one.shape).permute(2, 0, 1))
-    return torch.stack(made)
-
-
-def compress(image: Image.Image, quality: int) -> Image.Image:
-    """Return an image after JPEG compression."""
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return Image.open(file)
-
-
-def add_noise(pixels: Pixels, std: float) -> Pixels:
-    """Add normal noise; `std` is a share of the range of a pixel."""
-    noise = torch.randn(pixels.shape, generator=torch.Generator().manual_seed(0))
-    return (pixels + 255 * std * noise).round().clamp(0, 255).byte()
-
-
 def variants(data: Pixels, labels: np.ndarray, n: int) -> dict[tuple[str, str], Worse]:
     """Return functions that make sets of n degraded images, by (kind, strength); the first set is unchanged."""
     x = data[:n]
     orders = [np.random.default_rng(i).permutation(int(labels.max()) + 1) for i in range(ORDERS)]
     made: dict[tuple[str, str], Worse] = {("real", "0"): lambda: [x]}
     for radius in (0.4, 0.6, 0.8, 1.2):
-        made["blur", f"{radius} px"] = lambda radius=radius: [
-            change_each(x, lambda i: i.filter(ImageFilter.GaussianBlur(radius)))
-        ]
+        made["blur", f"{radius} px"] = lambda radius=radius: [blur(x, radius)]
     for std in (0.02, 0.04, 0.08, 0.16):
-        made["noise", f"{std}"] = lambda std=std: [add_noise(x, std)]
+        made["noise", f"{std}"] = lambda std=std: [noise(x, std)]
     for quality in (90, 70, 50, 20):
-        made["JPEG", f"quality {quality}"] = lambda quality=quality: [change_each(x, lambda i: compress(i, quality))]
+        made["JPEG", f"quality {quality}"] = lambda quality=quality: [jpeg(x, quality)]
     for gone in (1, 3, 5, 8):
         made["classes removed", f"{gone} of 10"] = lambda gone=gone: [
             data[np.isin(labels, order[gone:])][:n] for order in orders

@@ -11,12 +11,13 @@ from unnoise.config import EvalConfig
 from unnoise.data.resize import parse_size
 from unnoise.errors import InputError
 from unnoise.evaluation import metrics, neighbours
-from unnoise.evaluation.features import fitting, open_extractor
+from unnoise.evaluation.features import Extractor, fitting, open_extractor
 from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_images
+from unnoise.evaluation.ladder import describe_ladder, ladder, ladder_seconds, plain_ladder
 from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import Colour
 from unnoise.evaluation.references import References, choose_references, copy_warnings, reference_images, shared_images
-from unnoise.evaluation.scores import Score
+from unnoise.evaluation.scores import Score, plain_score, read_score
 from unnoise.evaluation.statistics import Statistics
 from unnoise.options import data_text
 from unnoise.progress import Report, Say
@@ -79,20 +80,20 @@ def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: R
         say(describe_precision(precision, device))
     with distributed.main_first():  # it fills the cache for the others
         mine, (theirs, training) = image_sets(config, run, say)
-    sets = [images for images in (mine, theirs, training) if images]
-    for images in sets:
-        if images.n < MIN_IMAGES:
-            raise InputError(f"scores need {MIN_IMAGES} images or more; {images.about['name']} has {images.n}")
+    sets = enough_images(mine, theirs, training)
     if (spec := fitting(config.features, shorter_side(sets))) != config.features:
         extractor = open_extractor(spec)
-    say(f"this takes about {sum(expected_seconds(images, extractor) for images in sets):.0f} s")
+    climbing = ladder_seconds(theirs, extractor) if "kid" in names else 0.0
+    say(f"this takes about {climbing + sum(expected_seconds(images, extractor) for images in sets):.0f} s")
     b = measure(theirs, extractor, "reading", report, shared=True)
     t = measure(training, extractor, "reading training images", report, shared=True) if training else None
     a = measure(mine, extractor, "drawing" if run else "reading", report, shared=True)
     colours = metrics.colour(a), metrics.colour(b)
     beside = training_scores(names, a, b, t, training.about) if t and training else {}
+    values = plain_scores(names, a, b)
     return {
-        "values": plain_scores(names, a, b),
+        "values": values,
+        **damage(values, theirs, b, extractor, report),
         "of": mine.about,
         "against": theirs.about,
         **({"training": beside} if beside else {}),
@@ -104,6 +105,15 @@ def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: R
             *(colour_warnings(*colours) if mine.channels == theirs.channels else []),
         ],
     }
+
+
+def enough_images(*sets: ImageSet | None) -> list[ImageSet]:
+    """Return the sets that there are; raise InputError if one is too small for a score."""
+    present = [images for images in sets if images]
+    for images in present:
+        if images.n < MIN_IMAGES:
+            raise InputError(f"scores need {MIN_IMAGES} images or more; {images.about['name']} has {images.n}")
+    return present
 
 
 def shorter_side(sets: Sequence[ImageSet]) -> int:
@@ -132,6 +142,16 @@ def image_sets(config: EvalConfig, run: Run | None, say: Say) -> tuple[ImageSet,
 # Plain values
 
 
+def damage(
+    values: dict[str, Any], images: ImageSet, real: Statistics, extractor: Extractor, report: Report
+) -> dict[str, Any]:
+    """Return where KID lies on the damage ladder of the reference; nothing if KID was not measured."""
+    if "kid" not in values:
+        return {}
+    rungs = distributed.from_main(lambda: ladder(images, real, extractor, report))
+    return {"ladder": plain_ladder(read_score(values["kid"]), rungs)}
+
+
 def training_scores(
     names: Sequence[str], a: Statistics, held: Statistics, trained: Statistics, about: dict[str, Any]
 ) -> dict[str, Any]:
@@ -152,11 +172,6 @@ def plain_scores(names: Sequence[str], a: Statistics, b: Statistics, *, floors: 
         floor = {"floor": plain_score(equal)} if equal else {}
         scores |= {key: plain_score(score) | floor for key, score in metric.compute(a, b, equal).items()}
     return scores
-
-
-def plain_score(score: Score) -> dict[str, Any]:
-    """Return a score as plain values."""
-    return {"value": score.value, "standard_error": score.standard_error, "interval": list(score.interval)}
 
 
 def plain_colour(colour: Colour) -> dict[str, list[dict[str, Any]]]:
@@ -249,6 +264,7 @@ def format_scores(result: dict[str, Any]) -> list[str]:
     lines = [f"{a:18}{b:>12}  {c:<24}{d}".rstrip() for a, b, c, d in (head, *table_rows(result["values"]))]
     how = ", ".join(f"{key} {of[key]}" for key in SAMPLING_FACTS if key in of)
     ours, theirs, about = of.get("weights") or of["fingerprint"], against["fingerprint"], result["features"]
+    lines += [f"damage    {describe_ladder(result['ladder'])}"] if "ladder" in result else []
     lines += format_training(result["training"]) if "training" in result else []
     lines.append(f"of        {of['name']}: {of['n']:,} images, {size(of)}{how + ', ' if how else ''}sha256 {ours[:16]}")
     which = f"{against['n']:,} of {against['of']:,} {against.get('which', 'images')}"

@@ -18,7 +18,7 @@ from unnoise.evaluation.comparison import DRAWN, METRICS, compare, format_scores
 from unnoise.evaluation.features import open_extractor
 from unnoise.evaluation.likelihood import bits_per_dim, format_bits
 from unnoise.evaluation.memorization import audit, format_audit
-from unnoise.evaluation.scores import Score
+from unnoise.evaluation.scores import Score, read_score
 from unnoise.interop.diffusers_format import INDEX
 from unnoise.options import Spec, data_text
 from unnoise.progress import Report, Say, mute, silent
@@ -42,10 +42,7 @@ class Evaluation(Mapping[str, Score]):
         for name, why in details.get("failed", {}).items():
             warnings.warn(f"{name} could not be measured: {why}", stacklevel=3)
         values = details.get("scores", {}).get("values", {})
-        self._scores = {
-            name: Score(found["value"], found["standard_error"], tuple(found["interval"]))
-            for name, found in values.items()
-        }
+        self._scores = {name: read_score(found) for name, found in values.items()}
         for name, part in (("bpd", "bound"), ("bpd_ode", "ode")):
             if found := details.get("bpd", {}).get(part):
                 self._scores[name] = Score(found["mean"], found["standard_error"], tuple(found["interval"]))

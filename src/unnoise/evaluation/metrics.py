@@ -134,12 +134,17 @@ class KernelMeans(NamedTuple):
     square: float
 
 
+def cubic(x: Features, y: Features) -> Float64[Tensor, "n m"]:
+    """Return k(x, y) = (x y / d + 1)^3 for each pair of rows: Binkowski et al. 2018 (arXiv:1801.01401), section 4."""
+    return (x @ y.T).div_(x.shape[1]).add_(1).pow_(3)
+
+
 def kernel_means(x: Features, y: Features | None = None) -> KernelMeans:
     """Return the means of k(x, y) = (x y / d + 1)^3 over all pairs; without y, over all pairs of two different x."""
     others = x if y is None else y
     rows, columns, square = (torch.zeros(n, dtype=torch.float64) for n in (len(x), len(others), 1))
     for some, those in tiles(len(x), len(others)):
-        part = (x[some].double() @ others[those].double().T).div_(x.shape[1]).add_(1).pow_(3)
+        part = cubic(x[some].double(), others[those].double())
         if y is None and some == those:
             part.fill_diagonal_(0)
         rows[some] += part.sum(1)

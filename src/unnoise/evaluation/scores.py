@@ -4,7 +4,8 @@ Their coverage is measured by `benchmarks/quality/coverage.py`.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from jaxtyping import Float64
 from torch import Tensor
@@ -23,6 +24,17 @@ class Score(NamedTuple):
 
     def __float__(self) -> float:
         return self.value
+
+
+def plain_score(score: Score) -> dict[str, Any]:
+    """Return a score as plain values."""
+    return {"value": score.value, "standard_error": score.standard_error, "interval": list(score.interval)}
+
+
+def read_score(found: Mapping[str, Any]) -> Score:
+    """Return the score that `plain_score` wrote."""
+    low, high = found["interval"]
+    return Score(found["value"], found["standard_error"], (low, high))
 
 
 def student(groups: int = GROUPS) -> float:

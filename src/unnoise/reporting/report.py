@@ -12,6 +12,7 @@ from unnoise.checkpoint import RunLike, as_run
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
+from unnoise.evaluation.ladder import describe_ladder
 from unnoise.evaluation.scores import symmetric
 from unnoise.files import check_writable, replacing, user_path
 from unnoise.options import with_names_of_today
@@ -123,6 +124,7 @@ def describe_scores(result: Mapping[str, Any]) -> dict[str, Any]:
     measured = result["of"]
     return {
         "rows": table_rows(result["values"]),
+        "damage": describe_ladder(result["ladder"]) if "ladder" in result else "",
         "sampling": ", ".join(f"{key} {measured[key]}" for key in SAMPLING_FACTS if key in measured),
         "measured": measured,
         "against": result["against"],
