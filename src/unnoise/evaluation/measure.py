@@ -2,7 +2,9 @@
 
 import hashlib
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -24,46 +26,74 @@ PARTIAL_LIFETIME = 7 * 86_400.0  # seconds after which unfinished statistics are
 
 
 def measure(images: ImageSet, extractor: Extractor, task: str, report: Report, *, shared: bool = False) -> Statistics:
-    """Return the statistics of a set of images; for a dataset they are computed once and cached.
+    """Return the statistics of a set of images by one feature extractor: see `measure_all`."""
+    return measure_all(images, [extractor], task, report, shared=shared)[0]
+
+
+def measure_all(
+    images: ImageSet, extractors: Sequence[Extractor], task: str, report: Report, *, shared: bool = False
+) -> list[Statistics]:
+    """Return the statistics of a set of images by each extractor, in one pass; those of a dataset are cached.
 
     Args:
-        images: The set of images.
-        extractor: The feature extractor.
+        images: The set of images. It is drawn or decoded once, and not at all if all statistics are cached.
+        extractors: The feature extractors.
         task: The name of this work in the progress bar.
         report: Called with (task, images done, images in total).
         shared: Every process calls this function and takes its share of the batches. Unfinished statistics are saved,
             and the next call resumes from them.
     """
-    place = cached_at(images, extractor)
-    known = place is not None and place.exists()
+    found = [read_known(images, extractor, shared=shared) for extractor in extractors]
+    missing = [extractor for extractor, known in zip(extractors, found, strict=True) if known is None]
+    if not missing:
+        return [known for known in found if known]
+    resumable = shared and images.resumable and all(extractor.cacheable for extractor in missing)
+    partial = partial_at(images, missing) if resumable else None
+    made = collect(images, missing, task, report, shared=shared, partial=partial)
     if shared:
-        known = distributed.all_reduce_max(not known) == [0]  # known to every process
-    if place and known and (kept := read_kept(place)) is not None:  # a damaged file is computed again
-        return Statistics(**kept)
-    resumable = shared and images.resumable and extractor.cacheable
-    partial = partial_at(images, extractor) if resumable else None
-    result = collect(images, extractor, task, report, shared=shared, partial=partial)
-    if shared:
-        result = merge_processes(result)
-    if place and (not shared or distributed.is_main()):
-        with suppress(InputError, OSError):  # a full disk does not end a measurement
-            about = {**images.about, **extractor.about}
-            keep_file(place, lambda path: save_tensors(path, vars(result), about))
+        made = [merge_processes(one) for one in made]
+    if not shared or distributed.is_main():
+        for extractor, one in zip(missing, made, strict=True):
+            keep_known(images, extractor, one)
     if partial:
         with suppress(OSError):
             partial.unlink()
-    return result
+    new = iter(made)
+    return [known or next(new) for known in found]
+
+
+def read_known(images: ImageSet, extractor: Extractor, *, shared: bool) -> Statistics | None:
+    """Return the cached statistics of a set, or None if a process has none."""
+    place = cached_at(images, extractor)
+    kept = read_kept(place) if place else None  # a damaged file is computed again
+    if shared and distributed.all_reduce_max(kept is None) != [0]:  # the processes work together
+        return None
+    return Statistics(**kept) if kept is not None else None
+
+
+def keep_known(images: ImageSet, extractor: Extractor, found: Statistics) -> None:
+    """Keep the statistics of a set in the cache, if they can be cached."""
+    if place := cached_at(images, extractor):
+        with suppress(InputError, OSError):  # a full disk does not end a measurement
+            about = {**images.about, **extractor.about}
+            keep_file(place, lambda path: save_tensors(path, vars(found), about))
 
 
 def collect(
-    images: ImageSet, extractor: Extractor, task: str, report: Report, *, shared: bool, partial: Path | None
-) -> Statistics:
+    images: ImageSet,
+    extractors: Sequence[Extractor],
+    task: str,
+    report: Report,
+    *,
+    shared: bool,
+    partial: Path | None,
+) -> list[Statistics]:
     """Return the statistics of this process's batches, or of all unless `shared`; resume from the file `partial`."""
-    result = Statistics.empty(extractor.features, extractor.classes, images.channels)
+    results = [Statistics.empty(one.features, one.classes, images.channels) for one in extractors]
     finished, saved = 0, time.monotonic()
     if partial and (found := read_kept(partial)) is not None:
-        finished, result = int(found.pop("taken")), Statistics(**found)
-        report(task, result.n, images.n)
+        finished, results = divide_partial(found, len(extractors))
+        report(task, results[0].n, images.n)
     skipped = finished
 
     def is_mine(i: int) -> bool:
@@ -72,15 +102,33 @@ def collect(
 
     with torch.inference_mode():
         for pixels in images.stream(is_mine):
-            result.add(*extractor(pixels), pixels)
+            for extractor, result in zip(extractors, results, strict=True):
+                result.add(*extractor(pixels), pixels)
             finished += 1
-            report(task, result.n, images.n)
+            report(task, results[0].n, images.n)
             if partial and time.monotonic() - saved > SAVE_EVERY:
-                with suppress(InputError, OSError):  # a full disk does not end a measurement
-                    state = {**vars(result), "taken": torch.tensor(finished)}
-                    keep_file(partial, lambda path: save_tensors(path, state, {}))  # noqa: B023  # written at once
+                keep_partial(partial, finished, results)
                 saved = time.monotonic()
-    return result
+    return results
+
+
+def keep_partial(place: Path, finished: int, results: Sequence[Statistics]) -> None:
+    """Save unfinished statistics of the first `finished` batches, by all extractors in one file."""
+    state = {f"{part_name(i)}{name}": value for i, one in enumerate(results) for name, value in vars(one).items()}
+    with suppress(InputError, OSError):  # a full disk does not end a measurement
+        keep_file(place, lambda path: save_tensors(path, {**state, "taken": torch.tensor(finished)}, {}))
+
+
+def divide_partial(found: dict[str, Tensor], count: int) -> tuple[int, list[Statistics]]:
+    """Return the number of finished batches, and the unfinished statistics of each of `count` extractors."""
+    names = [field.name for field in fields(Statistics)]
+    parts = [Statistics(**{name: found[f"{part_name(i)}{name}"] for name in names}) for i in range(count)]
+    return int(found["taken"]), parts
+
+
+def part_name(i: int) -> str:
+    """Return what the names of an extractor's unfinished statistics begin with; for the first one, nothing."""
+    return f"{i}." if i else ""
 
 
 def merge_processes(mine: Statistics) -> Statistics:
@@ -115,14 +163,15 @@ def cached_at(images: ImageSet, extractor: Extractor) -> Path | None:
     return statistics_file("", images.key, extractor) if images.key is not None and extractor.cacheable else None
 
 
-def partial_at(images: ImageSet, extractor: Extractor) -> Path:
+def partial_at(images: ImageSet, extractors: Sequence[Extractor]) -> Path:
     """Return the file of a process's unfinished statistics; remove unfinished ones that are older than a week."""
     for old in (cache_folder() / "statistics").glob("partial-*"):
         with suppress(OSError):  # it belongs to another user, or is gone
             if time.time() - old.stat().st_mtime > PARTIAL_LIFETIME:
                 old.unlink()
     part = (images.about, images.key, images.batch, distributed.rank(), distributed.world_size())
-    return statistics_file("partial-", part, extractor)
+    others = [sorted(extractor.about.items()) for extractor in extractors[1:]]
+    return statistics_file("partial-", (*part, *others), extractors[0])
 
 
 def statistics_file(prefix: str, content: object, extractor: Extractor) -> Path:
@@ -141,9 +190,10 @@ def read_kept(place: Path) -> dict[str, Tensor] | None:
     return None
 
 
-def expected_seconds(images: ImageSet, extractor: Extractor) -> float:
+def expected_seconds(images: ImageSet, *extractors: Extractor) -> float:
     """Estimate the seconds that measuring a set takes; 0 if its statistics are cached."""
-    place = cached_at(images, extractor)
-    if place and place.exists():
+    places = [(extractor, cached_at(images, extractor)) for extractor in extractors]
+    missing = [extractor for extractor, place in places if not (place and place.exists())]
+    if not missing:
         return 0.0
-    return (images.seconds_per_image + extraction_seconds(extractor)) * images.n
+    return (images.seconds_per_image + sum(map(extraction_seconds, missing))) * images.n
