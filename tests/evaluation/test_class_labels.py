@@ -15,11 +15,11 @@ from unnoise.config import EvalConfig, TuneConfig
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import class_counts, split_held_out
 from unnoise.errors import InputError
-from unnoise.evaluation.comparison import format_scores
 from unnoise.evaluation.evaluate import evaluate, run_evaluation
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.image_sets import label_rule, run_images
 from unnoise.evaluation.measure import measure
+from unnoise.evaluation.score_table import format_scores
 from unnoise.evaluation.tune import make_scorer, score_settings
 from unnoise.progress import silent
 from unnoise.reporting.compare import compare_runs

@@ -9,9 +9,9 @@ from PIL import Image
 from tiny import smooth
 from unnoise.config import EvalConfig
 from unnoise.errors import InputError
-from unnoise.evaluation.comparison import format_scores
 from unnoise.evaluation.evaluate import run_evaluation
 from unnoise.evaluation.features import Extractor
+from unnoise.evaluation.score_table import format_scores
 
 
 def test_images_like_the_data_score_near_the_floor_and_others_far_above(world):

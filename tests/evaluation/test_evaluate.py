@@ -17,9 +17,9 @@ from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import open_data
 from unnoise.errors import InputError
 from unnoise.evaluation import metrics
-from unnoise.evaluation.comparison import format_scores
 from unnoise.evaluation.evaluate import evaluate, run_evaluation
 from unnoise.evaluation.features import Extractor, efficientnet
+from unnoise.evaluation.score_table import format_scores
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import finite_json
 from unnoise.images import as_uint8, to_uint8

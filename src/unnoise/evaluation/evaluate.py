@@ -14,10 +14,11 @@ from unnoise.config import EvalConfig
 from unnoise.data.sources.memory import is_in_memory
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError, unknown
-from unnoise.evaluation.comparison import DRAWN, METRICS, compare, format_scores
+from unnoise.evaluation.comparison import DRAWN, METRICS, compare
 from unnoise.evaluation.features import open_extractor
 from unnoise.evaluation.likelihood import bits_per_dim, format_bits
 from unnoise.evaluation.memorization import audit, format_audit
+from unnoise.evaluation.score_table import format_scores
 from unnoise.evaluation.scores import Score, read_score
 from unnoise.interop.diffusers_format import INDEX
 from unnoise.options import Spec, data_text

@@ -33,7 +33,7 @@ def measure(images: ImageSet, extractor: Extractor, task: str, report: Report, *
 def measure_all(
     images: ImageSet, extractors: Sequence[Extractor], task: str, report: Report, *, shared: bool = False
 ) -> list[Statistics]:
-    """Return the statistics of a set of images by each extractor, in one pass; those of a dataset are cached.
+    """Return the statistics of a set of images by each extractor, in one pass; statistics of a dataset are cached.
 
     Args:
         images: The set of images. It is drawn or decoded once, and not at all if all statistics are cached.

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.errors import InputError
-from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
 from unnoise.evaluation.image_sets import IN_TURN
 from unnoise.evaluation.references import HELD_OUT
+from unnoise.evaluation.score_table import SAMPLING_FACTS, table_rows
 from unnoise.options import with_names_of_today
 from unnoise.run_folder import MODEL, evaluations, reading_records
 

@@ -11,8 +11,8 @@ from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
-from unnoise.evaluation.comparison import SAMPLING_FACTS, table_rows
 from unnoise.evaluation.ladder import describe_ladder
+from unnoise.evaluation.score_table import SAMPLING_FACTS, table_rows
 from unnoise.evaluation.scores import symmetric
 from unnoise.files import check_writable, replacing, user_path
 from unnoise.options import with_names_of_today
