@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from unnoise.evaluation.paired import read_contributions
 from unnoise.training.state import read_state
 
 NET = "unet:widths=8,layers=1,groups=4,head=8"
@@ -216,7 +217,7 @@ def test_two_processes_score_as_one(world):
     for count in (1, 2):
         asked = ["-n", "60", "--batch", "7", "--metrics", "kid,fid,colour", "--features", "efficientnet:size=32"]
         said = done(world, count, "eval", "run", "other.npz", *asked, "--json", f"{count}.json")
-        assert said.count("kid") == 1
+        assert said.count("kid x 1000") == 1
         found.append(json.loads((world / f"{count}.json").read_text())["scores"])
         for kept in (world / "cache" / "statistics").glob("*"):  # those of the data, or of a stop
             assert not kept.name.startswith("partial-")
@@ -225,7 +226,14 @@ def test_two_processes_score_as_one(world):
     for name in ("kid", "fid"):
         assert one[name]["value"] == pytest.approx(two[name]["value"], rel=1e-7)
         assert one[name]["standard_error"] == pytest.approx(two[name]["standard_error"], rel=1e-6)
-    assert len([*(world / "run" / "evaluations").glob("*.json")]) == 2
+    places = sorted((world / "run" / "evaluations").glob("*.json"))
+    one, two = (
+        read_contributions(path.with_suffix(".safetensors"), json.loads(path.read_text())["scores"]["of"])
+        for path in places
+    )
+    assert list(one) == list(two) == ["efficientnet-lite0:size=32"]
+    for found, again in zip(*one.values(), *two.values(), strict=True):  # the seeds have the same order
+        assert torch.allclose(found, again, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow

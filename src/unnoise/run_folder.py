@@ -99,29 +99,38 @@ def reading_records(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def keep_evaluation(run_folder: Path, result: dict[str, Any]) -> None:
+def keep_evaluation(run_folder: Path, result: dict[str, Any]) -> Path | None:
     """Write a result of `unnoise eval` into a run folder; do nothing if the folder holds no training.
+
+    Returns:
+        The file, if one was written.
 
     Raises:
         InputError: The folder of the results is a link out of the run folder.
         OSError: The folder cannot be written.
     """
     if own_file(run_folder, METRICS) is None:
-        return
+        return None
     if not is_own(run_folder, folder := run_folder / EVALUATIONS):
         raise link_error(folder, run_folder)
     folder.mkdir(exist_ok=True)
     number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.json") if path.stem.isdecimal()), default=0)
-    write_json(folder / f"{number:04d}.json", result)
+    write_json(place := folder / f"{number:04d}.json", result)
+    return place
 
 
 def evaluations(run_folder: Path) -> list[dict[str, Any]]:
     """Return all results in a run folder, the oldest first; files that cannot be read are left out."""
+    return [result for _, result in evaluation_files(run_folder)]
+
+
+def evaluation_files(run_folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the file and the content of all results in a run folder, as `evaluations` does."""
     found = []
     for path in own_files(run_folder, EVALUATIONS, "[0-9]*.json"):
         try:
             result = parse_json(path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        found.append(result)
+        found.append((path, result))
     return found

@@ -52,11 +52,11 @@ def test_a_score_that_was_stopped_resumes(world, monkeypatch):
     monkeypatch.setattr("unnoise.evaluation.measure.SAVE_EVERY", 0.0)
     add, added = Statistics.add, []
 
-    def broken(self, features, probabilities, pixels):
+    def broken(self, features, probabilities, pixels, first):
         if len(added) == 5:
             raise KeyboardInterrupt
         added.append(len(pixels))
-        add(self, features, probabilities, pixels)
+        add(self, features, probabilities, pixels, first)
 
     monkeypatch.setattr(Statistics, "add", broken)
     with pytest.raises(KeyboardInterrupt):

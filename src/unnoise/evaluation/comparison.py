@@ -16,6 +16,7 @@ from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images,
 from unnoise.evaluation.ladder import ladder, ladder_seconds, plain_ladder
 from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import Colour
+from unnoise.evaluation.paired import Pairs, contributions, difference, pairs_of
 from unnoise.evaluation.references import References, choose_references, copy_warnings, reference_images, shared_images
 from unnoise.evaluation.scores import Score, plain_score, read_score
 from unnoise.evaluation.statistics import Statistics
@@ -66,12 +67,12 @@ METRICS = {
 }
 
 
-def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: Report, say: Say) -> dict[str, Any]:
-    """Return the named scores of a run or of images against data, as plain values."""
+def compare(
+    config: EvalConfig, run: Run | None, names: Sequence[str], report: Report, say: Say, pairs: Pairs
+) -> dict[str, Any]:
+    """Return the named scores of a run or of images against data, as plain values; add the contributions to `pairs`."""
     extractor = open_extractor(config.features)
-    if "inception_score" in names and not extractor.classes:
-        text = registry.features.text(config.features)
-        raise InputError(f"metric inception_score needs a feature extractor that knows classes; {text} knows none")
+    check_classes(config, names, extractor)
     if run:  # every process takes the same precision, before they work one after another
         requested, device = config.precision, run.model.device
         precision = distributed.from_main(lambda: choose_precision(requested, device))
@@ -88,6 +89,7 @@ def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: R
     t = measure(training, extractor, "reading training images", report, shared=True) if training else None
     a = measure(mine, extractor, "drawing" if run else "reading", report, shared=True)
     colours = metrics.colour(a), metrics.colour(b)
+    pairs |= pairs_of(a, b, extractor) if "kid" in names else {}
     beside = training_scores(names, a, b, t, training.about) if t and training else {}
     values = plain_scores(names, a, b)
     return {
@@ -104,6 +106,13 @@ def compare(config: EvalConfig, run: Run | None, names: Sequence[str], report: R
             *(colour_warnings(*colours) if mine.channels == theirs.channels else []),
         ],
     }
+
+
+def check_classes(config: EvalConfig, names: Sequence[str], extractor: Extractor) -> None:
+    """Raise InputError if a score needs class probabilities and the feature extractor has none."""
+    if "inception_score" in names and not extractor.classes:
+        text = registry.features.text(config.features)
+        raise InputError(f"metric inception_score needs a feature extractor that knows classes; {text} knows none")
 
 
 def enough_images(*sets: ImageSet | None) -> list[ImageSet]:
@@ -157,7 +166,13 @@ def training_scores(
     """Return the scores against training images: of set a, and of held-out images, which are real and new."""
     of_two = [name for name in names if name != "inception_score"]
     values, real = (plain_scores(of_two, s, trained, floors=False) for s in (a, held))
-    return {"against": about, "values": values, "held_out": real, "held_out_images": held.n} if values else {}
+    if not values:
+        return {}
+    nearer = {}
+    if "kid" in values:  # both scores have the training images in common
+        ours, new = (contributions(s.kept, trained.kept) for s in (a, held))
+        nearer = {"kid_difference": plain_score(difference(ours, new, same_seeds=False).score)}
+    return {"against": about, "values": values, "held_out": real, "held_out_images": held.n, **nearer}
 
 
 def plain_scores(names: Sequence[str], a: Statistics, b: Statistics, *, floors: bool = True) -> dict[str, Any]:

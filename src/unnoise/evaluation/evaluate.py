@@ -18,6 +18,7 @@ from unnoise.evaluation.comparison import DRAWN, METRICS, compare
 from unnoise.evaluation.features import open_extractor
 from unnoise.evaluation.likelihood import bits_per_dim, format_bits
 from unnoise.evaluation.memorization import audit, format_audit
+from unnoise.evaluation.paired import Pairs, keep_contributions
 from unnoise.evaluation.score_table import format_scores
 from unnoise.evaluation.scores import Score, read_score
 from unnoise.interop.diffusers_format import INDEX
@@ -128,12 +129,14 @@ def run_evaluation(config: EvalConfig, report: Report = silent, say: Say = tell)
     if run and "memorization" in names:
         count = config.n or DRAWN
         parts["memorization"] = lambda: audit(config, run, open_extractor(config.features), count, report, folder, say)
+    pairs: Pairs = {}
     if compared := [name for name in names if name not in OF_A_RUN]:
-        parts["scores"] = partial(compare, config, run, compared, report, say)
+        parts["scores"] = partial(compare, config, run, compared, report, say, pairs)
     result = measure_parts(parts, say)
     if folder and distributed.is_main():
         try:
-            keep_evaluation(folder, result)
+            if (place := keep_evaluation(folder, result)) and pairs:
+                keep_contributions(place, result["scores"]["of"], pairs)
         except (InputError, OSError) as error:
             say(f"warning: the result is not kept in {folder}: {error}")
     return result

@@ -15,7 +15,7 @@ from unnoise.cache_folder import cache_folder, is_real_folder, keep_file, mark_u
 from unnoise.errors import InputError
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.image_sets import ImageSet, extraction_seconds
-from unnoise.evaluation.statistics import MAX_KEPT, Statistics
+from unnoise.evaluation.statistics import MAX_KEPT, OF_IMAGES, Statistics
 from unnoise.images import Uint8Images
 from unnoise.progress import Report
 from unnoise.tensors import read_tensors, save_tensors
@@ -102,8 +102,9 @@ def collect(
 
     with torch.inference_mode():
         for pixels in images.stream(is_mine):
+            number = finished * distributed.world_size() + distributed.rank() if shared else finished  # of the batch
             for extractor, result in zip(extractors, results, strict=True):
-                result.add(*extractor(pixels), pixels)
+                result.add(*extractor(pixels), pixels, images.batch * number)
             finished += 1
             report(task, results[0].n, images.n)
             if partial and time.monotonic() - saved > SAVE_EVERY:
@@ -136,17 +137,14 @@ def merge_processes(mine: Statistics) -> Statistics:
     if distributed.world_size() == 1:
         return mine
     sums = {
-        name: distributed.all_reduce_sum(value).cpu()
-        for name, value in vars(mine).items()
-        if name not in ("kept", "keys")
+        name: distributed.all_reduce_sum(value).cpu() for name, value in vars(mine).items() if name not in OF_IMAGES
     }
     last = torch.cat(distributed.all_gather(mine.keys)).sort().values[:MAX_KEPT][-1:]
     few = mine.keys <= last
-    kept, keys = (
-        torch.cat(parts) for parts in zip(*distributed.all_gather((mine.kept[few], mine.keys[few])), strict=True)
-    )
-    order = keys.argsort(stable=True)[:MAX_KEPT]
-    return Statistics(**sums, kept=kept[order], keys=keys[order])
+    rows = tuple(getattr(mine, name)[few] for name in OF_IMAGES)
+    kept, keys, order = (torch.cat(parts) for parts in zip(*distributed.all_gather(rows), strict=True))
+    least = keys.argsort(stable=True)[:MAX_KEPT]
+    return Statistics(**sums, kept=kept[least], keys=keys[least], order=order[least])
 
 
 def measure_pixels(pixels: Uint8Images, extractor: Extractor) -> Statistics:
@@ -169,7 +167,8 @@ def partial_at(images: ImageSet, extractors: Sequence[Extractor]) -> Path:
         with suppress(OSError):  # it belongs to another user, or is gone
             if time.time() - old.stat().st_mtime > PARTIAL_LIFETIME:
                 old.unlink()
-    part = (images.about, images.key, images.batch, distributed.rank(), distributed.world_size())
+    names = [field.name for field in fields(Statistics)]  # other versions have others
+    part = (images.about, images.key, images.batch, distributed.rank(), distributed.world_size(), names)
     others = [sorted(extractor.about.items()) for extractor in extractors[1:]]
     return statistics_file("partial-", (*part, *others), extractors[0])
 

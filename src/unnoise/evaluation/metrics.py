@@ -127,11 +127,12 @@ def jackknife(value: Callable[[Statistics], float], s: Statistics) -> float:
 
 
 class KernelMeans(NamedTuple):
-    """The mean of each row and each column of a kernel matrix, and the mean of all squares."""
+    """The mean of each row and each column of a kernel matrix, the mean of all squares, and its product with probes."""
 
     rows: Float64[Tensor, " n"]
     columns: Float64[Tensor, " m"]
     square: float
+    probed: Float64[Tensor, "n r"] | None = None
 
 
 def cubic(x: Features, y: Features) -> Float64[Tensor, "n m"]:
@@ -139,10 +140,11 @@ def cubic(x: Features, y: Features) -> Float64[Tensor, "n m"]:
     return (x @ y.T).div_(x.shape[1]).add_(1).pow_(3)
 
 
-def kernel_means(x: Features, y: Features | None = None) -> KernelMeans:
+def kernel_means(x: Features, y: Features | None = None, probes: Float64[Tensor, "m r"] | None = None) -> KernelMeans:
     """Return the means of k(x, y) = (x y / d + 1)^3 over all pairs; without y, over all pairs of two different x."""
     others = x if y is None else y
     rows, columns, square = (torch.zeros(n, dtype=torch.float64) for n in (len(x), len(others), 1))
+    probed = None if probes is None else torch.zeros(len(x), probes.shape[1], dtype=torch.float64)
     for some, those in tiles(len(x), len(others)):
         part = cubic(x[some].double(), others[those].double())
         if y is None and some == those:
@@ -150,8 +152,10 @@ def kernel_means(x: Features, y: Features | None = None) -> KernelMeans:
         rows[some] += part.sum(1)
         columns[those] += part.sum(0)
         square += part.flatten().dot(part.flatten())
+        if probed is not None and probes is not None:
+            probed[some] += part @ probes[those]
     each = len(others) - (y is None)
-    return KernelMeans(rows / each, columns / (len(x) - (y is None)), float(square) / (len(x) * each))
+    return KernelMeans(rows / each, columns / (len(x) - (y is None)), float(square) / (len(x) * each), probed)
 
 
 def kid(x: Features, y: Features) -> Score:

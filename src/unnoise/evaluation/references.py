@@ -1,6 +1,5 @@
 """The images that a run is compared with: held-out images if there are enough, and as many training images."""
 
-import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from unnoise.card import Run
 from unnoise.config import EvalConfig
 from unnoise.data.dataset import Dataset, own_split
 from unnoise.evaluation.image_sets import ImageSet, dataset_images, run_data, run_split
+from unnoise.evaluation.scores import is_below, read_score
 from unnoise.evaluation.statistics import Statistics
 from unnoise.progress import Say
 
@@ -121,10 +121,5 @@ def shared_images(found: Sequence[Statistics | None], sets: Sequence[ImageSet | 
 
 def copy_warnings(training: dict[str, Any]) -> list[str]:
     """Return a warning if images are clearly nearer to the training images than held-out images are, by KID."""
-    if "kid" not in training.get("values", {}):
-        return []
-    ours, real = training["values"]["kid"], training["held_out"]["kid"]
-    error = math.hypot(ours["standard_error"], real["standard_error"])
-    if not ours["value"] < real["value"] - 1.96 * error:
-        return []
-    return [NEARER]
+    found = training.get("kid_difference")
+    return [NEARER] if found and is_below(read_score(found)) else []

@@ -1,6 +1,6 @@
 """Statistics of a set of images, of fixed size: sums over all images, and the features of some of them."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 
 import torch
@@ -11,6 +11,7 @@ from unnoise.types import Pixels
 
 MAX_KEPT = 10_000  # images whose features are kept
 GROUPS = 20  # the sums are kept by group; intervals come from leaving out one group at a time
+OF_IMAGES = ("kept", "keys", "order")  # rows for the kept images; everything else is a sum
 MAX_BYTES = 2 * 10**8  # of all sums: wide features have fewer groups, but at least 8
 
 
@@ -37,6 +38,7 @@ class Statistics:
     colour: Float64[Tensor, "g 3 c"]  # sums of pixels in [-1, 1], of their squares, and of the share at -1 or 1
     kept: Float[Tensor, "m d"]  # features of the images with the smallest keys
     keys: Int64[Tensor, " m"]
+    order: Int64[Tensor, " _"] = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))  # places in the set
 
     @classmethod
     def empty(cls, features: int, classes: int, channels: int) -> "Statistics":
@@ -54,8 +56,23 @@ class Statistics:
         """Return the number of images."""
         return int(self.count.sum())
 
-    def add(self, features: Float[Tensor, "b d"], probabilities: Float[Tensor, "b k"], pixels: Pixels) -> None:
-        """Add images; `pixels` are uint8, and order and batch size change nothing."""
+    @property
+    def in_order(self) -> Float[Tensor, "n d"] | None:
+        """Return the features of all images in the order of the set; None if some are not kept, or read without it."""
+        return self.kept[self.order.argsort()] if self.n == len(self.kept) == len(self.order) else None
+
+    def add(
+        self,
+        features: Float[Tensor, "b d"],
+        probabilities: Float[Tensor, "b k"],
+        pixels: Pixels,
+        first: int | None = None,
+    ) -> None:
+        """Add images; `pixels` are uint8. Order and batch size change nothing, but `order` holds the places.
+
+        `first` is the place of the first of them in the set; by default they follow the images that were added before.
+        """
+        places = torch.arange(len(pixels)) + (self.n if first is None else first)
         new, scaled = content_keys(pixels), pixels.cpu().double().flatten(2) / 127.5 - 1
         colour = torch.stack([scaled.mean(2), scaled.square().mean(2), (scaled.abs() == 1).double().mean(2)], dim=1)
         features, p = features.cpu().double(), probabilities.cpu().double()
@@ -69,13 +86,14 @@ class Statistics:
             self.believed[g] += believed.sum(0)
             self.certainty[g] += torch.special.entr(believed).sum().neg()
             self.colour[g] += colour[chosen].sum(0)
-        order = torch.cat([self.keys, new]).argsort()[:MAX_KEPT]
-        self.kept, self.keys = torch.cat([self.kept, features.float()])[order], torch.cat([self.keys, new])[order]
+        least = torch.cat([self.keys, new]).argsort()[:MAX_KEPT]
+        self.kept, self.keys = torch.cat([self.kept, features.float()])[least], torch.cat([self.keys, new])[least]
+        self.order = torch.cat([self.order, places])[least]
 
     def part(self, groups: Bool[Tensor, " g"]) -> "Statistics":
         """Return the sums of some groups; the kept features stay."""
-        sums = {f.name: getattr(self, f.name)[groups] for f in fields(self) if f.name not in ("kept", "keys")}
-        return Statistics(**sums, kept=self.kept, keys=self.keys)
+        sums = {f.name: getattr(self, f.name)[groups] for f in fields(self) if f.name not in OF_IMAGES}
+        return Statistics(**sums, kept=self.kept, keys=self.keys, order=self.order)
 
 
 @dataclass(frozen=True)
