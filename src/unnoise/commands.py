@@ -102,8 +102,8 @@ def evaluate(given: dict[str, Any]) -> int:
 
 def tune(given: dict[str, Any]) -> None:
     """Print the sampling settings that were tried."""
-    from unnoise.evaluation.tune import format_candidates
     from unnoise.evaluation.tune import tune as search_settings
+    from unnoise.evaluation.tune_table import format_candidates
 
     config = TuneConfig(**given)
     check_result_file(config.json)

@@ -10,7 +10,7 @@ from unnoise import commands
 from unnoise.cli import main
 from unnoise.config import EvalConfig, TuneConfig
 from unnoise.evaluation import evaluate, tune
-from unnoise.evaluation.tune import format_candidates
+from unnoise.evaluation.tune_table import format_candidates
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_search_is_given_though_it_cannot_be_stored(world, monkeypatch):
     monkeypatch.setattr(tune, "ROUNDS", (1.0,))
     monkeypatch.setattr(tune, "candidate_settings", lambda run, _: [tune.replace(run.card.sampling, steps=1)])
     monkeypatch.setattr(tune, "guided_settings", lambda *_: [])
-    monkeypatch.setattr(tune, "choose_best", lambda others, *_: others[0])
+    monkeypatch.setattr(tune, "choose_best", lambda _, before, *__: tune.replace(before.how, steps=1))
     monkeypatch.setattr(tune, "unwritable", lambda _: "Read-only file system")
 
     def write(*_):

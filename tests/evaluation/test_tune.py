@@ -17,8 +17,10 @@ from unnoise.config import EvalConfig, TuneConfig
 from unnoise.errors import InputError
 from unnoise.evaluation import tune as search
 from unnoise.evaluation.evaluate import run_evaluation
+from unnoise.evaluation.paired import contributions
 from unnoise.evaluation.scores import symmetric
 from unnoise.evaluation.tune import KEPT_SHARE, ROUNDS, Candidate, tune
+from unnoise.evaluation.tune_table import format_candidates
 from unnoise.samplers.draw import NonfiniteError
 from unnoise.sampling import network_calls
 
@@ -100,6 +102,50 @@ def test_the_runs_own_settings_go_if_they_take_too_long(run, monkeypatch):
     assert 0.001 * network_calls(load(run).card.sampling) <= 0.02
 
 
+def test_the_least_of_many_scores_has_to_be_the_least_on_new_seeds_too(run, monkeypatch):
+    """Chance makes one of the settings the best in every round, but the scores of other seeds decide."""
+    own, asked = load(run).card.sampling, []
+
+    def score_settings(scorer, how, n, turn, seed, *_):
+        asked.append((turn, n, seed))
+        lucky = turn < len(ROUNDS) and how.sampler == "unipc"
+        return Candidate(how, scorer.call_seconds * network_calls(how), symmetric(0.1 if lucky else 0.5, 1e-6))
+
+    monkeypatch.setattr("unnoise.evaluation.tune.score_settings", score_settings)
+    found = tune(TuneConfig(str(run), time="20ms", n=200), say=quiet)
+    assert found["tried"][0]["sampler"] == found["final"]["settings"]["sampler"] == "unipc"
+    assert found["best"] == asdict(own)
+    assert found["stored"] is None
+    last = [(n, seed) for turn, n, seed in asked if turn == len(ROUNDS)]
+    assert last == [(200, 600)] * 2
+    assert all(seed + n <= 600 for turn, n, seed in asked if turn < len(ROUNDS)), "no round had these seeds"
+    text = "\n".join(format_candidates(found))
+    assert "on 200 new images each: unipc 500.0, before 500.0, a difference of 0.0 (-3.0 to 3.0)" in text
+    assert "no other settings are clearly better" in text
+
+
+@pytest.mark.parametrize("same_noise", [True, False])
+def test_images_of_the_same_seeds_tell_apart_what_both_intervals_do_not(run, monkeypatch, same_noise):
+    """The other settings are a little better for every seed; independent images do not show it."""
+    own, chance = load(run).card.sampling, torch.Generator().manual_seed(0)
+    noise, more, y = (torch.randn(n, 8, generator=chance) for n in (100, 100, 200))
+    pairs = {
+        True: contributions(noise + 0.4, y),
+        False: contributions((noise if same_noise else more) + 0.37, y),
+    }
+
+    def score_settings(scorer, how, *_):
+        score = symmetric(0.5 if how == own else 0.45, 0.1**2)
+        return Candidate(how, scorer.call_seconds * network_calls(how), score, pairs[how == own])
+
+    monkeypatch.setattr("unnoise.evaluation.tune.score_settings", score_settings)
+    found = tune(TuneConfig(str(run), n=200), say=quiet)
+    assert (found["best"] != asdict(own)) == same_noise
+    (row,) = [row for row in found["tried"] if row["sampler"] == own.sampler and row["spacing"] == own.spacing]
+    assert row["difference"] == {"value": 0.0, "standard_error": 0.0, "interval": [0.0, 0.0]}
+    assert all(row["difference"]["value"] < 0 for row in found["tried"] if row["value"] < 0.5) or not same_noise
+
+
 def test_without_a_time_the_budget_is_the_time_of_an_image_now(run, monkeypatch):
     seen = judged(monkeypatch, lambda _: 0.5)
     tune(TuneConfig(str(run), n=200), say=quiet)
@@ -136,7 +182,7 @@ def test_scores_equal_those_of_eval(run, capsys, tmp_path):
     path = tmp_path / "tuned.json"
     assert main(["tune", str(run), "--time", "4ms", "-n", "200", "--json", str(path)]) == 0
     said = capsys.readouterr()
-    assert "images" not in said.out
+    assert "this takes about" not in said.out
     assert "this takes about" in said.err
     assert " best" in said.out
     row = json.loads(path.read_text())["tried"][0]

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 import unnoise
 from unnoise.cli import main
 from unnoise.reporting.compare import compare_runs
@@ -17,6 +19,33 @@ def test_runs_are_columns_of_one_table(runs):
     assert len(re.findall(r"^(?:kid x 1000|fid) +\S+ \(.*?\) +\S+ \(.*?\)$", text, re.MULTILINE)) == 2
     assert "warning" not in text
     assert "batch" not in text, "only settings that differ"
+
+
+def test_the_difference_of_two_runs_has_an_interval(runs):
+    lines = compare_runs([str(runs / "one"), str(runs / "two")])
+    (row,) = [line for line in lines if line.startswith("kid above the best")]
+    (kids,) = [line for line in lines if line.startswith("kid x 1000")]
+    one, two = (float(cell) for cell in re.findall(r"(\S+) \(", kids))
+    value = float(re.search(r"(\S+) \(\S+ to \S+\), (?:worse|not told apart)", row)[1])
+    assert value == pytest.approx(abs(one - two), abs=0.002)
+    assert re.search("best|lowest", row)
+    assert any(re.match(r"images needed +[0-9,]+", line) for line in lines)
+    (same,) = [line for line in compare_runs([str(runs / "one")] * 2) if line.startswith("kid above the best")]
+    assert same.split("1000")[1].split(maxsplit=1) == ["lowest", "0: the same images"]
+
+
+def test_scores_without_contributions_say_how_to_get_the_interval(runs, capsys):
+    place = runs / "two" / "evaluations" / "0001.safetensors"
+    kept = place.read_bytes()
+    for left in (None, kept[:-4]):  # a version that keeps none, and a file that is damaged
+        place.unlink()
+        if left:
+            place.write_bytes(left)
+        assert main(["compare", str(runs / "one"), str(runs / "two")]) == 0
+        text = capsys.readouterr().out
+        assert "kid above the best" not in text
+        assert "the stored scores of two do not say what each image contributes; measure again" in text
+        place.write_bytes(kept)
 
 
 def test_the_best_weights_are_another_model(runs, capsys):

@@ -1,7 +1,8 @@
 """`unnoise tune`: search sampling settings for a time budget, and store the best in the run.
 
 Successive halving, Jamieson & Talwalkar 2016 (arXiv:1502.07943): many settings are scored on few images, and the best
-settings on more images.
+settings on more images. The least of many scores is too low by chance. So the best settings and the run's own settings
+are scored again on new seeds, and these scores decide.
 """
 
 import math
@@ -27,8 +28,9 @@ from unnoise.evaluation.image_sets import (
 )
 from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import kid
+from unnoise.evaluation.paired import Contributions, difference, pairs_of
 from unnoise.evaluation.references import choose_references
-from unnoise.evaluation.scores import Score, student
+from unnoise.evaluation.scores import Score, is_below, plain_score, symmetric
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import lock_folder, unwritable
 from unnoise.interop.diffusers_format import INDEX
@@ -54,6 +56,15 @@ class Candidate(NamedTuple):
     how: Sampling
     seconds: float
     score: Score
+    pair: Contributions | None = None  # of each image to the score, if all are kept
+
+
+class Final(NamedTuple):
+    """The best settings and the run's own settings, scored again on new seeds, and the difference of their KIDs."""
+
+    best: Candidate
+    before: Candidate
+    change: Score
 
 
 class Scorer(NamedTuple):
@@ -85,16 +96,19 @@ def tune(config: TuneConfig, report: Report = silent, say: Say = tell) -> dict[s
     say(f"{len(rivals)} sampling settings in {1000 * time:.0f} ms an image; this takes about {seconds:.0f} s")
     if rule := scorer.labels.facts.get("labels"):
         say(f"warning: {LABELS_UNKNOWN}" if "labels_unknown" in scorer.labels.facts else f"classes are drawn {rule}")
-    tried = search(scorer, rivals, config.n, time)
+    real = measure(scorer.data, scorer.extractor, "reading", report)
+    tried = search(scorer, rivals, config.n, time, real)
     before = next(one for one in tried if one.how == own)
-    best = choose_best([one for one in tried if one is not before], before, time)
+    final = final_round(scorer, tried, before, config.n, time, real)
+    best = choose_best(final, before, time)
     return {
-        "tried": [{**plain(one.how), "seconds": one.seconds, **one.score._asdict()} for one in tried],
-        "best": plain(best.how),
-        "before": plain(before.how),
+        "tried": plain_candidates(tried, before),
+        "final": plain_final(final, config.n) if final else None,
+        "best": plain(best),
+        "before": plain(own),
         "precision": precision,
         **scorer.labels.facts,
-        "stored": try_to_store(run, best.how, say) if best is not before else None,
+        "stored": try_to_store(run, best, say) if best != own else None,
     }
 
 
@@ -167,13 +181,13 @@ def make_scorer(config: TuneConfig, run: Run, call_seconds: float, report: Repor
 def search_seconds(scorer: Scorer, rivals: list[Sampling], n: int) -> float:
     """Estimate the seconds that all rounds take."""
     shares, look = sum(share * KEPT_SHARE**i for i, share in enumerate(ROUNDS)), extraction_seconds(scorer.extractor)
-    drawing = sum(scorer.call_seconds * network_calls(how) + look for how in rivals) * n * shares
+    each = [scorer.call_seconds * network_calls(how) + look for how in rivals]
+    drawing = n * (shares * sum(each) + 2 * max(each, default=0.0))
     return drawing + expected_seconds(scorer.data, scorer.extractor)
 
 
-def search(scorer: Scorer, rivals: list[Sampling], n: int, time: float) -> list[Candidate]:
+def search(scorer: Scorer, rivals: list[Sampling], n: int, time: float, real: Statistics) -> list[Candidate]:
     """Return the candidates of the last round, the best first; the run's own settings are among them."""
-    real = measure(scorer.data, scorer.extractor, "reading", scorer.report)
     tried = list[Candidate]()
     for i, share in enumerate(ROUNDS):
         if i == 1:
@@ -194,20 +208,73 @@ def score_settings(scorer: Scorer, how: Sampling, n: int, turn: int, seed: int, 
     Settings that draw no numbers get the worst score.
     """
     images = run_images(replace(scorer.config, seed=seed, **vars(how)), scorer.run, n, scorer.labels)
+    seconds = scorer.call_seconds * network_calls(how)
     try:
         found = measure(images, scorer.extractor, f"round {turn + 1}: {how.sampler}", scorer.report)
-        score = kid(found.kept, real.kept)
     except NonfiniteError:
-        score = Score(math.inf, 0.0, (math.inf, math.inf))
-    return Candidate(how, scorer.call_seconds * network_calls(how), score)
+        return Candidate(how, seconds, Score(math.inf, 0.0, (math.inf, math.inf)))
+    pair = pairs_of(found, real, scorer.extractor).get(scorer.extractor.about["network"])
+    return Candidate(how, seconds, kid(found.kept, real.kept), pair)
 
 
-def choose_best(others: list[Candidate], before: Candidate, time: float) -> Candidate:
-    """Return the best candidate, unless the run's own settings keep to the time and are not clearly worse."""
-    best = min(others, key=lambda one: one.score.value)
-    error = math.hypot(best.score.standard_error, before.score.standard_error)
-    clearly = before.score.value - best.score.value > student() * error
-    return best if clearly or before.seconds > 1.1 * time else before
+def final_round(
+    scorer: Scorer, tried: list[Candidate], before: Candidate, n: int, time: float, real: Statistics
+) -> Final | None:
+    """Score the best of the other settings and the run's own settings again, on n seeds that no round had.
+
+    Return None, without drawing, if the run's own settings keep to the time and have the lowest score already.
+    """
+    best = min((one for one in tried if one is not before), key=lambda one: one.score.value)
+    if before.score.value <= best.score.value and keeps_to(before, time):
+        return None
+    turn = len(ROUNDS)
+    again, own = (score_settings(scorer, one.how, n, turn, turn * n, real) for one in (best, before))
+    return Final(again, own, change(again, own))
+
+
+def keeps_to(candidate: Candidate, time: float) -> bool:
+    """Return True if an image takes no longer than asked for, about."""
+    return candidate.seconds <= 1.1 * time
+
+
+def choose_best(final: Final | None, before: Candidate, time: float) -> Sampling:
+    """Return the best settings, unless the run's own settings keep to the time and are not clearly worse."""
+    if final and (is_below(final.change) or not keeps_to(before, time)):
+        return final.best.how
+    return before.how
+
+
+def change(one: Candidate, before: Candidate, comparisons: int = 1) -> Score:
+    """Return the KID of settings less the KID of others; their images have the same seeds."""
+    if one.pair and before.pair:
+        return difference(one.pair, before.pair, comparisons).score
+    return symmetric(one.score.value - before.score.value, one.score.standard_error**2 + before.score.standard_error**2)
+
+
+# Plain values
+
+
+def plain_candidates(tried: list[Candidate], before: Candidate) -> list[dict[str, Any]]:
+    """Return the candidates of the last round as plain values; the intervals of their differences hold together."""
+    return [
+        {
+            **plain(one.how),
+            "seconds": one.seconds,
+            **one.score._asdict(),
+            "difference": plain_score(change(one, before, max(len(tried) - 1, 1))),
+        }
+        for one in tried
+    ]
+
+
+def plain_final(final: Final, n: int) -> dict[str, Any]:
+    """Return the last two scores as plain values."""
+    scores = {"best": final.best.score, "before": final.before.score, "difference": final.change}
+    return {
+        "images": n,
+        "settings": plain(final.best.how),
+        **{name: plain_score(score) for name, score in scores.items()},
+    }
 
 
 def try_to_store(run: Run, how: Sampling, say: Say) -> str | None:
@@ -225,22 +292,3 @@ def store_best(run: Run, how: Sampling) -> str:
         card, weights = read_model(run.file)
         write_model(run.file, weights, replace(card, sampling=how))
     return str(run.file)
-
-
-def format_candidates(result: dict[str, Any]) -> list[str]:
-    """Return the lines that `unnoise tune` prints, the best candidate first."""
-    lines = [f"{'sampler':26}{'steps':>6}  {'spacing':10}{'guidance':>8}{'ms':>9}  KID x 1000  95 % interval"]
-    for row in result["tried"]:
-        settings = {name: row[name] for name in result["best"]}
-        mark = "  best" if settings == result["best"] else "  before" if settings == result["before"] else ""
-        name = f"{row['sampler']:26}{row['steps']:6}  {row['spacing']:10}{row['guidance']:8.1f}"
-        low, high = row["interval"]
-        score = f"{1000 * row['value']:10.1f}  {1000 * low:.1f} to {1000 * high:.1f}"
-        lines.append(f"{name}{1000 * row['seconds']:9.1f}  {score}{mark}")
-    if result["stored"]:
-        return [*lines, f"stored in {result['stored']}"]
-    if result["best"] == result["before"]:
-        return [*lines, "the run's own settings are as good: nothing was changed"]
-    best = result["best"]
-    flags = " ".join(f"--{name} {best[name]}" for name in ("sampler", "steps", "spacing", "guidance"))
-    return [*lines, f"not stored; to use the best settings, add to unnoise sample: {flags}"]

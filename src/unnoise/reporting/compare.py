@@ -7,10 +7,12 @@ from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.errors import InputError
 from unnoise.evaluation.image_sets import IN_TURN
+from unnoise.evaluation.paired import SUFFIX, Pairs, read_contributions
 from unnoise.evaluation.references import HELD_OUT
 from unnoise.evaluation.score_table import SAMPLING_FACTS, table_rows
 from unnoise.options import with_names_of_today
-from unnoise.run_folder import MODEL, evaluations, reading_records
+from unnoise.reporting.differences import Measured, difference_rows
+from unnoise.run_folder import EVALUATIONS, MODEL, evaluation_files, own_file, reading_records
 
 Row = tuple[str, ...]  # a name, then a cell for each run
 COMPARED_SETTINGS = (*SAMPLING_FACTS, "guidance_interval", "clip")  # sampling settings, printed if they differ
@@ -21,6 +23,7 @@ class Scored(NamedTuple):
 
     settings: dict[str, Any]
     cells: dict[str, str]
+    pairs: Pairs  # what each image contributes to KID
 
 
 def compare_runs(runs: Sequence[RunLike]) -> list[str]:
@@ -76,6 +79,12 @@ def score_rows(runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
         rows.append((condition, *("" for _ in runs)))
         rows += rows_that_differ(COMPARED_SETTINGS, [scored.settings for scored in measured])
         rows += [(name, *(scored.cells.get(name, "") for scored in measured)) for name in measured[0].cells]
+        each = [
+            Measured(run_name(run), scored.settings, "kid x 1000" in scored.cells, scored.pairs)
+            for run, scored in zip(runs, measured, strict=True)
+        ]
+        differences, doubts = difference_rows(each)
+        rows, warnings = [*rows, *differences], [*warnings, *doubts]
     for run, scores in zip(runs, found, strict=True):
         name = run_name(run)
         if not scores:
@@ -94,7 +103,7 @@ def last_scores(run: Run) -> dict[str, Scored]:
     """Return the last scores of these weights under each condition: number of images, data, feature extractor."""
     found, weights = {}, weights_hash(run)
     with reading_records(run.folder):
-        for result in evaluations(run.folder):
+        for path, result in evaluation_files(run.folder):
             scores = result.get("scores")
             if scores and scores["of"].get("weights") == weights:
                 measured, against, features = scores["of"], scores["against"], scores["features"]
@@ -104,7 +113,8 @@ def last_scores(run: Run) -> dict[str, Scored]:
                 if rule := measured.get("labels", IN_TURN if run.card.classes else ""):
                     condition += f", classes {rule}"  # version 0.1.0 drew every class in turn
                 cells = {name: f"{value} ({to})" for name, value, to, _ in table_rows(scores["values"])}
-                found[condition] = Scored(measured, cells)
+                file = own_file(run.folder, EVALUATIONS, path.with_suffix(SUFFIX).name)
+                found[condition] = Scored(measured, cells, read_contributions(file, measured))
     return found
 
 
