@@ -13,6 +13,7 @@ CONTENT = {  # what a reader finds in each box
     "commands": "one function for each command",
     "app": "page in the browser",
     "training": "setup, loop, step, monitors, state",
+    "verification": "a run recomputed",
     "reporting": "report, comparison",
     "evaluation": "scores, statistics, tuning",
     "editing": "edits, posterior samplers",

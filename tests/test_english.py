@@ -57,6 +57,7 @@ ALLOWED = {  # (file, string) that stays as it is, with the reason
     ("editing/edit.py", "picture"): "a field of EditConfig",
     ("reporting/curves.py", "pictures"): "a column of metrics.jsonl since version 0.1.0",
     ("training/monitors/kid.py", "pictures"): "a column of metrics.jsonl since version 0.1.0",
+    ("verification/weights.py", "pictures"): "a column of metrics.jsonl since version 0.1.0",
 }
 DESCRIBED_ELSEWHERE = {"UNet2D": "its options are those of diffusers, which describes them"}
 

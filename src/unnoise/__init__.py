@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from unnoise.sampling import sample
     from unnoise.training.ema import EMA
     from unnoise.training.monitors import Monitor
+    from unnoise.verification.verify import verify
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "show",
     "targets",
     "train",
+    "verify",
 ]
 
 LAZY = {  # name -> where it is; loaded on first use, so that importing unnoise does not import torch
@@ -70,6 +72,7 @@ LAZY = {  # name -> where it is; loaded on first use, so that importing unnoise 
     "schedules": "unnoise.diffusion.schedule",
     "show": "unnoise.images:show",
     "targets": "unnoise.diffusion.target",
+    "verify": "unnoise.verification.verify:verify",
 }
 
 

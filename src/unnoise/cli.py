@@ -27,6 +27,7 @@ from unnoise.config import (
     SampleConfig,
     TrainConfig,
     TuneConfig,
+    VerifyConfig,
 )
 from unnoise.errors import InputError, ToldElsewhereError, unknown
 from unnoise.options import parse_value, type_hints
@@ -126,6 +127,7 @@ COMMANDS = {
     "eval": Command(EvalConfig, "measure a run, or any images against others", "evaluate", ("set", "against")),
     "tune": Command(TuneConfig, "search sampler settings for a time budget and store the best in the run", "tune"),
     "report": Command(ReportConfig, "write one page with everything about a run", "report"),
+    "verify": Command(VerifyConfig, "recompute every number that a run states, and say what differs", "verify"),
     "compare": Command(CompareConfig, "compare runs side by side", "compare", ("runs",)),
     "app": Command(AppConfig, "use a run in the browser, or watch it train", "app"),
     "export": Command(ExportConfig, "write a run for another library", "export"),

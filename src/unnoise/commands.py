@@ -21,6 +21,7 @@ from unnoise.config import (
     ReportConfig,
     SampleConfig,
     TuneConfig,
+    VerifyConfig,
 )
 from unnoise.terminal import show, tell
 
@@ -118,6 +119,18 @@ def report(given: dict[str, Any]) -> None:
 
     config = ReportConfig(**given)
     tell(f"report    {write_report(config.run, config.out, tell)}")
+
+
+def verify(given: dict[str, Any]) -> int:
+    """Print which values of a run can be recomputed; return 1 if one differs."""
+    from unnoise.verification.verify import format_checks, plain_checks, run_verification
+
+    config = VerifyConfig(**given)
+    check_result_file(config.json)
+    with progress_bar() as progress:
+        found = run_verification(config, report=progress.update, say=progress.say)
+    show_result(config.json, plain_checks(found), format_checks(found))
+    return 1 if found.differing else 0
 
 
 def compare(given: dict[str, Any]) -> None:

@@ -1,36 +1,14 @@
 """The settings of each command, one frozen dataclass each: a field is a flag, a key in YAML and a Python keyword."""
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from unnoise.options import MAX_WHOLE, Spec, check_fields, with_names_of_today
+from unnoise.options import MAX_WHOLE, Settings, Spec, option, with_names_of_today
 
 LENGTHS = ("budget", "images", "epochs")  # the length of a training is one of them
 MAX_SEED = MAX_WHOLE
 MAX_BATCH = 2**20
-
-
-def option(  # the facts about one setting
-    default: Any,
-    text: str,
-    *,
-    title: str = "",
-    least: float | None = None,
-    most: float | None = None,
-    data: bool = False,
-) -> Any:
-    """Return a dataclass field with everything that flags, checks and files need to know about it.
-
-    Args:
-        default: Its default.
-        text: The help of its flag.
-        title: The heading in the help of this flag and of those after it.
-        least: The smallest number it may be.
-        most: The largest number it may be.
-        data: True if it may hold data in memory, which is written as a short text.
-    """
-    return field(default=default, metadata={"help": text, "title": title, "least": least, "most": most, "data": data})
 
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
@@ -57,14 +35,6 @@ class Sampling:
     def within(self, steps: int) -> "Sampling":
         """Return the same settings with at most this many steps."""
         return replace(self, steps=min(self.steps, steps))
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Base of the settings of all commands: every value is checked when they are made."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +197,15 @@ class ReportConfig(Settings):
 
     run: str = option("", "run folder")
     out: str | None = option(None, "page to write (default: report.html in the run folder)")
+
+
+@dataclass(frozen=True)
+class VerifyConfig(Settings):
+    """Settings of `unnoise verify`."""
+
+    run: str = option("", "run folder")
+    quick: bool = option(False, "only compare files with each other: open no data and draw no images")
+    json: str | None = option(None, "file to write all checks to")
 
 
 @dataclass(frozen=True)

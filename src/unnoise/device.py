@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -44,6 +45,17 @@ def describe_device(device: torch.device) -> str:
     """Return a device in words, such as "cpu with AMX" or "cuda:0"."""
     with_what = bf16_instructions() if device.type == "cpu" else ""
     return f"{device} with {with_what}" if with_what else str(device)
+
+
+def made_with(device: torch.device) -> dict[str, str | int]:
+    """Return what decides how numbers are rounded: with the same facts, a CPU computes the same numbers again."""
+    return {
+        "unnoise": version("unnoise"),
+        "torch": str(torch.__version__),
+        "device": describe_device(device),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def synchronize() -> float:

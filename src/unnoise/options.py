@@ -6,7 +6,7 @@ import os
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache, partial
 from numbers import Integral, Real
 from pathlib import PurePath
@@ -105,6 +105,36 @@ def check_fields(config: Any) -> None:
             allowed = f"{least:,} or more" if most is None else f"{least:,} to {most:,}"
             raise InputError(f"{f.name} takes {allowed}, got {value}")
         object.__setattr__(config, f.name, value)
+
+
+def option(  # the facts about one setting
+    default: Any,
+    text: str,
+    *,
+    title: str = "",
+    least: float | None = None,
+    most: float | None = None,
+    data: bool = False,
+) -> Any:
+    """Return a dataclass field with everything that flags, checks and files need to know about it.
+
+    Args:
+        default: Its default.
+        text: The help of its flag.
+        title: The heading in the help of this flag and of those after it.
+        least: The smallest number it may be.
+        most: The largest number it may be.
+        data: True if it may hold data in memory, which is written as a short text.
+    """
+    return field(default=default, metadata={"help": text, "title": title, "least": least, "most": most, "data": data})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of the settings of all commands: every value is checked when they are made."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 @lru_cache

@@ -12,6 +12,7 @@ from unnoise.card import Run
 from unnoise.checkpoint import as_run
 from unnoise.config import EvalConfig
 from unnoise.data.sources.memory import is_in_memory
+from unnoise.device import made_with, pick_device
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError, unknown
 from unnoise.evaluation.comparison import DRAWN, METRICS, compare
@@ -22,7 +23,7 @@ from unnoise.evaluation.paired import Pairs, keep_contributions
 from unnoise.evaluation.score_table import format_scores
 from unnoise.evaluation.scores import Score, read_score
 from unnoise.interop.diffusers_format import INDEX
-from unnoise.options import Spec, data_text
+from unnoise.options import Spec, data_text, plain
 from unnoise.progress import Report, Say, mute, silent
 from unnoise.run_folder import MODEL, keep_evaluation
 from unnoise.terminal import tell
@@ -117,22 +118,11 @@ def with_set(given: dict[str, Any]) -> dict[str, Any]:
 
 def run_evaluation(config: EvalConfig, report: Report = silent, say: Say = tell) -> dict[str, Any]:
     """Measure everything that the settings ask for; return plain values, and store them in the run folder if any."""
-    names = requested_metrics(config)
+    requested_metrics(config)
     run = open_run(config.set)
-    for name in OF_A_RUN:
-        if name in names and run is None:
-            raise InputError(f"metric {name} needs a run, and {data_text(config.set)} is none")
     folder, say = storage_folder(config, run), once(say)
-    parts: dict[str, Callable[[], dict[str, Any]]] = {}
-    if run and "bpd" in names:
-        parts["bpd"] = partial(bits_per_dim, config, run, report, say)
-    if run and "memorization" in names:
-        count = config.n or DRAWN
-        parts["memorization"] = lambda: audit(config, run, open_extractor(config.features), count, report, folder, say)
     pairs: Pairs = {}
-    if compared := [name for name in names if name not in OF_A_RUN]:
-        parts["scores"] = partial(compare, config, run, compared, report, say, pairs)
-    result = measure_parts(parts, say)
+    result = measure_evaluation(config, run, folder, report, say, pairs)
     if folder and distributed.is_main():
         try:
             if (place := keep_evaluation(folder, result)) and pairs:
@@ -140,6 +130,34 @@ def run_evaluation(config: EvalConfig, report: Report = silent, say: Say = tell)
         except (InputError, OSError) as error:
             say(f"warning: the result is not kept in {folder}: {error}")
     return result
+
+
+def measure_evaluation(
+    config: EvalConfig, run: Run | None, folder: Path | None, report: Report, say: Say, pairs: Pairs
+) -> dict[str, Any]:
+    """Return everything that the settings ask for as plain values, with the settings and the machine.
+
+    Args:
+        config, run: The settings, and the run that they name, if it is one.
+        folder: Where the contact sheet of the audit is written; None writes none.
+        report, say: Called with (task, items done, items in total), and with a line.
+        pairs: What each image contributes to a KID is put in here.
+    """
+    names = requested_metrics(config)
+    for name in OF_A_RUN:
+        if name in names and run is None:
+            raise InputError(f"metric {name} needs a run, and {data_text(config.set)} is none")
+    parts: dict[str, Callable[[], dict[str, Any]]] = {}
+    if run and "bpd" in names:
+        parts["bpd"] = partial(bits_per_dim, config, run, report, say)
+    if run and "memorization" in names:
+        count = config.n or DRAWN
+        parts["memorization"] = lambda: audit(config, run, open_extractor(config.features), count, report, folder, say)
+    if compared := [name for name in names if name not in OF_A_RUN]:
+        parts["scores"] = partial(compare, config, run, compared, report, say, pairs)
+    asked = {name: value for name, value in plain(config).items() if name not in ("set", "json")}
+    made = made_with(run.model.device if run else pick_device())
+    return measure_parts(parts, say) | {"asked": asked, "made_with": made}
 
 
 def measure_parts(parts: Mapping[str, Callable[[], dict[str, Any]]], say: Say) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from unnoise import registry
 from unnoise.card import Run
+from unnoise.checkpoint import weights_hash
 from unnoise.config import EvalConfig
 from unnoise.data.dataset import Dataset
 from unnoise.diffusion.level import Level
@@ -57,6 +58,7 @@ def bits_per_dim(config: EvalConfig, run: Run, report: Report = silent, say: Say
         "n": len(chosen),
         "data": {"name": name, "count": len(dataset), "fingerprint": dataset.fingerprint},
         "trained_on_it": trained_on,
+        "weights": weights_hash(run),
         "settings": {
             "levels": config.levels,
             "spacing": registry.spacing.text(spacing),

@@ -1,7 +1,8 @@
 """`unnoise report`: collect the facts of a run and write them as one page; the HTML is in report.html.jinja."""
 
+import math
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from unnoise.reporting.curves import TrainingLog, draw_curves, plot_speed, read_
 from unnoise.reporting.render import EmbeddedImages, render
 from unnoise.run_folder import FINAL, METRICS, MODEL, SAMPLES, evaluations, own_file, reading_records
 
+PAGE, TEMPLATE = "report.html", "reporting/report.html.jinja"
 MAX_PREVIEWS = 8  # the page shows at most this many, evenly spaced
 
 
@@ -42,11 +44,11 @@ def write_report(run: RunLike, out: str | Path | None = None, say: Say = mute) -
     opened = as_run(run)
     if opened.file.name != MODEL or own_file(opened.folder, METRICS) is None:
         raise InputError(f"{opened.name} is no run folder: a report needs its {METRICS} beside the model")
-    path = user_path(out) if out else opened.folder / "report.html"
+    path = user_path(out) if out else opened.folder / PAGE
     check_writable(path, "--out")
     with reading_records(opened.folder):
         facts = collect_facts(opened)
-        page = render("reporting/report.html.jinja", facts)
+        page = render(TEMPLATE, facts)
     with replacing(path) as temporary:
         temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
     for text in facts["left_out"]:
@@ -58,7 +60,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
     """Return everything that the page shows: texts, numbers, plots and images."""
     folder = run.folder.resolve()
     log, previews = read_log(folder / METRICS), preview_files(folder)
-    results, embedded = evaluations(folder)[::-1], EmbeddedImages(folder)
+    embedded = EmbeddedImages(folder)
     every = max(1, -(-len(previews) // MAX_PREVIEWS))
     return {
         "name": folder.name,
@@ -67,14 +69,22 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "samples": embedded.uri(SAMPLES, FINAL),
         "previews": [*filter(None, (open_preview(embedded, path) for path in previews[::-1][::every][::-1]))],
         **draw_curves(log),
-        "scores": [describe_scores(result["scores"]) for result in results if "scores" in result],
-        "bounds": [describe_bits(result["bpd"]) for result in results if result.get("bpd")],
-        "memorization": next((result["memorization"] for result in results if "memorization" in result), None),
+        **score_facts(evaluations(folder)),
         "nearest_pairs": embedded.uri("memorization.png"),
         "speed_plots": [plot_speed(log)] if log.steps else [],
         "cost": describe_cost(log, folder),
         "settings": describe_settings(run),
         "left_out": embedded.left_out,
+    }
+
+
+def score_facts(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what the page shows of the results of `unnoise eval`, which are given from the oldest on."""
+    last_first = results[::-1]
+    return {
+        "scores": [describe_scores(result["scores"]) for result in last_first if "scores" in result],
+        "bounds": [describe_bits(result["bpd"]) for result in last_first if result.get("bpd")],
+        "memorization": next((result["memorization"] for result in last_first if "memorization" in result), None),
     }
 
 
@@ -139,10 +149,15 @@ def describe_bits(result: Mapping[str, Any]) -> dict[str, Any]:
     return {**result, "low": low, "high": high}
 
 
+def describe_disk(folder: Path, until: float = math.inf) -> str:
+    """Return the size of the files of a run that are not newer than this time; the page itself does not count."""
+    files = (path.lstat() for path in folder.rglob("*") if path != folder / PAGE)
+    return f"{sum(file.st_size for file in files if file.st_mtime <= until) / 2**20:,.0f} MB"
+
+
 def describe_cost(log: TrainingLog, folder: Path) -> dict[str, str]:
     """Return speed, time beside the training, memory and disk."""
-    size = sum(path.lstat().st_size for path in folder.rglob("*"))
-    disk = {"disk": f"{size / 2**20:,.0f} MB"}
+    disk = {"disk": describe_disk(folder)}
     if not (summary := log.summary):
         return disk
     total, previews = summary["training_seconds"] or 1, summary["preview_seconds"]

@@ -14,6 +14,7 @@ from unnoise.card import Card
 from unnoise.checkpoint import write_model
 from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset
+from unnoise.device import made_with
 from unnoise.errors import InputError
 from unnoise.files import replacing
 from unnoise.options import plain
@@ -93,6 +94,7 @@ class Job:
             **self.clock.position,
             "config": plain(self.trainer.config),
             "loss": self.log.curve(),
+            "made_with": made_with(self.trainer.model.device),
         }
         write_model(self.folder / name, self.trainer.ema.network.state_dict(), replace(self.card, training=training))
 

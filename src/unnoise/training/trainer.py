@@ -92,9 +92,7 @@ class Trainer:
     @property
     def learning_rate(self) -> float:
         """Return the learning rate now: it rises over the warm-up and falls as a cosine, if that is asked for."""
-        rise = min(1.0, self.clock.seen / max(1, self.config.warmup))
-        fall = 0.5 * (1 + math.cos(math.pi * self.clock.progress)) if self.config.decay == "cosine" else 1.0
-        return self.config.lr * self.caution * rise * fall
+        return self.caution * learning_rate(self.config, self.clock.seen, self.clock.progress)
 
     def backward(self, batch: Noised, scale: float) -> PerImage:
         """Return the losses [b], and add the gradient of their sum times `scale`; take parts if memory is short."""
@@ -151,6 +149,13 @@ class Trainer:
             self.ema.network.load_state_dict(saved["average"])
         set_state(self.optimizer, saved["optimizer"])
         self.precision.load_state(saved["scaler"])
+
+
+def learning_rate(config: TrainConfig, seen: int, progress: float) -> float:
+    """Return the learning rate of the step after which `seen` images are seen, at this progress of the training."""
+    rise = min(1.0, seen / max(1, config.warmup))
+    fall = 0.5 * (1 + math.cos(math.pi * progress)) if config.decay == "cosine" else 1.0
+    return config.lr * rise * fall
 
 
 def without_sharing(network: nn.Module) -> AbstractContextManager[Any]:

@@ -63,7 +63,7 @@ class ValidationMonitor:
         with self.budget.spending(clock):
             warning = self.measure(model)
         self.measured_at = clock.seen
-        row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), **self.rows[-1]}
+        row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), **self.rows[-1], "count": self.count}
         return Outcome([row], [f"warning: {warning}"] if warning else [])
 
     def plan(self, clock: Clock) -> None:

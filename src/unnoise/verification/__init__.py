@@ -1,0 +1,1 @@
+"""Recompute what a run states, and say what differs."""
