@@ -69,7 +69,7 @@ def compare_values(
             continue
         error = next((ours[name] for name in names_of_error(what) if name in ours), None)
         yield Check(part, what, verdict(value, theirs[what], error, exact=exact), value, theirs[what])
-    for what in theirs.keys() - ours.keys() - {*free}:
+    for what in (name for name in theirs if name not in ours and name not in free):
         yield Check(part, what, DIFFERS, recomputed=theirs[what], why="it is left out")
 
 

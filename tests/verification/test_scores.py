@@ -1,0 +1,106 @@
+"""Results of `unnoise eval` are measured again, and every value that was changed is named."""
+
+import json
+
+import pytest
+
+from unnoise.checkpoint import load
+from unnoise.errors import InputError
+from unnoise.progress import mute, silent
+from unnoise.run_folder import reading_records
+from unnoise.verification import scores
+from unnoise.verification.check import AGREES
+from verification_helpers import change, named, path_of, walk
+
+OF_THE_PLACE = {("of", "name"), ("sheet",)}
+
+
+def checks_of(run):
+    """Return the checks of all evaluations."""
+    with reading_records(run):
+        return [*scores.evaluation_checks(load(run), silent, mute)]
+
+
+def change_all(run, file, part):
+    """Change every value of a part of an evaluation at once; return the names of all of them."""
+    place = run / "evaluations" / file
+    result = json.loads(place.read_text())
+    every = [keys for keys in walk(result[part]) if keys not in OF_THE_PLACE and keys[-1] != "weights"]
+    for keys in every:
+        change(result[part], keys)
+    place.write_text(json.dumps(result))
+    return {(f"evaluations/{file} {part}", path_of(keys)) for keys in every}
+
+
+def rewrite(run, change_it):
+    """Write an evaluation again after a change."""
+    place = run / "evaluations" / "0001.json"
+    change_it(result := json.loads(place.read_text()))
+    place.write_text(json.dumps(result))
+
+
+def test_every_value_that_is_changed_is_named_and_no_other(run):
+    every = change_all(run, "0001.json", "bpd")
+    assert len(every) > 20
+    assert named(checks_of(run)) == every
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "part"), [("0001.json", "scores"), ("0002.json", "memorization")])
+def test_every_score_that_is_changed_is_named_and_no_other(scored_run, file, part):
+    every = change_all(scored_run, file, part)
+    assert len(every) > 40
+    assert named(checks_of(scored_run)) == every
+
+
+def test_a_result_of_an_older_version_is_said(run):
+    rewrite(run, lambda result: result.pop("asked"))
+    checks = checks_of(run)
+    assert not named(checks)
+    assert {check.why for check in checks} == {scores.OLDER}
+
+
+def test_a_part_that_is_not_known_is_said(run):
+    rewrite(run, lambda result: result.update(doctor={"grid": 1.5}))
+    assert [check.why for check in checks_of(run) if check.what == "grid"] == [scores.NOT_CHECKED]
+
+
+def test_scores_of_weights_that_are_gone_are_said(run):
+    rewrite(run, lambda result: result["bpd"].update(weights="0" * 64))
+    checks = checks_of(run)
+    assert not named(checks)
+    assert all("which no file of the run holds" in check.why for check in checks)
+
+
+def test_another_machine_may_round_otherwise(run):
+    """The last digits may differ then; on the same machine they may not."""
+    rewrite(run, lambda result: result["bpd"]["bound"].update(mean=1.001 * result["bpd"]["bound"]["mean"]))
+    assert named(checks_of(run)) == {("evaluations/0001.json bpd", "bound.mean")}
+    rewrite(run, lambda result: result["made_with"].update(torch="1.0"))
+    assert not named(checks_of(run))
+    rewrite(run, lambda result: result["bpd"]["bound"].update(mean=3 * result["bpd"]["bound"]["mean"]))
+    assert named(checks_of(run)) == {("evaluations/0001.json bpd", "bound.mean")}
+
+
+ODD = ("[1, 2]", "{", '{"asked": 3}', '{"asked": {"n": "x"}, "bpd": []}', '{"asked": {}, "bpd": {"of": 3}}')
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_an_odd_result_is_said_or_refused_in_one_line(run, text):
+    (run / "evaluations" / "0001.json").write_text(text)
+    try:
+        assert all(check.verdict != AGREES for check in checks_of(run))
+    except InputError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+def test_a_result_may_not_name_data_that_would_be_downloaded(run):
+    rewrite(run, lambda result: result["asked"].update(data="https://example.com/images.zip"))
+    assert all("not on this machine" in check.why for check in checks_of(run))
+
+
+def test_a_link_out_of_the_folder_is_not_followed(run, tmp_path):
+    (tmp_path / "secret.json").write_text('{"asked": {}, "bpd": {"secret": 12345}}')
+    (run / "evaluations" / "0001.json").unlink()
+    (run / "evaluations" / "0001.json").symlink_to(tmp_path / "secret.json")
+    assert checks_of(run) == []
