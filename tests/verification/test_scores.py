@@ -10,7 +10,7 @@ from unnoise.progress import mute, silent
 from unnoise.run_folder import reading_records
 from unnoise.verification import scores
 from unnoise.verification.check import AGREES
-from verification_helpers import change, named, path_of, walk
+from verification_helpers import change, change_card, named, path_of, walk
 
 OF_THE_PLACE = {("of", "name"), ("sheet",)}
 
@@ -104,3 +104,10 @@ def test_a_link_out_of_the_folder_is_not_followed(run, tmp_path):
     (run / "evaluations" / "0001.json").unlink()
     (run / "evaluations" / "0001.json").symlink_to(tmp_path / "secret.json")
     assert checks_of(run) == []
+
+
+def test_a_run_that_was_tuned_since_agrees(run):
+    """The audit draws, and the bound clips, as the run did when it was measured."""
+    change_card(run, ("sampling", "clip"))
+    assert not load(run).card.sampling.clip
+    assert not named(checks_of(run))

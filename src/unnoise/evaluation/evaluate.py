@@ -156,8 +156,9 @@ def measure_evaluation(
     if compared := [name for name in names if name not in OF_A_RUN]:
         parts["scores"] = partial(compare, config, run, compared, report, say, pairs)
     asked = {name: value for name, value in plain(config).items() if name not in ("set", "json")}
+    own = {"sampling": plain(run.card.sampling)} if run else {}  # tune may change it later
     made = made_with(run.model.device if run else pick_device())
-    return measure_parts(parts, say) | {"asked": asked, "made_with": made}
+    return measure_parts(parts, say) | {"asked": asked, **own, "made_with": made}
 
 
 def measure_parts(parts: Mapping[str, Callable[[], dict[str, Any]]], say: Say) -> dict[str, Any]:

@@ -33,7 +33,6 @@ from unnoise.verification.check import (
     Check,
     check_number,
     compare_values,
-    is_number,
     unknown_checks,
     verdict,
 )
@@ -139,9 +138,6 @@ def curve_checks(run: Run, rows: list[dict[str, Any]]) -> Iterator[Check]:
     last = next((row for row in rows[::-1] if is_step(row)), {})
     if "images" in last:
         yield Check(CARD, "training.images", verdict(training["images"], last["images"]), training["images"])
-    if "seconds" in last and is_number(last["seconds"]):
-        near = [last["seconds"] + sign * ROUNDED_TO for sign in (-1, 1)]
-        yield check_number(CARD, "training.seconds", training["seconds"], *near)
     if clock := facts.get("parts", {}).get("clock"):
         copies = {"images": training.get("images"), "seconds": training.get("seconds")}
         yield from compare_values(f"{CARD} and {STATE}", copies, {"images": clock["seen"], "seconds": clock["elapsed"]})

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from unnoise.card import Run
+from unnoise.card import Run, make_card
 from unnoise.checkpoint import load, weights_hash
-from unnoise.config import EvalConfig
+from unnoise.config import EvalConfig, Sampling
 from unnoise.device import made_with
 from unnoise.errors import InputError
 from unnoise.evaluation.evaluate import measure_evaluation, once
@@ -25,7 +25,7 @@ from unnoise.verification.check import AGREES, DIFFERS, UNKNOWN, Check, Verdict,
 from unnoise.verification.records import compare_images, read_pixels
 
 SHEET = "memorization.png"  # of the last audit
-INPUTS = ("asked", "made_with")  # what an evaluation was measured with, and no result
+INPUTS = ("asked", "sampling", "made_with")  # what an evaluation was measured with, and no result
 PLACES = ("of.name", "sheet")  # values that follow from the place of the run
 OLDER = (
     "an older version stored it without its settings; measure again with unnoise eval, and remove the file if you like"
@@ -81,7 +81,7 @@ def list_checks(run: Run, stored: Stored, sheet: Path | None, report: Report, sa
     measured = run_of_weights(run, stored)
     if isinstance(measured, list):
         return measured
-    config = config_again(stored)
+    config, measured = config_again(stored), as_it_was(measured, stored)
     say(f"{stored.name}: {config.metrics} again")
     with TemporaryDirectory() as folder:
         pairs: Pairs = {}
@@ -123,6 +123,17 @@ def config_again(stored: Stored) -> EvalConfig:
     drawn = [part.get("of", {}).get("precision") for part in stored.result.values() if isinstance(part, dict)]
     chosen = next((precision for precision in drawn if precision in ("fp32", "bf16")), config.precision)
     return replace(config, precision=chosen)
+
+
+def as_it_was(run: Run, stored: Stored) -> Run:
+    """Return a run with the sampling settings that it had when a result was stored: it may be tuned since."""
+    sampling = stored.result.get("sampling")
+    if not isinstance(sampling, dict):
+        return run
+    if unknown := sampling.keys() ^ {f.name for f in fields(Sampling)}:
+        raise InputError(f"it has sampling settings of another version: {', '.join(sorted(unknown)):.200}")
+    card = make_card({**vars(run.card), "sampling": Sampling(**sampling)}, run.file)
+    return replace(run, card=card)
 
 
 def is_exact(stored: Stored, run: Run) -> bool:
