@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from unnoise import distributed, registry
 from unnoise.card import Run
 from unnoise.config import EvalConfig
 from unnoise.data.resize import parse_size
 from unnoise.errors import InputError
 from unnoise.evaluation import metrics, neighbours
+from unnoise.evaluation.coverage import simulate
 from unnoise.evaluation.features import Extractor, fitting, open_extractor
 from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_images
 from unnoise.evaluation.ladder import ladder, ladder_seconds, plain_ladder
@@ -94,6 +97,7 @@ def compare(
     values = plain_scores(names, a, b)
     return {
         "values": values,
+        **({"coverage": check_intervals(names, a, b, t, report, say)} if config.check else {}),
         **damage(values, theirs, b, extractor, report),
         "of": mine.about,
         "against": theirs.about,
@@ -106,6 +110,14 @@ def compare(
             *(colour_warnings(*colours) if mine.channels == theirs.channels else []),
         ],
     }
+
+
+def check_intervals(
+    names: Sequence[str], a: Statistics, b: Statistics, trained: Statistics | None, report: Report, say: Say
+) -> dict[str, Any]:
+    """Return how often the intervals of these scores hold the truth, by simulation with all real images."""
+    pool = torch.cat([s.kept for s in (b, trained) if s])
+    return simulate(a.kept, pool, len(b.kept), names, report, say)
 
 
 def check_classes(config: EvalConfig, names: Sequence[str], extractor: Extractor) -> None:

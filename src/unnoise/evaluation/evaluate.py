@@ -78,6 +78,7 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     reference: int = 10_000,
     features: Spec = "efficientnet",
     size: str | None = None,
+    check: bool = False,
     labels: Literal["data", "even"] = "data",
     sampler: Spec | None = None,
     steps: int | None = None,
@@ -97,10 +98,9 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     Args:
         run_or_images: A run, run folder, model file or `Diffusion`; or images, as `open_data` and `sample` have them.
         data: Images to compare with, as `open_data` takes them (default: the training data of the run).
-        metrics, n, reference: Names with commas; images to score, and to compare with (see `unnoise eval --help`).
+        metrics, n, reference, size, check, labels, levels, variance, ode, seed, precision, batch: Of `EvalConfig`.
         features: A spec, or a callable that returns an `Extractor`; the statistics of a callable are not cached.
         sampler, steps, spacing, clip, guidance, guidance_interval: Sampling settings (default: the run's own).
-        size, labels, levels, variance, ode, seed, precision, batch: Fields of `EvalConfig`.
 
     Returns:
         The scores by name; they are also stored in the run folder, except for models and data in memory.
