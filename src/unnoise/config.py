@@ -165,7 +165,9 @@ class EvalConfig(SamplingOptions):
     n: int | None = option(None, "images of SET (default: 2000 of a run, all of a folder; 256 for bpd)", least=1)
     reference: int = option(10_000, "images to compare with, at most; they are drawn by the seed", least=50)
     features: Spec = option("efficientnet", "feature extractor, as NAME:OPTION=VALUE")
-    check: bool = option(False, "simulate how often the intervals hold the truth, for this data and n: about 2 min")
+    second: Spec = option(
+        "efficientnet:model=lite2", "another one, for a second opinion on every score; none switches it off"
+    )
     labels: Literal["data", "even"] = option("data", "classes of drawn images: as in the training data, or in turn")
     levels: int = option(100, "bpd: noise levels of --spacing (log_snr): the bound is of their sampler", least=1)
     variance: Literal["small", "large", "learned"] | None = option(

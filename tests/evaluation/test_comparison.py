@@ -33,7 +33,7 @@ def test_every_metric_by_name(world):
     assert set(found["values"]) == known
     assert [name for name, score in found["values"].items() if not math.isfinite(score["value"])] == ["fid_infinity"]
     assert len(found["warnings"]) == 2  # fid and fid_infinity need more images
-    assert len(format_scores(found)) == len(known) + 7
+    assert len(format_scores(found)) == len(known) + 8
 
 
 def test_no_inception_score_by_a_network_that_knows_no_classes(world):

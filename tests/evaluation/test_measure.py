@@ -45,15 +45,16 @@ def cached_names(world):
     return [path.name for path in (world / "cache").iterdir() if path.name != "statistics"]
 
 
-def test_a_score_that_was_stopped_resumes(world, monkeypatch):
-    """Batches that were drawn and measured are not drawn again, and the numbers are the same."""
-    given = EvalConfig(str(world / "run"), str(world / "train"), n=60, batch=8, metrics="kid")
-    whole = run_evaluation(given, say=lambda _: None)["scores"]["values"]
+@pytest.mark.parametrize(("second", "judges"), [("none", 1), ("efficientnet:model=lite2", 2)])
+def test_a_score_that_was_stopped_resumes(world, monkeypatch, second, judges):
+    """Batches that were drawn and measured are not drawn again, and the numbers are the same by each judge."""
+    given = EvalConfig(str(world / "run"), str(world / "train"), n=60, batch=8, metrics="kid", second=second)
+    whole = run_evaluation(given, say=lambda _: None)["scores"]
     monkeypatch.setattr("unnoise.evaluation.measure.SAVE_EVERY", 0.0)
     add, added = Statistics.add, []
 
     def broken(self, features, probabilities, pixels, first):
-        if len(added) == 5:
+        if len(added) == 5 * judges:
             raise KeyboardInterrupt
         added.append(len(pixels))
         add(self, features, probabilities, pixels, first)
@@ -63,8 +64,8 @@ def test_a_score_that_was_stopped_resumes(world, monkeypatch):
         run_evaluation(given, say=lambda _: None)
     drawn = []
     monkeypatch.setattr(Statistics, "add", lambda *given: drawn.append(len(given[3])) or add(*given))
-    assert run_evaluation(given, say=lambda _: None)["scores"]["values"] == whole
-    assert sum(drawn) == 60 - sum(added)
+    assert run_evaluation(given, say=lambda _: None)["scores"] == whole
+    assert sum(drawn) == 60 * judges - sum(added)
     assert not [*(Path(os.environ["UNNOISE_CACHE"]) / "statistics").glob("partial-*")]
 
 

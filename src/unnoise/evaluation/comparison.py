@@ -5,19 +5,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
-from unnoise import distributed, registry
+from unnoise import distributed
 from unnoise.card import Run
 from unnoise.config import EvalConfig
 from unnoise.data.resize import parse_size
 from unnoise.errors import InputError
 from unnoise.evaluation import metrics, neighbours
-from unnoise.evaluation.coverage import simulate
-from unnoise.evaluation.features import Extractor, fitting, open_extractor
+from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_images
+from unnoise.evaluation.judges import chosen_by, judge_facts, open_judges
 from unnoise.evaluation.ladder import ladder, ladder_seconds, plain_ladder
-from unnoise.evaluation.measure import expected_seconds, measure
+from unnoise.evaluation.measure import expected_seconds, measure, measure_all
 from unnoise.evaluation.metrics import Colour
 from unnoise.evaluation.paired import Pairs, contributions, difference, pairs_of
 from unnoise.evaluation.references import References, choose_references, copy_warnings, reference_images, shared_images
@@ -74,57 +72,47 @@ def compare(
     config: EvalConfig, run: Run | None, names: Sequence[str], report: Report, say: Say, pairs: Pairs
 ) -> dict[str, Any]:
     """Return the named scores of a run or of images against data, as plain values; add the contributions to `pairs`."""
-    extractor = open_extractor(config.features)
-    check_classes(config, names, extractor)
-    if run:  # every process takes the same precision, before they work one after another
-        requested, device = config.precision, run.model.device
-        precision = distributed.from_main(lambda: choose_precision(requested, device))
-        config = replace(config, precision=precision)
-        say(describe_precision(precision, device))
+    opened = open_judges(config, names)
+    config = with_precision(config, run, say) if run else config
     with distributed.main_first():  # it fills the cache for the others
         mine, (theirs, training) = image_sets(config, run, say)
     sets = enough_images(mine, theirs, training)
-    if (spec := fitting(config.features, shorter_side(sets))) != config.features:
-        extractor = open_extractor(spec)
+    judges = opened.fitted(shorter_side(sets))
+    extractor = judges[0]
     climbing = ladder_seconds(theirs, extractor) if "kid" in names else 0.0
-    say(f"this takes about {climbing + sum(expected_seconds(images, extractor) for images in sets):.0f} s")
-    b = measure(theirs, extractor, "reading", report, shared=True)
+    say(f"this takes about {climbing + sum(expected_seconds(images, *judges) for images in sets):.0f} s")
+    b, *seen = measure_all(theirs, judges, "reading", report, shared=True)
     t = measure(training, extractor, "reading training images", report, shared=True) if training else None
-    a = measure(mine, extractor, "drawing" if run else "reading", report, shared=True)
+    a, *made = measure_all(mine, judges, "drawing" if run else "reading", report, shared=True)
     colours = metrics.colour(a), metrics.colour(b)
     pairs |= pairs_of(a, b, extractor) if "kid" in names else {}
     beside = training_scores(names, a, b, t, training.about) if t and training else {}
     values = plain_scores(names, a, b)
+    second = second_scores(names, judges[1], made[0], seen[0], run) if seen else {}
     return {
         "values": values,
-        **({"coverage": check_intervals(names, a, b, t, report, say)} if config.check else {}),
+        **({"second": second} if second else {}),
         **damage(values, theirs, b, extractor, report),
         "of": mine.about,
         "against": theirs.about,
+        **({"chosen_by": chosen} if (chosen := chosen_by(run)) else {}),
         **({"training": beside} if beside else {}),
-        "features": extractor.about,
+        "features": judge_facts(extractor, run),
         "colour": dict(zip(("of", "against"), map(plain_colour, colours), strict=True)) if "colour" in names else {},
         "warnings": [
             *set_warnings((a, b, t), (mine, theirs, training), beside),
             *few_images_warnings(names, a, b),
+            *opened.warnings({"values": values, "features": judge_facts(extractor, run), "second": second}),
             *(colour_warnings(*colours) if mine.channels == theirs.channels else []),
         ],
     }
 
 
-def check_intervals(
-    names: Sequence[str], a: Statistics, b: Statistics, trained: Statistics | None, report: Report, say: Say
-) -> dict[str, Any]:
-    """Return how often the intervals of these scores hold the truth, by simulation with all real images."""
-    pool = torch.cat([s.kept for s in (b, trained) if s])
-    return simulate(a.kept, pool, len(b.kept), names, report, say)
-
-
-def check_classes(config: EvalConfig, names: Sequence[str], extractor: Extractor) -> None:
-    """Raise InputError if a score needs class probabilities and the feature extractor has none."""
-    if "inception_score" in names and not extractor.classes:
-        text = registry.features.text(config.features)
-        raise InputError(f"metric inception_score needs a feature extractor that knows classes; {text} knows none")
+def with_precision(config: EvalConfig, run: Run, say: Say) -> EvalConfig:
+    """Return the settings with the precision that every process takes, before they work one after another."""
+    precision = distributed.from_main(lambda: choose_precision(config.precision, run.model.device))
+    say(describe_precision(precision, run.model.device))
+    return replace(config, precision=precision)
 
 
 def enough_images(*sets: ImageSet | None) -> list[ImageSet]:
@@ -160,6 +148,15 @@ def image_sets(config: EvalConfig, run: Run | None, say: Say) -> tuple[ImageSet,
 
 
 # Plain values
+
+
+def second_scores(
+    names: Sequence[str], judge: Extractor, a: Statistics, b: Statistics, run: Run | None
+) -> dict[str, Any]:
+    """Return the scores that the second judge gives, which may know no classes, and its facts."""
+    known = [name for name in names if judge.classes or name != "inception_score"]
+    values = plain_scores(known, a, b)
+    return {"values": values, "features": judge_facts(judge, run)} if values else {}
 
 
 def damage(

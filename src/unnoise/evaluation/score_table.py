@@ -1,9 +1,9 @@
 """The table that `unnoise eval` prints: the scores by both judges, what they were measured on, and the warnings."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
-from unnoise.evaluation.coverage import format_coverage
 from unnoise.evaluation.ladder import describe_ladder
 
 SAMPLING_FACTS = ("sampler", "steps", "spacing", "guidance", "precision", "labels", "seed")  # how the images were drawn
@@ -29,18 +29,47 @@ def format_numbers(unit: float, separator: str, *numbers: float | None) -> str:
 def format_scores(result: dict[str, Any]) -> list[str]:
     """Return the lines of the table of scores, of what they were measured on, and of the warnings."""
     of, against = result["of"], result["against"]
-    head = ("score", "value", "95 % interval", "equal sets get")
-    lines = [f"{a:18}{b:>12}  {c:<24}{d}".rstrip() for a, b, c, d in (head, *table_rows(result["values"]))]
     how = ", ".join(f"{key} {of[key]}" for key in SAMPLING_FACTS if key in of)
-    ours, theirs, about = of.get("weights") or of["fingerprint"], against["fingerprint"], result["features"]
+    ours, theirs = of.get("weights") or of["fingerprint"], against["fingerprint"]
+    lines = format_values(result)
     lines += [f"damage    {describe_ladder(result['ladder'])}"] if "ladder" in result else []
     lines += format_training(result["training"]) if "training" in result else []
-    lines += format_coverage(result["coverage"]) if "coverage" in result else []
     lines.append(f"of        {of['name']}: {of['n']:,} images, {size(of)}{how + ', ' if how else ''}sha256 {ours[:16]}")
     which = f"{against['n']:,} of {against['of']:,} {against.get('which', 'images')}"
     lines.append(f"against   {against['name']}: {which}, {size(against)}sha256 {theirs[:16]}")
-    lines.append(f"features  {about['network']}, {about['resize']}, sha256 {about['weights'][:16]}")
+    lines += [f"{what:10}{facts}" for what, facts in format_judges(result)]
     return [*lines, *(f"warning: {text}" for text in result["warnings"])]
+
+
+def judged_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Return a heading, and a row of text for each score: by the first judge, and value and interval by the second."""
+    second = result.get("second", {}).get("values", {})
+    head = ("score", "value", "95 % interval", "equal sets get", *(("second", "95 % interval") if second else ()))
+    rows = zip(result["values"], table_rows(result["values"]), strict=True)
+    return [
+        head,
+        *((*row, *(table_rows({name: second[name]})[0][1:3] if name in second else ())) for name, row in rows),
+    ]
+
+
+def format_values(result: dict[str, Any]) -> list[str]:
+    """Return the lines of the scores by both judges."""
+    return [
+        f"{a:18}{b:>12}  {c:<24}{d:<22}{(e or [''])[0]:>10}  {(e or ['', ''])[-1]}".rstrip()
+        for a, b, c, d, *e in judged_rows(result)
+    ]
+
+
+def format_judges(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the facts of both judges as text, and what of a run was chosen by one of them, each with its name."""
+    judges = [("features", result["features"])]
+    judges += [("second", result["second"]["features"])] if "second" in result else []
+    texts = []
+    for name, about in judges:
+        facts = (about["network"], about["resize"], f"sha256 {about['weights'][:16]}", about.get("no_judge"))
+        texts.append((name, ", ".join(filter(None, facts))))
+    chosen = [f"the {what} by KID of {network}" for what, network in result.get("chosen_by", {}).items()]
+    return [*texts, *([("chosen", ", ".join(chosen))] if chosen else [])]
 
 
 def size(about: dict[str, Any]) -> str:

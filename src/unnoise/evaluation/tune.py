@@ -26,6 +26,7 @@ from unnoise.evaluation.image_sets import (
     label_rule,
     run_images,
 )
+from unnoise.evaluation.judges import TUNED_BY
 from unnoise.evaluation.measure import expected_seconds, measure
 from unnoise.evaluation.metrics import kid
 from unnoise.evaluation.paired import Contributions, difference, pairs_of
@@ -108,7 +109,7 @@ def tune(config: TuneConfig, report: Report = silent, say: Say = tell) -> dict[s
         "before": plain(own),
         "precision": precision,
         **scorer.labels.facts,
-        "stored": try_to_store(run, best, say) if best != own else None,
+        "stored": try_to_store(scorer, best, say) if best != own else None,
     }
 
 
@@ -277,18 +278,22 @@ def plain_final(final: Final, n: int) -> dict[str, Any]:
     }
 
 
-def try_to_store(run: Run, how: Sampling, say: Say) -> str | None:
+def try_to_store(scorer: Scorer, how: Sampling, say: Say) -> str | None:
     """Store the settings and return the path of the file; say why, and return None, if that is impossible."""
     try:
-        return store_best(run, how)
+        return store_best(scorer.run, how, scorer.extractor.about["network"])
     except (InputError, OSError) as error:
         say(f"warning: the best settings are not stored: {error}")
         return None
 
 
-def store_best(run: Run, how: Sampling) -> str:
-    """Write the settings into the model file: from now on the run is sampled with them. Return the path."""
+def store_best(run: Run, how: Sampling, network: str) -> str:
+    """Write the settings into the model file, and by whose KID they were chosen; return the path.
+
+    From now on the run is sampled with them.
+    """
     with lock_folder(run.folder):
         card, weights = read_model(run.file)
-        write_model(run.file, weights, replace(card, sampling=how))
+        training = {**card.training, TUNED_BY: network}
+        write_model(run.file, weights, replace(card, sampling=how, training=training))
     return str(run.file)

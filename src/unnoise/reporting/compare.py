@@ -1,12 +1,14 @@
 """`unnoise compare`: one table of several runs, and warnings about what cannot be compared."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any, NamedTuple
 
 from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run, weights_hash
 from unnoise.errors import InputError
 from unnoise.evaluation.image_sets import IN_TURN
+from unnoise.evaluation.judges import opposite_orders
 from unnoise.evaluation.paired import SUFFIX, Pairs, read_contributions
 from unnoise.evaluation.references import HELD_OUT
 from unnoise.evaluation.score_table import SAMPLING_FACTS, table_rows
@@ -24,6 +26,7 @@ class Scored(NamedTuple):
     settings: dict[str, Any]
     cells: dict[str, str]
     pairs: Pairs  # what each image contributes to KID
+    scores: dict[str, Any]  # as they are stored
 
 
 def compare_runs(runs: Sequence[RunLike]) -> list[str]:
@@ -78,7 +81,9 @@ def score_rows(runs: Sequence[Run]) -> tuple[list[Row], list[str]]:
         measured = [scores[condition] for scores in found]
         rows.append((condition, *("" for _ in runs)))
         rows += rows_that_differ(COMPARED_SETTINGS, [scored.settings for scored in measured])
-        rows += [(name, *(scored.cells.get(name, "") for scored in measured)) for name in measured[0].cells]
+        names = dict.fromkeys(name for scored in measured for name in scored.cells)
+        rows += [(name, *(scored.cells.get(name, "") for scored in measured)) for name in names]
+        warnings += order_warnings([run_name(run) for run in runs], measured)
         each = [
             Measured(run_name(run), scored.settings, "kid x 1000" in scored.cells, scored.pairs)
             for run, scored in zip(runs, measured, strict=True)
@@ -112,10 +117,28 @@ def last_scores(run: Run) -> dict[str, Scored]:
                 condition += f"{against['fingerprint'][:8]} by {features['network']} {features['weights'][:8]}"
                 if rule := measured.get("labels", IN_TURN if run.card.classes else ""):
                     condition += f", classes {rule}"  # version 0.1.0 drew every class in turn
-                cells = {name: f"{value} ({to})" for name, value, to, _ in table_rows(scores["values"])}
                 file = own_file(run.folder, EVALUATIONS, path.with_suffix(SUFFIX).name)
-                found[condition] = Scored(measured, cells, read_contributions(file, measured))
+                found[condition] = Scored(measured, score_cells(scores), read_contributions(file, measured), scores)
     return found
+
+
+def score_cells(scores: dict[str, Any]) -> dict[str, str]:
+    """Return a cell of text for each score by each judge; the second judge is named."""
+    cells = {name: f"{value} ({to})" for name, value, to, _ in table_rows(scores["values"])}
+    if second := scores.get("second"):
+        judge = f"{second['features']['network']} {second['features']['weights'][:8]}"
+        cells |= {f"{name} by {judge}": f"{value} ({to})" for name, value, to, _ in table_rows(second["values"])}
+    return cells
+
+
+def order_warnings(names: Sequence[str], measured: Sequence[Scored]) -> list[str]:
+    """Return a warning for each two runs that the judges order in opposite ways: see `opposite_orders`."""
+    pairs = combinations(zip(names, measured, strict=True), 2)
+    return [
+        f"the judges order {one} and {other} in opposite ways by KID, and both intervals are apart: look at the images"
+        for (one, a), (other, b) in pairs
+        if opposite_orders(a.scores, b.scores)
+    ]
 
 
 def align_columns(rows: Sequence[Row]) -> list[str]:

@@ -13,7 +13,7 @@ from unnoise.checkpoint import RunLike, as_run
 from unnoise.config import TrainConfig
 from unnoise.errors import InputError
 from unnoise.evaluation.ladder import describe_ladder
-from unnoise.evaluation.score_table import SAMPLING_FACTS, table_rows
+from unnoise.evaluation.score_table import SAMPLING_FACTS, format_judges, judged_rows
 from unnoise.evaluation.scores import symmetric
 from unnoise.files import check_writable, replacing, user_path
 from unnoise.options import with_names_of_today
@@ -133,12 +133,12 @@ def describe_scores(result: Mapping[str, Any]) -> dict[str, Any]:
     """Return one evaluation as the page shows it: the rows of its table, and how the scores were measured."""
     measured = result["of"]
     return {
-        "rows": table_rows(result["values"]),
+        "rows": judged_rows(result),
         "damage": describe_ladder(result["ladder"]) if "ladder" in result else "",
         "sampling": ", ".join(f"{key} {measured[key]}" for key in SAMPLING_FACTS if key in measured),
         "measured": measured,
         "against": result["against"],
-        "features": result["features"],
+        "judges": format_judges(result),
         "warnings": result["warnings"],
     }
 
