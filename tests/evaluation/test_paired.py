@@ -78,15 +78,12 @@ def second_order(x, z, y):
     return float(2 * g.square().sum() / n**4 + 4 * h.square().sum() / (n * m) ** 2)
 
 
-def test_the_second_order_is_known_from_random_signs(monkeypatch):
-    x, z, y = (normal(n, seed).double() for n, seed in ((30, 0), (30, 1), (40, 2)))
-    assert paired.square_of(contributions(x, y).probes - contributions(z, y).probes) == pytest.approx(
-        second_order(x, z, y), rel=0.5
-    )
-    monkeypatch.setattr(paired, "PROBES", 8_000)
-    assert paired.square_of(contributions(x, y).probes - contributions(z, y).probes) == pytest.approx(
-        second_order(x, z, y), rel=0.03
-    )
+@pytest.mark.parametrize(("probes", "n", "error"), [(8, 30, 0.5), (10_000, 30, 0.03), (10_000, 6, 0.03)])
+def test_the_second_order_is_known_from_random_signs(monkeypatch, probes, n, error):
+    monkeypatch.setattr(paired, "PROBES", probes)
+    x, z, y = (normal(count, seed).double() for count, seed in ((n, 0), (n, 1), (n + 10, 2)))
+    found = paired.square_of(contributions(x, y).probes - contributions(z, y).probes)
+    assert found == pytest.approx(second_order(x, z, y), rel=error)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3])

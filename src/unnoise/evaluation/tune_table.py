@@ -8,7 +8,7 @@ HOLD_TOGETHER = "less before: the difference to the run's own settings, by image
 def format_candidates(result: dict[str, Any]) -> list[str]:
     """Return the lines that `unnoise tune` prints, the best candidate first."""
     head = f"{'sampler':26}{'steps':>6}  {'spacing':10}{'guidance':>8}{'ms':>9}  KID x 1000  95 % interval"
-    lines = [f"{head:90}less before"]
+    lines = [f"{head:92}less before"]
     for row in result["tried"]:
         settings = {name: row[name] for name in result["best"]}
         mark = "best" if settings == result["best"] else "before" if settings == result["before"] else ""
@@ -17,7 +17,7 @@ def format_candidates(result: dict[str, Any]) -> list[str]:
         score = f"{1000 * row['value']:10.1f}  {1000 * low:.1f} to {1000 * high:.1f}"
         text = f"{name}{1000 * row['seconds']:9.1f}  {score}"
         less = "" if settings == result["before"] else format_change(row["difference"])
-        lines.append(f"{text:90}{less:24}{mark}".rstrip())
+        lines.append(f"{text:92}{less:24}{mark}".rstrip())
     together = f"; its intervals hold together in 95 %, for {len(result['tried']) - 1} differences"
     lines.append(HOLD_TOGETHER + (together if len(result["tried"]) > 2 else ""))
     return [*lines, *format_end(result)]
