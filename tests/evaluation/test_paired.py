@@ -135,14 +135,14 @@ def test_too_many_images_have_no_order(monkeypatch):
     monkeypatch.setattr("unnoise.evaluation.statistics.MAX_KEPT", 40)
     s = statistics_of(normal(50, 0))
     assert s.in_order is None
-    assert pairs_of(s, s, Extractor(lambda x: x, D, 0, {"network": "eye"})) == {}
+    assert pairs_of([s], [s], [Extractor(lambda x: x, D, 0, {"network": "eye"})]) == {}
 
 
 def test_contributions_are_read_as_they_were_kept(tmp_path):
     extractor = Extractor(lambda x: x, D, 0, {"network": "eye:size=1/2"})
     a, b = statistics_of(normal(50, 0)), statistics_of(normal(60, 1))
     of = {"weights": "abc", "seed": 0}
-    keep_contributions(tmp_path / "0001.json", of, pairs_of(a, b, extractor))
+    keep_contributions(tmp_path / "0001.json", of, pairs_of([a], [b], [extractor]))
     place = tmp_path / "0001.safetensors"
     (name, found), *others = read_contributions(place, of).items()
     assert (name, others) == ("eye:size=1/2", [])

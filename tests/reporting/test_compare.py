@@ -23,14 +23,15 @@ def test_runs_are_columns_of_one_table(runs):
 
 def test_the_difference_of_two_runs_has_an_interval(runs):
     lines = compare_runs([str(runs / "one"), str(runs / "two")])
-    (row,) = [line for line in lines if line.startswith("kid above the best")]
-    (kids,) = [line for line in lines if line.startswith("kid x 1000")]
+    row, second = [line for line in lines if line.startswith("kid above the best")]
+    assert " by efficientnet-lite2" in second
+    kids = next(line for line in lines if line.startswith("kid x 1000"))
     one, two = (float(cell) for cell in re.findall(r"(\S+) \(", kids))
     value = float(re.search(r"(\S+) \(\S+ to \S+\), (?:worse|not told apart)", row)[1])
     assert value == pytest.approx(abs(one - two), abs=0.002)
     assert re.search("best|lowest", row)
     assert any(re.match(r"images needed +[0-9,]+", line) for line in lines)
-    (same,) = [line for line in compare_runs([str(runs / "one")] * 2) if line.startswith("kid above the best")]
+    same, _ = [line for line in compare_runs([str(runs / "one")] * 2) if line.startswith("kid above the best")]
     assert same.split("1000")[1].split(maxsplit=1) == ["lowest", "0: the same images"]
 
 

@@ -85,7 +85,7 @@ def compare(
     t = measure(training, extractor, "reading training images", report, shared=True) if training else None
     a, *made = measure_all(mine, judges, "drawing" if run else "reading", report, shared=True)
     colours = metrics.colour(a), metrics.colour(b)
-    pairs |= pairs_of(a, b, extractor) if "kid" in names else {}
+    pairs |= pairs_of([a, *made], [b, *seen], judges) if "kid" in names else {}
     beside = training_scores(names, a, b, t, training.about) if t and training else {}
     values = plain_scores(names, a, b)
     second = second_scores(names, judges[1], made[0], seen[0], run) if seen else {}

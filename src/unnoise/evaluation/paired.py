@@ -9,7 +9,7 @@ Mathematical Statistics 19, 293; Bounliphone et al. 2016, arXiv:1511.04581).
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -155,9 +155,13 @@ def images_needed(found: Difference, n: int, m: int, pairs: int = 1) -> Needed:
 # Files
 
 
-def pairs_of(a: Statistics, b: Statistics, extractor: Extractor) -> Pairs:
-    """Return the contributions of drawn images a against b, by the network; none if not all features of a are kept."""
-    return {} if (x := a.in_order) is None else {extractor.about["network"]: contributions(x, b.kept, b.keys)}
+def pairs_of(drawn: Sequence[Statistics], real: Sequence[Statistics], judges: Sequence[Extractor]) -> Pairs:
+    """Return the contributions of drawn images by each feature extractor; none if some features are not kept."""
+    return {
+        judge.about["network"]: contributions(x, b.kept, b.keys)
+        for a, b, judge in zip(drawn, real, judges, strict=True)
+        if (x := a.in_order) is not None
+    }
 
 
 def keep_contributions(evaluation: Path, of: Mapping[str, Any], found: Pairs) -> None:

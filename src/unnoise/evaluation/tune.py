@@ -214,7 +214,7 @@ def score_settings(scorer: Scorer, how: Sampling, n: int, turn: int, seed: int, 
         found = measure(images, scorer.extractor, f"round {turn + 1}: {how.sampler}", scorer.report)
     except NonfiniteError:
         return Candidate(how, seconds, Score(math.inf, 0.0, (math.inf, math.inf)))
-    pair = pairs_of(found, real, scorer.extractor).get(scorer.extractor.about["network"])
+    pair = pairs_of([found], [real], [scorer.extractor]).get(scorer.extractor.about["network"])
     return Candidate(how, seconds, kid(found.kept, real.kept), pair)
 
 
