@@ -12,7 +12,8 @@ repetitions has a standard error of 0.01. OUT/coverage.json is written after eac
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.lib.machine import machine
-from unnoise.evaluation import metrics, neighbours
+from unnoise.evaluation.coverage import repeat, summarize
 from unnoise.evaluation.features import open_extractor
 from unnoise.evaluation.image_sets import dataset_images, every_batch, open_images
-from unnoise.evaluation.scores import Score
-from unnoise.evaluation.statistics import Statistics
 from unnoise.files import write_json
 
-Scored = dict[str, tuple[Score, Score | None]]  # by name: the score, and what equal sets get
-
-CHANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {  # of features [n, d] by a fixed direction [d]
-    "equal": lambda x, _: x,
+CHANGES: dict[str, Callable[..., Tensor]] = {  # of features [n, d] by a fixed direction [d]
+    "equal": lambda x, direction: x,  # noqa: ARG005  # the others need it
     "shifted": lambda x, direction: 1.05 * x + 0.05 * direction,
     "far": lambda x, direction: 1.3 * x + 0.2 * direction,
 }
@@ -49,64 +46,12 @@ def extract(data: str, folder: Path) -> Tensor:
     return torch.from_numpy(np.load(kept))
 
 
-def statistics_of(features: Tensor, chance: np.random.Generator) -> Statistics:
-    """Return the statistics of features, with pixels of chance for their keys."""
-    s = Statistics.empty(features.shape[1], 0, 1)
-    pixels = torch.from_numpy(chance.integers(0, 256, (len(features), 1, 1, 8), dtype=np.uint8))
-    s.add(features, torch.zeros(len(features), 0), pixels)
-    return s
-
-
-def score(a: Statistics, b: Statistics, names: list[str]) -> Scored:
-    """Return the named scores."""
-    found: Scored = {}
-    if "kid" in names:
-        found["kid"] = metrics.kid(a.kept, b.kept), metrics.kid_floor(a, b)
-    if "fid" in names:
-        equal = metrics.fid_floor(a, b)
-        found["fid"] = metrics.fid(a, b, equal), equal
-    if "neighbours" in names:
-        n = min(a.n, b.n)
-        x, y = a.kept[:n], b.kept[:n]
-        shares = (*neighbours.precision_recall(x, y), *neighbours.density_coverage(x, y))
-        found |= dict(zip(("precision", "recall", "density", "coverage"), ((s, None) for s in shares), strict=True))
-    return found
-
-
-def repeat(features: Tensor, n: int, m: int, change: str, names: list[str], repeats: int) -> Iterator[Scored]:
-    """Draw sets of n and m and score them, again and again."""
-    direction = torch.randn(features.shape[1], generator=torch.Generator().manual_seed(1))
-    for seed in range(repeats):
-        chance = np.random.default_rng(seed)
-        rows = chance.permutation(len(features))
-        a = CHANGES[change](features[rows[:n]], direction)
-        yield score(statistics_of(a, chance), statistics_of(features[rows[n : n + m]], chance), names)
-
-
-def held(interval: tuple[float, float], value: float) -> bool:
-    """Return True if an interval holds a value."""
-    return interval[0] <= value <= interval[1]
-
-
-def summarize(draws: list[Scored], change: str) -> Iterator[dict[str, Any]]:
-    """Yield a row for each score: its mean, and the share of intervals that hold what they should."""
-    for name in draws[0]:
-        found = [draw[name] for draw in draws]
-        mean = sum(one.value for one, _ in found) / len(found)
-        truth = 0.0 if (name, change) == ("kid", "equal") else mean
-        row: dict[str, Any] = {"score": name, "mean": mean}
-        if np.isfinite(found[0][0].interval[0]):
-            row["holds"] = sum(held(one.interval, truth) for one, _ in found) / len(found)
-        if change == "equal" and found[0][1]:
-            row["equal_holds"] = sum(held(equal.interval, one.value) for one, equal in found if equal) / len(found)
-        yield row
-
-
 def main(arguments: argparse.Namespace) -> None:
     """Simulate each case that is not in the result yet, and print a row of the table for each score."""
     folder = Path(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
     features, place = extract(arguments.data, folder), folder / "coverage.json"
+    direction = torch.randn(features.shape[1], generator=torch.Generator().manual_seed(1))
     rows = json.loads(place.read_text())["rows"] if place.exists() else []
     print("| score | images | reference | sets | mean | interval holds it | that of equal sets holds the score |")
     print("|---|---:|---:|---|---:|---:|---:|")
@@ -115,8 +60,9 @@ def main(arguments: argparse.Namespace) -> None:
         names = [name for name in arguments.scores if case | {"of": name} not in [row["case"] for row in rows]]
         if n + case["reference"] <= len(features):
             for name in names:
-                draws = [*repeat(features, n, case["reference"], change, [name], arguments.repeats)]
-                rows += [row | {"case": case | {"of": name}} for row in summarize(draws, change)]
+                moved = partial(CHANGES[change], direction=direction)
+                draws = [*repeat(features, n, case["reference"], moved, [name], arguments.repeats)]
+                rows += [row | {"case": case | {"of": name}} for row in summarize(draws, equal=change == "equal")]
             write_json(place, {"images": len(features), "rows": rows, "machine": machine("unnoise")})
         for row in rows:
             if {key: value for key, value in row["case"].items() if key != "of"} == case:

@@ -168,6 +168,7 @@ class EvalConfig(SamplingOptions):
     second: Spec = option(
         "efficientnet:model=lite2", "another one, for a second opinion on every score; none switches it off"
     )
+    check: bool = option(False, "simulate how often the intervals hold the truth, for this data and n: about 2 min")
     labels: Literal["data", "even"] = option("data", "classes of drawn images: as in the training data, or in turn")
     levels: int = option(100, "bpd: noise levels of --spacing (log_snr): the bound is of their sampler", least=1)
     variance: Literal["small", "large", "learned"] | None = option(

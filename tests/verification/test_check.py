@@ -46,6 +46,10 @@ def test_values_are_compared_by_their_paths():
     assert found == wanted | {"old": DIFFERS, "new": DIFFERS}
 
 
+def test_a_tuple_is_the_list_that_json_makes_of_it():
+    assert all(check.verdict == AGREES for check in compare_values("p", {"a": (), "b": (1,)}, {"a": [], "b": [1]}))
+
+
 def test_empty_values_are_values():
     assert leaves({"a": [], "b": {}, "c": [{"d": None}]}) == {"a": [], "b": {}, "c[0].d": None}
 

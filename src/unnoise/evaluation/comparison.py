@@ -5,12 +5,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from unnoise import distributed
 from unnoise.card import Run
 from unnoise.config import EvalConfig
 from unnoise.data.resize import parse_size
 from unnoise.errors import InputError
 from unnoise.evaluation import metrics, neighbours
+from unnoise.evaluation.coverage import simulate
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_images
 from unnoise.evaluation.judges import chosen_by, judge_facts, open_judges
@@ -92,6 +95,7 @@ def compare(
     return {
         "values": values,
         **({"second": second} if second else {}),
+        **({"coverage": check_intervals(names, a, b, t, report, say)} if config.check else {}),
         **damage(values, theirs, b, extractor, report),
         "of": mine.about,
         "against": theirs.about,
@@ -113,6 +117,14 @@ def with_precision(config: EvalConfig, run: Run, say: Say) -> EvalConfig:
     precision = distributed.from_main(lambda: choose_precision(config.precision, run.model.device))
     say(describe_precision(precision, run.model.device))
     return replace(config, precision=precision)
+
+
+def check_intervals(
+    names: Sequence[str], a: Statistics, b: Statistics, trained: Statistics | None, report: Report, say: Say
+) -> dict[str, Any]:
+    """Return how often the intervals of these scores hold the truth, by simulation with all real images."""
+    pool = torch.cat([s.kept for s in (b, trained) if s])
+    return simulate(a.kept, pool, len(b.kept), names, report, say)
 
 
 def enough_images(*sets: ImageSet | None) -> list[ImageSet]:

@@ -82,6 +82,7 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     features: Spec = "efficientnet",
     second: Spec = SECOND,
     size: str | None = None,
+    check: bool = False,
     labels: Literal["data", "even"] = "data",
     sampler: Spec | None = None,
     steps: int | None = None,
@@ -102,8 +103,7 @@ def evaluate(  # noqa: PLR0913  # the options of one call
         run_or_images: A run, run folder, model file or `Diffusion`; or images, as `open_data` and `sample` have them.
         data: Images to compare with, as `open_data` takes them (default: the training data of the run).
         metrics, n, reference: Names with commas; images to score, and to compare with (see `unnoise eval --help`).
-        sampler, steps, spacing, clip, guidance, guidance_interval: Sampling settings (default: the run's own).
-        features, second, size, labels, levels, variance, ode, seed, precision, batch: Fields of `EvalConfig`.
+        others: Fields of `EvalConfig`; by default a run keeps its own sampling settings.
 
     Returns:
         The scores by name; they are also stored in the run folder, except for models and data in memory.

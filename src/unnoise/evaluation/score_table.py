@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from unnoise.evaluation.coverage import format_coverage
 from unnoise.evaluation.ladder import describe_ladder
 
 SAMPLING_FACTS = ("sampler", "steps", "spacing", "guidance", "precision", "labels", "seed")  # how the images were drawn
@@ -34,6 +35,7 @@ def format_scores(result: dict[str, Any]) -> list[str]:
     lines = format_values(result)
     lines += [f"damage    {describe_ladder(result['ladder'])}"] if "ladder" in result else []
     lines += format_training(result["training"]) if "training" in result else []
+    lines += format_coverage(result["coverage"]) if "coverage" in result else []
     lines.append(f"of        {of['name']}: {of['n']:,} images, {size(of)}{how + ', ' if how else ''}sha256 {ours[:16]}")
     which = f"{against['n']:,} of {against['of']:,} {against.get('which', 'images')}"
     lines.append(f"against   {against['name']}: {which}, {size(against)}sha256 {theirs[:16]}")

@@ -60,7 +60,7 @@ def compare_values(
         exact: False allows for the rounding of another machine.
         free: Paths of values that follow from the place of the run, and are not compared.
     """
-    ours, theirs = leaves(stated), leaves(json.loads(json.dumps(finite_json(recomputed))))
+    ours, theirs = (leaves(json.loads(json.dumps(finite_json(nest)))) for nest in (stated, recomputed))
     for what, value in ours.items():
         if what in free:
             continue

@@ -31,6 +31,7 @@ OLDER = (
     "an older version stored it without its settings; measure again with unnoise eval, and remove the file if you like"
 )
 ANOTHER = "the values of single images are rounded otherwise on another machine"
+BY_TIME = "the number of repetitions of --check followed from the time that one took"
 NOT_CHECKED = "verify does not know this part of a result"
 
 
@@ -122,7 +123,7 @@ def config_again(stored: Stored) -> EvalConfig:
             raise InputError(f"its images {data!r:.200} are not on this machine, or were named from another folder")
     drawn = [part.get("of", {}).get("precision") for part in stored.result.values() if isinstance(part, dict)]
     chosen = next((precision for precision in drawn if precision in ("fp32", "bf16")), config.precision)
-    return replace(config, precision=chosen)
+    return replace(config, precision=chosen, check=False)
 
 
 def as_it_was(run: Run, stored: Stored) -> Run:
@@ -147,6 +148,9 @@ def result_checks(stored: Stored, again: dict[str, Any], run: Run) -> Iterator[C
     for part, value in stored.result.items():
         if part in INPUTS:
             continue
+        if isinstance(value, dict) and "coverage" in value:
+            yield from unknown_checks(stored.of(part), {"coverage": value["coverage"]}, BY_TIME)
+            value = {key: inner for key, inner in value.items() if key != "coverage"}  # noqa: PLW2901
         if part not in again:
             yield from unknown_checks(stored.of(part), value, NOT_CHECKED)
             continue
