@@ -102,8 +102,8 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     Args:
         run_or_images: A run, run folder, model file or `Diffusion`; or images, as `open_data` and `sample` have them.
         data: Images to compare with, as `open_data` takes them (default: the training data of the run).
-        metrics, n, reference: Names with commas; images to score, and to compare with (see `unnoise eval --help`).
-        others: Fields of `EvalConfig`; by default a run keeps its own sampling settings.
+        metrics, n, reference, size, check, labels, levels, variance, ode, seed, precision, batch: Of `EvalConfig`.
+        features, second, sampler, steps, spacing, clip, guidance, guidance_interval: Of `EvalConfig` too.
 
     Returns:
         The scores by name; they are also stored in the run folder, except for models and data in memory.
