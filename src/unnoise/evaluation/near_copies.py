@@ -46,7 +46,12 @@ class Closest(NamedTuple):
 
 
 def describe(pixels: Uint8Images, extractor: Extractor) -> tuple[Vectors, ...]:
-    """Return the vectors of images in all views.
+    """Return the vectors of images in all views."""
+    return (extractor(pixels)[0].cpu(), *pixel_views(pixels))
+
+
+def pixel_views(pixels: Uint8Images) -> tuple[Vectors, ...]:
+    """Return the vectors of images in all views except features.
 
     Gray is the mean of the colours, less its own mean, over its own deviation: an exchange of colours, or another
     brightness or contrast, changes nothing. Each half of an image is compared by itself.
@@ -57,7 +62,7 @@ def describe(pixels: Uint8Images, extractor: Extractor) -> tuple[Vectors, ...]:
     gray = at_most(pixels, GRAY_SIDE)[:, :3].mean(dim=1).flatten(1)
     gray = gray - gray.mean(dim=1, keepdim=True)
     gray = gray / gray.square().mean(dim=1, keepdim=True).sqrt().clamp(min=SLACK)
-    return (extractor(pixels)[0].cpu(), small_pixels(pixels), gray.cpu(), *(half.flatten(1).cpu() for half in halves))
+    return (small_pixels(pixels), gray.cpu(), *(half.flatten(1).cpu() for half in halves))
 
 
 def small_pixels(pixels: Uint8Images) -> Vectors:

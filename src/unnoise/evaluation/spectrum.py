@@ -1,0 +1,201 @@
+"""The power spectrum of images: grids, blocks, haze and grain, and filters that remove them. Pixels are 8-bit.
+
+A grid is a pattern with a period of 2 pixels, as transposed convolutions make it (Odena et al. 2016,
+doi:10.23915/distill.00003). Haze is missing power at high frequencies, and grain is excess power there.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Generator, Tensor
+
+from unnoise.evaluation.statistics import content_keys
+from unnoise.images import Uint8Images
+
+BANDS = 8  # rings of frequencies of equal width, from 0 to the highest frequency along an axis
+LOW = 2  # the lowest bands, which haze and grain hardly change
+HIGH = 4  # the highest bands, whose power is haze or grain
+MOST_GAIN = 4.0  # a filter makes no frequency stronger than this, and none weaker than its inverse
+FLOOR = 1e-3  # power in squared 8-bit steps that is nothing: rounding alone has 1 / 12
+
+Bands = Float64[Tensor, "n k"]  # a row for each image
+Means = Float64[Tensor, " k"]  # the mean of the rows
+
+
+def power(pixels: Uint8Images) -> Float64[Tensor, "n h w"]:
+    """Return the power at each frequency, the mean over the channels; the mean of an image has none."""
+    x = pixels.double()
+    spectrum: Tensor = torch.fft.fft2(x - x.mean(dim=(-2, -1), keepdim=True), norm="ortho").abs().square()
+    return spectrum.mean(dim=1)
+
+
+def radii(height: int, width: int) -> Float64[Tensor, "h w"]:
+    """Return the length of each frequency; 1 is the highest frequency along an axis, a period of 2 pixels."""
+    down, right = (2 * torch.fft.fftfreq(side, dtype=torch.float64) for side in (height, width))
+    return torch.hypot(down[:, None], right[None])
+
+
+def ring_numbers(height: int, width: int) -> Tensor:
+    """Return the ring of each frequency [h, w]; the corners belong to the last ring."""
+    return (radii(height, width) * BANDS).long().clamp(max=BANDS - 1)
+
+
+def grid_points(height: int, width: int) -> list[tuple[int, int]]:
+    """Return the three frequencies with a period of 2 pixels: down, right and both; of an odd side the nearest."""
+    down, right = height // 2, width // 2
+    return [(down, 0), (0, right), (down, right)]
+
+
+def near_points(height: int, width: int) -> Iterator[Tensor]:
+    """Yield for each point of the grid a mask [h, w] of its neighbours, at most two frequencies away."""
+    points = grid_points(height, width)
+    for down, right in points:
+        mask = torch.zeros(height, width, dtype=torch.bool)
+        rows = torch.arange(down - 2, down + 3).remainder(height)
+        mask[rows[:, None], torch.arange(right - 2, right + 3).remainder(width)[None]] = True
+        for point in (*points, (0, 0)):
+            mask[point] = False
+        yield mask
+
+
+def grid_power(pixels: Uint8Images) -> Bands:
+    """Return the power at the three points of the grid, then the mean power of the neighbours of each."""
+    found, (height, width) = power(pixels), pixels.shape[-2:]
+    points = [found[:, down, right] for down, right in grid_points(height, width)]
+    return torch.stack([*points, *(found[:, mask].mean(dim=1) for mask in near_points(height, width))], dim=1)
+
+
+def grid_numbers(drawn: Means, real: Means) -> Float64[Tensor, " 3"]:
+    """Return the power at the points of the grid over what real images have; 1 is clean.
+
+    Haze and grain change the neighbours too. So the neighbours say what a point would have without a grid: their
+    excess is added, as noise adds its power, and a loss is a factor, as of a filter.
+    """
+    points, near = drawn[:3], drawn[3:].clamp(min=FLOOR)
+    real_points, real_near = real[:3].clamp(min=FLOOR), real[3:].clamp(min=FLOOR)
+    expected = torch.where(near > real_near, real_points + near - real_near, real_points * near / real_near)
+    return points.clamp(min=FLOOR) / expected.clamp(min=FLOOR)
+
+
+def ring_power(pixels: Uint8Images) -> Bands:
+    """Return the mean power in each ring of frequencies, without the points of the grid."""
+    found, ring = power(pixels), ring_numbers(*pixels.shape[-2:])
+    ring[0, 0] = -1
+    for point in grid_points(*pixels.shape[-2:]):
+        ring[point] = -1
+    empty = torch.zeros(len(found), dtype=torch.float64)
+    return torch.stack([found[:, ring == k].mean(dim=1) if (ring == k).any() else empty for k in range(BANDS)], dim=1)
+
+
+def ring_ratios(drawn: Means, real: Means) -> Means:
+    """Return the power in each ring over the power of real images; the lowest rings have 1, so contrast counts not."""
+    ratio = drawn.clamp(min=FLOOR) / real.clamp(min=FLOOR)
+    return ratio / (drawn[:LOW].sum().clamp(min=FLOOR) / real[:LOW].sum().clamp(min=FLOOR))
+
+
+def high_power(drawn: Means, real: Means) -> float:
+    """Return the power of the high rings over the power of real images: below 1 is haze, above 1 is grain."""
+    return float(ring_ratios(drawn, real)[-HIGH:].log().mean().exp())
+
+
+# Filters
+
+
+def match_rings(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
+    """Return images after a filter that gives the rings the power of real images.
+
+    The images are mirrored at their edges, so that the filter does not carry one edge to the other.
+    """
+    height, width = pixels.shape[-2:]
+    gains = ring_ratios(drawn, real).rsqrt().clamp(1 / MOST_GAIN, MOST_GAIN)
+    gain = between_rings(gains, radii(2 * height, 2 * width))
+    wide = torch.cat([pixels, pixels.flip(-1)], dim=-1)
+    return filtered(torch.cat([wide, wide.flip(-2)], dim=-2), gain)[..., :height, :width]
+
+
+def plant_grain(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
+    """Return real images with noise of the power that the drawn images have in excess; it follows from the images."""
+    excess = (ring_ratios(drawn, real) - 1).clamp(min=0) * real
+    excess[:LOW] = 0
+    gain = between_rings(excess.sqrt(), radii(*pixels.shape[-2:]))
+    normal = torch.stack(
+        [torch.randn(pixels.shape[1:], generator=Generator().manual_seed(key)) for key in content_keys(pixels).tolist()]
+    )
+    grain = torch.fft.ifft2(torch.fft.fft2(normal.double()) * gain).real
+    return to_pixels(pixels + grain)
+
+
+def between_rings(gains: Means, radius: Float64[Tensor, "h w"]) -> Float64[Tensor, "h w"]:
+    """Return the gain at each length of a frequency; it is linear between the middles of the rings."""
+    place = (radius * BANDS - 0.5).clamp(0, BANDS - 1)
+    low = place.floor().long()
+    high = (low + 1).clamp(max=BANDS - 1)
+    return torch.lerp(gains[low], gains[high], place - low)
+
+
+def remove_grid(pixels: Uint8Images, numbers: Float64[Tensor, " 3"]) -> Uint8Images:
+    """Return images whose power at the points of the grid is divided by these numbers, where they are above 1."""
+    gain = torch.ones(pixels.shape[-2:], dtype=torch.float64)
+    for point, number in zip(grid_points(*pixels.shape[-2:]), numbers.tolist(), strict=True):
+        gain[point] = max(number, 1.0) ** -0.5
+    return filtered(pixels, gain)
+
+
+def filtered(pixels: Uint8Images, gain: Float64[Tensor, "h w"]) -> Uint8Images:
+    """Return images whose spectrum is multiplied by a gain; their means stay."""
+    gain = gain.clone()
+    gain[0, 0] = 1.0
+    parts = [torch.fft.ifft2(torch.fft.fft2(part.double()) * gain).real for part in torch.split(pixels, 256)]
+    return to_pixels(torch.cat(parts))
+
+
+def to_pixels(x: Float[Tensor, "n c h w"]) -> Uint8Images:
+    """Round values to 8-bit pixels."""
+    return x.round().clamp(0, 255).to(torch.uint8)
+
+
+# Blocks
+
+
+def seam_power(pixels: Uint8Images) -> Bands:
+    """Return the mean squared step from each column to the next and from each row to the next; first, their count."""
+    x = pixels.double()
+    right, down = x.diff(dim=-1).square().mean(dim=(1, 2)), x.diff(dim=-2).square().mean(dim=(1, 3))
+    return torch.cat([torch.full((len(x), 1), right.shape[1], dtype=torch.float64), right, down], dim=1)
+
+
+def seams(drawn: Means, real: Means, period: int) -> tuple[float, tuple[int, int]]:
+    """Return how much larger the steps between blocks are than inside, against real images; 1 is clean.
+
+    The blocks may begin anywhere: of all phases, right and down, those with the largest number are returned too.
+    """
+    ratio, count = drawn[1:].clamp(min=FLOOR) / real[1:].clamp(min=FLOOR), round(float(real[0]))
+    numbers, phases = [], []
+    for part in (ratio[:count], ratio[count:]):
+        place = torch.arange(len(part)).remainder(period)
+        found = [
+            float(part[place == phase].mean() / part[place != phase].mean()) if (place == phase).sum() > 0 else 1.0
+            for phase in range(min(period, len(part)))
+        ]
+        numbers.append(max(found))
+        phases.append(found.index(max(found)))
+    return math.sqrt(numbers[0] * numbers[1]), (phases[0], phases[1])
+
+
+def make_blocks(pixels: Uint8Images, period: int, phases: tuple[int, int], share: float) -> Uint8Images:
+    """Return images that are moved towards the means of their blocks: a share of 1 leaves only the blocks."""
+    x = pixels.double()
+    right, down = (
+        (torch.arange(side) - phase - 1).div(period, rounding_mode="floor") + 1
+        for side, phase in ((x.shape[-1], phases[0]), (x.shape[-2], phases[1]))
+    )
+    means = block_means(block_means(x, right).transpose(-1, -2), down).transpose(-1, -2)
+    return to_pixels(torch.lerp(x, means, share))
+
+
+def block_means(x: Float64[Tensor, "n c h w"], block: Tensor) -> Float64[Tensor, "n c h w"]:
+    """Return each row with the means of its blocks; `block` [w] is the number of the block of each column."""
+    member = torch.nn.functional.one_hot(block).double()
+    return x @ (member / member.sum(0).clamp(min=1)) @ member.T
