@@ -70,13 +70,13 @@ OF_PIXELS: dict[str, tuple[str, Plant, Plant]] = {
     "JPEG 30 / 10": ("blocks 8", lambda x: jpeg(x, 30), lambda x: jpeg(x, 10)),
     "blur of 0.5 / 1 px": ("haze", lambda x: blur(x, 0.5), lambda x: blur(x, 1.0)),
     "noise of 2 / 8 %": ("grain", lambda x: noise(x, 0.02), lambda x: noise(x, 0.08)),
-    "too bright by 12 / 40 steps": (
+    "too bright by 24 / 48 steps": (
         "brightness",
-        lambda x: shift(x, slice(None), 12),
-        lambda x: shift(x, slice(None), 40),
+        lambda x: shift(x, slice(None), 24),
+        lambda x: shift(x, slice(None), 48),
     ),
-    "contrast of 80 / 50 %": ("contrast", lambda x: stretch(x, 0.8), lambda x: stretch(x, 0.5)),
-    "contrast of 130 / 200 %, clipped": ("contrast", lambda x: stretch(x, 1.3), lambda x: stretch(x, 2)),
+    "contrast of 70 / 50 %": ("contrast", lambda x: stretch(x, 0.7), lambda x: stretch(x, 0.5)),
+    "contrast of 140 / 200 %, clipped": ("contrast", lambda x: stretch(x, 1.4), lambda x: stretch(x, 2)),
     "upside down / a quarter turn": ("orientation", lambda x: x.flip(-2), lambda x: x.rot90(1, (-2, -1))),
     "negative": ("channels", lambda x: 255 - x, lambda x: 255 - x),
 }
@@ -95,7 +95,7 @@ class Data:
         rows = np.random.default_rng(0).permutation(len(dataset))[: (CLEAN + 1) * n + real + POOL]
         self.pixels, labels = torch.from_numpy(dataset.read(rows)), dataset.labels(rows) if dataset.classes else None
         self.labels, self.classes = None if labels is None else torch.as_tensor(labels), dataset.classes
-        self.n, self.place, self.apart = n, len(rows) - real, min(n, 400)
+        self.n, self.place = n, len(rows) - real
         self.groups = self.labels
         if self.labels is None:  # groups by thumbnails, which the doctor does not know
             small = small_pixels(torch.nn.functional.interpolate(self.pixels.float(), (8, 8), mode="area").byte())
@@ -107,12 +107,12 @@ class Data:
 
     def of_sets(self) -> dict[str, tuple[str, Pixels, Pixels]]:
         """Return faults of the set as a whole, planted: name -> (finding that is right, mild, strong)."""
-        free, n = self.pixels[: self.place], self.n
-        groups = self.groups[: self.place]
+        end, n = (CLEAN + 1) * self.n, self.n
+        free, groups = self.pixels[:end], self.groups[:end]
         common = torch.bincount(groups).argsort(descending=True)
         one, two = int(common[0]), common[: len(common) // 2]
+        copied = self.pixels[end : end + n]
         doubled = torch.cat([free[groups == one][: n // 3], free[groups != one]])[:n]
-        copied = self.pixels[self.place - n : self.place]
         moved = torch.nn.functional.pad(copied.float(), (1, 0, 1, 0), mode="replicate")[..., :-1, :-1].byte()
         few = self.clean(0)[: max(20, n // 10)]
         return {
@@ -142,7 +142,7 @@ class Data:
 def planted(name: str, data: Data, out: Path) -> None:
     """Plant every fault and write what the doctor finds; rows that are there already are not made again."""
     extractor = open_extractor(fitting("efficientnet", min(data.pixels.shape[-2:])))
-    real, pool = data.pixels[data.place :], data.pixels[CLEAN * data.n :]
+    real, pool = data.pixels[data.place :], data.pixels[(CLEAN + 1) * data.n :]
     labels = None if data.labels is None else data.labels[data.place :]
     own = torch.arange(len(pool) - len(real), len(pool))
     cases: dict[str, tuple[str, Pixels]] = {f"clean {i}": ("", data.clean(i)) for i in range(CLEAN)}
@@ -172,7 +172,8 @@ def planted(name: str, data: Data, out: Path) -> None:
             ],
             "seconds": time.monotonic() - start,
         }
-        print(f"{name:9}{case:44}{verdict(rows[case]):7}{rows[case]['kid']:8.1f}  {rows[case]['findings'][:4]}", flush=True)
+        text = "; ".join(f"{cost or 0:.1f} {words}" for _, words, cost in rows[case]["findings"][:4])
+        print(f"{name:9}{case:48}{verdict(rows[case]):8}{rows[case]['kid']:8.1f}  {text}", flush=True)
         path.write_text(json.dumps(rows, indent=1), "utf-8")
 
 
@@ -181,7 +182,7 @@ def verdict(row: dict[str, Any]) -> str:
     names = [finding[0] for finding in row["findings"]]
     if not row["right"]:
         return "clean" if not names else "false"
-    if row["right"] in names[:1] or (row["right"] in ("copies",) and row["right"] in names):
+    if row["right"] in names[:1] or (row["right"] == "copies" and row["right"] in names):
         return "right"
     return "listed" if row["right"] in names else "other" if names else "nothing"
 

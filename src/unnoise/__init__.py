@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from unnoise.diffusion.model import Diffusion
     from unnoise.diffusion.objective import noised
     from unnoise.editing.edit import edit
+    from unnoise.evaluation.doctor import doctor
     from unnoise.evaluation.evaluate import evaluate
     from unnoise.images import show
     from unnoise.sampling import sample
@@ -39,6 +40,7 @@ __all__ = [
     "SampleConfig",
     "TrainConfig",
     "backbones",
+    "doctor",
     "edit",
     "evaluate",
     "load",
@@ -60,6 +62,7 @@ LAZY = {  # name -> where it is; loaded on first use, so that importing unnoise 
     "Diffusion": "unnoise.diffusion.model:Diffusion",
     "Run": "unnoise.card:Run",
     "backbones": "unnoise.backbones",
+    "doctor": "unnoise.evaluation.doctor:doctor",
     "edit": "unnoise.editing.edit:edit",
     "evaluate": "unnoise.evaluation.evaluate:evaluate",
     "load": "unnoise.checkpoint:load",

@@ -13,6 +13,7 @@ from unnoise.config import (
     CacheConfig,
     CompareConfig,
     DataConfig,
+    DoctorConfig,
     EditConfig,
     EvalConfig,
     ExportConfig,
@@ -99,6 +100,18 @@ def evaluate(given: dict[str, Any]) -> int:
     if distributed.is_main():
         show_result(config.json, found, format_evaluation(found))
     return 2 if "failed" in found else 0
+
+
+def doctor(given: dict[str, Any]) -> None:
+    """Print the faults of a run or of images."""
+    from unnoise.evaluation.doctor import run_doctor
+    from unnoise.evaluation.doctor_text import format_doctor
+
+    config = DoctorConfig(**given)
+    check_result_file(config.json)
+    with progress_bar() as progress:
+        found = run_doctor(config, progress.update, progress.say)
+    show_result(config.json, found, format_doctor(found["doctor"]))
 
 
 def tune(given: dict[str, Any]) -> None:

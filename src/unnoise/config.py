@@ -182,6 +182,28 @@ class EvalConfig(SamplingOptions):
 
 
 @dataclass(frozen=True)
+class DoctorConfig(SamplingOptions):
+    """Settings of `unnoise doctor`."""
+
+    set: Any = option(
+        "",
+        "run folder, model file, or images: a folder, archive, array file or built-in dataset",
+        title="diagnosis",
+        data=True,
+    )
+    data: Any = option(None, "real images to compare with (default: held-out images of the run)", data=True)
+    size: str | None = option(None, "WIDTHxHEIGHT of both sets of images (default: their own size, up to 256)")
+    n: int | None = option(None, "images of SET (default: 1000 of a run, all of a folder)", least=1)
+    reference: int = option(2_000, "real images to compare with, at most; they are drawn by the seed", least=100)
+    features: Spec = option("efficientnet", "feature extractor, as NAME:OPTION=VALUE")
+    labels: Literal["data", "even"] = option("data", "classes of drawn images: as in the training data, or in turn")
+    seed: int = option(0, "seed of the first image and of the choice of images", least=0, most=MAX_SEED)
+    precision: Literal["auto", "fp32", "bf16"] = option("auto", "number format of the network")
+    batch: int = option(64, "images that are computed at a time; it does not change the numbers", least=1)
+    json: str | None = option(None, "file to write all numbers to")
+
+
+@dataclass(frozen=True)
 class TuneConfig(Settings):
     """Settings of `unnoise tune`."""
 

@@ -11,15 +11,19 @@ from torch import Tensor
 
 from unnoise.evaluation.memorization import NEIGHBOURS, limits
 from unnoise.evaluation.near_copies import (
+    SIDE,
     Nearest,
+    at_most,
     closest,
     nearer,
+    nearer_at,
     no_neighbours,
     pixel_views,
 )
 from unnoise.evaluation.scores import wilson
 from unnoise.images import Uint8Images
 
+MOST = 300  # images of each set that are compared: moved images take nine times the work
 BATCH = 512  # training images that are compared at a time
 
 
@@ -34,7 +38,10 @@ def copied(
     """
     if len(trained) <= NEIGHBOURS + 1 or len(new) < 2:
         return None
-    found, known = (closeness(each, trained, rows) for each, rows in ((drawn, None), (new, own)))
+    found, known = (
+        closeness(each[:MOST], trained, rows)
+        for each, rows in ((drawn, None), (new, own[:MOST] if own is not None else None))
+    )
     thresholds, _ = limits(known)
     flags = [(each <= torch.tensor(thresholds)[:, None]).any(dim=0) for each in (found, known)]
     return {name: share(flag) for name, flag in zip(("drawn", "new"), flags, strict=True)} | {
@@ -49,13 +56,29 @@ def share(flags: Bool[Tensor, " n"]) -> dict[str, Any]:
 
 
 def closeness(images: Uint8Images, trained: Uint8Images, own: Int64[Tensor, " n"] | None) -> Float[Tensor, "s n"]:
-    """Return the closeness of images to their nearest training image, in pixels and in parts."""
-    views = pixel_views(images)
-    found = [no_neighbours(len(images), NEIGHBOURS) for _ in views]
+    """Return the closeness of images to their nearest training image: in pixels, in parts, and if they are moved."""
+    views, gray = pixel_views(images), grays(images)
+    found = [no_neighbours(len(images), NEIGHBOURS) for _ in (*views, gray)]
     for start in range(0, len(trained), BATCH):
         part = trained[start : start + BATCH]
         indices = torch.arange(start, start + len(part))
         for view, (mine, theirs) in enumerate(zip(views, pixel_views(part), strict=True)):
             found[view] = nearer(found[view], mine, theirs, indices, own)
+        found[-1] = nearer_at(found[-1], moved_distances(gray, grays(part)), indices, own)
     unused = Nearest(torch.ones(len(images), 2), torch.zeros(len(images), dtype=torch.int64))
-    return closest([unused, *found], [x.shape[1] for x in views[2:]]).closeness[1:]
+    still = closest([unused, *found[:-1]], [x.shape[1] for x in views[2:]]).closeness[1:]
+    return torch.cat([still, found[-1].closeness[None]])
+
+
+def grays(pixels: Uint8Images) -> Float[Tensor, "n h w"]:
+    """Return images in gray, at most SIDE pixels wide or high, each less its mean."""
+    gray = at_most(pixels, SIDE).mean(dim=1)
+    return gray - gray.mean(dim=(1, 2), keepdim=True)
+
+
+def moved_distances(x: Float[Tensor, "n h w"], training: Float[Tensor, "b h w"]) -> Float[Tensor, "n b"]:
+    """Return the distances of images that may be moved by up to a pixel to each side; their edges do not count."""
+    height, width = (side - 2 for side in x.shape[1:])
+    inner = training[:, 1:-1, 1:-1].flatten(1)
+    places = [x[:, y : y + height, z : z + width].flatten(1) for y in range(3) for z in range(3)]
+    return torch.stack([torch.cdist(place, inner) for place in places]).min(dim=0).values

@@ -14,8 +14,8 @@ from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.kid_change import Features, Weighted, kid_change, repeat_cost
 from unnoise.evaluation.ladder import damage_kid
 from unnoise.evaluation.modes import Groups, find_groups, repeats, reweighted, shares_of
-from unnoise.evaluation.scores import plain_score, wilson
-from unnoise.evaluation.spectrum import Bands
+from unnoise.evaluation.scores import Score, plain_score, symmetric, wilson
+from unnoise.evaluation.spectrum import BANDS, Bands, ring_power
 from unnoise.images import Uint8Images
 from unnoise.progress import Report
 
@@ -67,25 +67,36 @@ def diagnose(sets: Sets, report: Report) -> dict[str, Any]:
         report("looking for faults", done, len(FAULTS))
         if fault.statistic not in statistics:
             statistics[fault.statistic] = fault.statistic(sets.drawn), fault.statistic(sets.real)
-        judged[name] = test = number_test(fault, *statistics[fault.statistic])
-        if test.pop("differs"):
-            visible.append({"fault": name, "says": fault.says, **test, **pixel_cost(fault, sets)})
-    visible = one_kind_of_blocks(by_cost([finding for finding in visible if is_real(finding["cost"])]))
+        test = number_test(fault, *statistics[fault.statistic])
+        differs, clear = test.pop("differs"), test.pop("clear")
+        judged[name] = {"says": fault.says, **test}
+        if differs:
+            one = {"fault": name, **judged[name], **pixel_cost(fault, sets)}
+            if is_real(one["cost"]) or (clear and one["cost"]["value"] > 0):
+                visible.append(one)
+    visible = one_kind_of_blocks(in_order(visible))
     mended = mend_all(sets, [finding["fault"] for finding in visible])
     rest = features(mended, sets.extractor) if mended is not sets.drawn else sets.features
     found = [*visible, *repeat_findings(sets), *mode_findings(sets, rest), *copy_findings(sets)]
     return {
         "kid": plain_score(metrics.kid(sets.features, sets.real_features)),
+        "equal_kid": plain_score(equal_kid(sets)),
         "n": len(sets.drawn),
         "real_n": len(sets.real),
-        "findings": by_cost(found),
+        "findings": in_order(found),
         "rest": plain_score(metrics.kid(rest, sets.real_features)),
         "numbers": judged,
         "spectrum": spectrum(sets),
     }
 
 
-def by_cost(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def equal_kid(sets: Sets) -> Score:
+    """Return the KID that as many real images get."""
+    square = 2 * metrics.remainder(metrics.kernel_means(sets.real_features))
+    return symmetric(0.0, square * (1 / len(sets.drawn) + 1 / len(sets.real)) ** 2)
+
+
+def in_order(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return findings with the most costly first; those without a cost are last."""
     return sorted(findings, key=lambda found: -found["cost"]["value"] if is_real(found["cost"]) else 0.0)
 
@@ -105,14 +116,20 @@ def is_real(cost: dict[str, Any] | None) -> bool:
 
 
 def number_test(fault: Fault, drawn: Bands, real: Bands) -> dict[str, Any]:
-    """Return the number of a fault with its interval, what real images get, and whether the two differ."""
+    """Return the number of a fault with its interval, what equal sets get, and whether the two differ, also clearly.
+
+    They differ clearly if a quarter of both widths still lies between the intervals: about six standard errors.
+    """
     chance = torch.Generator().manual_seed(0)
     n, known = len(drawn), real.mean(dim=0)
     ours = [fault.number(mean, known) for mean in mean_draws(drawn, n, chance)]
     pairs = zip(mean_draws(real, n, chance), mean_draws(real, len(real), chance), strict=True)
     interval, equal = middle(ours), middle([fault.number(a, b) for a, b in pairs])
-    differs = (interval[0] > equal[1] and fault.side >= 0) or (interval[1] < equal[0] and fault.side <= 0)
-    return {"number": fault.number(drawn.mean(dim=0), known), "interval": interval, "equal": equal, "differs": differs}
+    above, below = interval[0] - equal[1], equal[0] - interval[1]
+    apart = max(above if fault.side >= 0 else -1.0, below if fault.side <= 0 else -1.0)
+    clear = apart > (interval[1] - interval[0] + equal[1] - equal[0]) / 4
+    number = fault.number(drawn.mean(dim=0), known)
+    return {"number": number, "interval": interval, "equal": equal, "differs": apart > 0, "clear": clear}
 
 
 def mean_draws(rows: Bands, n: int, chance: torch.Generator) -> Float64[Tensor, "draws k"]:
@@ -158,11 +175,8 @@ def mend_all(sets: Sets, names: Sequence[str]) -> Uint8Images:
 
 def spectrum(sets: Sets) -> dict[str, list[float]]:
     """Return the power in each ring of frequencies, of drawn and of real images."""
-    ring_power = FAULTS["haze"].statistic
-    return {
-        "drawn": ring_power(sets.drawn).mean(dim=0).tolist(),
-        "real": ring_power(sets.real).mean(dim=0).tolist(),
-    }
+    drawn, real = (ring_power(images).mean(dim=0)[:BANDS].tolist() for images in (sets.drawn, sets.real))
+    return {"drawn": drawn, "real": real}
 
 
 # Faults of the set as a whole

@@ -14,6 +14,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from unnoise.evaluation.spectrum import (
+    HALVINGS,
     Bands,
     Means,
     grid_numbers,
@@ -215,7 +216,7 @@ def plant_blocks(pixels: Uint8Images, drawn: Means, real: Means, period: int) ->
     """Return real images with blocks that are as clear as those of the drawn images."""
     number, phases = seams(drawn, real, period)
     low, high = 0.0, 1.0
-    for _ in range(STEPS):
+    for _ in range(HALVINGS):
         share = (low + high) / 2
         made = seam_power(make_blocks(pixels, period, phases, share)).mean(dim=0)
         low, high = (share, high) if seams(made, real, period)[0] < number else (low, share)
@@ -234,7 +235,6 @@ def take_grid(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
 
 # The table
 
-STEPS = 7  # halvings in the search for the strength of blocks: to less than 1 percent
 LONGER = "train longer (--budget, --images), or with a wider --backbone"
 
 

@@ -48,6 +48,7 @@ class ImageSet(NamedTuple):
     key: str | None = None  # its statistics are cached under this key
     resumable: bool = True  # unfinished statistics may be saved: `about` names all that the images depend on
     seconds_per_image: float = 0.0  # estimated time to make one image
+    labels: Callable[[], tuple[Tensor, tuple[str, ...]]] | None = None  # the class of each image, and their names
 
 
 def tell_notes(dataset: Dataset, say: Say) -> Dataset:
@@ -215,6 +216,9 @@ def dataset_images(dataset: Dataset, n: int | None, seed: int, batch: int, say: 
                 yield as_uint8(torch.from_numpy(dataset.read(rows[start : start + batch])))
         tell_news(dataset, say)
 
+    def labels() -> tuple[Tensor, tuple[str, ...]]:
+        return torch.as_tensor(dataset.labels(rows)), dataset.classes
+
     _, height, width = dataset.shape
     about = {
         "name": dataset.name,
@@ -225,4 +229,4 @@ def dataset_images(dataset: Dataset, n: int | None, seed: int, batch: int, say: 
     }
     part = None if dataset.rows is None else hashlib.sha256(dataset.rows.tobytes()).hexdigest()
     key = ascii((dataset.fingerprint, part, n, seed if n < len(dataset) else None))
-    return ImageSet(stream, n, dataset.shape[0], about, batch, key)
+    return ImageSet(stream, n, dataset.shape[0], about, batch, key, labels=labels if dataset.classes else None)

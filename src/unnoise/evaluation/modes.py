@@ -62,7 +62,8 @@ def classifier(features: Features, labels: Int64[Tensor, " m"], count: int) -> F
     """Return the weights of a linear classifier by ridge regression on the classes."""
     x = with_one(features)
     penalty = RIDGE * x.square().mean() * torch.eye(x.shape[1], dtype=torch.float64)
-    return torch.linalg.solve(x.T @ x + penalty, x.T @ torch.nn.functional.one_hot(labels, count).double())
+    weights: Tensor = torch.linalg.solve(x.T @ x + penalty, x.T @ torch.nn.functional.one_hot(labels, count).double())
+    return weights
 
 
 def judged(features: Features, weights: Float64[Tensor, "d k"]) -> Float64[Tensor, "n k"]:

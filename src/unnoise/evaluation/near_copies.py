@@ -102,7 +102,13 @@ def nearer(
 
     `indices` number the training images. `own` numbers x if they are training images, which do not count themselves.
     """
-    apart = torch.cdist(x, training)
+    return nearer_at(best, torch.cdist(x, training), indices, own)
+
+
+def nearer_at(
+    best: Nearest, apart: Float[Tensor, "n b"], indices: Int[Tensor, " b"], own: Int[Tensor, " n"] | None
+) -> Nearest:
+    """Return the nearest of the best so far and training images at these distances."""
     if own is not None:
         apart = apart.masked_fill(own[:, None] == indices, math.inf)
     distance, at = apart.min(dim=1)

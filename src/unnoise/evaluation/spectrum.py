@@ -17,7 +17,10 @@ from unnoise.images import Uint8Images
 BANDS = 8  # rings of frequencies of equal width, from 0 to the highest frequency along an axis
 LOW = 2  # the lowest bands, which haze and grain hardly change
 HIGH = 4  # the highest bands, whose power is haze or grain
+MOST_NOISE = 64.0  # 8-bit steps of noise that is planted
+HALVINGS = 8  # in the search for the strength of a fault that is planted: to half a percent
 MOST_GAIN = 4.0  # a filter makes no frequency stronger than this, and none weaker than its inverse
+ROUNDING = 0.1  # power that rounding to 8 bits adds, about
 FLOOR = 1e-3  # power in squared 8-bit steps that is nothing: rounding alone has 1 / 12
 
 Bands = Float64[Tensor, "n k"]  # a row for each image
@@ -80,24 +83,30 @@ def grid_numbers(drawn: Means, real: Means) -> Float64[Tensor, " 3"]:
 
 
 def ring_power(pixels: Uint8Images) -> Bands:
-    """Return the mean power in each ring of frequencies, without the points of the grid."""
+    """Return the mean power in each ring of frequencies, without the points of the grid, and then their logarithms."""
     found, ring = power(pixels), ring_numbers(*pixels.shape[-2:])
     ring[0, 0] = -1
     for point in grid_points(*pixels.shape[-2:]):
         ring[point] = -1
     empty = torch.zeros(len(found), dtype=torch.float64)
-    return torch.stack([found[:, ring == k].mean(dim=1) if (ring == k).any() else empty for k in range(BANDS)], dim=1)
+    rings = torch.stack([found[:, ring == k].mean(dim=1) if (ring == k).any() else empty for k in range(BANDS)], dim=1)
+    return torch.cat([rings, (rings + ROUNDING).log()], dim=1)
 
 
 def ring_ratios(drawn: Means, real: Means) -> Means:
     """Return the power in each ring over the power of real images; the lowest rings have 1, so contrast counts not."""
-    ratio = drawn.clamp(min=FLOOR) / real.clamp(min=FLOOR)
-    return ratio / (drawn[:LOW].sum().clamp(min=FLOOR) / real[:LOW].sum().clamp(min=FLOOR))
+    drawn, real = drawn[:BANDS].clamp(min=FLOOR), real[:BANDS].clamp(min=FLOOR)
+    return drawn / real / (drawn[:LOW].sum() / real[:LOW].sum())
 
 
 def high_power(drawn: Means, real: Means) -> float:
-    """Return the power of the high rings over the power of real images: below 1 is haze, above 1 is grain."""
-    return float(ring_ratios(drawn, real)[-HIGH:].log().mean().exp())
+    """Return the power of the high rings over the power of real images: below 1 is haze, above 1 is grain.
+
+    It is the mean over the images in logarithms, so that a little noise shows in smooth images. The power of the low
+    rings is divided out, so contrast does not count.
+    """
+    ratio = (drawn - real)[BANDS:]
+    return float((ratio[-HIGH:].mean() - ratio[:LOW].mean()).exp())
 
 
 # Filters
@@ -116,15 +125,17 @@ def match_rings(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
 
 
 def plant_grain(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
-    """Return real images with noise of the power that the drawn images have in excess; it follows from the images."""
-    excess = (ring_ratios(drawn, real) - 1).clamp(min=0) * real
-    excess[:LOW] = 0
-    gain = between_rings(excess.sqrt(), radii(*pixels.shape[-2:]))
+    """Return real images with white noise, as strong as the high frequencies of the drawn images show."""
+    number = high_power(drawn, real)
     normal = torch.stack(
         [torch.randn(pixels.shape[1:], generator=Generator().manual_seed(key)) for key in content_keys(pixels).tolist()]
     )
-    grain = torch.fft.ifft2(torch.fft.fft2(normal.double()) * gain).real
-    return to_pixels(pixels + grain)
+    low, high = 0.0, MOST_NOISE
+    for _ in range(HALVINGS):
+        std = (low + high) / 2
+        made = ring_power(to_pixels(pixels + std * normal)).mean(dim=0)
+        low, high = (std, high) if high_power(made, real) < number else (low, std)
+    return to_pixels(pixels + high * normal)
 
 
 def between_rings(gains: Means, radius: Float64[Tensor, "h w"]) -> Float64[Tensor, "h w"]:

@@ -19,6 +19,7 @@ from unnoise.files import check_writable, replacing, user_path
 from unnoise.options import with_names_of_today
 from unnoise.progress import Say, mute
 from unnoise.reporting.curves import TrainingLog, draw_curves, plot_speed, read_log
+from unnoise.reporting.doctor_section import describe_doctor
 from unnoise.reporting.render import EmbeddedImages, render
 from unnoise.run_folder import FINAL, METRICS, MODEL, SAMPLES, evaluations, own_file, reading_records
 
@@ -85,6 +86,7 @@ def score_facts(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "scores": [describe_scores(result["scores"]) for result in last_first if "scores" in result],
         "bounds": [describe_bits(result["bpd"]) for result in last_first if result.get("bpd")],
         "memorization": next((result["memorization"] for result in last_first if "memorization" in result), None),
+        "doctor": next((describe_doctor(result["doctor"]) for result in last_first if "doctor" in result), None),
     }
 
 
