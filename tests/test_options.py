@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from unnoise.config import Sampling, TrainConfig, describe_changes
+from unnoise.config import Sampling, TrainConfig
 from unnoise.errors import InputError
-from unnoise.options import check_value, plain
+from unnoise.options import check_value, describe_changes, plain
 from unnoise.samplers.ddim import ddim
 
 

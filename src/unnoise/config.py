@@ -1,24 +1,14 @@
 """The settings of each command, one frozen dataclass each: a field is a flag, a key in YAML and a Python keyword."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
 
-from unnoise.options import MAX_WHOLE, Settings, Spec, option, with_names_of_today
+from unnoise.options import MAX_WHOLE, Settings, Spec, option
 
 LENGTHS = ("budget", "images", "epochs")  # the length of a training is one of them
+IMAGES_OR_RUN = "run folder, model file, or images: a folder, archive, array file or built-in dataset"
 MAX_SEED = MAX_WHOLE
 MAX_BATCH = 2**20
-
-
-def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
-    """Return a line for each setting that has changed, except for settings that are free to change."""
-    before, now = with_names_of_today(before), with_names_of_today(now)
-    return [
-        f"{name} was {before.get(name)!r}, now {value!r}"
-        for name, value in now.items()
-        if name not in free and before.get(name) != value
-    ]
 
 
 @dataclass(frozen=True)
@@ -149,32 +139,18 @@ class DataConfig(Settings):
 
 
 @dataclass(frozen=True)
-class EvalConfig(SamplingOptions):
-    """Settings of `unnoise eval`."""
+class JudgingOptions(SamplingOptions):
+    """Flags of the commands that judge a run, or images, by real images."""
 
-    set: Any = option(
-        "",
-        "run folder, model file, or images: a folder, archive, array file or built-in dataset",
-        title="evaluation",
-        data=True,
-    )
-    against: Any = option(None, "images to compare with (default: held-out images of the run)", data=True)
-    metrics: str = option("kid,fid,precision_recall,density_coverage,colour", "what to measure, separated by commas")
-    data: Any = option(None, "the same as AGAINST; for bpd the images whose bits are measured", data=True)
+    set: Any = option("", IMAGES_OR_RUN, title="evaluation", data=True)
+    _: KW_ONLY
     size: str | None = option(None, "WIDTHxHEIGHT of both sets of images (default: their own size, up to 256)")
-    n: int | None = option(None, "images of SET (default: 2000 of a run, all of a folder; 256 for bpd)", least=1)
-    reference: int = option(10_000, "images to compare with, at most; they are drawn by the seed", least=50)
     features: Spec = option("efficientnet", "feature extractor, as NAME:OPTION=VALUE")
     second: Spec = option(
         "efficientnet:model=lite2", "another one, for a second opinion on every score; none switches it off"
     )
     check: bool = option(False, "simulate how often the intervals hold the truth, for this data and n: about 2 min")
     labels: Literal["data", "even"] = option("data", "classes of drawn images: as in the training data, or in turn")
-    levels: int = option(100, "bpd: noise levels of --spacing (log_snr): the bound is of their sampler", least=1)
-    variance: Literal["small", "large", "learned"] | None = option(
-        None, "bpd: reverse variance of the bound (default: the one with the lowest bound)"
-    )
-    ode: bool = option(True, "bpd: measure by the probability-flow ODE too, which takes five times as long")
     seed: int = option(0, "seed of the first image, of the choice of images and of the noise", least=0, most=MAX_SEED)
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "number format of the network")
     batch: int = option(64, "images that are computed at a time; it does not change the numbers", least=1)
@@ -182,25 +158,28 @@ class EvalConfig(SamplingOptions):
 
 
 @dataclass(frozen=True)
-class DoctorConfig(SamplingOptions):
+class EvalConfig(JudgingOptions):
+    """Settings of `unnoise eval`."""
+
+    against: Any = option(None, "images to compare with (default: held-out images of the run)", data=True)
+    metrics: str = option("kid,fid,precision_recall,density_coverage,colour", "what to measure, separated by commas")
+    data: Any = option(None, "the same as AGAINST; for bpd the images whose bits are measured", data=True)
+    n: int | None = option(None, "images of SET (default: 2000 of a run, all of a folder; 256 for bpd)", least=1)
+    reference: int = option(10_000, "images to compare with, at most; they are drawn by the seed", least=50)
+    levels: int = option(100, "bpd: noise levels of --spacing (log_snr): the bound is of their sampler", least=1)
+    variance: Literal["small", "large", "learned"] | None = option(
+        None, "bpd: reverse variance of the bound (default: the one with the lowest bound)"
+    )
+    ode: bool = option(True, "bpd: measure by the probability-flow ODE too, which takes five times as long")
+
+
+@dataclass(frozen=True)
+class DoctorConfig(JudgingOptions):
     """Settings of `unnoise doctor`."""
 
-    set: Any = option(
-        "",
-        "run folder, model file, or images: a folder, archive, array file or built-in dataset",
-        title="diagnosis",
-        data=True,
-    )
     data: Any = option(None, "real images to compare with (default: held-out images of the run)", data=True)
-    size: str | None = option(None, "WIDTHxHEIGHT of both sets of images (default: their own size, up to 256)")
     n: int | None = option(None, "images of SET (default: 1000 of a run, all of a folder)", least=1)
     reference: int = option(2_000, "real images to compare with, at most; they are drawn by the seed", least=100)
-    features: Spec = option("efficientnet", "feature extractor, as NAME:OPTION=VALUE")
-    labels: Literal["data", "even"] = option("data", "classes of drawn images: as in the training data, or in turn")
-    seed: int = option(0, "seed of the first image and of the choice of images", least=0, most=MAX_SEED)
-    precision: Literal["auto", "fp32", "bf16"] = option("auto", "number format of the network")
-    batch: int = option(64, "images that are computed at a time; it does not change the numbers", least=1)
-    json: str | None = option(None, "file to write all numbers to")
 
 
 @dataclass(frozen=True)

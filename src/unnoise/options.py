@@ -5,7 +5,7 @@ import math
 import os
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import lru_cache, partial
 from numbers import Integral, Real
@@ -273,3 +273,13 @@ def data_text(data: Any) -> Any:
         return f"array {list(data.shape)} {str(data.dtype).removeprefix('torch.')}"
     count = f" of {len(data):,}" if hasattr(data, "__len__") else ""
     return f"{type(data).__name__}{count}"
+
+
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
+    """Return a line for each setting that has changed, except for settings that are free to change."""
+    before, now = with_names_of_today(before), with_names_of_today(now)
+    return [
+        f"{name} was {before.get(name)!r}, now {value!r}"
+        for name, value in now.items()
+        if name not in free and before.get(name) != value
+    ]

@@ -11,7 +11,7 @@ import torch
 from unnoise import distributed, registry
 from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run, weights_hash
-from unnoise.config import SampleConfig, Sampling, describe_changes
+from unnoise.config import SampleConfig, Sampling
 from unnoise.errors import InputError, unknown
 from unnoise.files import (
     check_writable,
@@ -24,7 +24,7 @@ from unnoise.files import (
     write_json,
 )
 from unnoise.images import grid, is_readable, read_image, save_image
-from unnoise.options import Spec, plain
+from unnoise.options import Spec, describe_changes, plain
 from unnoise.progress import Report, Say, mute, silent
 from unnoise.run_folder import RECORD, is_own, own_file, refuse_links
 from unnoise.samplers.draw import check_settings, labels_for

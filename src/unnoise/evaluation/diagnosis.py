@@ -20,7 +20,7 @@ from unnoise.images import Uint8Images
 from unnoise.progress import Report
 
 DRAWS = 200  # of each set, with replacement: they show how far chance moves a number
-TOLD_GROUPS = 3  # classes or clusters that are named, those that differ most
+TOLD_GROUPS = 3  # classes or clusters that are named, the most different ones
 GROUP_ERRORS = 3.5  # a group that differs by more standard errors is named
 
 
@@ -152,7 +152,7 @@ def pixel_cost(fault: Fault, sets: Sets) -> dict[str, Any]:
     changed = features(fault.mend(sets.real if fault.planted else sets.drawn, drawn, real), sets.extractor)
     before = Weighted.even(sets.features), Weighted.even(sets.real_features)
     if fault.planted:
-        cost = damage_kid(changed, sets.real_features)
+        cost = at_most(damage_kid(changed, sets.real_features), metrics.kid(sets.features, sets.real_features))
     else:
         cost = kid_change(before, (Weighted.even(changed), before[1]))
     return {
@@ -161,6 +161,11 @@ def pixel_cost(fault: Fault, sets: Sets) -> dict[str, Any]:
         "way": "planted" if fault.planted else "mended",
         "advice": fault.advice(number),
     }
+
+
+def at_most(cost: Score, whole: Score) -> Score:
+    """Return a cost that is no more than the whole KID: a planted fault may lie in other places than the drawn one."""
+    return cost if cost.value <= max(whole.value, 0.0) else whole
 
 
 def mend_all(sets: Sets, names: Sequence[str]) -> Uint8Images:

@@ -7,12 +7,27 @@ fault from images. Then add a row to FAULTS. `benchmarks/quality/doctor.py` plan
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import permutations
 
-import torch
-from jaxtyping import Float64
-from torch import Tensor
-
+from unnoise.evaluation.colours import (
+    gray_shift,
+    match_spread,
+    moments,
+    remove_tint,
+    shift_gray,
+    spread_ratio,
+    tint,
+    tint_name,
+)
+from unnoise.evaluation.orientation import (
+    best_name,
+    colours,
+    nearest_change,
+    order_back,
+    order_distances,
+    thumbnails,
+    turn_back,
+    turn_distances,
+)
 from unnoise.evaluation.spectrum import (
     HALVINGS,
     Bands,
@@ -27,12 +42,8 @@ from unnoise.evaluation.spectrum import (
     ring_power,
     seam_power,
     seams,
-    to_pixels,
 )
 from unnoise.images import Uint8Images
-
-THUMBNAIL = 8  # pixels
-NO_NUMBER = 1e-6  # a spread or a distance in 8-bit steps below this is none
 
 
 @dataclass(frozen=True)
@@ -55,153 +66,7 @@ class Fault:
     name: Callable[[float, Means, Means], str]
     advice: Callable[[float], str]
     planted: bool = False
-    side: int = 0  # 1 if only a number above that of real images is this fault, -1 if only one below
-
-
-# Colours
-
-
-def moments(pixels: Uint8Images) -> Bands:
-    """Return the mean of each channel, and of the products of all pairs of channels."""
-    x = pixels.double().flatten(2)
-    return torch.cat([x.mean(dim=2), (x @ x.transpose(1, 2) / x.shape[2]).flatten(1)], dim=1)
-
-
-def mean_and_covariance(found: Means) -> tuple[Means, Float64[Tensor, "c c"]]:
-    """Return the mean of each channel and their covariance from the means of `moments`."""
-    channels = int(len(found) ** 0.5)
-    mean = found[:channels]
-    return mean, found[channels:].reshape(channels, channels) - torch.outer(mean, mean)
-
-
-def gray_shift(drawn: Means, real: Means) -> float:
-    """Return how much brighter the drawn images are, in percent of the range of a pixel."""
-    return float(mean_and_covariance(drawn)[0].mean() - mean_and_covariance(real)[0].mean()) / 2.55
-
-
-def shift_gray(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
-    """Return images as bright as real ones."""
-    return to_pixels(pixels - 2.55 * gray_shift(drawn, real))
-
-
-def channel_shifts(drawn: Means, real: Means) -> Means:
-    """Return how much brighter each channel is than the others should make it, in percent of the range of a pixel."""
-    shift = (mean_and_covariance(drawn)[0] - mean_and_covariance(real)[0]) / 2.55
-    return shift - shift.mean()
-
-
-def tint(drawn: Means, real: Means) -> float:
-    """Return the largest shift of a channel beyond brightness, in percent of the range of a pixel."""
-    return float(channel_shifts(drawn, real).abs().max())
-
-
-def remove_tint(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
-    """Return images without a tint."""
-    return to_pixels(pixels - 2.55 * channel_shifts(drawn, real)[:, None, None])
-
-
-def spreads(found: Means) -> tuple[float, float]:
-    """Return the deviation of gray, and of the colours from gray, over all pixels."""
-    _, covariance = mean_and_covariance(found)
-    gray = covariance.mean()
-    return float(gray.clamp(min=0).sqrt()), float((covariance.diagonal().mean() - gray).clamp(min=0).sqrt())
-
-
-def spread_ratio(drawn: Means, real: Means, which: int) -> float:
-    """Return a deviation over the deviation of real images."""
-    ours, theirs = spreads(drawn)[which], spreads(real)[which]
-    return ours / theirs if min(ours, theirs) > NO_NUMBER else 1.0
-
-
-def match_spread(pixels: Uint8Images, drawn: Means, real: Means, which: int) -> Uint8Images:
-    """Return images whose gray (0), or whose distance from gray (1), has the deviation of real images."""
-    mean, _ = mean_and_covariance(drawn)
-    apart = pixels.double() - mean[:, None, None]
-    gray = apart.mean(dim=1, keepdim=True)
-    part = gray if which == 0 else apart - gray
-    return to_pixels(pixels + (1 / spread_ratio(drawn, real, which) - 1) * part)
-
-
-# Orientation and the order of channels: which change of the drawn images makes them most like real ones?
-
-TURNS: dict[str, Callable[[Tensor], Tensor]] = {
-    "as they are": lambda x: x,
-    "upside down": lambda x: x.flip(-2),
-    "mirrored": lambda x: x.flip(-1),
-    "turned by 180 degrees": lambda x: x.flip((-2, -1)),
-    "turned by 90 degrees to the left": lambda x: x.rot90(-1, (-2, -1)),
-    "turned by 90 degrees to the right": lambda x: x.rot90(1, (-2, -1)),
-    "with rows and columns exchanged": lambda x: x.transpose(-2, -1),
-    "with rows and columns exchanged, from the other corner": lambda x: x.transpose(-2, -1).flip((-2, -1)),
-}  # what the images are -> the change that makes them right
-
-
-def thumbnails(pixels: Uint8Images) -> Bands:
-    """Return each image as a gray thumbnail, and its squares."""
-    gray = pixels.double().mean(dim=1, keepdim=True)
-    square = min(gray.shape[-2:]) / max(gray.shape[-2:]) > 0.99
-    small = torch.nn.functional.adaptive_avg_pool2d(gray, THUMBNAIL if square else (THUMBNAIL, THUMBNAIL + 1))
-    centred = small - small.mean(dim=(-2, -1), keepdim=True)
-    return torch.cat([centred.flatten(1), centred.square().flatten(1).add(1).sqrt()], dim=1)
-
-
-def turn_distances(drawn: Means, real: Means) -> dict[str, float]:
-    """Return the distance of the mean thumbnails after each change; turns by 90 degrees need square images."""
-    square = len(drawn) == 2 * THUMBNAIL**2
-    shape = (2, THUMBNAIL, THUMBNAIL if square else THUMBNAIL + 1)
-    ours, theirs = drawn.reshape(shape), real.reshape(shape)
-    turns = list(TURNS.items())[: len(TURNS) if square else 4]
-    return {name: float((turn(ours) - theirs).square().mean().sqrt()) for name, turn in turns}
-
-
-def orders(channels: int) -> dict[str, tuple[list[int], bool]]:
-    """Return names of what the values of images may be, with the order of channels and the sign that mend it."""
-    letters = "RGB"[:channels]
-    made = {}
-    for negative in (False, True):
-        for order in permutations(range(channels)):
-            exchanged = ", ".join(f"{letters[i]} for {letters[k]}" for k, i in enumerate(order) if i != k)
-            words = [f"channels exchanged ({exchanged})" if exchanged else "", "negative" if negative else ""]
-            made[" and ".join(filter(None, words)) or "as they are"] = (list(order), negative)
-    return made
-
-
-def colours(pixels: Uint8Images) -> Bands:
-    """Return the moments of the channels, and the mean of each channel in each quarter of the image."""
-    quarters = torch.nn.functional.adaptive_avg_pool2d(pixels.double(), 2).flatten(1)
-    return torch.cat([quarters, quarters.square().add(1).sqrt()], dim=1)
-
-
-def order_distances(drawn: Means, real: Means) -> dict[str, float]:
-    """Return the distance of the mean colours after each exchange of channels and for negatives."""
-    channels = len(drawn) // 8
-    theirs, found = real[: 4 * channels].reshape(channels, 4), {}
-    for name, (order, negative) in orders(channels).items():
-        ours = drawn[: 4 * channels].reshape(channels, 4)[order]
-        found[name] = float(((255 - ours if negative else ours) - theirs).square().mean().sqrt())
-    return found
-
-
-def best_name(distances: dict[str, float]) -> str:
-    """Return the name with the smallest distance."""
-    return min(distances, key=lambda name: distances[name])
-
-
-def nearest_change(drawn: Means, real: Means, distances: Callable[[Means, Means], dict[str, float]]) -> float:
-    """Return the distance of the images as they are over the distance after the best change; 1 if none is better."""
-    found = distances(drawn, real)
-    return found["as they are"] / max(min(found.values()), NO_NUMBER)
-
-
-def turn_back(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
-    """Return images that are turned as real ones are."""
-    return TURNS[best_name(turn_distances(drawn, real))](pixels).contiguous()
-
-
-def order_back(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
-    """Return images whose channels have the order and the sign of real ones."""
-    order, negative = orders(pixels.shape[1])[best_name(order_distances(drawn, real))]
-    return 255 - pixels[:, order] if negative else pixels[:, order]
+    side: int = 0  # 1 if only a larger number than real images have is this fault, -1 if only a smaller one
 
 
 # Blocks, grids, haze and grain
@@ -213,7 +78,7 @@ def blocks(drawn: Means, real: Means, period: int) -> float:
 
 
 def plant_blocks(pixels: Uint8Images, drawn: Means, real: Means, period: int) -> Uint8Images:
-    """Return real images with blocks that are as clear as those of the drawn images."""
+    """Return real images with blocks that are as clear as in the drawn images."""
     number, phases = seams(drawn, real, period)
     low, high = 0.0, 1.0
     for _ in range(HALVINGS):
@@ -252,7 +117,7 @@ FAULTS: dict[str, Fault] = {
     "grid": Fault(
         grid_power,
         grid_number,
-        "power at a period of 2 px over that of real images",
+        "power at a period of 2 px over the power of real images",
         take_grid,
         always("grid of 2 px"),
         always(f"choose train --backbone unet:patch=1,up=nearest; {LONGER}"),
@@ -277,7 +142,7 @@ FAULTS: dict[str, Fault] = {
     "haze": Fault(
         ring_power,
         high_power,
-        "power at high frequencies over that of real images",
+        "power at high frequencies over the power of real images",
         match_rings,
         always("haze: too little detail"),
         always(f"more --steps, or unnoise tune; {LONGER}"),
@@ -286,7 +151,7 @@ FAULTS: dict[str, Fault] = {
     "grain": Fault(
         ring_power,
         high_power,
-        "power at high frequencies over that of real images",
+        "power at high frequencies over the power of real images",
         plant_grain,
         always("grain: noise"),
         always(f"more --steps, or another --sampler (unnoise tune); {LONGER}; look for noise in the training images"),
@@ -296,7 +161,7 @@ FAULTS: dict[str, Fault] = {
     "brightness": Fault(
         moments,
         gray_shift,
-        "mean brightness less that of real images, in % of the range",
+        "mean brightness less the brightness of real images, in % of the range",
         shift_gray,
         by_sign("too dark", "too bright", 0.0),
         always(f"keep --clip; try train --schedule zero_snr; {LONGER}"),
@@ -312,7 +177,7 @@ FAULTS: dict[str, Fault] = {
     "contrast": Fault(
         moments,
         partial(spread_ratio, which=0),
-        "spread of the brightness over that of real images",
+        "spread of the brightness over the spread of real images",
         partial(match_spread, which=0),
         by_sign("too little contrast", "too much contrast"),
         by_sign(f"more --steps; {LONGER}", "less --guidance; keep --clip; more --steps"),
@@ -320,7 +185,7 @@ FAULTS: dict[str, Fault] = {
     "colourfulness": Fault(
         moments,
         partial(spread_ratio, which=1),
-        "spread of the colours over that of real images",
+        "spread of the colours over the spread of real images",
         partial(match_spread, which=1),
         by_sign("pale colours", "too strong colours"),
         by_sign(LONGER, f"less --guidance; keep --clip; {LONGER}"),
@@ -342,10 +207,3 @@ FAULTS: dict[str, Fault] = {
         always("look at how the images are read and written (BGR, negatives): unnoise data"),
     ),
 }
-
-
-def tint_name(drawn: Means, real: Means) -> str:
-    """Return which channel is shifted most, and to which side."""
-    shifts = channel_shifts(drawn, real)
-    which = int(shifts.abs().argmax())
-    return f"a tint: {'too much' if shifts[which] > 0 else 'too little'} {('red', 'green', 'blue')[which]}"

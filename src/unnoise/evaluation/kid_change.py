@@ -1,4 +1,4 @@
-"""What a fault costs: how much KID falls when the images are mended, paired on the same images."""
+"""Measure what a fault costs: how much KID falls if the images are mended, paired on the same images."""
 
 import math
 from typing import NamedTuple

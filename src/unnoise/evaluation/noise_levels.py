@@ -1,4 +1,4 @@
-"""Where a run loses quality: held-out images are noised to some levels, and the run draws from there."""
+"""Find the levels where a run loses quality: real images are noised to some levels, and the run draws from there."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -180,7 +180,7 @@ def seam_power(pixels: Uint8Images) -> Bands:
 def seams(drawn: Means, real: Means, period: int) -> tuple[float, tuple[int, int]]:
     """Return how much larger the steps between blocks are than inside, against real images; 1 is clean.
 
-    The blocks may begin anywhere: of all phases, right and down, those with the largest number are returned too.
+    The blocks may begin anywhere: the phases, right and down, with the largest number are returned too.
     """
     ratio, count = drawn[1:].clamp(min=FLOOR) / real[1:].clamp(min=FLOOR), round(float(real[0]))
     numbers, phases = [], []

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter
 
-from unnoise.evaluation.doctor_text import span, shown, thousandths
+from unnoise.evaluation.doctor_text import shown, span, thousandths
 from unnoise.reporting.curves import BLUE, ORANGE, Plot, number, to_plot
 
 

@@ -5,10 +5,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from unnoise.config import LENGTHS, TrainConfig, describe_changes
+from unnoise.config import LENGTHS, TrainConfig
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
-from unnoise.options import plain
+from unnoise.options import describe_changes, plain
 from unnoise.training.resume import MAY_DIFFER, RUNS, has_state
 from unnoise.training.state import read_facts
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from unnoise import checkpoint, distributed
-from unnoise.config import LENGTHS, Sampling, TrainConfig, describe_changes
+from unnoise.config import LENGTHS, Sampling, TrainConfig
 from unnoise.data.dataset import Dataset
 from unnoise.device import pick_device
 from unnoise.errors import InputError, NothingLeftError
 from unnoise.files import check_new_folder, check_vacant, lock_folder, new_folder, remove_leftovers, user_path
-from unnoise.options import plain
+from unnoise.options import describe_changes, plain
 from unnoise.progress import duration
 from unnoise.run_folder import MODEL, STATE, STATE_BEFORE, own_file, refuse_links
 from unnoise.tensors import check_name
