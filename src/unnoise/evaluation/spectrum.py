@@ -23,8 +23,8 @@ MOST_GAIN = 4.0  # a filter makes no frequency stronger than this, and none weak
 ROUNDING = 0.1  # power that rounding to 8 bits adds, about
 FLOOR = 1e-3  # power in squared 8-bit steps that is nothing: rounding alone has 1 / 12
 
-Bands = Float64[Tensor, "n k"]  # a row for each image
-Means = Float64[Tensor, " k"]  # the mean of the rows
+Bands = Float64[Tensor, "_ _"]  # [n, k], a row for each image
+Means = Float64[Tensor, " _"]  # [k], the mean of the rows
 
 
 def power(pixels: Uint8Images) -> Float64[Tensor, "n h w"]:
