@@ -43,7 +43,9 @@ def float64():
     torch.set_default_dtype(torch.float32)
 
 
-@pytest.fixture(autouse=True)
-def short_ladder(monkeypatch):
+@pytest.fixture(scope="session", autouse=True)
+def short_ladder():
     """The damage ladder of every evaluation takes few images, since it would take most of the time of the tests."""
-    monkeypatch.setattr("unnoise.evaluation.ladder.MOST", 10)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unnoise.evaluation.ladder.MOST", 10)
+        yield

@@ -101,10 +101,12 @@ def test_evaluations_are_numbered(runs):
     folder = runs / "one" / "evaluations"
     before = sorted(folder.iterdir())
     assert main(["eval", str(runs / "one"), "-n", "60", "--metrics", "kid"]) == 0
-    (new,) = set(folder.iterdir()) - set(before)
-    assert new.name == f"{len(before) + 1:04d}.json"
+    new, beside = sorted(set(folder.iterdir()) - set(before))
+    number = f"{1 + len([path for path in before if path.suffix == '.json']):04d}"
+    assert (new.name, beside.name) == (f"{number}.json", f"{number}.safetensors")
     assert json.loads(new.read_text())["scores"]["of"]["n"] == 60
     new.unlink()
+    beside.unlink()
 
 
 def test_templates_are_in_the_package_and_refuse_missing_facts():
