@@ -187,6 +187,20 @@ def verdict(row: dict[str, Any]) -> str:
     return "listed" if row["right"] in names else "other" if names else "nothing"
 
 
+def table(out: Path) -> str:
+    """Return the table of all planted faults: the verdict and the first finding."""
+    lines = ["| data | fault | KID x 1000 | verdict | first finding, its cost |", "|---|---|---:|---|---|"]
+    counts: dict[str, int] = {}
+    for path in sorted(out.glob("*.json")):
+        for case, row in json.loads(path.read_text("utf-8")).items():
+            said = verdict(row)
+            counts[said] = counts.get(said, 0) + 1
+            first = row["findings"][0] if row["findings"] else ["", "nothing", None]
+            cost = "" if first[2] is None else f", {first[2]:.1f}"
+            lines.append(f"| {path.stem} | {case} | {row['kid']:.1f} | {said} | {first[1]}{cost} |")
+    return "\n".join([*lines, "", ", ".join(f"{name}: {count}" for name, count in counts.items())]) + "\n"
+
+
 def main() -> None:
     """Run a part of the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -198,7 +212,11 @@ def main() -> None:
     one.add_argument("--size")
     one.add_argument("-n", type=int, default=300)
     one.add_argument("--real", type=int, default=600)
+    parts.add_parser("table").add_argument("out", type=Path)
     given = parser.parse_args()
+    if given.part == "table":
+        (given.out / "doctor.md").write_text(table(given.out), "utf-8")
+        return
     given.out.mkdir(parents=True, exist_ok=True)
     planted(given.name, Data(given.data, given.size, given.n, given.real), given.out)
 

@@ -88,8 +88,10 @@ def ring_power(pixels: Uint8Images) -> Bands:
     ring[0, 0] = -1
     for point in grid_points(*pixels.shape[-2:]):
         ring[point] = -1
-    empty = torch.zeros(len(found), dtype=torch.float64)
-    rings = torch.stack([found[:, ring == k].mean(dim=1) if (ring == k).any() else empty for k in range(BANDS)], dim=1)
+    means = list[Tensor]()
+    for k in reversed(range(BANDS)):  # in small images the lowest ring is empty: it gets the power of the next one
+        means.insert(0, found[:, ring == k].mean(dim=1) if (ring == k).any() else means[0])
+    rings = torch.stack(means, dim=1)
     return torch.cat([rings, (rings + ROUNDING).log()], dim=1)
 
 
