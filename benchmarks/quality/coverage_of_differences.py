@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.lib.machine import machine
-from benchmarks.quality.coverage import CHANGES, extract, held
+from benchmarks.quality.coverage import CHANGES, extract
+from unnoise.evaluation.coverage import held
 from unnoise.evaluation.paired import Difference, contributions, difference
 from unnoise.files import write_json
 
