@@ -147,6 +147,7 @@ def flip(x: Images, mirrored: Bool[Tensor, " b"]) -> Images:
 
 
 Uint8Images: TypeAlias = UInt8[Tensor, "b _ _ _"]
+Uint8Set: TypeAlias = UInt8[Tensor, "_ _ _ _"]  # one of several sets, which have different numbers of images
 
 
 def to_uint8(x: Images) -> Uint8Images:

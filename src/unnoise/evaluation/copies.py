@@ -21,14 +21,14 @@ from unnoise.evaluation.near_copies import (
     pixel_views,
 )
 from unnoise.evaluation.scores import wilson
-from unnoise.images import Uint8Images
+from unnoise.images import Uint8Images, Uint8Set
 
 MOST = 300  # images of each set that are compared: moved images take nine times the work
 BATCH = 512  # training images that are compared at a time
 
 
 def copied(
-    drawn: Uint8Images, new: Uint8Images, trained: Uint8Images, own: Int64[Tensor, " m"] | None = None
+    drawn: Uint8Set, new: Uint8Set, trained: Uint8Set, own: Int64[Tensor, " m"] | None = None
 ) -> dict[str, Any] | None:
     """Return the flagged shares of drawn and of new images, as plain values; None if there are too few.
 
@@ -55,7 +55,7 @@ def share(flags: Bool[Tensor, " n"]) -> dict[str, Any]:
     return {"value": value, "interval": list(wilson(value, len(flags)))}
 
 
-def closeness(images: Uint8Images, trained: Uint8Images, own: Int64[Tensor, " n"] | None) -> Float[Tensor, "s n"]:
+def closeness(images: Uint8Set, trained: Uint8Set, own: Int64[Tensor, " n"] | None) -> Float[Tensor, "s n"]:
     """Return the closeness of images to their nearest training image: in pixels, in parts, and if they are moved."""
     views, gray = pixel_views(images), grays(images)
     found = [no_neighbours(len(images), NEIGHBOURS) for _ in (*views, gray)]

@@ -16,7 +16,7 @@ from unnoise.evaluation.ladder import damage_kid
 from unnoise.evaluation.modes import Groups, find_groups, repeats, reweighted, shares_of
 from unnoise.evaluation.scores import Score, plain_score, symmetric, wilson
 from unnoise.evaluation.spectrum import BANDS, Bands, ring_power
-from unnoise.images import Uint8Images
+from unnoise.images import Uint8Images, Uint8Set
 from unnoise.progress import Report
 
 DRAWS = 200  # of each set, with replacement: they show how far chance moves a number
@@ -27,24 +27,24 @@ GROUP_ERRORS = 3.5  # a group that differs by more standard errors is named
 class Sets(NamedTuple):
     """Images that are judged, and real images, with their features."""
 
-    drawn: Uint8Images
-    real: Uint8Images
+    drawn: Uint8Set
+    real: Uint8Set
     extractor: Extractor
     features: Features
     real_features: Features
     labels: Int64[Tensor, " m"] | None  # of the real images
     classes: Sequence[str]
-    trained: Uint8Images | None  # training images, to look for copies
+    trained: Uint8Set | None  # training images, to look for copies
     own: Int64[Tensor, " m"] | None  # the rows of the real images among them, if they are training images
 
 
 def open_sets(  # two sets and what is known of them
-    drawn: Uint8Images,
-    real: Uint8Images,
+    drawn: Uint8Set,
+    real: Uint8Set,
     extractor: Extractor,
     labels: Int64[Tensor, " m"] | None = None,
     classes: Sequence[str] = (),
-    trained: Uint8Images | None = None,
+    trained: Uint8Set | None = None,
     own: Int64[Tensor, " m"] | None = None,
 ) -> Sets:
     """Return two sets of images with their features."""

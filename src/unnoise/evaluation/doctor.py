@@ -34,7 +34,7 @@ from unnoise.evaluation.references import choose_references, parts_of
 from unnoise.evaluation.scores import plain_score
 from unnoise.evaluation.statistics import content_keys
 from unnoise.files import read_json_lines
-from unnoise.images import Uint8Images, as_uint8
+from unnoise.images import Uint8Images, Uint8Set, as_uint8
 from unnoise.options import Spec, data_text
 from unnoise.progress import Report, Say, mute, silent
 from unnoise.run_folder import METRICS, keep_evaluation, own_file
@@ -173,7 +173,7 @@ def read(images: ImageSet, task: str, report: Report) -> Uint8Images:
     return torch.cat(found)
 
 
-def as_alike(sets: Sequence[Uint8Images]) -> list[Uint8Images]:
+def as_alike(sets: Sequence[Uint8Set]) -> list[Uint8Set]:
     """Return sets of equally many channels: gray if all are gray, else RGB; alpha is laid over white."""
     return list(sets) if all(some.shape[1] == 1 for some in sets) else [as_rgb(some).contiguous() for some in sets]
 
@@ -185,7 +185,7 @@ def read_rows(dataset: Dataset, rows: Any) -> Uint8Images:
     )
 
 
-def rows_among(images: Uint8Images, pool: Uint8Images) -> Tensor:
+def rows_among(images: Uint8Set, pool: Uint8Set) -> Tensor:
     """Return the row of each image among others with the same pixels, [n]; -1 if it is not among them."""
     places = {key: i for i, key in enumerate(content_keys(pool).tolist())}
     return torch.tensor([places.get(key, -1) for key in content_keys(images).tolist()])

@@ -1,5 +1,6 @@
 """The page of `unnoise doctor` in words."""
 
+import math
 from typing import Any
 
 from unnoise.evaluation.score_table import size
@@ -57,13 +58,17 @@ def told_numbers(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 def thousandths(score: dict[str, Any]) -> str:
     """Return a KID times 1000 with its interval."""
-    return f"{1000 * score['value']:.1f} ({ends(score)})"
+    return f"{thousandth(score['value'])} ({ends(score)})"
 
 
 def ends(score: dict[str, Any]) -> str:
     """Return the interval of a KID times 1000."""
-    low, high = score["interval"]
-    return f"{1000 * low:.1f} to {1000 * high:.1f}"
+    return " to ".join(map(thousandth, score["interval"]))
+
+
+def thousandth(kid: float | None) -> str:
+    """Return a KID times 1000; "-" if it is unknown: JSON has null in place of nan."""
+    return f"{1000 * kid:.1f}" if kid is not None and math.isfinite(kid) else "-"
 
 
 def span(interval: list[float]) -> str:
@@ -71,6 +76,8 @@ def span(interval: list[float]) -> str:
     return " to ".join(map(shown, interval))
 
 
-def shown(number: float) -> str:
-    """Return a number with three digits."""
+def shown(number: float | None) -> str:
+    """Return a number with three digits; "-" if it is unknown."""
+    if number is None or not math.isfinite(number):
+        return "-"
     return f"{number:.0f}" if abs(number) >= 100 else f"{number:.3g}"

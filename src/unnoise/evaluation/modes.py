@@ -9,7 +9,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from unnoise.evaluation.near_copies import small_pixels
-from unnoise.images import Uint8Images
+from unnoise.images import Uint8Set
 
 CLUSTERS = 12  # of real images without classes
 ROUNDS = 20  # of k-means
@@ -58,7 +58,7 @@ def find_groups(drawn: Features, real: Features, labels: Int64[Tensor, " m"] | N
     return Groups(of_drawn.argmax(dim=1), found, list(names))
 
 
-def classifier(features: Features, labels: Int64[Tensor, " m"], count: int) -> Float64[Tensor, "d k"]:
+def classifier(features: Features, labels: Int64[Tensor, " m"], count: int) -> Float64[Tensor, "_ k"]:
     """Return the weights of a linear classifier by ridge regression on the classes."""
     x = with_one(features)
     penalty = RIDGE * x.square().mean() * torch.eye(x.shape[1], dtype=torch.float64)
@@ -66,13 +66,13 @@ def classifier(features: Features, labels: Int64[Tensor, " m"], count: int) -> F
     return weights
 
 
-def judged(features: Features, weights: Float64[Tensor, "d k"]) -> Float64[Tensor, "n k"]:
+def judged(features: Features, weights: Float64[Tensor, "_ k"]) -> Float64[Tensor, "n k"]:
     """Return the score of each class for each image."""
     scores: Tensor = with_one(features) @ weights
     return scores
 
 
-def with_one(features: Features) -> Float64[Tensor, "n d"]:
+def with_one(features: Features) -> Float64[Tensor, "n _"]:
     """Return the features with a column of ones."""
     return torch.cat([features.double(), torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
 
@@ -104,7 +104,7 @@ def reweighted(groups: Groups) -> Float64[Tensor, " m"]:
 # Repeated images
 
 
-def repeats(drawn: Uint8Images, real: Uint8Images) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " m"]]:
+def repeats(drawn: Uint8Set, real: Uint8Set) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " m"]]:
     """Return for each image of both sets the first image of its set that shows nearly the same pixels.
 
     The limit follows from the real images: half of the distance that one real image of a hundred has to its nearest.

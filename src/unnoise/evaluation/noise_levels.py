@@ -29,7 +29,7 @@ COARSE, FINE = 2.0, 0.3  # noise-to-signal ratios: above, a level decides shapes
 
 def start_places(steps: int) -> list[int]:
     """Return the places, among the levels that a sampler visits, to start from: the last one is near the clean end."""
-    return sorted({round(i * steps / STARTS) for i in range(STARTS)})
+    return sorted({min(round(i * steps / STARTS), steps - 1) for i in range(STARTS)})
 
 
 def redraw(  # everything that an image depends on

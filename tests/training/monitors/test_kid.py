@@ -194,6 +194,7 @@ def test_classes_are_drawn_in_the_proportions_of_the_data(gray, monkeypatch):
     clock.start()
     monkeypatch.setattr(Clock, "progress", 0.1)
     monkeypatch.setattr(Clock, "pace", 1000.0)
+    monkeypatch.setattr(Clock, "left", 900.0)
     monitor = KidMonitor(data, Sampling("ddim", steps=2))
     outcome = monitor.run(build_model(card), clock, Stop())
     assert ", against training images, classes in the proportions of the data" in outcome.messages[0]
