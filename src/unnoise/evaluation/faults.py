@@ -131,8 +131,8 @@ FAULTS: dict[str, Fault] = {
             partial(plant_blocks, period=period),
             always(f"blocks of {period} px"),
             always(
-                "look at the training images: enlarged or JPEG-compressed files show such blocks"
-                + (f"; a backbone with patch={period} may make them" if period < 8 else "")
+                "look at the training images: enlarged or JPEG-compressed files show such blocks; if they show none, "
+                f"they are of the scales of the network: {LONGER}"
             ),
             planted=True,
             side=1,
