@@ -1,11 +1,13 @@
 """Results of `unnoise eval` are measured again, and every value that was changed is named."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
-from unnoise.checkpoint import load
+from unnoise.checkpoint import load, read_model, write_model
 from unnoise.errors import InputError
+from unnoise.evaluation.judges import TUNED_BY
 from unnoise.progress import mute, silent
 from unnoise.run_folder import reading_records
 from unnoise.verification import scores
@@ -110,5 +112,7 @@ def test_a_link_out_of_the_folder_is_not_followed(run, tmp_path):
 def test_a_run_that_was_tuned_since_agrees(run):
     """The audit draws, and the bound clips, as the run did when it was measured."""
     change_card(run, ("sampling", "clip"))
+    card, weights = read_model(run / "model.safetensors")
+    write_model(run / "model.safetensors", weights, replace(card, training={**card.training, TUNED_BY: "a"}))
     assert not load(run).card.sampling.clip
     assert not named(checks_of(run))

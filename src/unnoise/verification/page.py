@@ -56,7 +56,11 @@ def page_checks(run: Run) -> Iterator[Check]:
         return
     stated, facts = path.read_text(encoding="utf-8", errors="replace"), collect_facts(run)
     facts |= {"name": found(r"<title>(.*?)</title>", stated, facts["name"])}
-    facts |= {"folder": found(r"<code>unnoise eval (.*?)(?: --metrics memorization)?</code>", stated, facts["folder"])}
+    facts |= {
+        "folder": found(
+            r"<code>unnoise (?:eval|doctor) (.*?)(?: --metrics memorization)?</code>", stated, facts["folder"]
+        )
+    }
     results = evaluations(run.folder)
     best: list[Check] | None = None
     for count in range(len(results), -1, -1):

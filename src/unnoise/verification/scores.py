@@ -17,6 +17,7 @@ from unnoise.device import made_with
 from unnoise.errors import InputError
 from unnoise.evaluation.evaluate import measure_evaluation, once
 from unnoise.evaluation.image_sets import is_here
+from unnoise.evaluation.judges import TUNED_BY
 from unnoise.evaluation.paired import SUFFIX, Pairs, read_contributions
 from unnoise.files import finite_json, parse_json
 from unnoise.progress import Report, Say
@@ -134,7 +135,11 @@ def as_it_was(run: Run, stored: Stored) -> Run:
     if unknown := sampling.keys() ^ {f.name for f in fields(Sampling)}:
         raise InputError(f"it has sampling settings of another version: {', '.join(sorted(unknown)):.200}")
     card = make_card({**vars(run.card), "sampling": Sampling(**sampling)}, run.file)
-    return replace(run, card=card)
+    if card.sampling == run.card.sampling:
+        return replace(run, card=card)
+    chosen = stored.result.get("scores", {}).get("chosen_by", {}).get("sampling settings")
+    training = {name: value for name, value in card.training.items() if name != TUNED_BY}
+    return replace(run, card=replace(card, training={**training, **({TUNED_BY: chosen} if chosen else {})}))
 
 
 def is_exact(stored: Stored, run: Run) -> bool:
