@@ -146,10 +146,6 @@ class JudgingOptions(SamplingOptions):
     _: KW_ONLY
     size: str | None = option(None, "WIDTHxHEIGHT of both sets of images (default: their own size, up to 256)")
     features: Spec = option("efficientnet", "feature extractor, as NAME:OPTION=VALUE")
-    second: Spec = option(
-        "efficientnet:model=lite2", "another one, for a second opinion on every score; none switches it off"
-    )
-    check: bool = option(False, "simulate how often the intervals hold the truth, for this data and n: about 2 min")
     labels: Literal["data", "even"] = option("data", "classes of drawn images: as in the training data, or in turn")
     seed: int = option(0, "seed of the first image, of the choice of images and of the noise", least=0, most=MAX_SEED)
     precision: Literal["auto", "fp32", "bf16"] = option("auto", "number format of the network")
@@ -166,6 +162,10 @@ class EvalConfig(JudgingOptions):
     data: Any = option(None, "the same as AGAINST; for bpd the images whose bits are measured", data=True)
     n: int | None = option(None, "images of SET (default: 2000 of a run, all of a folder; 256 for bpd)", least=1)
     reference: int = option(10_000, "images to compare with, at most; they are drawn by the seed", least=50)
+    second: Spec = option(
+        "efficientnet:model=lite2", "another one, for a second opinion on every score; none switches it off"
+    )
+    check: bool = option(False, "simulate how often the intervals hold the truth, for this data and n: about 2 min")
     levels: int = option(100, "bpd: noise levels of --spacing (log_snr): the bound is of their sampler", least=1)
     variance: Literal["small", "large", "learned"] | None = option(
         None, "bpd: reverse variance of the bound (default: the one with the lowest bound)"

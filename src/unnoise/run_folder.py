@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.errors import InputError
-from unnoise.files import parse_json, write_json
+from unnoise.files import parse_json, read_json_lines, write_json
 
 MODEL = "model.safetensors"  # the weights that images are drawn from, and the card
 BEST = "best.safetensors"  # the weights with the lowest KID during training
@@ -97,6 +97,12 @@ def reading_records(folder: Path) -> Iterator[None]:
             f"{folder}: {METRICS} or a file in {EVALUATIONS}/ holds values that no training writes "
             f"({reason:.100}); get the files again from where the run was trained, or remove them"
         ) from error
+
+
+def metrics_rows(run_folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of metrics.jsonl in a run folder; none if it is not there."""
+    path = own_file(run_folder, METRICS)
+    return [] if path is None else [*read_json_lines(path)]
 
 
 def keep_evaluation(run_folder: Path, result: dict[str, Any]) -> Path | None:

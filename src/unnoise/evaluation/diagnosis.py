@@ -15,7 +15,7 @@ from unnoise.evaluation.kid_change import Features, Weighted, kid_change, repeat
 from unnoise.evaluation.ladder import damage_kid
 from unnoise.evaluation.modes import Groups, find_groups, repeats, reweighted, shares_of
 from unnoise.evaluation.scores import Score, plain_score, symmetric, wilson
-from unnoise.evaluation.spectrum import BANDS, Bands, ring_power
+from unnoise.evaluation.spectrum import BANDS, Bands, Means, ring_power
 from unnoise.images import Uint8Images, Uint8Set
 from unnoise.progress import Report
 
@@ -61,7 +61,7 @@ def features(pixels: Uint8Images, extractor: Extractor) -> Features:
 
 def diagnose(sets: Sets, report: Report) -> dict[str, Any]:
     """Return the KID of the drawn images, the faults that raise it, and the rest, as plain values."""
-    visible, judged = [], {}
+    visible, judged, whole = [], {}, metrics.kid(sets.features, sets.real_features)
     statistics: dict[Callable[..., Bands], tuple[Bands, Bands]] = {}
     for done, (name, fault) in enumerate(FAULTS.items()):
         report("looking for faults", done, len(FAULTS))
@@ -71,7 +71,8 @@ def diagnose(sets: Sets, report: Report) -> dict[str, Any]:
         differs, clear = test.pop("differs"), test.pop("clear")
         judged[name] = {"says": fault.says, **test}
         if differs:
-            one = {"fault": name, **judged[name], **pixel_cost(fault, sets)}
+            drawn, real = (rows.mean(dim=0) for rows in statistics[fault.statistic])
+            one = {"fault": name, **judged[name], **pixel_cost(fault, sets, drawn, real, whole)}
             if is_real(one["cost"]) or (clear and one["cost"]["value"] > 0):
                 visible.append(one)
     visible = one_kind_of_blocks(in_order(visible))
@@ -79,7 +80,7 @@ def diagnose(sets: Sets, report: Report) -> dict[str, Any]:
     rest = features(mended, sets.extractor) if mended is not sets.drawn else sets.features
     found = [*visible, *repeat_findings(sets), *mode_findings(sets, rest), *copy_findings(sets)]
     return {
-        "kid": plain_score(metrics.kid(sets.features, sets.real_features)),
+        "kid": plain_score(whole),
         "equal_kid": plain_score(equal_kid(sets)),
         "n": len(sets.drawn),
         "real_n": len(sets.real),
@@ -145,14 +146,16 @@ def middle(values: list[float]) -> list[float]:
     return [float(end) for end in ends]
 
 
-def pixel_cost(fault: Fault, sets: Sets) -> dict[str, Any]:
-    """Return name, advice and cost of a fault: KID falls without it, or real images get it with it."""
-    drawn, real = (fault.statistic(images).mean(dim=0) for images in (sets.drawn, sets.real))
+def pixel_cost(fault: Fault, sets: Sets, drawn: Means, real: Means, whole: Score) -> dict[str, Any]:
+    """Return name, advice and cost of a fault: KID falls without it, or real images get it with it.
+
+    `drawn` and `real` are the means of its statistic, and `whole` is the KID of the drawn images.
+    """
     number = fault.number(drawn, real)
     changed = features(fault.mend(sets.real if fault.planted else sets.drawn, drawn, real), sets.extractor)
     before = Weighted.even(sets.features), Weighted.even(sets.real_features)
     if fault.planted:
-        cost = at_most(damage_kid(changed, sets.real_features), metrics.kid(sets.features, sets.real_features))
+        cost = at_most(damage_kid(changed, sets.real_features), whole)
     else:
         cost = kid_change(before, (Weighted.even(changed), before[1]))
     return {

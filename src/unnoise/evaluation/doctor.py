@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unnoise import distributed
 from unnoise.card import Run
 from unnoise.config import DoctorConfig, EvalConfig, Sampling
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluation.diagnosis import Sets, diagnose, features, in_order, is_real, open_sets
 from unnoise.evaluation.doctor_text import format_doctor
-from unnoise.evaluation.evaluate import open_run, storage_folder
+from unnoise.evaluation.evaluate import keep_result, open_run, storage_folder, with_set
 from unnoise.evaluation.faults import LONGER
 from unnoise.evaluation.features import as_rgb, fitting, open_extractor
 from unnoise.evaluation.image_sets import (
     ImageSet,
     dataset_images,
+    drawing_settings,
     every_batch,
     extraction_seconds,
     open_images,
@@ -29,15 +29,15 @@ from unnoise.evaluation.image_sets import (
     run_images,
 )
 from unnoise.evaluation.kid_change import Weighted, kid_change
+from unnoise.evaluation.memorization import read_batches
 from unnoise.evaluation.noise_levels import IMAGES, STARTS, climb, more_steps, parts
 from unnoise.evaluation.references import choose_references, parts_of
 from unnoise.evaluation.scores import plain_score
 from unnoise.evaluation.statistics import content_keys
-from unnoise.files import read_json_lines
-from unnoise.images import Uint8Images, Uint8Set, as_uint8
+from unnoise.images import Uint8Images, Uint8Set
 from unnoise.options import Spec, data_text
 from unnoise.progress import Report, Say, mute, silent
-from unnoise.run_folder import METRICS, keep_evaluation, own_file
+from unnoise.run_folder import metrics_rows
 from unnoise.samplers.precision import choose_precision, seconds_per_image
 from unnoise.sampling import network_calls
 from unnoise.terminal import tell
@@ -109,8 +109,7 @@ def doctor(  # noqa: PLR0913  # the options of one call
     Raises:
         InputError: There is nothing to compare with, or a value is not allowed.
     """
-    given = {"set" if name == "run_or_images" else name: value for name, value in locals().items()}
-    return Diagnosis(run_doctor(DoctorConfig(**given), say=mute))
+    return Diagnosis(run_doctor(DoctorConfig(**with_set(locals())), say=mute))
 
 
 def run_doctor(config: DoctorConfig, report: Report = silent, say: Say = tell) -> dict[str, Any]:
@@ -119,11 +118,7 @@ def run_doctor(config: DoctorConfig, report: Report = silent, say: Say = tell) -
     plain = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "json"}
     asked = EvalConfig(**plain)
     found = {"doctor": of_run(asked, run, report, say) if run else of_images(asked, report, say)}
-    if run and (folder := storage_folder(asked, run)) and distributed.is_main():
-        try:
-            keep_evaluation(folder, found)
-        except (InputError, OSError) as error:
-            say(f"warning: the result is not kept in {folder}: {error}")
+    keep_result(storage_folder(asked, run), found, say)
     return found
 
 
@@ -158,7 +153,8 @@ def prepare(
     pixels, known = as_alike(
         [read(each, task, report) for each, task in zip(images, ("drawing", "reading"), strict=True)]
     )
-    pool = read_rows(trained, np.sort(trained.chosen(min(POOL, len(trained)), config.seed)))
+    rows = np.sort(trained.chosen(min(POOL, len(trained)), config.seed))
+    pool = torch.cat([*read_batches(trained, rows)])
     pool = pool if pool.shape[1] == known.shape[1] else as_rgb(pool)
     labels, classes = real.labels() if real.labels else (None, ())
     return open_sets(pixels, known, extractor, labels, classes, pool, rows_among(known, pool))
@@ -176,13 +172,6 @@ def read(images: ImageSet, task: str, report: Report) -> Uint8Images:
 def as_alike(sets: Sequence[Uint8Set]) -> list[Uint8Set]:
     """Return sets of equally many channels: gray if all are gray, else RGB; alpha is laid over white."""
     return list(sets) if all(some.shape[1] == 1 for some in sets) else [as_rgb(some).contiguous() for some in sets]
-
-
-def read_rows(dataset: Dataset, rows: Any) -> Uint8Images:
-    """Return some images of a dataset."""
-    return torch.cat(
-        [as_uint8(torch.from_numpy(dataset.read(part))) for part in np.array_split(rows, len(rows) // 1_000 + 1)]
-    )
 
 
 def rows_among(images: Uint8Set, pool: Uint8Set) -> Tensor:
@@ -208,8 +197,7 @@ def of_run(config: EvalConfig, run: Run, report: Report, say: Say) -> dict[str, 
     drawn = run_images(config, run, config.n or DRAWN)
     real, _ = choose_references(config, run, config.reference, say)
     trained = training_images(config, run)
-    names = ("sampler", "steps", "spacing", "clip", "guidance", "guidance_interval")
-    how = replace(run.card.sampling, **{name: v for name in names if (v := getattr(config, name)) is not None})
+    _, how = drawing_settings(config, run, drawn.n)
     calls = (REDRAWN * TIMES + IMAGES * (STARTS + 1) / 2) * network_calls(how)
     sets = prepare(
         config, (drawn, real), trained, report, say, calls * seconds_per_image(run.model, precision=precision)
@@ -284,7 +272,7 @@ def training_findings(run: Run, found: dict[str, Any]) -> list[dict[str, Any]]:
     value, (low, high) = rest["value"] - explained, rest["interval"]
     if low - explained <= found["equal_kid"]["interval"][1]:
         return []
-    log = [row for row in read_json_lines(file) if "held_out" in row] if (file := metrics_file(run)) else []
+    log = [row for row in metrics_rows(run.folder) if "held_out" in row] if run.path else []
     return [
         {
             "fault": "training",
@@ -296,11 +284,6 @@ def training_findings(run: Run, found: dict[str, Any]) -> list[dict[str, Any]]:
             "advice": training_advice(log),
         }
     ]
-
-
-def metrics_file(run: Run) -> Any:
-    """Return the log of the training of a run, or None."""
-    return own_file(run.folder, METRICS) if run.path else None
 
 
 def training_advice(log: Sequence[dict[str, Any]]) -> str:

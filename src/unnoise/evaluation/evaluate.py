@@ -115,7 +115,7 @@ def evaluate(  # noqa: PLR0913  # the options of one call
 
 
 def with_set(given: dict[str, Any]) -> dict[str, Any]:
-    """Return keyword arguments of `evaluate` as fields of EvalConfig."""
+    """Return keyword arguments of `evaluate` or `doctor` as fields of their settings."""
     return {"set" if name == "run_or_images" else name: value for name, value in given.items()}
 
 
@@ -126,13 +126,19 @@ def run_evaluation(config: EvalConfig, report: Report = silent, say: Say = tell)
     folder, say = storage_folder(config, run), once(say)
     pairs: Pairs = {}
     result = measure_evaluation(config, run, folder, report, say, pairs)
-    if folder and distributed.is_main():
-        try:
-            if (place := keep_evaluation(folder, result)) and pairs:
-                keep_contributions(place, result["scores"]["of"], pairs)
-        except (InputError, OSError) as error:
-            say(f"warning: the result is not kept in {folder}: {error}")
+    keep_result(folder, result, say, pairs)
     return result
+
+
+def keep_result(folder: Path | None, result: dict[str, Any], say: Say, pairs: Pairs | None = None) -> None:
+    """Store a result in a run folder, if there is one, with what each image contributes; say why if it is not kept."""
+    if folder is None or not distributed.is_main():
+        return
+    try:
+        if (place := keep_evaluation(folder, result)) and pairs:
+            keep_contributions(place, result["scores"]["of"], pairs)
+    except (InputError, OSError) as error:
+        say(f"warning: the result is not kept in {folder}: {error}")
 
 
 def measure_evaluation(

@@ -149,6 +149,13 @@ def training_counts(run: Run) -> list[int] | None:
         return None
 
 
+def drawing_settings(config: EvalConfig, run: Run, n: int) -> tuple[SampleConfig, Sampling]:
+    """Return the settings of `sample` that draw n images of a run, and the sampling settings that follow from them."""
+    names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "batch")
+    asked = SampleConfig(run.name, n, **{name: getattr(config, name) for name in names})
+    return asked, resolve_settings(asked, run)
+
+
 def run_images(config: EvalConfig, run: Run, n: int, rule: LabelRule | None = None) -> ImageSet:
     """Return the set of n images that a run draws, with seeds from `config.seed`.
 
@@ -157,9 +164,7 @@ def run_images(config: EvalConfig, run: Run, n: int, rule: LabelRule | None = No
         rule: The classes of the images (default: what `label_rule` returns, which may have to open the data).
     """
     rule = rule or label_rule(config, run)
-    names = ("sampler", "steps", "spacing", "clip", "seed", "guidance", "guidance_interval", "batch")
-    asked = SampleConfig(run.name, n, **{name: getattr(config, name) for name in names})
-    how = resolve_settings(asked, run)
+    asked, how = drawing_settings(config, run, n)
     precision = choose_precision(config.precision, run.model.device)
     asked = replace(asked, precision=precision)
     about = {

@@ -6,6 +6,7 @@ Each rung is a kind of damage. The highest rung is a set that consists of one re
 import math
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,7 +61,7 @@ def names() -> list[str]:
     return [*RUNGS, REPEATED]
 
 
-def ladder_file(images: ImageSet, extractor: Extractor) -> Any:
+def ladder_file(images: ImageSet, extractor: Extractor) -> Path | None:
     """Return the cache file of a ladder, or None if it is not cached."""
     if images.key is None or not extractor.cacheable:
         return None

@@ -17,10 +17,9 @@ from unnoise.data.open_image import open_image
 from unnoise.data.sources.source import UnreadableImage
 from unnoise.errors import InputError
 from unnoise.evaluation.image_sets import is_here
-from unnoise.files import read_json_lines
 from unnoise.options import plain, with_names_of_today
 from unnoise.progress import Progress
-from unnoise.run_folder import CONFIG, LOSS, METRICS, STATE, own_file
+from unnoise.run_folder import CONFIG, LOSS, METRICS, STATE, metrics_rows, own_file
 from unnoise.training.clock import Clock
 from unnoise.training.log import Log
 from unnoise.training.state import read_facts
@@ -104,12 +103,6 @@ def config_checks(run: Run) -> Iterator[Check]:
 # The log of the training
 
 
-def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of metrics.jsonl."""
-    path = own_file(folder, METRICS)
-    return [] if path is None else [*read_json_lines(path)]
-
-
 def is_step(row: dict[str, Any]) -> bool:
     """Return True for a row about training steps."""
     return "loss" in row and "seconds" in row
@@ -117,7 +110,7 @@ def is_step(row: dict[str, Any]) -> bool:
 
 def log_checks(run: Run, config: TrainConfig | None, trained: int | None) -> Iterator[Check]:
     """Yield checks of metrics.jsonl except for its measurements; `trained` is the number of training images."""
-    rows, facts = read_rows(run.folder), state_facts(run.folder)
+    rows, facts = metrics_rows(run.folder), state_facts(run.folder)
     steps = [row for row in rows if is_step(row)]
     yield from curve_checks(run, rows)
     yield from step_checks(steps, config, facts, trained)
@@ -245,7 +238,7 @@ def loss_plot_check(run: Run) -> Iterator[Check]:
     with Image.open(path) as image:
         made_by = str(image.info.get("Software", "")).partition(",")[0]
     log = Log(None)
-    log.rows = read_rows(run.folder)
+    log.rows = metrics_rows(run.folder)
     with TemporaryDirectory() as folder:
         log.plot(again := Path(folder, LOSS))
         with Image.open(again) as image:

@@ -12,14 +12,14 @@ from unnoise import registry
 from unnoise.card import Run
 from unnoise.checkpoint import load
 from unnoise.config import Sampling, TrainConfig
-from unnoise.data.dataset import Dataset, class_counts
+from unnoise.data.dataset import Dataset
 from unnoise.device import made_with
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
 from unnoise.evaluation.image_sets import extraction_seconds
 from unnoise.images import grid
 from unnoise.progress import Report, Say
-from unnoise.run_folder import BEST, FINAL, METRICS, SAMPLES, own_file, own_files
+from unnoise.run_folder import BEST, FINAL, METRICS, SAMPLES, metrics_rows, own_file, own_files
 from unnoise.samplers.precision import seconds_per_image
 from unnoise.sampling import network_calls
 from unnoise.training.checks import sampling_settings
@@ -38,7 +38,7 @@ from unnoise.verification.check import (
     unknown_checks,
     verdict,
 )
-from unnoise.verification.records import TRAINED_AWAY, compare_images, read_pixels, read_rows, state_facts
+from unnoise.verification.records import TRAINED_AWAY, compare_images, read_pixels, state_facts
 
 GRIDS = (64, 36, 16, 9, 4, 1)  # images in the last grid
 GRID = f"{SAMPLES}/{FINAL}"
@@ -80,7 +80,7 @@ def averaged(run: Run, precision: str) -> Iterator[Diffusion]:
 
 def held_out_checks(run: Run, trained: Trained, say: Say) -> Iterator[Check]:
     """Yield checks of the held-out losses: the last one is measured again, at fixed noise and levels."""
-    rows = [row for row in read_rows(run.folder) if "held_out" in row]
+    rows = [row for row in metrics_rows(run.folder) if "held_out" in row]
     for row in rows[:-1]:
         yield from unknown_checks(HELD_OUT, {f"{row['images']} images": measured(row)}, TRAINED_AWAY)
     if not rows:
@@ -122,7 +122,7 @@ def measured(row: dict[str, Any]) -> dict[str, Any]:
 
 def kid_checks(run: Run, trained: Trained, report: Report, say: Say) -> Iterator[Check]:
     """Yield checks of the KIDs of the training: the last weights and the best ones are measured again."""
-    rows = [row for row in read_rows(run.folder) if "kid" in row]
+    rows = [row for row in metrics_rows(run.folder) if "kid" in row]
     yield from best_checks(run, rows)
     known = dict(weights_by_images(run))
     for row in rows:
@@ -163,7 +163,7 @@ def kid_again(run: Run, trained: Trained, row: dict[str, Any], report: Report, s
     look = extraction_seconds(monitor.extractor())
     seconds = count * (network_calls(monitor.settings) * seconds_per_image(run.model) + look)
     say(f"KID of {count} images: about {seconds + min(MOST_COMPARED, len(monitor.compared)) * look:.0f} s")
-    counts = class_counts(trained.dataset, MOST_COMPARED) if run.model.classes else None
+    counts = monitor.class_counts() if run.model.classes else None
     monitor.count, clock = count, Clock(None, 1)
     with averaged(run, trained.precision) as model:
         images = draw_images(model, count, monitor.settings, Stop(), class_counts=counts)
