@@ -68,6 +68,25 @@ def test_python_in_guides_is_python(path):
         compile(block, path.name, "exec")
 
 
+def test_no_page_and_no_printed_line_has_a_plus_minus():
+    """It had two meanings, one standard error and 1.96 of them; an error is an interval of 95 %, "a to b"."""
+    source = [
+        path
+        for folder in ("src", "benchmarks")
+        for path in sorted((ROOT / folder).rglob("*"))
+        if path.suffix in (".py", ".jinja", ".js", ".html")
+    ]
+    assert len(source) > 100
+    marks = ("±", "+-", "&plusmn;", "\\pm")
+    found = [
+        f"{path.relative_to(ROOT)}: {mark}"
+        for path in (*PAGES, *SCRIPTS, *source)
+        for mark in marks
+        if mark in path.read_text("utf-8")
+    ]
+    assert found == []
+
+
 def test_links_lead_to_lines_of_the_source():
     module, linked = build(), set()
     for path in [*PAGES, *SCRIPTS]:

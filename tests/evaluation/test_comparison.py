@@ -1,6 +1,7 @@
 """Scores of one set against another: every metric, the floor, and the warnings."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -61,32 +62,45 @@ def test_what_spoils_a_score_is_a_warning(world):
 
 
 def test_large_images_are_compared_at_their_own_size(tmp_path, monkeypatch):
-    """At 64 px, images of blocks looked better than real ones."""
+    """At 64 px, where blocks of 2x2 pixels are gone, images of blocks looked better than real ones."""
     monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
     random = np.random.default_rng(0)
 
     def real(count):
-        noise = random.normal(0, 20, (count, 96, 96, 3))
-        return (smooth(count, 96, count) + noise).clip(0, 255).astype(np.uint8)
+        noise = random.normal(0, 20, (count, 128, 128, 3))
+        return (smooth(count, 128, count) + noise).clip(0, 255).astype(np.uint8)
 
     data, others = real(50), real(51)
-    blocks = others.reshape(51, 24, 4, 24, 4, 3).mean((2, 4)).astype(np.uint8).repeat(4, 1).repeat(4, 2)
+    blocks = data.reshape(50, 64, 2, 64, 2, 3).mean((2, 4)).astype(np.uint8).repeat(2, 1).repeat(2, 2)
     for name, images in (("data", data), ("others", others), ("blocks", blocks)):
         np.save(tmp_path / f"{name}.npy", images)
 
     def score(name, metrics="fid,kid", **more):
-        config = EvalConfig(str(tmp_path / f"{name}.npy"), str(tmp_path / "data.npy"), metrics=metrics, **more)
+        given = str(tmp_path / f"{name}.npy"), str(tmp_path / "data.npy")
+        config = EvalConfig(*given, metrics=metrics, second="none", **more)
         return run_evaluation(config, say=lambda _: None)["scores"]
 
     found, real_scores = score("blocks"), score("others")["values"]
     assert found["values"]["fid"]["value"] > 3 * real_scores["fid"]["value"]
     assert found["values"]["kid"]["interval"][0] > 3 * real_scores["kid"]["interval"][1]
-    assert found["of"]["size"] == found["against"]["size"] == "96x96"
-    assert found["features"]["network"] == "efficientnet-lite0:size=96"
-    assert any("51 images, 96x96, sha256" in line for line in format_scores(found))
+    assert found["of"]["size"] == found["against"]["size"] == "128x128"
+    assert found["features"]["network"] == "efficientnet-lite0:size=128"
+    assert any("50 images, 128x128, sha256" in line for line in format_scores(found))
     small = score("blocks", "kid", size="32x32")
     assert small["of"]["size"] == small["against"]["size"] == "32x32"
     assert small["features"]["network"] == "efficientnet-lite0:size=64"
+
+
+def test_what_equal_sets_get_is_an_interval_as_wide_as_that_of_a_score(world):
+    """KID of sets that are like the data has about the interval of equal sets, not one of half the width."""
+    config = EvalConfig(str(world / "train"), str(world / "like"), metrics="kid")
+    found = run_evaluation(config, say=lambda _: None)["scores"]
+    head, row, *_ = format_scores(found)
+    assert re.split("  +", head)[:4] == ["score", "value", "95 % interval", "equal sets get"]
+    _, _, own, equal = re.split("  +", row)[:4]
+    (low, high), (least, most) = (map(float, text.split(" to ")) for text in (own, equal))
+    assert least == -most
+    assert (high - low) / (most - least) == pytest.approx(1, abs=0.3)
 
 
 def test_images_of_many_sizes_every_crop_and_every_unreadable_file_are_told(world, tmp_path):

@@ -183,6 +183,22 @@ def test_twins_in_the_data_are_no_copies_and_are_said(run, monkeypatch):
     assert "% of new images are flagged too" in said
 
 
+def test_flagged_images_are_counted_by_class(run, monkeypatch):
+    """Of the class of their nearest training image; half of one class is copied, and nothing of the other."""
+    folder = run.path.parent.parent
+    np.savez(folder / "classes.npz", images=TRAIN, labels=np.array(["cat", "dog"] * 150))
+    made = load(train_folder(folder / "classes.npz", images="16", classes=True, out=str(folder / "cl"), **TINY), "cpu")
+    trained, _ = split_held_out(open_data(folder / "classes.npz"), made.card.data["held_out"])
+    cats = np.flatnonzero(trained.labels(np.arange(len(trained))) == trained.classes.index("cat"))[:60]
+    found = audited(made, monkeypatch, np.concatenate([trained.read(cats).transpose(0, 2, 3, 1), NEW[:100]]))
+    assert sum(found["by_class"].values()) == round(found["flagged"] * 160)
+    assert 60 <= found["by_class"]["cat"] <= 63
+    assert found["by_class"].get("dog", 0) <= 3
+    said = "\n".join(memorization.format_audit(found))
+    assert f"of classes: cat {found['by_class']['cat']}" in said
+    assert audited(run, monkeypatch, NEW[:50])["by_class"] == {}
+
+
 def test_weak_copies_are_found_too(run, monkeypatch):
     """Copies of exchanged colours, and half copies, which features and whole pixels rarely find."""
     images = torch.from_numpy(seen(run)[:100]).permute(0, 3, 1, 2)

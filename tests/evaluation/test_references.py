@@ -7,7 +7,7 @@ import torch
 from tiny import TINY, smooth, train_folder
 from unnoise.checkpoint import load
 from unnoise.cli import main
-from unnoise.config import EvalConfig
+from unnoise.config import EvalConfig, TuneConfig
 from unnoise.data.cache import open_data
 from unnoise.evaluation import comparison, references
 from unnoise.evaluation.evaluate import evaluate, run_evaluation
@@ -16,8 +16,9 @@ from unnoise.evaluation.image_sets import ImageSet, run_images, run_split
 from unnoise.evaluation.measure import measure_pixels
 from unnoise.evaluation.references import HELD_OUT, TRAINING, choose_references, overlap_warnings, shared_shares
 from unnoise.evaluation.scores import plain_score, symmetric
+from unnoise.evaluation.tune import make_scorer
 from unnoise.images import as_uint8
-from unnoise.progress import mute
+from unnoise.progress import mute, silent
 from unnoise.reporting.compare import compare_runs
 
 TRAINED, HELD, DRAWN = 300, 100, 200
@@ -81,6 +82,16 @@ def test_a_run_is_compared_with_images_it_has_not_seen_and_with_as_many_training
     given = choose_references(EvalConfig(data=str(split / "other.npz")), run, 10_000, mute)
     assert given.training is None
     assert given.main.n == 200
+
+
+def test_tune_compares_with_images_that_the_run_has_not_seen(split, monkeypatch):
+    run = load(split / "run")
+    _, held = run_split(open_data(split / "data.npz"), run)
+    scorer = make_scorer(TuneConfig(str(split / "run"), features=small), run, 0.001, silent, mute)
+    assert torch.equal(torch.cat([*scorer.data.stream(lambda _: True)]), pixels_of(held))
+    monkeypatch.setattr(references, "ENOUGH", HELD + 1)
+    scorer = make_scorer(TuneConfig(str(split / "run"), features=small), run, 0.001, silent, mute)
+    assert scorer.data.about["which"].startswith(TRAINING)
 
 
 def test_few_held_out_images_are_not_compared_with_and_the_table_says_so(split, monkeypatch):

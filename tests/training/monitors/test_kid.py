@@ -14,6 +14,7 @@ from unnoise.card import Card
 from unnoise.checkpoint import build_model, load
 from unnoise.config import Sampling
 from unnoise.data.cache import open_data
+from unnoise.data.dataset import split_held_out
 from unnoise.evaluation.metrics import kid
 from unnoise.evaluation.scores import symmetric
 from unnoise.images import to_uint8
@@ -88,6 +89,25 @@ def test_kid_on_the_way_is_that_of_the_same_pictures(scored, gray):
     assert not quality.due(clock), "until the next mark"
 
 
+def test_kid_compares_with_held_out_images_if_there_are_enough(scored, gray, monkeypatch):
+    """Copies of training images would score better than real ones."""
+    _, draw, clock, _ = scored
+    data, held = split_held_out(open_data(str(gray)), 10)
+    model = build_model(Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L"))
+    found = []
+    for enough, which, images in ((10, "held-out images", held), (11, "training images", data)):
+        monkeypatch.setattr("unnoise.evaluation.references.ENOUGH", enough)
+        monitor = KidMonitor(data, Sampling("ddim", steps=2), held)
+        assert f", against {which}" in monitor.run(model, at_pace(clock, 10.0), Stop()).messages[0]
+        drawn = to_uint8(draw(monitor.count))
+        extract = registry.features.get("efficientnet")()
+        real = torch.from_numpy(images.read(np.arange(len(images))))
+        expected = kid(extract(drawn)[0], extract(real)[0]).value
+        assert monitor.rows[0]["kid"] == pytest.approx(expected, abs=1e-3)
+        found.append(expected)
+    assert abs(found[0] - found[1]) > 0.002
+
+
 def test_kid_keeps_to_its_share_on_a_machine_that_became_busy(scored):
     """40 of 1000 seconds: the first takes 35, so the rest is for the last; drawing that takes more is cut off."""
     quality, draw, clock, now = scored
@@ -140,6 +160,16 @@ def test_the_best_is_the_lowest_and_standing_still_is_told(scored, monkeypatch):
     assert [best for _, best in found] == [True, True, False, False, False]
     assert [note is not None for note, _ in found] == [False, False, False, False, True]
     assert "has stayed within its interval for 36:40" in found[-1][0]
+
+
+def test_kid_is_told_with_its_interval(scored):
+    quality, _, clock, _ = scored
+    model = build_model(Card("unet:widths=8,groups=4,head=4", "linear", "eps", (1, 8, 8), "L"))
+    _, said = quality.run(model, at_pace(clock, 10.0), Stop()).messages
+    (row,) = quality.rows
+    value, low, high = (f"{1000 * number:.1f}" for number in (row["kid"], *row["kid_interval"]))
+    assert float(low) < float(value) < float(high)
+    assert said == f"KID       {value}, {low} to {high} (95 %; x 1000, {row['pictures']} images)"
 
 
 def test_what_was_not_scored_is_never_the_best(scored, monkeypatch):

@@ -1,6 +1,7 @@
 """The loss on held-out images."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -78,3 +79,13 @@ def test_held_out_loss_is_of_all_kinds_and_as_much_as_there_is_time_for(gray):
         counts.append(measure.count)
     assert counts[0] == 8
     assert counts[0] < counts[1] < counts[2] == 256
+
+
+def test_the_held_out_loss_is_told_with_an_interval_of_95_percent(gray):
+    """It is 2.36 standard errors to each side, the quantile of Student for 8 images."""
+    model, measure = held_out(gray)
+    measure.measure(model)
+    mean, error = sum(measure.rows[-1]["held_out"]) / BANDS, measure.rows[-1]["held_out_error"]
+    numbers = re.match(r"(\d\.\d+), (\d\.\d+) to (\d\.\d+) \(95 %\), on held-out images", str(measure))
+    expected = (mean, mean - 2.365 * error, mean + 2.365 * error)
+    assert [float(number) for number in numbers.groups()] == pytest.approx(expected, abs=1e-3)
