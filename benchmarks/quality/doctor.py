@@ -20,10 +20,9 @@ import torch
 
 from unnoise.data.cache import open_data
 from unnoise.evaluation.damage import blur, jpeg, noise
-from unnoise.evaluation.diagnosis import diagnose, open_sets
+from unnoise.evaluation.diagnosis import diagnose, features, open_sets
 from unnoise.evaluation.features import fitting, open_extractor
 from unnoise.evaluation.modes import cluster, nearest
-from unnoise.evaluation.near_copies import small_pixels
 from unnoise.evaluation.spectrum import make_blocks, to_pixels
 from unnoise.progress import silent
 
@@ -67,7 +66,7 @@ OF_PIXELS: dict[str, tuple[str, Plant, Plant]] = {
     "grid of 2 px, 3 / 12 steps": ("grid", lambda x: checkerboard(x, 3), lambda x: checkerboard(x, 12)),
     "blocks of 4 px, half / whole": ("blocks 4", lambda x: blocks(x, 4, 0.5), lambda x: blocks(x, 4, 1)),
     "blocks of 8 px, a quarter / half": ("blocks 8", lambda x: blocks(x, 8, 0.25), lambda x: blocks(x, 8, 0.5)),
-    "JPEG 30 / 10": ("blocks 8", lambda x: jpeg(x, 30), lambda x: jpeg(x, 10)),
+    "JPEG 30 / 10": ("jpeg", lambda x: jpeg(x, 30), lambda x: jpeg(x, 10)),
     "blur of 0.5 / 1 px": ("haze", lambda x: blur(x, 0.5), lambda x: blur(x, 1.0)),
     "noise of 2 / 8 %": ("grain", lambda x: noise(x, 0.02), lambda x: noise(x, 0.08)),
     "too bright by 24 / 48 steps": (
@@ -97,9 +96,9 @@ class Data:
         self.labels, self.classes = None if labels is None else torch.as_tensor(labels), dataset.classes
         self.n, self.place = n, len(rows) - real
         self.groups = self.labels
-        if self.labels is None:  # groups by thumbnails, which the doctor does not know
-            small = small_pixels(torch.nn.functional.interpolate(self.pixels.float(), (8, 8), mode="area").byte())
-            self.groups = nearest(small, cluster(small.double(), 8))
+        if self.labels is None:  # groups by the features of another network, which the doctor does not know
+            other = features(self.pixels, open_extractor(fitting("efficientnet:model=lite2", min(dataset.shape[1:]))))
+            self.groups = nearest(other, cluster(other, 8))
 
     def clean(self, which: int) -> Pixels:
         """Return a set of images that stay as they are."""

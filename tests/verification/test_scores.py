@@ -3,9 +3,12 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from tiny import smooth
 from unnoise.checkpoint import load, read_model, write_model
+from unnoise.cli import main
 from unnoise.errors import InputError
 from unnoise.evaluation.judges import TUNED_BY
 from unnoise.progress import mute, silent
@@ -54,6 +57,16 @@ def test_every_score_that_is_changed_is_named_and_no_other(scored_run, file, par
     assert len(every) > 40
     beside = {("evaluations/0001.safetensors", "feature extractors")}  # it is of the images that the result names
     assert named(checks_of(scored_run)) - beside == every
+
+
+@pytest.mark.slow
+def test_every_number_of_the_doctor_that_is_changed_is_named_and_no_other(run):
+    np.savez(run.parent / "others.npz", images=smooth(160, 16, 7))
+    assert main(["doctor", str(run), "-n", "100", "--steps", "4", "--data", str(run.parent / "others.npz")]) == 0
+    assert not named(checks_of(run))
+    every = change_all(run, "0002.json", "doctor")
+    assert len(every) > 100
+    assert named(checks_of(run)) == every
 
 
 def test_a_result_of_an_older_version_is_said(run):

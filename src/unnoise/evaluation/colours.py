@@ -1,4 +1,4 @@
-"""Compare and match the colours of two sets of images: brightness, tint, contrast, colourfulness. Pixels are 8-bit."""
+"""Compare and change the colours of two sets of images: brightness, tint, contrast, colourfulness. Pixels are 8-bit."""
 
 import torch
 from jaxtyping import Float64
@@ -7,6 +7,7 @@ from torch import Tensor
 from unnoise.evaluation.spectrum import Bands, Means, to_pixels
 from unnoise.images import Uint8Images
 
+MIDDLE = 127.5  # of the range of a pixel
 NO_NUMBER = 1e-6  # a spread in 8-bit steps below this is none
 
 
@@ -28,9 +29,9 @@ def gray_shift(drawn: Means, real: Means) -> float:
     return float(mean_and_covariance(drawn)[0].mean() - mean_and_covariance(real)[0].mean()) / 2.55
 
 
-def shift_gray(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
-    """Return images as bright as real ones."""
-    return to_pixels(pixels - 2.55 * gray_shift(drawn, real))
+def add_gray(pixels: Uint8Images, steps: float) -> Uint8Images:
+    """Return images that are brighter by a number of 8-bit steps."""
+    return to_pixels(pixels.double() + steps)
 
 
 def channel_shifts(drawn: Means, real: Means) -> Means:
@@ -44,9 +45,9 @@ def tint(drawn: Means, real: Means) -> float:
     return float(channel_shifts(drawn, real).abs().max())
 
 
-def remove_tint(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
-    """Return images without a tint."""
-    return to_pixels(pixels - 2.55 * channel_shifts(drawn, real)[:, None, None])
+def add_tint(pixels: Uint8Images, strength: float, drawn: Means, real: Means) -> Uint8Images:
+    """Return images with the tint of the drawn images, at a strength of 1."""
+    return to_pixels(pixels + 2.55 * strength * channel_shifts(drawn, real)[:, None, None])
 
 
 def spreads(found: Means) -> tuple[float, float]:
@@ -62,13 +63,15 @@ def spread_ratio(drawn: Means, real: Means, which: int) -> float:
     return ours / theirs if min(ours, theirs) > NO_NUMBER else 1.0
 
 
-def match_spread(pixels: Uint8Images, drawn: Means, real: Means, which: int) -> Uint8Images:
-    """Return images whose gray (0), or whose distance from gray (1), has the deviation of real images."""
-    mean, _ = mean_and_covariance(drawn)
-    apart = pixels.double() - mean[:, None, None]
-    gray = apart.mean(dim=1, keepdim=True)
-    part = gray if which == 0 else apart - gray
-    return to_pixels(pixels + (1 / spread_ratio(drawn, real, which) - 1) * part)
+def stretch_gray(pixels: Uint8Images, factor: float) -> Uint8Images:
+    """Return images whose values are `factor` times as far from the middle of the range, where a model has its 0."""
+    return to_pixels(MIDDLE + factor * (pixels.double() - MIDDLE))
+
+
+def stretch_colours(pixels: Uint8Images, factor: float) -> Uint8Images:
+    """Return images whose colours are `factor` times as far from gray."""
+    gray = pixels.double().mean(dim=1, keepdim=True)
+    return to_pixels(gray + factor * (pixels - gray))
 
 
 def tint_name(drawn: Means, real: Means) -> str:

@@ -1,6 +1,6 @@
 """Name the faults of a set of images: what differs from real images, what it costs in KID, and what mends it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -11,17 +11,18 @@ from unnoise.evaluation import metrics
 from unnoise.evaluation.copies import copied
 from unnoise.evaluation.faults import FAULTS, LONGER, Fault
 from unnoise.evaluation.features import Extractor
-from unnoise.evaluation.kid_change import Features, Weighted, kid_change, repeat_cost
-from unnoise.evaluation.ladder import damage_kid
-from unnoise.evaluation.modes import Groups, find_groups, repeats, reweighted, shares_of
+from unnoise.evaluation.kid_change import Features, Weighted, kid_change, kid_score, repeat_cost
+from unnoise.evaluation.modes import Groups, find_groups, repeats, reweighted
+from unnoise.evaluation.orientation import thumbnails
 from unnoise.evaluation.scores import Score, plain_score, symmetric, wilson
 from unnoise.evaluation.spectrum import BANDS, Bands, Means, ring_power
 from unnoise.images import Uint8Images, Uint8Set
 from unnoise.progress import Report
 
 DRAWS = 200  # of each set, with replacement: they show how far chance moves a number
+LEAST = 20  # different images: of fewer, chance says more than faults
 TOLD_GROUPS = 3  # classes or clusters that are named, the most different ones
-GROUP_ERRORS = 3.5  # a group that differs by more standard errors is named
+GROUP_ERRORS = 3.5  # a group that differs by more standard errors is named; of 20 equal groups one in a hundred sets
 
 
 class Sets(NamedTuple):
@@ -36,6 +37,48 @@ class Sets(NamedTuple):
     classes: Sequence[str]
     trained: Uint8Set | None  # training images, to look for copies
     own: Int64[Tensor, " m"] | None  # the rows of the real images among them, if they are training images
+    weights: Float64[Tensor, " m"]  # how often each real image counts
+
+    def pair(self) -> tuple[Weighted, Weighted]:
+        """Return the features of both sets, as KID compares them."""
+        return Weighted.even(self.features), Weighted(self.real_features, self.weights)
+
+    def kid(self) -> Score:
+        """Return the KID of the drawn images against the real ones."""
+        even = bool((self.weights == 1).all())
+        return metrics.kid(self.features, self.real_features) if even else kid_score(*self.pair())
+
+    def mean_real(self, rows: Bands) -> Means:
+        """Return the mean of a statistic over the real images."""
+        return self.weights @ rows / self.weights.sum()
+
+
+class Planted(NamedTuple):
+    """A fault, and the sets after it is planted in the real images."""
+
+    finding: dict[str, Any]
+    sets: Sets
+
+
+class NumberTest(NamedTuple):
+    """The number of a fault with its interval of 95 %, and what equal sets get."""
+
+    number: float
+    interval: list[float]
+    equal: list[float]
+
+    def plain(self, fault: Fault) -> dict[str, Any]:
+        """Return the numbers as plain values, with the words that say what they are."""
+        return {"says": fault.says, **self._asdict()}
+
+    def differs(self, side: int) -> bool:
+        """Return True if the two intervals are apart, to the side that counts."""
+        above, below = self.interval[0] > self.equal[1], self.interval[1] < self.equal[0]
+        return (above and side >= 0) or (below and side <= 0)
+
+    def is_seen(self, bounds: tuple[float, float]) -> bool:
+        """Return True if the whole interval is outside of what a person does not see."""
+        return self.interval[1] < bounds[0] or self.interval[0] > bounds[1]
 
 
 def open_sets(  # two sets and what is known of them
@@ -49,7 +92,8 @@ def open_sets(  # two sets and what is known of them
 ) -> Sets:
     """Return two sets of images with their features."""
     ours, theirs = features(drawn, extractor), features(real, extractor)
-    return Sets(drawn, real, extractor, ours, theirs, labels, classes, trained, own)
+    once = torch.ones(len(real), dtype=torch.float64)
+    return Sets(drawn, real, extractor, ours, theirs, labels, classes, trained, own, once)
 
 
 def features(pixels: Uint8Images, extractor: Extractor) -> Features:
@@ -61,34 +105,56 @@ def features(pixels: Uint8Images, extractor: Extractor) -> Features:
 
 def diagnose(sets: Sets, report: Report) -> dict[str, Any]:
     """Return the KID of the drawn images, the faults that raise it, and the rest, as plain values."""
-    visible, judged, whole = [], {}, metrics.kid(sets.features, sets.real_features)
-    statistics: dict[Callable[..., Bands], tuple[Bands, Bands]] = {}
-    for done, (name, fault) in enumerate(FAULTS.items()):
-        report("looking for faults", done, len(FAULTS))
-        if fault.statistic not in statistics:
-            statistics[fault.statistic] = fault.statistic(sets.drawn), fault.statistic(sets.real)
-        test = number_test(fault, *statistics[fault.statistic])
-        differs, clear = test.pop("differs"), test.pop("clear")
-        judged[name] = {"says": fault.says, **test}
-        if differs:
-            drawn, real = (rows.mean(dim=0) for rows in statistics[fault.statistic])
-            one = {"fault": name, **judged[name], **pixel_cost(fault, sets, drawn, real, whole)}
-            if is_real(one["cost"]) or (clear and one["cost"]["value"] > 0):
-                visible.append(one)
-    visible = one_kind_of_blocks(in_order(visible))
-    mended = mend_all(sets, [finding["fault"] for finding in visible])
-    rest = features(mended, sets.extractor) if mended is not sets.drawn else sets.features
-    found = [*visible, *repeat_findings(sets), *mode_findings(sets, rest), *copy_findings(sets)]
+    whole, repeated = metrics.kid(sets.features, sets.real_features), repeat_findings(sets)
+    single = without_repeats(sets) if repeated else sets
+    tests = {name: number_test(fault, single) for name, fault in FAULTS.items()}
+    explained, left = explain(single, tests, report) if len(single.drawn) >= LEAST else ([], sets)
     return {
         "kid": plain_score(whole),
         "equal_kid": plain_score(equal_kid(sets)),
         "n": len(sets.drawn),
         "real_n": len(sets.real),
-        "findings": in_order(found),
-        "rest": plain_score(metrics.kid(rest, sets.real_features)),
-        "numbers": judged,
+        "findings": in_order([*repeated, *explained, *copy_findings(sets)]),
+        "rest": plain_score(left.kid()),
+        "numbers": {name: test.plain(FAULTS[name]) for name, test in tests.items()},
         "spectrum": spectrum(sets),
     }
+
+
+def explain(sets: Sets, tests: dict[str, NumberTest], report: Report) -> tuple[list[dict[str, Any]], Sets]:
+    """Return the faults that explain KID, and the sets after all of them are planted in the real images.
+
+    In each round, all faults are planted one by one. The one that KID falls most from stays. So no fault is named for
+    what another one explains better, and the costs and the rest add up to KID.
+
+    Args:
+        sets, tests: The sets, and the number of each fault in them.
+        report: Called with (task, rounds done, rounds in total).
+    """
+    found, left = list[dict[str, Any]](), [*FAULTS, "modes"]
+    while True:
+        report("looking for faults", len(found), len(found) + 2)
+        made = [plant_modes(sets) if name == "modes" else plant(name, sets, tests[name]) for name in left]
+        planted = [each for each in made if each is not None]
+        planted = [each for each in planted if is_real(each.finding["cost"])] or planted
+        if not planted:
+            return found, sets
+        best = max(planted, key=lambda each: each.finding["cost"]["value"])
+        found, sets = [*found, best.finding], best.sets
+        left = [name for name in left if not excludes(best.finding["fault"], name)]
+        tests = {name: number_test(FAULTS[name], sets) for name in left if name != "modes"}
+
+
+def excludes(found: str, other: str) -> bool:
+    """Return True if a fault that was found leaves no place for another one: blocks of 4 px have steps every 8 px."""
+    return other == found or {found.split(maxsplit=1)[0], other.split(maxsplit=1)[0]} <= {"blocks", "jpeg"}
+
+
+def without_repeats(sets: Sets) -> Sets:
+    """Return the sets with each drawn image once."""
+    first, _ = repeats(sets.drawn, sets.real)
+    rows = (first == torch.arange(len(first))).nonzero()[:, 0]
+    return sets._replace(drawn=sets.drawn[rows], features=sets.features[rows])
 
 
 def equal_kid(sets: Sets) -> Score:
@@ -102,40 +168,45 @@ def in_order(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(findings, key=lambda found: -found["cost"]["value"] if is_real(found["cost"]) else 0.0)
 
 
-def one_kind_of_blocks(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the findings with only the most costly blocks: blocks of 4 px also have steps every 8 px."""
-    blocks = [finding for finding in findings if finding["fault"].startswith("blocks")]
-    return [finding for finding in findings if finding not in blocks[1:]]
-
-
 def is_real(cost: dict[str, Any] | None) -> bool:
     """Return True for a cost whose interval is above 0."""
     return cost is not None and cost["interval"][0] > 0
 
 
-# Faults that are visible in pixels
+# Faults that are planted
 
 
-def number_test(fault: Fault, drawn: Bands, real: Bands) -> dict[str, Any]:
-    """Return the number of a fault with its interval, what equal sets get, and whether the two differ, also clearly.
-
-    They differ clearly if a quarter of both widths still lies between the intervals: about six standard errors.
-    """
+def number_test(fault: Fault, sets: Sets) -> NumberTest:
+    """Return the number of a fault with its interval, and what equal sets get."""
     chance = torch.Generator().manual_seed(0)
-    n, known = len(drawn), real.mean(dim=0)
-    ours = [fault.number(mean, known) for mean in mean_draws(drawn, n, chance)]
-    pairs = zip(mean_draws(real, n, chance), mean_draws(real, len(real), chance), strict=True)
-    interval, equal = middle(ours), middle([fault.number(a, b) for a, b in pairs])
-    above, below = interval[0] - equal[1], equal[0] - interval[1]
-    apart = max(above if fault.side >= 0 else -1.0, below if fault.side <= 0 else -1.0)
-    clear = apart > (interval[1] - interval[0] + equal[1] - equal[0]) / 4
-    number = fault.number(drawn.mean(dim=0), known)
-    return {"number": number, "interval": interval, "equal": equal, "differs": apart > 0, "clear": clear}
+    drawn, real, weights = fault.statistic(sets.drawn), fault.statistic(sets.real), sets.weights
+    n, known, even = len(drawn), sets.mean_real(real), torch.ones(len(drawn), dtype=torch.float64)
+    ours = [fault.number(mean, known) for mean in mean_draws(drawn, even, n, chance)]
+    draws = [mean_draws(real, weights, size, chance) for size in (n, len(real))]
+    equal = [fault.number(one, other) for one, other in zip(*draws, strict=True)]
+    return NumberTest(fault.number(drawn.mean(dim=0), known), middle(ours), middle(equal))
 
 
-def mean_draws(rows: Bands, n: int, chance: torch.Generator) -> Float64[Tensor, "draws k"]:
-    """Return the means of n rows that are drawn with replacement, again and again."""
-    chosen = torch.randint(len(rows), (DRAWS, n), generator=chance)
+def plant(name: str, sets: Sets, test: NumberTest) -> Planted | None:
+    """Plant a fault in the real images; None if its number is not another one, or KID neither falls nor it is seen."""
+    fault = FAULTS[name]
+    if not test.differs(fault.side):
+        return None
+    drawn, real = fault.statistic(sets.drawn).mean(dim=0), sets.mean_real(fault.statistic(sets.real))
+    changed = fault.plant(sets.real, drawn, real)
+    after = sets._replace(real=changed, real_features=features(changed, sets.extractor))
+    cost = plain_score(kid_change(sets.pair(), after.pair()))
+    if not is_real(cost) and not test.is_seen(fault.seen):
+        return None
+    words = {"name": fault.name(test.number, drawn, real), "advice": fault.advice(test.number)}
+    return Planted({"fault": name, **test.plain(fault), **words, "cost": cost, "way": "planted"}, after)
+
+
+def mean_draws(
+    rows: Bands, weights: Float64[Tensor, " n"], n: int, chance: torch.Generator
+) -> Float64[Tensor, "draws k"]:
+    """Return the means of n rows that are drawn with replacement by their weights, again and again."""
+    chosen = torch.multinomial(weights.expand(DRAWS, -1), n, replacement=True, generator=chance)
     counts = torch.zeros(DRAWS, len(rows), dtype=torch.float64)
     return counts.scatter_add_(1, chosen, torch.ones(chosen.shape, dtype=torch.float64)) @ rows / n
 
@@ -144,41 +215,6 @@ def middle(values: list[float]) -> list[float]:
     """Return the interval that holds 95 % of the values."""
     ends = torch.tensor(values, dtype=torch.float64).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
     return [float(end) for end in ends]
-
-
-def pixel_cost(fault: Fault, sets: Sets, drawn: Means, real: Means, whole: Score) -> dict[str, Any]:
-    """Return name, advice and cost of a fault: KID falls without it, or real images get it with it.
-
-    `drawn` and `real` are the means of its statistic, and `whole` is the KID of the drawn images.
-    """
-    number = fault.number(drawn, real)
-    changed = features(fault.mend(sets.real if fault.planted else sets.drawn, drawn, real), sets.extractor)
-    before = Weighted.even(sets.features), Weighted.even(sets.real_features)
-    if fault.planted:
-        cost = at_most(damage_kid(changed, sets.real_features), whole)
-    else:
-        cost = kid_change(before, (Weighted.even(changed), before[1]))
-    return {
-        "name": fault.name(number, drawn, real),
-        "cost": plain_score(cost),
-        "way": "planted" if fault.planted else "mended",
-        "advice": fault.advice(number),
-    }
-
-
-def at_most(cost: Score, whole: Score) -> Score:
-    """Return a cost that is no more than the whole KID: a planted fault may lie in other places than the drawn one."""
-    return cost if cost.value <= max(whole.value, 0.0) else whole
-
-
-def mend_all(sets: Sets, names: Sequence[str]) -> Uint8Images:
-    """Return the drawn images without any of these faults that can be removed; each is measured anew."""
-    images = sets.drawn
-    for name in names:
-        if not (fault := FAULTS[name]).planted:
-            drawn, real = (fault.statistic(some).mean(dim=0) for some in (images, sets.real))
-            images = fault.mend(images, drawn, real)
-    return images
 
 
 def spectrum(sets: Sets) -> dict[str, list[float]]:
@@ -214,56 +250,34 @@ def repeat_findings(sets: Sets) -> list[dict[str, Any]]:
     ]
 
 
-def mode_findings(sets: Sets, rest: Features) -> list[dict[str, Any]]:
-    """Return the finding that classes or clusters are missing or too frequent, if there is one.
-
-    The other faults are mended first, since they would change which class an image seems to have.
-    """
-    groups = find_groups(rest, sets.real_features, sets.labels, sets.classes)
-    ours, theirs = groups.shares()
-    chance = torch.Generator().manual_seed(0)
-    n, m, count = len(groups.drawn), len(groups.real), len(theirs)
-
-    def redraw(of: Int64[Tensor, " n"], size: int) -> Float64[Tensor, " g"]:
-        return shares_of(of[torch.randint(len(of), (size,), generator=chance)], count)
-
-    drawn = middle([far_apart(redraw(groups.drawn, n), theirs) for _ in range(DRAWS)])
-    equal = middle([far_apart(redraw(groups.real, n), redraw(groups.real, m)) for _ in range(DRAWS)])
-    pair = Weighted.even(rest), Weighted.even(sets.real_features)
-    cost = plain_score(kid_change(pair, (pair[0], Weighted(sets.real_features, reweighted(groups)))))
-    if drawn[0] <= equal[1] or not is_real(cost):
-        return []
-    return [
-        {
-            "fault": "modes",
-            "name": f"other proportions than the data: {odd_groups(groups)}",
-            "says": "share of images that would have to be of another class or cluster",
-            "number": far_apart(ours, theirs),
-            "interval": drawn,
-            "equal": equal,
-            "cost": cost,
-            "way": "mended",
-            "advice": "train with --classes and draw them in the proportions of the data (eval --labels data), or "
-            f"train on more images of what is missing; less --guidance; {LONGER}",
-        }
-    ]
+def plant_modes(sets: Sets) -> Planted | None:
+    """Give the classes or clusters of the real images the shares of the drawn ones; None if no share differs."""
+    small = thumbnails(sets.drawn), thumbnails(sets.real)
+    groupings = find_groups(sets.features, sets.real_features, sets.labels, sets.classes, small)
+    groups = max(groupings, key=lambda some: float(some.errors(sets.weights).abs().max()))
+    if groups.errors(sets.weights).abs().max() < GROUP_ERRORS:
+        return None
+    after = sets._replace(weights=reweighted(groups, sets.weights))
+    ours, theirs = groups.shares(sets.weights)
+    finding = {
+        "fault": "modes",
+        "name": f"other proportions than the data: {odd_groups(groups, sets.weights)}",
+        "says": "share of images that would have to be of another class or cluster",
+        "number": float((ours - theirs).abs().sum()) / 2,
+        "cost": plain_score(kid_change(sets.pair(), after.pair())),
+        "way": "planted",
+        "advice": "train with --classes and draw them in the proportions of the data (eval --labels data), or "
+        f"train on more images of what is missing; less --guidance; {LONGER}",
+    }
+    return Planted(finding, after)
 
 
-def far_apart(ours: Float64[Tensor, " g"], theirs: Float64[Tensor, " g"]) -> float:
-    """Return half of the sum of all differences: the share that is in other groups."""
-    return float((ours - theirs).abs().sum()) / 2
-
-
-def odd_groups(groups: Groups) -> str:
-    """Return the groups whose shares differ most in words, in percent of the drawn and of the real images."""
-    ours, theirs = groups.shares()
-    mixed = (ours + theirs) / 2
-    errors = (mixed * (1 - mixed) * (1 / len(groups.drawn) + 1 / len(groups.real))).sqrt().clamp(min=1e-9)
-    apart = ((ours - theirs) / errors).tolist()
-    order = sorted(range(len(apart)), key=lambda i: -abs(apart[i]))
-    told = [i for i in order[:TOLD_GROUPS] if abs(apart[i]) > GROUP_ERRORS] or order[:1]
+def odd_groups(groups: Groups, weights: Float64[Tensor, " m"]) -> str:
+    """Return the groups whose shares differ most clearly, in percent of the drawn and of the real images."""
+    errors, (ours, theirs) = groups.errors(weights), groups.shares(weights)
+    told = [int(i) for i in errors.abs().argsort(descending=True)[:TOLD_GROUPS] if abs(errors[i]) > GROUP_ERRORS]
     return ", ".join(
-        f"{'few' if apart[i] < 0 else 'many'} of {groups.names[i]} ({ours[i]:.0%}, in the data {theirs[i]:.0%})"
+        f"{'few' if errors[i] < 0 else 'many'} of {groups.names[i]} ({ours[i]:.0%}, in the data {theirs[i]:.0%})"
         for i in told
     )
 

@@ -15,7 +15,7 @@ from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
 from unnoise.evaluation.diagnosis import Sets, diagnose, features, in_order, is_real, open_sets
 from unnoise.evaluation.doctor_text import format_doctor
-from unnoise.evaluation.evaluate import keep_result, open_run, storage_folder, with_set
+from unnoise.evaluation.evaluate import how_measured, keep_result, open_run, storage_folder, with_set
 from unnoise.evaluation.faults import LONGER
 from unnoise.evaluation.features import as_rgb, fitting, open_extractor
 from unnoise.evaluation.image_sets import (
@@ -47,7 +47,7 @@ LEAST = 100  # images of each set: fewer show no fault
 POOL = 10_000  # training images among which copies are looked for, at most
 REDRAWN = 256  # images that are drawn with more steps
 TIMES = 3  # as many steps
-PASSES = 5  # times that the features of the drawn images are extracted, typically
+PASSES = 6  # times that the features of the real images are extracted, typically
 GAP, FALL = 0.1, 0.02  # shares of the held-out loss that are worth a word
 
 
@@ -115,11 +115,21 @@ def doctor(  # noqa: PLR0913  # the options of one call
 def run_doctor(config: DoctorConfig, report: Report = silent, say: Say = tell) -> dict[str, Any]:
     """Return the faults as plain values, and store them in the run folder if there is one."""
     run = open_run(config.set)
-    plain = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "json"}
-    asked = EvalConfig(**plain)
-    found = {"doctor": of_run(asked, run, report, say) if run else of_images(asked, report, say)}
-    keep_result(storage_folder(asked, run), found, say)
+    found = measure_doctor(config, run, report, say)
+    keep_result(storage_folder(as_eval(config), run), found, say)
     return found
+
+
+def measure_doctor(config: DoctorConfig, run: Run | None, report: Report, say: Say) -> dict[str, Any]:
+    """Return the faults as plain values, with the settings and the machine."""
+    asked = as_eval(config)
+    found = of_run(asked, run, report, say) if run else of_images(asked, report, say)
+    return {"doctor": found, **how_measured(config, run)}
+
+
+def as_eval(config: DoctorConfig) -> EvalConfig:
+    """Return the settings as settings of an evaluation, which open the same images."""
+    return EvalConfig(**{f.name: getattr(config, f.name) for f in fields(config) if f.name != "json"})
 
 
 # Images
@@ -148,7 +158,7 @@ def prepare(
             raise InputError(f"the doctor needs {LEAST} images or more; {some.about['name']} has {some.n}")
     drawn, real = images
     extractor = open_extractor(fitting(config.features, min(trained.shape[1:])))
-    passes = (PASSES * drawn.n + real.n) * extraction_seconds(extractor)
+    passes = (drawn.n + PASSES * real.n) * extraction_seconds(extractor)
     say(f"this takes about {drawn.seconds_per_image * drawn.n + passes + extra:.0f} s")
     pixels, known = as_alike(
         [read(each, task, report) for each, task in zip(images, ("drawing", "reading"), strict=True)]
@@ -266,9 +276,9 @@ def in_words(name: str, how: Sampling, other: Sampling) -> dict[str, Any]:
 
 
 def training_findings(run: Run, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the finding that the network itself is the fault, if KID is high even if all other faults are mended."""
-    rest, planted = found["rest"], [each["cost"]["value"] for each in found["findings"] if each["way"] == "planted"]
-    explained = max([0.0, *planted, *(e["cost"]["value"] for e in found["findings"] if e["way"] == "drawn again")])
+    """Return the finding that the network itself is the fault, if KID is high without all other faults."""
+    rest = found["rest"]
+    explained = max([0.0, *(each["cost"]["value"] for each in found["findings"] if each["way"] == "drawn again")])
     value, (low, high) = rest["value"] - explained, rest["interval"]
     if low - explained <= found["equal_kid"]["interval"][1]:
         return []

@@ -20,7 +20,7 @@ def format_doctor(found: dict[str, Any]) -> list[str]:
     if not found["findings"]:
         lines.append("nothing found beyond what equal sets of real images show, which is:")
         lines += [f"          {each['says']}: {span(each['equal'])}" for each in told_numbers(found)]
-    lines.append(f"rest      KID is {thousandths(found['rest'])} when all that can be mended is mended together")
+    lines.append(f"rest      KID is {thousandths(found['rest'])} against real images with the same faults")
     lines += format_levels(found.get("levels") or {})
     return lines
 
@@ -28,7 +28,7 @@ def format_doctor(found: dict[str, Any]) -> list[str]:
 def format_finding(number: int, finding: dict[str, Any]) -> list[str]:
     """Return the lines of a finding: its cost and name, what was measured, and what mends it."""
     cost = thousandths(finding["cost"]) if finding["cost"] else "no KID"
-    lines = [f"{number:2}. {cost:24}{finding['name']}"]
+    lines = [f"{number:2}. {cost:26}{finding['name']}"]
     if "equal" in finding:
         measured = f"{shown(finding['number'])} ({span(finding['interval'])}), real images get {span(finding['equal'])}"
         lines.append(f"    measured  {finding['says']}: {measured}")

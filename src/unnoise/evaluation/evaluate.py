@@ -10,7 +10,7 @@ from typing import Any, Literal
 from unnoise import distributed
 from unnoise.card import Run
 from unnoise.checkpoint import as_run
-from unnoise.config import EvalConfig
+from unnoise.config import DoctorConfig, EvalConfig
 from unnoise.data.sources.memory import is_in_memory
 from unnoise.device import made_with, pick_device
 from unnoise.diffusion.model import Diffusion
@@ -164,10 +164,14 @@ def measure_evaluation(
         parts["memorization"] = lambda: audit(config, run, open_extractor(config.features), count, report, folder, say)
     if compared := [name for name in names if name not in OF_A_RUN]:
         parts["scores"] = partial(compare, config, run, compared, report, say, pairs)
+    return measure_parts(parts, say) | how_measured(config, run)
+
+
+def how_measured(config: EvalConfig | DoctorConfig, run: Run | None) -> dict[str, Any]:
+    """Return what a result was measured with, as plain values: settings, sampling settings of the run, and machine."""
     asked = {name: value for name, value in plain(config).items() if name not in ("set", "json")}
     own = {"sampling": plain(run.card.sampling)} if run else {}  # tune may change it later
-    made = made_with(run.model.device if run else pick_device())
-    return measure_parts(parts, say) | {"asked": asked, **own, "made_with": made}
+    return {"asked": asked, **own, "made_with": made_with(run.model.device if run else pick_device())}
 
 
 def measure_parts(parts: Mapping[str, Callable[[], dict[str, Any]]], say: Say) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Missing and repeated images: the shares of classes or clusters, and images that a set holds more than once."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,74 +14,110 @@ from unnoise.images import Uint8Set
 CLUSTERS = 12  # of real images without classes
 ROUNDS = 20  # of k-means
 MOST_CLASSES = 50  # with more, a class has too few images to be measured, and clusters take their place
-RIDGE = 1.0  # penalty of the classifier, times the mean square of a feature
+SHRINK = 0.3  # part of the way from the covariance of the classifier to a multiple of the unit matrix
+UPDATES = 200  # of the shares of groups
+NO_ERROR = 1e-9  # a standard error below this is none
 NEAR_REPEAT = 0.5  # two images that are this much nearer than the nearest real ones are one image
 ROUNDING = 1e-3  # distance of two images that is nothing
 MOST_WEIGHT = 10.0  # no real image counts more often than this
 
 Features = Float[Tensor, "_ d"]
+Pair = tuple[Float[Tensor, "n p"], Float[Tensor, "m p"]]  # of drawn and of real images
 
 
 class Groups(NamedTuple):
-    """The group of each drawn and of each real image, and the names of the groups."""
+    """How far each image belongs to each group: classes, or clusters.
 
-    drawn: Int64[Tensor, " n"]
-    real: Int64[Tensor, " m"]
+    Attributes:
+        drawn, real: The probability of each group for each image: [n, g] and [m, g].
+        known: The group of each real image, [m].
+        names: The names of the groups.
+    """
+
+    drawn: Float64[Tensor, "n g"]
+    real: Float64[Tensor, "m g"]
+    known: Int64[Tensor, " m"]
     names: list[str]
 
-    def shares(self) -> tuple[Float64[Tensor, " g"], Float64[Tensor, " g"]]:
-        """Return the share of each group in the drawn and in the real images."""
-        return shares_of(self.drawn, len(self.names)), shares_of(self.real, len(self.names))
+    def errors(self, weights: Float64[Tensor, " m"]) -> Float64[Tensor, " g"]:
+        """Return by how many standard errors each group has another share of the drawn than of the real images."""
+        share = weights / weights.sum()
+        mean = share @ self.real
+        variance = share.square() @ (self.real - mean).square()
+        variance += self.drawn.var(dim=0) / len(self.drawn)
+        return (self.drawn.mean(dim=0) - mean) / variance.sqrt().clamp(min=NO_ERROR)
+
+    def shares(self, weights: Float64[Tensor, " m"]) -> tuple[Float64[Tensor, " g"], Float64[Tensor, " g"]]:
+        """Return the share of each group in the drawn and in the real images.
+
+        The groups of the drawn images are only judged. The real images, whose groups are known, show which errors a
+        judgement has. So the shares are found that explain the judgements: the maximum of the likelihood by EM, as
+        Saerens et al. 2002 (doi:10.1162/089976602753284446) estimate shares, here from mean probabilities.
+        """
+        member = torch.nn.functional.one_hot(self.known, len(self.names)).double()
+        theirs = weights @ member / weights.sum()
+        confused = member.T @ self.real / member.sum(0).clamp(min=1)[:, None]  # judged group by true group
+        told, ours = self.drawn.mean(dim=0), theirs.clamp(min=1e-6)
+        for _ in range(UPDATES):
+            ours = ours * (confused @ (told / (ours @ confused).clamp(min=1e-12)))
+        return ours / ours.sum(), theirs
 
 
-def shares_of(groups: Int64[Tensor, " n"], count: int) -> Float64[Tensor, " g"]:
-    """Return the share of each group."""
-    return torch.bincount(groups, minlength=count).double() / len(groups)
+def find_groups(
+    drawn: Features, real: Features, labels: Int64[Tensor, " m"] | None, names: Sequence[str], small: Pair
+) -> list[Groups]:
+    """Return groups of images: the classes of the real images if there are, else clusters.
 
-
-def find_groups(drawn: Features, real: Features, labels: Int64[Tensor, " m"] | None, names: Sequence[str]) -> Groups:
-    """Return the groups of images: the classes of the real images if there are, else clusters of their features.
-
-    A linear classifier of the features finds the classes of drawn images. It judges the real images in two halves,
-    each by the other half, so that its errors are the same on both sides.
+    The classes of drawn images are judged from features. The real images are judged in two halves, each by the other
+    half, so that the errors are the same on both sides. Clusters are of features, and of thumbnails of both sets.
     """
     if labels is None or not 2 <= len(names) <= MOST_CLASSES or (labels < 0).any():
-        centres = cluster(real.double(), CLUSTERS)
-        return Groups(nearest(drawn, centres), nearest(real, centres), [f"cluster {i}" for i in range(len(centres))])
+        return [clustered(drawn, real, "cluster"), clustered(*small, "thumbnail cluster")]
     half = torch.arange(len(real)).remainder(2) == 0
-    found = torch.empty(len(real), dtype=torch.int64)
+    of_real = torch.empty(len(real), len(names), dtype=torch.float64)
     of_drawn = torch.zeros(len(drawn), len(names), dtype=torch.float64)
     for mine in (half, ~half):
-        weights = classifier(real[~mine], labels[~mine], len(names))
-        found[mine] = judged(real[mine], weights).argmax(dim=1)
-        of_drawn += judged(drawn, weights)
-    return Groups(of_drawn.argmax(dim=1), found, list(names))
+        judge = classifier(real[~mine].double(), labels[~mine], len(names))
+        of_real[mine] = judge(real[mine].double())
+        of_drawn += judge(drawn.double()) / 2
+    return [Groups(of_drawn, of_real, labels, list(names))]
 
 
-def classifier(features: Features, labels: Int64[Tensor, " m"], count: int) -> Float64[Tensor, "_ k"]:
-    """Return the weights of a linear classifier by ridge regression on the classes."""
-    x = with_one(features)
-    penalty = RIDGE * x.square().mean() * torch.eye(x.shape[1], dtype=torch.float64)
-    weights: Tensor = torch.linalg.solve(x.T @ x + penalty, x.T @ torch.nn.functional.one_hot(labels, count).double())
-    return weights
+def clustered(drawn: Features, real: Features, name: str) -> Groups:
+    """Return the clusters of the real images, and the nearest cluster of each drawn image."""
+    centres = cluster(real.double(), CLUSTERS)
+    known, count = nearest(real, centres), len(centres)
+    ours, theirs = (torch.nn.functional.one_hot(found, count).double() for found in (nearest(drawn, centres), known))
+    return Groups(ours, theirs, known, [f"{name} {i}" for i in range(count)])
 
 
-def judged(features: Features, weights: Float64[Tensor, "_ k"]) -> Float64[Tensor, "n k"]:
-    """Return the score of each class for each image."""
-    scores: Tensor = with_one(features) @ weights
-    return scores
+def classifier(x: Float64[Tensor, "m d"], labels: Int64[Tensor, " m"], count: int) -> Callable[[Tensor], Tensor]:
+    """Return a function from features to the probability of each class, [n, k]: linear discriminant analysis.
 
-
-def with_one(features: Features) -> Float64[Tensor, "n _"]:
-    """Return the features with a column of ones."""
-    return torch.cat([features.double(), torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
+    The covariance within the classes is moved a part of the way to a multiple of the unit matrix, since there may be
+    fewer images than features.
+    """
+    member = torch.nn.functional.one_hot(labels, count).double()
+    size = member.sum(0)
+    means = member.T @ x / size.clamp(min=1)[:, None]
+    apart = x - means[labels]
+    covariance = apart.T @ apart / len(x)
+    scale = covariance.diagonal().mean().clamp(min=NO_ERROR)
+    covariance = (1 - SHRINK) * covariance + SHRINK * scale * torch.eye(len(covariance), dtype=torch.float64)
+    weights = torch.linalg.solve(covariance, means.T)
+    offset = (size.clamp(min=0.5) / len(x)).log() - (means.T * weights).sum(0) / 2
+    return lambda y: torch.softmax(y @ weights + offset, dim=1)
 
 
 def cluster(x: Float64[Tensor, "m d"], count: int) -> Float64[Tensor, "k d"]:
-    """Return the centres of k-means; they start far from each other (Gonzalez 1985), so chance plays no part."""
-    chosen = [int((x - x.mean(0)).square().sum(1).argmin())]
+    """Return the centres of k-means; they start as Arthur & Vassilvitskii 2007 choose them, always with one seed."""
+    chance = torch.Generator().manual_seed(0)
+    chosen = [int(torch.randint(len(x), (1,), generator=chance))]
     for _ in range(min(count, len(x)) - 1):
-        chosen.append(int(torch.cdist(x, x[chosen]).min(dim=1).values.argmax()))
+        far = torch.cdist(x, x[chosen]).min(dim=1).values.square()
+        if not far.sum() > 0:
+            break
+        chosen.append(int(torch.multinomial(far, 1, generator=chance)))
     centres = x[chosen]
     for _ in range(ROUNDS):
         member = torch.nn.functional.one_hot(nearest(x, centres), len(centres)).double()
@@ -95,10 +131,10 @@ def nearest(x: Features, centres: Float64[Tensor, "k d"]) -> Int64[Tensor, " n"]
     return torch.cdist(x.double(), centres).argmin(dim=1)
 
 
-def reweighted(groups: Groups) -> Float64[Tensor, " m"]:
+def reweighted(groups: Groups, weights: Float64[Tensor, " m"]) -> Float64[Tensor, " m"]:
     """Return how often each real image counts, if its group is to have the share that the drawn images give it."""
-    ours, theirs = groups.shares()
-    return (ours / theirs.clamp(min=1e-12)).clamp(max=MOST_WEIGHT)[groups.real]
+    ours, theirs = groups.shares(weights)
+    return weights * (ours / theirs.clamp(min=1e-12)).clamp(max=MOST_WEIGHT)[groups.known]
 
 
 # Repeated images
@@ -118,7 +154,7 @@ def repeats(drawn: Uint8Set, real: Uint8Set) -> tuple[Int64[Tensor, " n"], Int64
 
 def distances(x: Float[Tensor, "n d"]) -> Float[Tensor, "n n"]:
     """Return the distances of all pairs."""
-    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+    return torch.cdist(x.double(), x.double(), compute_mode="use_mm_for_euclid_dist")  # exact enough in 64 bits
 
 
 def first_near(apart: Float[Tensor, "n n"], limit: float) -> Int64[Tensor, " n"]:

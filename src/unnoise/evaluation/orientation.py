@@ -1,8 +1,9 @@
-"""Find images that are turned, whose channels are exchanged, or that are negatives: the change that mends them."""
+"""Find images that are turned, whose channels are exchanged, or that are negatives, and change real ones like that."""
 
 from collections.abc import Callable
 from itertools import permutations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,16 +13,18 @@ from unnoise.images import Uint8Images
 THUMBNAIL = 8  # pixels
 NO_NUMBER = 1e-6  # a distance in 8-bit steps below this is none
 
+LEFT, RIGHT = (f"turned by 90 degrees to the {side}" for side in ("left", "right"))
 TURNS: dict[str, Callable[[Tensor], Tensor]] = {
     "as they are": lambda x: x,
     "upside down": lambda x: x.flip(-2),
     "mirrored": lambda x: x.flip(-1),
     "turned by 180 degrees": lambda x: x.flip((-2, -1)),
-    "turned by 90 degrees to the left": lambda x: x.rot90(-1, (-2, -1)),
-    "turned by 90 degrees to the right": lambda x: x.rot90(1, (-2, -1)),
+    LEFT: lambda x: x.rot90(-1, (-2, -1)),
+    RIGHT: lambda x: x.rot90(1, (-2, -1)),
     "with rows and columns exchanged": lambda x: x.transpose(-2, -1),
     "with rows and columns exchanged, from the other corner": lambda x: x.transpose(-2, -1).flip((-2, -1)),
 }  # what the images are -> the change that makes them right
+OPPOSITE = {LEFT: RIGHT, RIGHT: LEFT}  # the other changes undo themselves
 
 
 def thumbnails(pixels: Uint8Images) -> Bands:
@@ -81,12 +84,14 @@ def nearest_change(drawn: Means, real: Means, distances: Callable[[Means, Means]
     return found["as they are"] / max(min(found.values()), NO_NUMBER)
 
 
-def turn_back(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
-    """Return images that are turned as real ones are."""
-    return TURNS[best_name(turn_distances(drawn, real))](pixels).contiguous()
+def turn(pixels: Uint8Images, _: float, drawn: Means, real: Means) -> Uint8Images:
+    """Return real images that are turned as the drawn ones are."""
+    name = best_name(turn_distances(drawn, real))
+    return TURNS[OPPOSITE.get(name, name)](pixels).contiguous()
 
 
-def order_back(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
-    """Return images whose channels have the order and the sign of real ones."""
+def exchange(pixels: Uint8Images, _: float, drawn: Means, real: Means) -> Uint8Images:
+    """Return real images whose channels have the order and the sign of the drawn ones."""
     order, negative = orders(pixels.shape[1])[best_name(order_distances(drawn, real))]
-    return 255 - pixels[:, order] if negative else pixels[:, order]
+    changed = pixels[:, np.argsort(order).tolist()]
+    return 255 - changed if negative else changed

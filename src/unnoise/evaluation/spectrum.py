@@ -1,7 +1,7 @@
-"""The power spectrum of images: grids, blocks, haze and grain, and filters that remove them. Pixels are 8-bit.
+"""The power spectrum of images: grids, blocks, haze and grain, measured and planted. Pixels are 8-bit.
 
 A grid is a pattern with a period of 2 pixels, as transposed convolutions make it (Odena et al. 2016,
-doi:10.23915/distill.00003). Haze is missing power at high frequencies, and grain is excess power there.
+doi:10.23915/distill.00003). Haze is missing power at high frequencies, and grain is noise in flat parts.
 """
 
 import math
@@ -9,17 +9,16 @@ from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Float64
-from torch import Generator, Tensor
+from torch import Tensor
 
-from unnoise.evaluation.statistics import content_keys
+from unnoise.evaluation.damage import noise
 from unnoise.images import Uint8Images
 
 BANDS = 8  # rings of frequencies of equal width, from 0 to the highest frequency along an axis
 LOW = 2  # the lowest bands, which haze and grain hardly change
 HIGH = 4  # the highest bands, whose power is haze or grain
-MOST_NOISE = 64.0  # 8-bit steps of noise that is planted
-HALVINGS = 8  # in the search for the strength of a fault that is planted: to half a percent
-MOST_GAIN = 4.0  # a filter makes no frequency stronger than this, and none weaker than its inverse
+FLAT = 0.25  # of the pixels of an image are in flat parts
+STEP = 0.5  # 8-bit steps that rounding adds, about
 ROUNDING = 0.1  # power that rounding to 8 bits adds, about
 FLOOR = 1e-3  # power in squared 8-bit steps that is nothing: rounding alone has 1 / 12
 
@@ -38,11 +37,6 @@ def radii(height: int, width: int) -> Float64[Tensor, "h w"]:
     """Return the length of each frequency; 1 is the highest frequency along an axis, a period of 2 pixels."""
     down, right = (2 * torch.fft.fftfreq(side, dtype=torch.float64) for side in (height, width))
     return torch.hypot(down[:, None], right[None])
-
-
-def ring_numbers(height: int, width: int) -> Tensor:
-    """Return the ring of each frequency [h, w]; the corners belong to the last ring."""
-    return (radii(height, width) * BANDS).long().clamp(max=BANDS - 1)
 
 
 def grid_points(height: int, width: int) -> list[tuple[int, int]]:
@@ -73,25 +67,53 @@ def grid_power(pixels: Uint8Images) -> Bands:
 def grid_numbers(drawn: Means, real: Means) -> Float64[Tensor, " 3"]:
     """Return the power at the points of the grid over what real images have; 1 is clean.
 
-    Haze and grain change the neighbours too. So the neighbours say what a point would have without a grid: their
-    excess is added, as noise adds its power, and a loss is a factor, as of a filter.
+    Haze and grain change the neighbours too. So what the neighbours have in excess is taken off, as noise adds its
+    power to all, and what they have lost is a factor, as of a filter.
     """
-    points, near = drawn[:3], drawn[3:].clamp(min=FLOOR)
-    real_points, real_near = real[:3].clamp(min=FLOOR), real[3:].clamp(min=FLOOR)
-    expected = torch.where(near > real_near, real_points + near - real_near, real_points * near / real_near)
-    return points.clamp(min=FLOOR) / expected.clamp(min=FLOOR)
+    points, near, real_points, real_near = (
+        some.clamp(min=FLOOR) for some in (drawn[:3], drawn[3:], real[:3], real[3:])
+    )
+    clear = torch.where(near > real_near, points - (near - real_near), points * real_near / near)
+    return clear.clamp(min=FLOOR) / real_points
+
+
+def grid_excess(drawn: Means, real: Means) -> Float64[Tensor, " 3"]:
+    """Return the power that the grid adds at its three points."""
+    return (grid_numbers(drawn, real) - 1).clamp(min=0) * real[:3].clamp(min=FLOOR)
+
+
+def mirrored(x: Tensor) -> Tensor:
+    """Return images [n, c, h, w] with their mirror images to the right and below, [n, c, 2h, 2w]: no edge is a jump."""
+    wide = torch.cat([x, x.flip(-1)], dim=-1)
+    return torch.cat([wide, wide.flip(-2)], dim=-2)
+
+
+def cosine_power(pixels: Uint8Images) -> Float64[Tensor, "n h w"]:
+    """Return the square of each coefficient of the cosine transform (DCT-II), the mean over the channels."""
+    height, width = pixels.shape[-2:]
+    spectrum: Tensor = torch.fft.rfft2(mirrored(pixels.double()), norm="ortho").abs().square().mean(dim=1)
+    found = spectrum[:, :height, :width]
+    found[:, 0] /= 2
+    found[:, :, 0] /= 2
+    return found
 
 
 def ring_power(pixels: Uint8Images) -> Bands:
-    """Return the mean power in each ring of frequencies, without the points of the grid, and then their logarithms."""
-    found, ring = power(pixels), ring_numbers(*pixels.shape[-2:])
-    ring[0, 0] = -1
-    for point in grid_points(*pixels.shape[-2:]):
-        ring[point] = -1
-    means = list[Tensor]()
-    for k in reversed(range(BANDS)):  # in small images the lowest ring is empty: it gets the power of the next one
-        means.insert(0, found[:, ring == k].mean(dim=1) if (ring == k).any() else means[0])
-    rings = torch.stack(means, dim=1)
+    """Return the mean power in each ring of frequencies, and then the logarithms, [n, 2k].
+
+    The frequencies belong to the cosine transform. The corner of the highest ones belongs to the last ring.
+    """
+    height, width = pixels.shape[-2:]
+    down, right = (torch.arange(side, dtype=torch.float64) / side for side in (height, width))
+    ring = (torch.hypot(down[:, None], right[None]) * BANDS).long().clamp(max=BANDS - 1)
+    ring[0, 0] = BANDS  # the mean of an image is in no ring
+    member = torch.nn.functional.one_hot(ring.flatten(), BANDS + 1)[:, :BANDS].double()
+    count = member.sum(dim=0)
+    rings = torch.cat([cosine_power(part).flatten(1) @ member for part in torch.split(pixels, 256)]) / count.clamp(
+        min=1
+    )
+    for k in (count == 0).nonzero().flatten().flip(0).tolist():  # in small images: it gets the power of the next ring
+        rings[:, k] = rings[:, min(k + 1, BANDS - 1)]
     return torch.cat([rings, (rings + ROUNDING).log()], dim=1)
 
 
@@ -102,42 +124,55 @@ def ring_ratios(drawn: Means, real: Means) -> Means:
 
 
 def high_power(drawn: Means, real: Means) -> float:
-    """Return the power of the high rings over the power of real images: below 1 is haze, above 1 is grain.
+    """Return the power of the high rings over the power of real images: below 1 is haze.
 
-    It is the mean over the images in logarithms, so that a little noise shows in smooth images. The power of the low
+    It is the mean over the images in logarithms, so smooth images count as much as rough ones. The power of the low
     rings is divided out, so contrast does not count.
     """
     ratio = (drawn - real)[BANDS:]
     return float((ratio[-HIGH:].mean() - ratio[:LOW].mean()).exp())
 
 
-# Filters
+# Grain
 
 
-def match_rings(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
-    """Return images after a filter that gives the rings the power of real images.
+def flat_steps(pixels: Uint8Images) -> Bands:
+    """Return the size of the diagonal steps that a quarter of the pixels of each image stay below, [n, 1].
 
-    The images are mirrored at their edges, so that the filter does not carry one edge to the other.
+    Edges do not reach this quarter, so a little noise in flat parts shows (as in Donoho & Johnstone 1994).
     """
+    x = pixels.double()
+    steps = (x[..., 1:, 1:] - x[..., 1:, :-1] - x[..., :-1, 1:] + x[..., :-1, :-1]) / 2
+    return steps.abs().flatten(1).quantile(FLAT, dim=1)[:, None]
+
+
+def grain(drawn: Means, real: Means) -> float:
+    """Return the steps in flat parts over the steps of real images; above 1 is grain."""
+    return float((drawn + STEP) / (real + STEP))
+
+
+# Plant grids, haze and grain
+
+
+def add_grid(pixels: Uint8Images, strength: float, drawn: Means, real: Means) -> Uint8Images:
+    """Return images with patterns of 2 px that have the excess power of the drawn images, at a strength of 1."""
+    (height, width), excess = pixels.shape[-2:], grid_excess(drawn, real)
+    down, right = ((1 - 2 * torch.arange(side).remainder(2)).double() for side in (height, width))
+    patterns = torch.stack([down[:, None].expand(-1, width), right.expand(height, -1), torch.outer(down, right)])
+    return to_pixels(pixels + strength * torch.tensordot((excess / (height * width)).sqrt(), patterns, 1))
+
+
+def remove_detail(pixels: Uint8Images, strength: float, drawn: Means, real: Means) -> Uint8Images:
+    """Return images with as little power in the rings of frequencies as the drawn images have, at a strength of 1."""
     height, width = pixels.shape[-2:]
-    gains = ring_ratios(drawn, real).rsqrt().clamp(1 / MOST_GAIN, MOST_GAIN)
+    gains = ring_ratios(drawn, real).clamp(max=1) ** (strength / 2)
     gain = between_rings(gains, radii(2 * height, 2 * width))
-    wide = torch.cat([pixels, pixels.flip(-1)], dim=-1)
-    return filtered(torch.cat([wide, wide.flip(-2)], dim=-2), gain)[..., :height, :width]
+    return filtered(mirrored(pixels), gain)[..., :height, :width].contiguous()
 
 
-def plant_grain(pixels: Uint8Images, drawn: Means, real: Means) -> Uint8Images:
-    """Return real images with white noise, as strong as the high frequencies of the drawn images show."""
-    number = high_power(drawn, real)
-    normal = torch.stack(
-        [torch.randn(pixels.shape[1:], generator=Generator().manual_seed(key)) for key in content_keys(pixels).tolist()]
-    )
-    low, high = 0.0, MOST_NOISE
-    for _ in range(HALVINGS):
-        std = (low + high) / 2
-        made = ring_power(to_pixels(pixels + std * normal)).mean(dim=0)
-        low, high = (std, high) if high_power(made, real) < number else (low, std)
-    return to_pixels(pixels + high * normal)
+def add_grain(pixels: Uint8Images, std: float) -> Uint8Images:
+    """Return images with white noise that follows from each image; `std` is in 8-bit steps."""
+    return noise(pixels, std / 255)
 
 
 def between_rings(gains: Means, radius: Float64[Tensor, "h w"]) -> Float64[Tensor, "h w"]:
@@ -146,14 +181,6 @@ def between_rings(gains: Means, radius: Float64[Tensor, "h w"]) -> Float64[Tenso
     low = place.floor().long()
     high = (low + 1).clamp(max=BANDS - 1)
     return torch.lerp(gains[low], gains[high], place - low)
-
-
-def remove_grid(pixels: Uint8Images, numbers: Float64[Tensor, " 3"]) -> Uint8Images:
-    """Return images whose power at the points of the grid is divided by these numbers, where they are above 1."""
-    gain = torch.ones(pixels.shape[-2:], dtype=torch.float64)
-    for point, number in zip(grid_points(*pixels.shape[-2:]), numbers.tolist(), strict=True):
-        gain[point] = max(number, 1.0) ** -0.5
-    return filtered(pixels, gain)
 
 
 def filtered(pixels: Uint8Images, gain: Float64[Tensor, "h w"]) -> Uint8Images:

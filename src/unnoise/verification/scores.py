@@ -1,4 +1,4 @@
-"""Check the results of `unnoise eval` in a run: each is measured again with the settings that it names."""
+"""Check the results of `unnoise eval` and `unnoise doctor` in a run: each is measured again with its settings."""
 
 import json
 from collections.abc import Iterator
@@ -12,9 +12,10 @@ import torch
 
 from unnoise.card import Run, make_card
 from unnoise.checkpoint import load, weights_hash
-from unnoise.config import EvalConfig, Sampling
+from unnoise.config import DoctorConfig, EvalConfig, Sampling
 from unnoise.device import made_with
 from unnoise.errors import InputError
+from unnoise.evaluation.doctor import measure_doctor
 from unnoise.evaluation.evaluate import measure_evaluation, once
 from unnoise.evaluation.image_sets import is_here
 from unnoise.evaluation.judges import TUNED_BY
@@ -38,7 +39,7 @@ NOT_CHECKED = "verify does not know this part of a result"
 
 @dataclass(frozen=True)
 class Stored:
-    """A result of `unnoise eval` in a run folder."""
+    """A result of `unnoise eval` or `unnoise doctor` in a run folder."""
 
     name: str  # such as "evaluations/0001.json"
     result: dict[str, Any]
@@ -84,10 +85,13 @@ def list_checks(run: Run, stored: Stored, sheet: Path | None, report: Report, sa
     if isinstance(measured, list):
         return measured
     config, measured = config_again(stored), as_it_was(measured, stored)
-    say(f"{stored.name}: {config.metrics} again")
+    say(f"{stored.name}: {getattr(config, 'metrics', 'doctor')} again")
     with TemporaryDirectory() as folder:
         pairs: Pairs = {}
-        again = measure_evaluation(config, measured, Path(folder), report, once(say), pairs)
+        if isinstance(config, DoctorConfig):
+            again = measure_doctor(config, measured, report, once(say))
+        else:
+            again = measure_evaluation(config, measured, Path(folder), report, once(say), pairs)
         checks = [*result_checks(stored, again, measured), *pair_checks(run, stored, pairs)]
         if sheet and (drawn := Path(folder, SHEET)).exists():
             exact = is_exact(stored, measured)
@@ -113,18 +117,20 @@ def run_of_weights(run: Run, stored: Stored) -> Run | list[Check]:
     return [*checks, *unknown_checks(stored.name, stored.result, why)]
 
 
-def config_again(stored: Stored) -> EvalConfig:
+def config_again(stored: Stored) -> EvalConfig | DoctorConfig:
     """Return the settings of a result; raise InputError if they cannot be used here."""
-    asked, known = stored.result["asked"], {f.name for f in fields(EvalConfig)} - {"set", "json"}
+    kind = DoctorConfig if "doctor" in stored.result else EvalConfig
+    asked, known = stored.result["asked"], {f.name for f in fields(kind)} - {"set", "json"}
     if unknown := asked.keys() - known:
         raise InputError(f"it has settings of another version: {', '.join(sorted(unknown)):.200}")
-    config = EvalConfig(set="the run", **asked)
-    for data in (config.data, config.against):
+    config = kind(set="the run", **asked)
+    for data in (config.data, getattr(config, "against", None)):
         if not (data is None or (isinstance(data, str) and is_here(data))):
             raise InputError(f"its images {data!r:.200} are not on this machine, or were named from another folder")
     drawn = [part.get("of", {}).get("precision") for part in stored.result.values() if isinstance(part, dict)]
     chosen = next((precision for precision in drawn if precision in ("fp32", "bf16")), config.precision)
-    return replace(config, precision=chosen, check=False)
+    config = replace(config, precision=chosen)
+    return replace(config, check=False) if isinstance(config, EvalConfig) else config
 
 
 def as_it_was(run: Run, stored: Stored) -> Run:
