@@ -103,6 +103,18 @@ def test_what_equal_sets_get_is_an_interval_as_wide_as_that_of_a_score(world):
     assert (high - low) / (most - least) == pytest.approx(1, abs=0.3)
 
 
+def test_a_missing_interval_of_fid_is_explained(world):
+    """400 images are fewer than 3 for each of 320 features."""
+    given = str(world / "train"), str(world / "like")
+    told = [
+        any(
+            line.startswith('"-"') for line in format_scores(run_evaluation(EvalConfig(*given, metrics=name))["scores"])
+        )
+        for name in ("fid", "kid")
+    ]
+    assert told == [True, False]
+
+
 def test_images_of_many_sizes_every_crop_and_every_unreadable_file_are_told(world, tmp_path):
     for i, side in enumerate([(90, 90)] * 30 + [(120, 90)] * 30):
         Image.fromarray(smooth(1, 120, i)[0, : side[1], : side[0]]).save(tmp_path / f"{i}.png")
