@@ -10,6 +10,7 @@ from unnoise import doctor
 from unnoise.cli import main
 from unnoise.errors import InputError
 from unnoise.evaluation import diagnosis
+from unnoise.evaluation.copies import copied
 from unnoise.evaluation.damage import blur, noise
 from unnoise.evaluation.diagnosis import open_sets
 from unnoise.evaluation.features import open_extractor
@@ -115,6 +116,13 @@ def test_what_is_planted_removes_what_is_found(sets):
     parts = [one["cost"]["value"] for one in found["findings"]]
     assert sum(parts) + found["rest"]["value"] == pytest.approx(found["kid"]["value"], rel=1e-9)
     assert found["rest"]["value"] < 0.1 * found["kid"]["value"]
+
+
+def test_copies_at_the_end_of_a_set_are_seen(monkeypatch):
+    monkeypatch.setattr("unnoise.evaluation.copies.MOST", 30)
+    trained, new, other = (torch.from_numpy(smooth(100, 16, seed)).permute(0, 3, 1, 2) for seed in (1, 2, 3))
+    found = copied(torch.cat([other[:40], trained[:20]]), new, trained)
+    assert found["drawn"]["value"] == pytest.approx(1 / 3, abs=0.1)
 
 
 def checkerboard(pixels):

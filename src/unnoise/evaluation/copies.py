@@ -38,15 +38,19 @@ def copied(
     """
     if len(trained) <= NEIGHBOURS + 1 or len(new) < 2:
         return None
-    found, known = (
-        closeness(each[:MOST], trained, rows)
-        for each, rows in ((drawn, None), (new, own[:MOST] if own is not None else None))
-    )
+    ours, theirs = spread(len(drawn)), spread(len(new))
+    found = closeness(drawn[ours], trained, None)
+    known = closeness(new[theirs], trained, own[theirs] if own is not None else None)
     thresholds, _ = limits(known)
     flags = [(each <= torch.tensor(thresholds)[:, None]).any(dim=0) for each in (found, known)]
     return {name: share(flag) for name, flag in zip(("drawn", "new"), flags, strict=True)} | {
         "training_images": len(trained)
     }
+
+
+def spread(n: int) -> Int64[Tensor, " m"]:
+    """Return at most MOST of n rows, evenly over all of them."""
+    return torch.linspace(0, n - 1, min(n, MOST), dtype=torch.float64).round().long()
 
 
 def share(flags: Bool[Tensor, " n"]) -> dict[str, Any]:
