@@ -122,7 +122,8 @@ def test_copies_at_the_end_of_a_set_are_seen(monkeypatch):
     monkeypatch.setattr("unnoise.evaluation.copies.MOST", 30)
     trained, new, other = (torch.from_numpy(smooth(100, 16, seed)).permute(0, 3, 1, 2) for seed in (1, 2, 3))
     found = copied(torch.cat([other[:40], trained[:20]]), new, trained)
-    assert found["drawn"]["value"] == pytest.approx(1 / 3, abs=0.1)
+    assert found["drawn"]["value"] > 1 / 3
+    assert found["new"]["value"] < 0.1
 
 
 def checkerboard(pixels):

@@ -139,6 +139,7 @@ FAULTS: dict[str, Fault] = {
         always("grid of 2 px"),
         always(f"choose train --backbone unet:patch=1,up=nearest; {LONGER}"),
         side=1,
+        seen=(-inf, 4),
     ),
     "jpeg": Fault(
         seam_power,
