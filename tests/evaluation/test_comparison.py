@@ -2,14 +2,17 @@
 
 import math
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tiny import smooth
 from unnoise.config import EvalConfig
 from unnoise.errors import InputError
+from unnoise.evaluation.comparison import few_images_warnings
 from unnoise.evaluation.evaluate import run_evaluation
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.score_table import format_scores
@@ -103,16 +106,12 @@ def test_what_equal_sets_get_is_an_interval_as_wide_as_that_of_a_score(world):
     assert (high - low) / (most - least) == pytest.approx(1, abs=0.3)
 
 
-def test_a_missing_interval_of_fid_is_explained(world):
-    """400 images are fewer than 3 for each of 320 features."""
-    given = str(world / "train"), str(world / "like")
-    told = [
-        any(
-            line.startswith('"-"') for line in format_scores(run_evaluation(EvalConfig(*given, metrics=name))["scores"])
-        )
-        for name in ("fid", "kid")
-    ]
-    assert told == [True, False]
+def test_a_missing_interval_of_fid_is_told_for_each_judge():
+    """1,000 images are 3 for each of 320 features, and not for each of 352."""
+    judges = [(SimpleNamespace(n=1000, kept=torch.zeros(1000, d)),) * 2 for d in (320, 352)]
+    (told,) = few_images_warnings(["fid"], judges)
+    assert "fid of 1,000 images has no interval: it needs 1,056, 3 for each of the 352 features of the second" in told
+    assert few_images_warnings(["fid"], judges[:1]) == few_images_warnings(["kid"], judges) == []
 
 
 def test_images_of_many_sizes_every_crop_and_every_unreadable_file_are_told(world, tmp_path):

@@ -105,7 +105,7 @@ def compare(
         "colour": dict(zip(("of", "against"), map(plain_colour, colours), strict=True)) if "colour" in names else {},
         "warnings": [
             *set_warnings((a, b, t), (mine, theirs, training), beside),
-            *few_images_warnings(names, a, b),
+            *few_images_warnings(names, [(a, b), *zip(made, seen, strict=True)]),
             *opened.warnings({"values": values, "features": judge_facts(extractor, run), "second": second}),
             *(colour_warnings(*colours) if mine.channels == theirs.channels else []),
         ],
@@ -247,16 +247,16 @@ def format_warnings(mine: ImageSet, theirs: ImageSet) -> list[str]:
     return warnings
 
 
-def few_images_warnings(names: Sequence[str], a: Statistics, b: Statistics) -> list[str]:
-    """Return a warning for each score that needs more images."""
-    n, features = min(a.n, b.n), a.kept.shape[1]
-    needed = {"fid": metrics.ENOUGH * features, "fid_infinity": metrics.ENOUGH_HALVED * features}
-    return [
-        f"{name} of {n:,} images has no interval: it needs {least:,}, {least // features} for each of the {features:,} "
-        "features; kid needs fewer"
-        for name, least in needed.items()
-        if name in names and n < least
-    ]
+def few_images_warnings(names: Sequence[str], judges: Sequence[tuple[Statistics, Statistics]]) -> list[str]:
+    """Return a warning for each score that needs more images by one of the judges."""
+    found = dict[str, str]()
+    for (a, b), whose in zip(judges, ("", " of the second judge"), strict=False):
+        n, features = min(a.n, b.n), a.kept.shape[1]
+        for name, each in (("fid", metrics.ENOUGH), ("fid_infinity", metrics.ENOUGH_HALVED)):
+            if name in names and n < each * features:
+                text = f"{name} of {n:,} images has no interval: it needs {each * features:,}, {each} for each of the"
+                found.setdefault(name, f"{text} {features:,} features{whose}; kid needs fewer")
+    return [*found.values()]
 
 
 def colour_warnings(ours: Colour, real: Colour) -> list[str]:

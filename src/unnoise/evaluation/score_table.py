@@ -6,11 +6,8 @@ from typing import Any
 
 from unnoise.evaluation.coverage import format_coverage
 from unnoise.evaluation.ladder import describe_ladder
-from unnoise.evaluation.metrics import ENOUGH
 
 SAMPLING_FACTS = ("sampler", "steps", "spacing", "guidance", "precision", "labels", "seed")  # how the images were drawn
-
-NO_INTERVAL = f'"-"       an interval of FID needs {ENOUGH} images in both sets for each feature of the judge'
 
 
 def table_rows(values: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -36,7 +33,6 @@ def format_scores(result: dict[str, Any]) -> list[str]:
     how = ", ".join(f"{key} {of[key]}" for key in SAMPLING_FACTS if key in of)
     ours, theirs = of.get("weights") or of["fingerprint"], against["fingerprint"]
     lines = format_values(result)
-    lines += [NO_INTERVAL] if any(lacks_interval(judge) for judge in (result, result.get("second", {}))) else []
     lines += [f"damage    {describe_ladder(result['ladder'])}"] if "ladder" in result else []
     lines += format_training(result["training"]) if "training" in result else []
     lines += format_coverage(result["coverage"]) if "coverage" in result else []
@@ -45,12 +41,6 @@ def format_scores(result: dict[str, Any]) -> list[str]:
     lines.append(f"against   {against['name']}: {which}, {size(against)}sha256 {theirs[:16]}")
     lines += [f"{what:10}{facts}" for what, facts in format_judges(result)]
     return [*lines, *(f"warning: {text}" for text in result["warnings"])]
-
-
-def lacks_interval(judge: Mapping[str, Any]) -> bool:
-    """Return True if a FID has a value, but no interval."""
-    fid = judge.get("values", {}).get("fid")
-    return fid is not None and format_numbers(1, "", fid["value"]) != "-" == format_numbers(1, "", *fid["interval"])
 
 
 def judged_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
