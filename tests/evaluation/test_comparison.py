@@ -2,7 +2,7 @@
 
 import math
 import re
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from unnoise.evaluation.comparison import few_images_warnings
 from unnoise.evaluation.evaluate import run_evaluation
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.score_table import format_scores
+from unnoise.evaluation.statistics import Statistics
 
 
 def test_images_like_the_data_score_near_the_floor_and_others_far_above(world):
@@ -108,7 +109,8 @@ def test_what_equal_sets_get_is_an_interval_as_wide_as_that_of_a_score(world):
 
 def test_a_missing_interval_of_fid_is_told_for_each_judge():
     """1,000 images are 3 for each of 320 features, and not for each of 352."""
-    judges = [(SimpleNamespace(n=1000, kept=torch.zeros(1000, d)),) * 2 for d in (320, 352)]
+    some = [Statistics.empty(d, 0, 3) for d in (320, 352)]
+    judges = [(replace(each, count=each.count + 50),) * 2 for each in some]
     (told,) = few_images_warnings(["fid"], judges)
     assert "fid of 1,000 images has no interval: it needs 1,056, 3 for each of the 352 features of the second" in told
     assert few_images_warnings(["fid"], judges[:1]) == few_images_warnings(["kid"], judges) == []
