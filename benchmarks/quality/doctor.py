@@ -196,16 +196,27 @@ def verdict(row: dict[str, Any]) -> str:
 
 
 def table(out: Path) -> str:
-    """Return the table of all planted faults: the verdict and the first finding."""
-    lines = ["| data | fault | KID x 1000 | verdict | first finding, its cost |", "|---|---|---:|---|---|"]
+    """Return two tables: the verdict on each fault and data, mild and strong, and the first finding of each row."""
+    files = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted(out.glob("*.json"))}
+    cases = dict.fromkeys(
+        case.removesuffix(", mild").removesuffix(", strong") for rows in files.values() for case in rows
+    )
+    lines = ["| fault | " + " | ".join(files) + " |", "|---|" + "---|" * len(files)]
+    for case in cases:
+        cells = []
+        for rows in files.values():
+            found = [verdict(rows[name]) for name in (case, f"{case}, mild", f"{case}, strong") if name in rows]
+            cells.append(", ".join(found if len({*found}) > 1 else found[:1]))
+        lines.append(f"| {case} | " + " | ".join(cells) + " |")
+    lines += ["", "| data | fault | KID x 1000 | verdict | first finding, its cost |", "|---|---|---:|---|---|"]
     counts: dict[str, int] = {}
-    for path in sorted(out.glob("*.json")):
-        for case, row in json.loads(path.read_text("utf-8")).items():
+    for name, rows in files.items():
+        for case, row in rows.items():
             said = verdict(row)
             counts[said] = counts.get(said, 0) + 1
             first = row["findings"][0] if row["findings"] else ["", "nothing", None]
             cost = "" if first[2] is None else f", {first[2]:.1f}"
-            lines.append(f"| {path.stem} | {case} | {row['kid']:.1f} | {said} | {first[1]}{cost} |")
+            lines.append(f"| {name} | {case} | {row['kid']:.1f} | {said} | {first[1]}{cost} |")
     return "\n".join([*lines, "", ", ".join(f"{name}: {count}" for name, count in counts.items())]) + "\n"
 
 
