@@ -62,6 +62,31 @@ def pale(x: Pixels, factor: float) -> Pixels:
     return to_pixels(gray + factor * (x - gray))
 
 
+def through(x: Pixels, parts: float) -> Pixels:
+    """Return images that were shrunk to a part of their size, and enlarged again."""
+    side = [max(1, round(length / parts)) for length in x.shape[-2:]]
+    small = torch.nn.functional.interpolate(x.double(), side, mode="bilinear", antialias=True)
+    return to_pixels(torch.nn.functional.interpolate(small, x.shape[-2:], mode="bicubic"))
+
+
+def motion(x: Pixels, length: int) -> Pixels:
+    """Return images that moved to the right while they were taken."""
+    wide = torch.nn.functional.pad(x.double(), (length - 1, 0, 0, 0), mode="replicate")
+    return to_pixels(wide.unfold(-1, length, 1).mean(dim=-1))
+
+
+def soft_grain(x: Pixels, steps: float) -> Pixels:
+    """Return images with noise whose grains are about two pixels wide."""
+    normal = torch.randn(x.shape, generator=torch.Generator().manual_seed(0))
+    grains = torch.nn.functional.avg_pool2d(normal, 2, stride=1, padding=1)[..., : x.shape[-2], : x.shape[-1]]
+    return to_pixels(x + 2 * steps * grains)
+
+
+def gains(x: Pixels, red: float, blue: float) -> Pixels:
+    """Return images whose red and blue are multiplied, as by a wrong white balance."""
+    return to_pixels(x * torch.tensor([red, 1.0, blue], dtype=torch.float64)[:, None, None])
+
+
 # name -> (finding that is right, mild, strong)
 OF_PIXELS: dict[str, tuple[str, Plant, Plant]] = {
     "grid of 2 px, 3 / 12 steps": ("grid", lambda x: checkerboard(x, 3), lambda x: checkerboard(x, 12)),
@@ -79,10 +104,14 @@ OF_PIXELS: dict[str, tuple[str, Plant, Plant]] = {
     "contrast of 140 / 200 %, clipped": ("contrast", lambda x: stretch(x, 1.4), lambda x: stretch(x, 2)),
     "upside down / a quarter turn": ("orientation", lambda x: x.flip(-2), lambda x: x.rot90(1, (-2, -1))),
     "negative": ("channels", lambda x: 255 - x, lambda x: 255 - x),
+    "to 2 / 3 or half of the size and back": ("haze", lambda x: through(x, 1.5), lambda x: through(x, 2)),
+    "motion of 2 / 4 px": ("haze", lambda x: motion(x, 2), lambda x: motion(x, 4)),
+    "grain of 2 px, 8 / 20 steps": ("grain", lambda x: soft_grain(x, 8), lambda x: soft_grain(x, 20)),
 }
 OF_COLOURS: dict[str, tuple[str, Plant, Plant]] = {
     "red by 12 / 40 steps": ("tint", lambda x: shift(x, slice(0, 1), 12), lambda x: shift(x, slice(0, 1), 40)),
     "colours of 60 / 20 %": ("colourfulness", lambda x: pale(x, 0.6), lambda x: pale(x, 0.2)),
+    "white balance, 10 / 30 %": ("tint", lambda x: gains(x, 1.1, 0.9), lambda x: gains(x, 1.3, 0.7)),
     "channels exchanged, BGR / GRB": ("channels", lambda x: x.flip(1), lambda x: x[:, [1, 0, 2]]),
 }
 
