@@ -119,7 +119,7 @@ def run_of_weights(run: Run, stored: Stored) -> Run | list[Check]:
 
 def config_again(stored: Stored) -> EvalConfig | DoctorConfig:
     """Return the settings of a result; raise InputError if they cannot be used here."""
-    kind = DoctorConfig if "doctor" in stored.result else EvalConfig
+    kind = DoctorConfig if stored.result.keys() - {*INPUTS} == {"doctor"} else EvalConfig
     asked, known = stored.result["asked"], {f.name for f in fields(kind)} - {"set", "json"}
     if unknown := asked.keys() - known:
         raise InputError(f"it has settings of another version: {', '.join(sorted(unknown)):.200}")
