@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from unnoise.data.cache import open_data
+from unnoise.evaluation.colours import stretch_colours
 from unnoise.evaluation.damage import blur, jpeg, noise
 from unnoise.evaluation.diagnosis import diagnose, features, open_sets
 from unnoise.evaluation.features import fitting, open_extractor
@@ -54,12 +55,6 @@ def checkerboard(x: Pixels, steps: float) -> Pixels:
 def blocks(x: Pixels, period: int, share: float) -> Pixels:
     """Return images that are moved towards the means of blocks."""
     return make_blocks(x, period, (period - 1, period - 1), share)
-
-
-def pale(x: Pixels, factor: float) -> Pixels:
-    """Return images whose colours are `factor` times as far from gray."""
-    gray = x.double().mean(dim=1, keepdim=True)
-    return to_pixels(gray + factor * (x - gray))
 
 
 def through(x: Pixels, parts: float) -> Pixels:
@@ -110,7 +105,7 @@ OF_PIXELS: dict[str, tuple[str, Plant, Plant]] = {
 }
 OF_COLOURS: dict[str, tuple[str, Plant, Plant]] = {
     "red by 12 / 40 steps": ("tint", lambda x: shift(x, slice(0, 1), 12), lambda x: shift(x, slice(0, 1), 40)),
-    "colours of 60 / 20 %": ("colourfulness", lambda x: pale(x, 0.6), lambda x: pale(x, 0.2)),
+    "colours of 60 / 20 %": ("colourfulness", lambda x: stretch_colours(x, 0.6), lambda x: stretch_colours(x, 0.2)),
     "white balance, 10 / 30 %": ("tint", lambda x: gains(x, 1.1, 0.9), lambda x: gains(x, 1.3, 0.7)),
     "channels exchanged, BGR / GRB": ("channels", lambda x: x.flip(1), lambda x: x[:, [1, 0, 2]]),
 }

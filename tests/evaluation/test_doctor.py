@@ -14,7 +14,7 @@ from unnoise.evaluation.copies import copied
 from unnoise.evaluation.damage import blur, noise
 from unnoise.evaluation.diagnosis import open_sets
 from unnoise.evaluation.features import open_extractor
-from unnoise.evaluation.kid_change import Weighted, kid_change, repeat_cost, weighted_kid
+from unnoise.evaluation.kid_change import Weighted, kid_change, kid_score, repeat_cost
 from unnoise.evaluation.metrics import kid
 from unnoise.evaluation.modes import find_groups, reweighted
 from unnoise.evaluation.noise_levels import parts
@@ -35,7 +35,7 @@ def test_a_mend_that_changes_nothing_costs_exactly_nothing(features):
 
 
 def test_images_that_all_count_once_have_the_usual_kid(features):
-    assert weighted_kid(*map(Weighted.even, features)) == pytest.approx(kid(*features).value, rel=1e-12)
+    assert kid_score(*map(Weighted.even, features)).value == pytest.approx(kid(*features).value, rel=1e-12)
 
 
 def test_a_change_is_the_difference_of_two_kids(features):

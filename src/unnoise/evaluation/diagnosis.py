@@ -62,15 +62,17 @@ class Planted(NamedTuple):
 
 
 class NumberTest(NamedTuple):
-    """The number of a fault with its interval of 95 %, and what equal sets get."""
+    """The number of a fault with its interval of 95 %, what equal sets get, and the means of the statistic."""
 
     number: float
     interval: list[float]
     equal: list[float]
+    drawn: Means
+    real: Means
 
     def plain(self, fault: Fault) -> dict[str, Any]:
         """Return the numbers as plain values, with the words that say what they are."""
-        return {"says": fault.says, **self._asdict()}
+        return {"says": fault.says, "number": self.number, "interval": self.interval, "equal": self.equal}
 
     def differs(self, side: int) -> bool:
         """Return True if the two intervals are apart, to the side that counts."""
@@ -108,7 +110,7 @@ def diagnose(sets: Sets, report: Report) -> dict[str, Any]:
     """Return the KID of the drawn images, the faults that raise it, and the rest, as plain values."""
     whole, repeated = metrics.kid(sets.features, sets.real_features), repeat_findings(sets)
     single = without_repeats(sets) if repeated else sets
-    tests = {name: number_test(fault, single) for name, fault in FAULTS.items()}
+    tests = number_tests([*FAULTS], single)
     explained, left = explain(single, tests, report) if len(single.drawn) >= LEAST else ([], sets)
     return {
         "kid": plain_score(whole),
@@ -144,7 +146,7 @@ def explain(sets: Sets, tests: dict[str, NumberTest], report: Report) -> tuple[l
         best = max(planted, key=lambda each: each.finding["cost"]["value"] / HANDICAP.get(each.finding["fault"], 1))
         found, sets = [*found, best.finding], best.sets
         left = [name for name in left if not excludes(best.finding["fault"], name)]
-        tests = {name: number_test(FAULTS[name], sets) for name in left if name != "modes"}
+        tests = number_tests([name for name in left if name != "modes"], sets)
 
 
 def excludes(found: str, other: str) -> bool:
@@ -178,15 +180,21 @@ def is_real(cost: dict[str, Any] | None) -> bool:
 # Faults that are planted
 
 
-def number_test(fault: Fault, sets: Sets) -> NumberTest:
-    """Return the number of a fault with its interval, and what equal sets get."""
-    chance = torch.Generator().manual_seed(0)
-    drawn, real, weights = fault.statistic(sets.drawn), fault.statistic(sets.real), sets.weights
-    n, known, even = len(drawn), sets.mean_real(real), torch.ones(len(drawn), dtype=torch.float64)
-    ours = [fault.number(mean, known) for mean in mean_draws(drawn, even, n, chance)]
-    draws = [mean_draws(real, weights, size, chance) for size in (n, len(real))]
+def number_tests(names: Sequence[str], sets: Sets) -> dict[str, NumberTest]:
+    """Return the tests of some faults; each statistic is computed once."""
+    wanted = {FAULTS[name].statistic for name in names}
+    rows = {statistic: (statistic(sets.drawn), statistic(sets.real)) for statistic in wanted}
+    return {name: number_test(FAULTS[name], *rows[FAULTS[name].statistic], sets) for name in names}
+
+
+def number_test(fault: Fault, drawn: Bands, real: Bands, sets: Sets) -> NumberTest:
+    """Return the number of a fault with its interval, and what equal sets get, from its statistic of each image."""
+    chance, n, even = torch.Generator().manual_seed(0), len(drawn), torch.ones(len(drawn), dtype=torch.float64)
+    mean, known = drawn.mean(dim=0), sets.mean_real(real)
+    ours = [fault.number(one, known) for one in mean_draws(drawn, even, n, chance)]
+    draws = [mean_draws(real, sets.weights, size, chance) for size in (n, len(real))]
     equal = [fault.number(one, other) for one, other in zip(*draws, strict=True)]
-    return NumberTest(fault.number(drawn.mean(dim=0), known), middle(ours), middle(equal))
+    return NumberTest(fault.number(mean, known), middle(ours), middle(equal), mean, known)
 
 
 def plant(name: str, sets: Sets, test: NumberTest) -> Planted | None:
@@ -194,13 +202,12 @@ def plant(name: str, sets: Sets, test: NumberTest) -> Planted | None:
     fault = FAULTS[name]
     if not test.differs(fault.side):
         return None
-    drawn, real = fault.statistic(sets.drawn).mean(dim=0), sets.mean_real(fault.statistic(sets.real))
-    changed = fault.plant(sets.real, drawn, real)
+    changed = fault.plant(sets.real, test.drawn, test.real)
     after = sets._replace(real=changed, real_features=features(changed, sets.extractor))
     cost = plain_score(kid_change(sets.pair(), after.pair()))
     if not is_real(cost) and not test.is_seen(fault.seen):
         return None
-    words = {"name": fault.name(test.number, drawn, real), "advice": fault.advice(test.number)}
+    words = {"name": fault.name(test.number, test.drawn, test.real), "advice": fault.advice(test.number)}
     return Planted({"fault": name, **test.plain(fault), **words, "cost": cost, "way": "planted"}, after)
 
 
@@ -257,13 +264,14 @@ def plant_modes(sets: Sets) -> Planted | None:
     small = thumbnails(sets.drawn), thumbnails(sets.real)
     groupings = find_groups(sets.features, sets.real_features, sets.labels, sets.classes, small)
     groups = max(groupings, key=lambda some: float(some.errors(sets.weights).abs().max()))
-    if groups.errors(sets.weights).abs().max() < GROUP_ERRORS:
+    odd = odd_groups(groups, sets.weights)
+    if not odd:
         return None
     after = sets._replace(weights=reweighted(groups, sets.weights))
     ours, theirs = groups.shares(sets.weights)
     finding = {
         "fault": "modes",
-        "name": f"other proportions than the data: {odd_groups(groups, sets.weights)}",
+        "name": f"other proportions than the data: {odd}",
         "says": "share of images that would have to be of another class or cluster",
         "number": float((ours - theirs).abs().sum()) / 2,
         "cost": plain_score(kid_change(sets.pair(), after.pair())),
@@ -275,7 +283,7 @@ def plant_modes(sets: Sets) -> Planted | None:
 
 
 def odd_groups(groups: Groups, weights: Float64[Tensor, " m"]) -> str:
-    """Return the groups whose shares differ most clearly, in percent of the drawn and of the real images."""
+    """Return the groups whose shares differ most clearly, in percent of both sets of images; nothing if none do."""
     errors, (ours, theirs) = groups.errors(weights), groups.shares(weights)
     told = [int(i) for i in errors.abs().argsort(descending=True)[:TOLD_GROUPS] if abs(errors[i]) > GROUP_ERRORS]
     return ", ".join(

@@ -1,6 +1,5 @@
 """Measure what a fault costs: how much KID falls if the images are mended, paired on the same images."""
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -8,7 +7,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from unnoise.evaluation.metrics import cubic
-from unnoise.evaluation.scores import Score, student, symmetric
+from unnoise.evaluation.scores import Score, symmetric
 from unnoise.evaluation.statistics import GROUPS
 
 Features = Float[Tensor, "_ d"]
@@ -34,23 +33,19 @@ def kid_change(before: tuple[Weighted, Weighted], after: tuple[Weighted, Weighte
     """
     jackknives = [kid_jackknife(*pair) for pair in (before, after)]
     value = jackknives[0][0] - jackknives[1][0]
-    variance = 0.0
-    for side in (1, 2):
-        left = torch.as_tensor(jackknives[0][side]) - torch.as_tensor(jackknives[1][side])
-        variance += float((len(left) - 1) * left.var(correction=0))
-    half = student() * math.sqrt(variance)
-    return Score(value, math.sqrt(variance), (value - half, value + half))
+    changes = [before - after for before, after in zip(*(sides for _, *sides in jackknives), strict=True)]
+    return symmetric(value, sum(map(jackknife_variance, changes)))
 
 
 def kid_score(drawn: Weighted, real: Weighted) -> Score:
     """Return KID of images that count differently often, with an interval by leaving out one of 20 groups."""
     value, *sides = kid_jackknife(drawn, real)
-    return symmetric(value, sum(float((len(left) - 1) * left.var(correction=0)) for left in sides))
+    return symmetric(value, sum(map(jackknife_variance, sides)))
 
 
-def weighted_kid(drawn: Weighted, real: Weighted) -> float:
-    """Return the unbiased squared MMD with a cubic kernel of images that count differently often."""
-    return kid_jackknife(drawn, real)[0]
+def jackknife_variance(left: Float64[Tensor, " g"]) -> float:
+    """Return the variance of a number, from its values without each group (Efron & Stein 1981)."""
+    return float((len(left) - 1) * left.var(correction=0))
 
 
 def kid_jackknife(drawn: Weighted, real: Weighted) -> tuple[float, Float64[Tensor, " g"], Float64[Tensor, " g"]]:
@@ -110,8 +105,4 @@ def repeat_cost(drawn: Features, first: Int64[Tensor, " n"]) -> Score:
     """
     some, same = Weighted.even(drawn), first[:, None] == first[None]
     (value, left), (value_after, left_after) = mean_without(*own_sums(some)), mean_without(*own_sums(some, same))
-    changes = left - left_after
-    variance = float((len(changes) - 1) * changes.var(correction=0))
-    change = float(value - value_after)
-    half = student() * math.sqrt(variance)
-    return Score(change, math.sqrt(variance), (change - half, change + half))
+    return symmetric(float(value - value_after), jackknife_variance(left - left_after))

@@ -109,9 +109,8 @@ def ring_power(pixels: Uint8Images) -> Bands:
     ring[0, 0] = BANDS  # the mean of an image is in no ring
     member = torch.nn.functional.one_hot(ring.flatten(), BANDS + 1)[:, :BANDS].double()
     count = member.sum(dim=0)
-    rings = torch.cat([cosine_power(part).flatten(1) @ member for part in torch.split(pixels, 256)]) / count.clamp(
-        min=1
-    )
+    member /= count.clamp(min=1)
+    rings = torch.cat([cosine_power(part).flatten(1) @ member for part in torch.split(pixels, 256)])
     for k in (count == 0).nonzero().flatten().flip(0).tolist():  # in small images: it gets the power of the next ring
         rings[:, k] = rings[:, min(k + 1, BANDS - 1)]
     return torch.cat([rings, (rings + ROUNDING).log()], dim=1)
