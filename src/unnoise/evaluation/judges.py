@@ -71,10 +71,15 @@ def network_name(network: str) -> str:
     return network.partition(":")[0]
 
 
+def trained_with(run: Run | None) -> list[str]:
+    """Return the feature extractors that the training used, as the card of a run names them."""
+    used = run.card.training.get(USED_BY_TRAINING) if run else None
+    return [str(one) for one in used] if isinstance(used, list | tuple) else []
+
+
 def used_by_training(about: Mapping[str, str], run: Run | None) -> bool:
     """Return True if the card of a run says that the training used this feature extractor."""
-    used = run.card.training.get(USED_BY_TRAINING) if run else None
-    named = {network_name(str(one)) for one in used} if isinstance(used, list | tuple) else set()
+    named = {network_name(one) for one in trained_with(run)}
     return bool(named & {network_name(about["network"]), about["weights"]})
 
 

@@ -63,7 +63,7 @@ def format_values(result: dict[str, Any]) -> list[str]:
 
 
 def format_judges(result: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the facts of both judges as text, and what of a run was chosen by one of them, each with its name."""
+    """Return the facts of both judges as text, what of a run they chose, and what it was trained with, each named."""
     judges = [("features", result["features"])]
     judges += [("second", result["second"]["features"])] if "second" in result else []
     texts = []
@@ -71,7 +71,11 @@ def format_judges(result: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts = (about["network"], about["resize"], f"sha256 {about['weights'][:16]}", about.get("no_judge"))
         texts.append((name, ", ".join(filter(None, facts))))
     chosen = [f"the {what} by KID of {network}" for what, network in result.get("chosen_by", {}).items()]
-    return [*texts, *([("chosen", ", ".join(chosen))] if chosen else [])]
+    texts += [("chosen", ", ".join(chosen))] if chosen else []
+    if used := result.get("trained_with"):
+        names = ", ".join(name[:40] for name in used)
+        texts.append(("trained", f"with features of {names}; judges like it may see the images better than they are"))
+    return texts
 
 
 def size(about: dict[str, Any]) -> str:

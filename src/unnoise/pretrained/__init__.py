@@ -1,0 +1,1 @@
+"""Networks whose weights were trained by others, on other images."""
