@@ -8,12 +8,14 @@ from torch.testing import assert_close
 
 from tiny import TINY, smooth, train_folder
 from unnoise import evaluate, load, registry
+from unnoise.config import TrainConfig
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.perceptual import CHECKERS, STAGES, open_network, perceptual_distance
 from unnoise.errors import InputError
 from unnoise.evaluation.score_table import format_scores
 from unnoise.pretrained.efficientnet import load_efficientnet, weights_file
+from unnoise.training.checks import check_config
 
 BOARD = torch.tensor([[[[1.0, -1.0], [-1.0, 1.0]]]]) / 4
 
@@ -100,6 +102,20 @@ def test_it_is_added_where_noise_is_below_a_multiple_of_the_image(images):
     found.sum().backward()
     assert model.backbone.error.grad.abs() > 0
     assert all(p.grad is None for p in open_network("lite0", torch.device("cpu")).parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("stages=1-7", r"0 to 6, got \(1, 7\)"),
+        ("weight=-1", "weight is 0 or more, got -1"),
+        ("gamma=0", "above 0, got 0 and 20"),
+        ("network=lite9", "lite9"),
+    ],
+)
+def test_options_out_of_range_are_refused_before_a_training(options, said):
+    with pytest.raises(InputError, match=said):
+        check_config(TrainConfig(objective=f"perceptual:{options}"))
 
 
 def test_the_network_that_was_trained_with_is_no_judge(tmp_path):

@@ -185,8 +185,11 @@ def perceptual(  # the options of two terms
         gamma, first: The caps of `capped_v` at the end and at the start of a training.
 
     Raises:
-        InputError: The images have more than 4 channels, or the weights of the network are not installed.
+        InputError: An option is out of range, the images have more than 4 channels, or the weights of the network are
+            not installed.
     """
+    if weight < 0:
+        raise InputError(f"objective perceptual: weight is 0 or more, got {weight:g}")
     x0 = model(batch.x_t, batch.t, batch.label).x0
     loss, rows = capped(x0, batch, gamma, first), (batch.t.ratio.flatten() < below).nonzero().flatten().to(x0.device)
     if not len(rows):

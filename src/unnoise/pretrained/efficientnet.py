@@ -87,7 +87,12 @@ class EfficientNetLite(nn.Module):
         self.head, self.classify = Conv(c, 1280), nn.Linear(1280, 1000)
 
     def early(self, x: Images, stages: tuple[int, ...]) -> list[Maps]:
-        """Return the maps of the stem and of the first block of some stages, for images of any size in [-1, 1]."""
+        """Return the maps of the stem and of the first block of some stages, for images of any size in [-1, 1].
+
+        Raises InputError if there is no such stage.
+        """
+        if not (stages and all(0 <= stage < len(self.first) for stage in stages)):
+            raise InputError(f"the stages of EfficientNet-Lite are 0 to {len(self.first) - 1}, got {stages}")
         found, wanted = [h := F.relu6(self.stem((x * 127.5 + 0.5) / 128))], [self.first[stage] for stage in stages]
         for i, block in enumerate(self.blocks[: max(wanted) + 1]):
             h = block(h)
