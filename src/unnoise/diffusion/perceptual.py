@@ -58,7 +58,8 @@ def checkers(x: Images) -> Images:
 
 
 def colours(x: Images) -> Float[Tensor, "b 3 h w"]:
-    """Return gray or RGB images as RGB images, without alpha."""
+    """Return gray or RGB images as RGB images in float32, without alpha."""
     if x.shape[1] > RGBA:
         raise InputError(f"objective perceptual is for gray or RGB images, and these have {x.shape[1]} channels")
+    x = x.float()
     return x[:, :RGB] if x.shape[1] >= RGB else x[:, :1].expand(-1, RGB, -1, -1)
