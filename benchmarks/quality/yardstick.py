@@ -138,6 +138,8 @@ def table(given: argparse.Namespace) -> None:
     for contender in dict.fromkeys(each["contender"] for each in rows):
         mine = [each for each in rows if each["contender"] == contender]
         pairs = [(each, known[key]) for each in mine if (key := (each["set"], each["seed"], each["length"])) in known]
+        if not pairs:
+            continue
         means = {
             judge: geometric_mean([value(each, judge) / value(base, judge) for each, base in pairs]) for judge in JUDGES
         }
