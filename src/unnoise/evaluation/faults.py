@@ -148,7 +148,10 @@ FAULTS: dict[str, Fault] = {
         alone(lambda pixels, quality: jpeg(pixels, round(quality))),
         (95, 1),
         always("JPEG compression"),
-        always("look at the training images: unnoise data; store them as PNG, or with a high quality"),
+        always(
+            "look at the training images: store them as PNG, or with a high quality; if they show no blocks of 8 px, "
+            f"these are of the scales of the network: {LONGER}"
+        ),
         side=1,
     ),
     **{
