@@ -42,7 +42,6 @@ SETS: dict[str, tuple[str, str, int, int]] = {
     "tiny-imagenet": ("tinyimagenet20/train.zip", "--size 64", 1000, 2000),
 }
 
-
 WIDE = "--backbone unet:widths=64-64-96,layers=1,patch=2,groups=8,head=32"  # wide where pixels are
 FAST, PERCEPTUAL = "--lr 5e-3", "--objective perceptual"
 CONTENDERS = {  # all three at once, each missing, each alone, and other settings of all three
@@ -143,7 +142,7 @@ def table(given: argparse.Namespace) -> None:
         means = {
             judge: geometric_mean([value(each, judge) / value(base, judge) for each, base in pairs]) for judge in JUDGES
         }
-        told = ", ".join(f"{value:.2f} by {judge}" for judge, value in means.items())
+        told = ", ".join(f"{mean:.2f} by {judge}" for judge, mean in means.items())
         print(f"{contender}: {told}, over {len(pairs)} trainings")
 
 

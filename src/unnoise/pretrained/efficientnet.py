@@ -86,6 +86,10 @@ class EfficientNetLite(nn.Module):
         self.features, self.blocks = c, nn.ModuleList(blocks)
         self.head, self.classify = Conv(c, 1280), nn.Linear(1280, 1000)
 
+    def begin(self, x: Images) -> Maps:
+        """Return the map of the stem, which takes (value - 127) / 128 of 8-bit values."""
+        return F.relu6(self.stem((x * 127.5 + 0.5) / 128))
+
     def early(self, x: Images, stages: tuple[int, ...]) -> list[Maps]:
         """Return the maps of the stem and of the first block of some stages, for images of any size in [-1, 1].
 
@@ -93,7 +97,7 @@ class EfficientNetLite(nn.Module):
         """
         if not (stages and all(0 <= stage < len(self.first) for stage in stages)):
             raise InputError(f"the stages of EfficientNet-Lite are 0 to {len(self.first) - 1}, got {stages}")
-        found, wanted = [h := F.relu6(self.stem((x * 127.5 + 0.5) / 128))], [self.first[stage] for stage in stages]
+        found, wanted = [h := self.begin(x)], [self.first[stage] for stage in stages]
         for i, block in enumerate(self.blocks[: max(wanted) + 1]):
             h = block(h)
             if i in wanted:
@@ -101,7 +105,7 @@ class EfficientNetLite(nn.Module):
         return found
 
     def forward(self, x: Images) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b 1000"]]:
-        h = F.relu6(self.stem((x * 127.5 + 0.5) / 128))  # (value - 127) / 128
+        h = self.begin(x)
         for block in self.blocks:
             h = block(h)
         pooled = F.relu6(self.head(h)).mean(dim=(2, 3))
