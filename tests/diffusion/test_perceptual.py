@@ -87,17 +87,19 @@ class Shifted(nn.Module):
         return self.x0 + self.error * self.x0.roll(1, -1)
 
 
-def test_it_is_added_where_noise_is_below_a_multiple_of_the_image(images):
+@pytest.mark.parametrize(("progress", "weight"), [(0.0, 0.3), (0.5, 0.3 * 0.1**0.5), (1.0, 0.03)])
+def test_it_is_added_where_noise_is_below_a_multiple_of_the_image(images, progress, weight):
     schedule = registry.schedule.get("cosine")()
     times = torch.tensor([0, 300, 600, 700, 800, 990])
     levels = schedule.level(times), schedule.level(times - 1)
     batch = add_noise(images, torch.randn_like(images), levels)
     model = Diffusion(Shifted(images), schedule, registry.target.get("x0"), (3, 32, 32))
+    batch = batch._replace(progress=progress)
     plain = registry.objective.get("capped_v:gamma=2.5,first=20")(model, batch)
     found = registry.objective.get("perceptual:weight=0.3,below=2.3,network=lite0")(model, batch)
     counts = batch.t.ratio.flatten() < 2.3
     assert counts.tolist() == [True, True, True, True, False, False]
-    added = 0.3 * perceptual_distance(model.backbone(None, None, None), images, "lite0")
+    added = weight * perceptual_distance(model.backbone(None, None, None), images, "lite0")
     assert_close(found - plain, added * counts, rtol=1e-4, atol=1e-5)
     found.sum().backward()
     assert model.backbone.error.grad.abs() > 0

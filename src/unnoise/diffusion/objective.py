@@ -156,8 +156,13 @@ def capped(x0: Images, batch: Noised, gamma: float, first: float) -> PerImage:
     """Return the loss of `capped_v` for a predicted image."""
     if min(first, gamma) <= 0:
         raise InputError(f"objective capped_v: gamma and first are above 0, got {gamma:g} and {first:g}")
-    cap = first * (gamma / first) ** batch.progress
+    cap = change(first, gamma, batch.progress)
     return (batch.t.snr + 1).clamp(max=cap).flatten().to(x0) * mean_square(x0 - batch.x0)
+
+
+def change(first: float, last: float, progress: float) -> float:
+    """Return the value at this progress of a training, between a first and a last one, geometrically."""
+    return first * float((last / first) ** progress)
 
 
 @objective.declare(pretrained=True)
@@ -175,10 +180,11 @@ def perceptual(  # the options of two terms
     """Add `capped_v` and a perceptual distance of x0, as PixelGen does it (arXiv:2602.02493).
 
     In much noise the predicted image is a mean of many images, which is blurred as it must be. So the distance counts
-    only where noise is below a multiple of the image.
+    only where noise is below a multiple of the image. Its weight falls to a tenth during a training, as the cap does:
+    it teaches shapes and edges early, and at the end it would make edges too sharp.
 
     Args:
-        weight: The weight of the distance.
+        weight: The weight of the distance at the start of a training.
         below: The noise-to-signal ratio sigma / alpha above which it does not count.
         network: The EfficientNet whose features are compared; it cannot judge the images then.
         stages: The stages from 0 to 6 whose first maps are compared, beside the map of the stem.
@@ -194,6 +200,7 @@ def perceptual(  # the options of two terms
     loss, rows = capped(x0, batch, gamma, first), (batch.t.ratio.flatten() < below).nonzero().flatten().to(x0.device)
     if not len(rows):
         return loss
+    weight *= change(1.0, 0.1, batch.progress)
     return loss.index_add(0, rows, weight * perceptual_distance(x0[rows], batch.x0[rows], network, stages).to(loss))
 
 
