@@ -156,12 +156,12 @@ def capped(x0: Images, batch: Noised, gamma: float, first: float) -> PerImage:
     """Return the loss of `capped_v` for a predicted image."""
     if min(first, gamma) <= 0:
         raise InputError(f"objective capped_v: gamma and first are above 0, got {gamma:g} and {first:g}")
-    cap = change(first, gamma, batch.progress)
+    cap = geometric(first, gamma, batch.progress)
     return (batch.t.snr + 1).clamp(max=cap).flatten().to(x0) * mean_square(x0 - batch.x0)
 
 
-def change(first: float, last: float, progress: float) -> float:
-    """Return the value at this progress of a training, between a first and a last one, geometrically."""
+def geometric(first: float, last: float, progress: float) -> float:
+    """Return the value at this progress of a training, which changes from first to last by equal factors."""
     return first * float((last / first) ** progress)
 
 
@@ -200,7 +200,7 @@ def perceptual(  # the options of two terms
     loss, rows = capped(x0, batch, gamma, first), (batch.t.ratio.flatten() < below).nonzero().flatten().to(x0.device)
     if not len(rows):
         return loss
-    weight *= change(1.0, 0.1, batch.progress)
+    weight *= geometric(1.0, 0.1, batch.progress)
     return loss.index_add(0, rows, weight * perceptual_distance(x0[rows], batch.x0[rows], network, stages).to(loss))
 
 
