@@ -11,6 +11,7 @@ from unnoise.diffusion.model import Diffusion, Prediction
 from unnoise.diffusion.perceptual import STAGES, perceptual_distance
 from unnoise.diffusion.process import q_sample, transition
 from unnoise.diffusion.schedule import Schedule
+from unnoise.diffusion.spectrum import whiten
 from unnoise.diffusion.target import encode
 from unnoise.errors import InputError
 from unnoise.registry import objective
@@ -133,7 +134,9 @@ def hybrid(model: Diffusion, batch: Noised, *, bound: float = 0.001) -> PerImage
 
 
 @objective
-def capped_v(model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float | None = None) -> PerImage:
+def capped_v(
+    model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float | None = None, white: float = 0.0
+) -> PerImage:
     """Weigh the squared error of x0 by min(SNR + 1, gamma), the cap of Hang et al. 2023 on the plain loss of target v.
 
     SNR + 1 is the weight of the plain objective of target v (Salimans & Ho 2022, arXiv:2202.00512, section 4). The cap
@@ -144,20 +147,23 @@ def capped_v(model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: floa
         gamma: The cap at the end of a training.
         first: The cap at the start, from where it changes geometrically to gamma (docs/concepts/quality.md). The
             default is gamma.
+        white: The share of the whitening of the error, 0 to 1; above 0, fine detail counts more (`spectrum.whiten`).
 
     Raises:
-        InputError: gamma or first is not above 0.
+        InputError: gamma or first is not above 0, or white is not from 0 to 1.
     """
     first = gamma if first is None else first
-    return capped(model(batch.x_t, batch.t, batch.label).x0, batch, gamma, first)
+    return capped(model(batch.x_t, batch.t, batch.label).x0, batch, gamma, first, white)
 
 
-def capped(x0: Images, batch: Noised, gamma: float, first: float) -> PerImage:
+def capped(x0: Images, batch: Noised, gamma: float, first: float, white: float = 0.0) -> PerImage:
     """Return the loss of `capped_v` for a predicted image."""
     if min(first, gamma) <= 0:
         raise InputError(f"objective capped_v: gamma and first are above 0, got {gamma:g} and {first:g}")
+    if not 0 <= white <= 1:
+        raise InputError(f"objective capped_v: white is 0 to 1, got {white:g}")
     cap = geometric(first, gamma, batch.progress)
-    return (batch.t.snr + 1).clamp(max=cap).flatten().to(x0) * mean_square(x0 - batch.x0)
+    return (batch.t.snr + 1).clamp(max=cap).flatten().to(x0) * mean_square(whiten(x0 - batch.x0, white))
 
 
 def geometric(first: float, last: float, progress: float) -> float:
