@@ -43,9 +43,13 @@ SETS: dict[str, tuple[str, str, int, int]] = {
 }
 
 WIDE = "--backbone unet:widths=64-64-96,layers=1,patch=2,groups=8,head=32"  # wide where pixels are
-FAST, PERCEPTUAL = "--lr 5e-3", "--objective perceptual"
-CONTENDERS = {  # all three at once, each missing, each alone, and other settings of all three
+FAST = "--lr 5e-3"
+PERCEPTUAL = "--objective perceptual:last=0.1,white=0"  # as it was in these trials
+DEEP = f"{WIDE.replace('layers=1', 'layers=2')} --batch 32"
+WHITE = "--objective capped_v:gamma=2.5,first=20"
+CONTENDERS = {
     "default": "",
+    # all three at once, each missing, each alone, and other settings of all three
     "all": f"{WIDE} {FAST} {PERCEPTUAL}",
     "all-but-wide": f"{FAST} {PERCEPTUAL}",
     "all-but-fast": f"{WIDE} {PERCEPTUAL}",
@@ -57,12 +61,18 @@ CONTENDERS = {  # all three at once, each missing, each alone, and other setting
     "all-lr-2.5e-3": f"{WIDE} --lr 2.5e-3 {PERCEPTUAL}",
     "all-lr-1e-2": f"{WIDE} --lr 1e-2 {PERCEPTUAL}",
     "all-batch-32": f"{WIDE} {FAST} {PERCEPTUAL} --batch 32",
-    "all-low-noise-batch-32": f"{WIDE} {FAST} {PERCEPTUAL}:below=0.7 --batch 32",
-    "all-lite0": f"{WIDE} {FAST} {PERCEPTUAL}:network=lite0",
-    "all-deep": f"{WIDE} {FAST} {PERCEPTUAL}:stages=1-2-3-4",
-    "all-weight-0.3": f"{WIDE} {FAST} {PERCEPTUAL}:weight=0.3",
-    "all-cap-20": f"{WIDE} {FAST} {PERCEPTUAL}:gamma=20",
+    "all-batch-32-lr-2e-3": f"{WIDE} --lr 2e-3 {PERCEPTUAL} --batch 32",
+    "all-low-noise-batch-32": f"{WIDE} {FAST} {PERCEPTUAL},below=0.7 --batch 32",
+    "all-lite0": f"{WIDE} {FAST} {PERCEPTUAL},network=lite0",
+    "all-deep": f"{WIDE} {FAST} {PERCEPTUAL},stages=1-2-3-4",
+    "all-weight-0.3": f"{WIDE} {FAST} {PERCEPTUAL},weight=0.3",
     "all-v": f"{WIDE} {FAST} {PERCEPTUAL} --target v:std=0.5",
+    # two layers at each scale, and fine detail that counts more
+    "deep-perceptual": f"{DEEP} --lr 3e-3 --objective perceptual",
+    "deep-perceptual-tenth": f"{DEEP} --lr 3e-3 {PERCEPTUAL}",
+    "deep-white": f"{DEEP} --lr 3e-3 {WHITE},white=0.35",
+    "deep-white-slow": f"{DEEP} --lr 1.5e-3 {WHITE},white=0.35",
+    "wide-white-lr-2.5e-3": f"{WIDE} --lr 2.5e-3 --batch 32 {WHITE},white=0.5",
 }
 JUDGES: dict[str, Any] = {"lite0": "efficientnet", "lite2": "efficientnet:model=lite2,size=96", "wavelets": wavelets}
 METRICS = "kid,fid,precision_recall"

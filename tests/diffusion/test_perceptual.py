@@ -87,16 +87,20 @@ class Shifted(nn.Module):
         return self.x0 + self.error * self.x0.roll(1, -1)
 
 
-@pytest.mark.parametrize(("progress", "weight"), [(0.0, 0.3), (0.5, 0.3 * 0.1**0.5), (1.0, 0.03)])
-def test_it_is_added_where_noise_is_below_a_multiple_of_the_image(images, progress, weight):
+@pytest.mark.parametrize(
+    ("progress", "last", "white", "weight"),
+    [(0.0, 0.1, 0.0, 0.3), (0.5, 0.1, 0.5, 0.3 * 0.1**0.5), (1.0, 0.1, 0.5, 0.03), (1.0, 1.0, 0.0, 0.3)],
+)
+def test_it_is_added_where_noise_is_below_a_multiple_of_the_image(images, progress, last, white, weight):
     schedule = registry.schedule.get("cosine")()
     times = torch.tensor([0, 300, 600, 700, 800, 990])
     levels = schedule.level(times), schedule.level(times - 1)
     batch = add_noise(images, torch.randn_like(images), levels)
     model = Diffusion(Shifted(images), schedule, registry.target.get("x0"), (3, 32, 32))
     batch = batch._replace(progress=progress)
-    plain = registry.objective.get("capped_v:gamma=2.5,first=20")(model, batch)
-    found = registry.objective.get("perceptual:weight=0.3,below=2.3,network=lite0")(model, batch)
+    plain = registry.objective.get(f"capped_v:gamma=2.5,first=20,white={white}")(model, batch)
+    spec = f"perceptual:weight=0.3,last={last},below=2.3,network=lite0,white={white}"
+    found = registry.objective.get(spec)(model, batch)
     counts = batch.t.ratio.flatten() < 2.3
     assert counts.tolist() == [True, True, True, True, False, False]
     added = weight * perceptual_distance(model.backbone(None, None, None), images, "lite0")
@@ -111,7 +115,9 @@ def test_it_is_added_where_noise_is_below_a_multiple_of_the_image(images, progre
     [
         ("stages=1-7", r"0 to 6, got \(1, 7\)"),
         ("weight=-1", "weight is 0 or more, got -1"),
-        ("gamma=0", "above 0, got 0 and 20"),
+        ("last=0", "last is above 0 up to 1, got 0"),
+        ("last=2", "last is above 0 up to 1, got 2"),
+        ("white=2", "white is 0 to 1, got 2"),
         ("network=lite9", "lite9"),
     ],
 )

@@ -17,6 +17,8 @@ from unnoise.errors import InputError
 from unnoise.registry import objective
 from unnoise.types import Images, Labels, PerImage
 
+CAPS = 2.5, 20.0  # of `perceptual`, at the end and at the start of a training
+
 
 class Noised(NamedTuple):
     """Hold a training batch: x_t at level t, made of x0 and eps; s is the level one step cleaner.
@@ -156,12 +158,12 @@ def capped_v(
     return capped(model(batch.x_t, batch.t, batch.label).x0, batch, gamma, first, white)
 
 
-def capped(x0: Images, batch: Noised, gamma: float, first: float, white: float = 0.0) -> PerImage:
+def capped(x0: Images, batch: Noised, gamma: float, first: float, white: float) -> PerImage:
     """Return the loss of `capped_v` for a predicted image."""
     if min(first, gamma) <= 0:
         raise InputError(f"objective capped_v: gamma and first are above 0, got {gamma:g} and {first:g}")
     if not 0 <= white <= 1:
-        raise InputError(f"objective capped_v: white is 0 to 1, got {white:g}")
+        raise InputError(f"whitening: white is 0 to 1, got {white:g}")
     cap = geometric(first, gamma, batch.progress)
     return (batch.t.snr + 1).clamp(max=cap).flatten().to(x0) * mean_square(whiten(x0 - batch.x0, white))
 
@@ -177,24 +179,25 @@ def perceptual(  # the options of two terms
     batch: Noised,
     *,
     weight: float = 0.1,
+    last: float = 0.01,
     below: float = 2.3,
     network: Literal["lite0", "lite1", "lite2"] = "lite1",
     stages: tuple[int, ...] = STAGES,
-    gamma: float = 2.5,
-    first: float = 20.0,
+    white: float = 0.35,
 ) -> PerImage:
-    """Add `capped_v` and a perceptual distance of x0, as PixelGen does it (arXiv:2602.02493).
+    """Add `capped_v:gamma=2.5,first=20` and a perceptual distance of x0, as PixelGen does it (arXiv:2602.02493).
 
     In much noise the predicted image is a mean of many images, which is blurred as it must be. So the distance counts
-    only where noise is below a multiple of the image. Its weight falls to a tenth during a training, as the cap does:
-    it teaches shapes and edges early, and at the end it would make edges too sharp.
+    only where noise is below a multiple of the image. Its weight falls during a training, as the cap does: it teaches
+    shapes and edges early, and at the end it would make edges too sharp.
 
     Args:
         weight: The weight of the distance at the start of a training.
+        last: The share of the weight that is left at the end; it changes geometrically.
         below: The noise-to-signal ratio sigma / alpha above which it does not count.
         network: The EfficientNet whose features are compared; it cannot judge the images then.
         stages: The stages from 0 to 6 whose first maps are compared, beside the map of the stem.
-        gamma, first: The caps of `capped_v` at the end and at the start of a training.
+        white: The share of the whitening in `capped_v`.
 
     Raises:
         InputError: An option is out of range, the images have more than 4 channels, or the weights of the network are
@@ -202,11 +205,14 @@ def perceptual(  # the options of two terms
     """
     if weight < 0:
         raise InputError(f"objective perceptual: weight is 0 or more, got {weight:g}")
+    if not 0 < last <= 1:
+        raise InputError(f"objective perceptual: last is above 0 up to 1, got {last:g}")
     x0 = model(batch.x_t, batch.t, batch.label).x0
-    loss, rows = capped(x0, batch, gamma, first), (batch.t.ratio.flatten() < below).nonzero().flatten().to(x0.device)
+    loss = capped(x0, batch, *CAPS, white)
+    rows = (batch.t.ratio.flatten() < below).nonzero().flatten().to(x0.device)
     if not len(rows):
         return loss
-    weight *= geometric(1.0, 0.1, batch.progress)
+    weight *= geometric(1.0, last, batch.progress)
     return loss.index_add(0, rows, weight * perceptual_distance(x0[rows], batch.x0[rows], network, stages).to(loss))
 
 
