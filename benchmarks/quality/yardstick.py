@@ -44,7 +44,7 @@ SETS: dict[str, tuple[str, str, int, int]] = {
 
 WIDE = "--backbone unet:widths=64-64-96,layers=1,patch=2,groups=8,head=32"  # wide where pixels are
 FAST = "--lr 5e-3"
-PERCEPTUAL = "--objective perceptual:last=0.1,white=0"  # as it was in these trials
+PERCEPTUAL = "--objective perceptual"
 DEEP = f"{WIDE.replace('layers=1', 'layers=2')} --batch 32"
 WHITE = "--objective capped_v:gamma=2.5,first=20"
 CONTENDERS = {
@@ -62,14 +62,14 @@ CONTENDERS = {
     "all-lr-1e-2": f"{WIDE} --lr 1e-2 {PERCEPTUAL}",
     "all-batch-32": f"{WIDE} {FAST} {PERCEPTUAL} --batch 32",
     "all-batch-32-lr-2e-3": f"{WIDE} --lr 2e-3 {PERCEPTUAL} --batch 32",
-    "all-low-noise-batch-32": f"{WIDE} {FAST} {PERCEPTUAL},below=0.7 --batch 32",
-    "all-lite0": f"{WIDE} {FAST} {PERCEPTUAL},network=lite0",
-    "all-deep": f"{WIDE} {FAST} {PERCEPTUAL},stages=1-2-3-4",
-    "all-weight-0.3": f"{WIDE} {FAST} {PERCEPTUAL},weight=0.3",
+    "all-low-noise-batch-32": f"{WIDE} {FAST} {PERCEPTUAL}:below=0.7 --batch 32",
+    "all-lite0": f"{WIDE} {FAST} {PERCEPTUAL}:network=lite0",
+    "all-deep": f"{WIDE} {FAST} {PERCEPTUAL}:stages=1-2-3-4",
+    "all-weight-0.3": f"{WIDE} {FAST} {PERCEPTUAL}:weight=0.3",
     "all-v": f"{WIDE} {FAST} {PERCEPTUAL} --target v:std=0.5",
     # two layers at each scale, and fine detail that counts more
-    "deep-perceptual": f"{DEEP} --lr 3e-3 --objective perceptual",
-    "deep-perceptual-tenth": f"{DEEP} --lr 3e-3 {PERCEPTUAL}",
+    "deep-perceptual": f"{DEEP} --lr 3e-3 {PERCEPTUAL}",
+    "deep-perceptual-white": f"{DEEP} --lr 3e-3 {PERCEPTUAL}:last=0.01,white=0.35",
     "deep-white": f"{DEEP} --lr 3e-3 {WHITE},white=0.35",
     "deep-white-slow": f"{DEEP} --lr 1.5e-3 {WHITE},white=0.35",
     "wide-white-lr-2.5e-3": f"{WIDE} --lr 2.5e-3 --batch 32 {WHITE},white=0.5",

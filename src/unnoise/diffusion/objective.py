@@ -179,11 +179,11 @@ def perceptual(  # the options of two terms
     batch: Noised,
     *,
     weight: float = 0.1,
-    last: float = 0.01,
+    last: float = 0.1,
     below: float = 2.3,
     network: Literal["lite0", "lite1", "lite2"] = "lite1",
     stages: tuple[int, ...] = STAGES,
-    white: float = 0.35,
+    white: float = 0.0,
 ) -> PerImage:
     """Add `capped_v:gamma=2.5,first=20` and a perceptual distance of x0, as PixelGen does it (arXiv:2602.02493).
 
