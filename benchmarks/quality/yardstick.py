@@ -70,6 +70,7 @@ CONTENDERS = {
     # two layers at each scale, and fine detail that counts more
     "deep-perceptual": f"{DEEP} --lr 3e-3 {PERCEPTUAL}",
     "deep-perceptual-white": f"{DEEP} --lr 3e-3 {PERCEPTUAL}:last=0.01,white=0.35",
+    "deep-perceptual-mild": f"{DEEP} --lr 3e-3 {PERCEPTUAL}:last=0.03,white=0.15",
     "deep-white": f"{DEEP} --lr 3e-3 {WHITE},white=0.35",
     "deep-white-slow": f"{DEEP} --lr 1.5e-3 {WHITE},white=0.35",
     "wide-white-lr-2.5e-3": f"{WIDE} --lr 2.5e-3 --batch 32 {WHITE},white=0.5",
