@@ -107,7 +107,7 @@ def test_plain_values_of_a_dataclass():
     assert found["network"] == f"{__name__}:Whole"
     assert found["how"] == plain(Sampling("ddim:eta=0.5"))
     assert found["pairs"] == ((1, 0.5),)
-    assert plain(TrainConfig())["batch"] == 64
+    assert plain(TrainConfig())["batch"] == 32
 
 
 def test_an_entry_under_its_name_of_an_old_version_is_no_change():

@@ -42,38 +42,24 @@ SETS: dict[str, tuple[str, str, int, int]] = {
     "tiny-imagenet": ("tinyimagenet20/train.zip", "--size 64", 1000, 2000),
 }
 
-WIDE = "--backbone unet:widths=64-64-96,layers=1,patch=2,groups=8,head=32"  # wide where pixels are
-FAST = "--lr 5e-3"
-PERCEPTUAL = "--objective perceptual"
-DEEP = f"{WIDE.replace('layers=1', 'layers=2')} --batch 32"
-WHITE = "--objective capped_v:gamma=2.5,first=20"
+NETWORK = "--backbone unet:widths={},layers={},patch=2,groups=8,head=32"
+PLAIN = "--objective capped_v:gamma=2.5,first=20"
 CONTENDERS = {
     "default": "",
-    # all three at once, each missing, each alone, and other settings of all three
-    "all": f"{WIDE} {FAST} {PERCEPTUAL}",
-    "all-but-wide": f"{FAST} {PERCEPTUAL}",
-    "all-but-fast": f"{WIDE} {PERCEPTUAL}",
-    "all-but-perceptual": f"{WIDE} {FAST}",
-    "wide": WIDE,
-    "fast": FAST,
-    "perceptual": PERCEPTUAL,
-    "lr-2.5e-3": "--lr 2.5e-3",
-    "all-lr-2.5e-3": f"{WIDE} --lr 2.5e-3 {PERCEPTUAL}",
-    "all-lr-1e-2": f"{WIDE} --lr 1e-2 {PERCEPTUAL}",
-    "all-batch-32": f"{WIDE} {FAST} {PERCEPTUAL} --batch 32",
-    "all-batch-32-lr-2e-3": f"{WIDE} --lr 2e-3 {PERCEPTUAL} --batch 32",
-    "all-low-noise-batch-32": f"{WIDE} {FAST} {PERCEPTUAL}:below=0.7 --batch 32",
-    "all-lite0": f"{WIDE} {FAST} {PERCEPTUAL}:network=lite0",
-    "all-deep": f"{WIDE} {FAST} {PERCEPTUAL}:stages=1-2-3-4",
-    "all-weight-0.3": f"{WIDE} {FAST} {PERCEPTUAL}:weight=0.3",
-    "all-v": f"{WIDE} {FAST} {PERCEPTUAL} --target v:std=0.5",
-    # two layers at each scale, and fine detail that counts more
-    "deep-perceptual": f"{DEEP} --lr 3e-3 {PERCEPTUAL}",
-    "deep-perceptual-white": f"{DEEP} --lr 3e-3 {PERCEPTUAL}:last=0.01,white=0.35",
-    "deep-perceptual-mild": f"{DEEP} --lr 3e-3 {PERCEPTUAL}:last=0.03,white=0.15",
-    "deep-white": f"{DEEP} --lr 3e-3 {WHITE},white=0.35",
-    "deep-white-slow": f"{DEEP} --lr 1.5e-3 {WHITE},white=0.35",
-    "wide-white-lr-2.5e-3": f"{WIDE} --lr 2.5e-3 --batch 32 {WHITE},white=0.5",
+    # the default until its photographs were hazy: another network and objective, fewer and smaller steps
+    "first": f"{NETWORK.format('32-64-128', 1)} {PLAIN} --references 0 --lr 1e-3 --batch 64",
+    # the default without one of its parts
+    "no-references": "--references 0",
+    "no-perceptual": f"{PLAIN},white=0.15",
+    "no-white": "--objective perceptual:white=0",
+    "one-layer": NETWORK.format("64-64-96", 1),
+    "narrow": NETWORK.format("32-64-128", 1),
+    "batch-64": "--batch 64",
+    "lr-1e-3": "--lr 1e-3",
+    # the default with other settings
+    "lr-1.5e-3": "--lr 1.5e-3",
+    "lr-5e-3": "--lr 5e-3",
+    "wide": NETWORK.format("96-96-144", 2),
 }
 JUDGES: dict[str, Any] = {"lite0": "efficientnet", "lite2": "efficientnet:model=lite2,size=96", "wavelets": wavelets}
 METRICS = "kid,fid,precision_recall"

@@ -170,7 +170,7 @@ FILES = [
     Fault("model file damaged", RESUMED, before=change(MODEL, flip_bit)),
     Fault("log cut in the middle of a line", RESUMED, before=change(METRICS, lambda content: content[:-20])),
     Fault("settings of the run overwritten", RESUMED, before=change(CONFIG, lambda _: b"lr: [")),
-    Fault("other settings", "lr was 0.001, now 0.002", 2, before=do_nothing, options=("--lr", "2e-3"), resumes=False),
+    Fault("other settings", "lr was 0.003, now 0.002", 2, before=do_nothing, options=("--lr", "2e-3"), resumes=False),
     Fault("two programs in one folder", "trained", during=start_second),
 ]
 SIGNALS = [

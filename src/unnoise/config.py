@@ -91,11 +91,17 @@ class TrainConfig(Settings):
     schedule: Spec = option("cosine", "noise schedule")
     target: Spec = option("x0", "what the network predicts")
     init: str | None = option(None, "start from the weights and network of a run, or of a diffusers pipeline folder")
-    objective: Spec = option("capped_v:gamma=2.5,first=20", "training objective", title="training")
+    objective: Spec = option("perceptual", "training objective", title="training")
     times: Spec = option("uniform", "noise levels that are trained on")
+    references: int | None = option(
+        None,
+        "training images that are compared with a noisy image, for a target with less noise; 0 is off "
+        "(default: up to 8,192)",
+        least=0,
+    )
     optimizer: Spec = option("muon", "optimizer")
-    batch: int = option(64, "images in a training step", least=1, most=MAX_BATCH)
-    lr: float = option(1e-3, "peak learning rate", least=0)
+    batch: int = option(32, "images in a training step", least=1, most=MAX_BATCH)
+    lr: float | None = option(None, "peak learning rate (default: as the optimizer declares)", least=0)
     warmup: int = option(2000, "images over which the learning rate rises", least=0)
     decay: Literal["cosine", "none"] = option("cosine", "decay of the learning rate and of the objective's cap")
     weight_decay: float = option(0.01, "share of the weights that a step takes away, times lr", least=0)

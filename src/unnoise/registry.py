@@ -35,7 +35,7 @@ class Registry:
     def __init__(self, kind: str, home: str, most: int = 10**9, *, instances: bool = False) -> None:
         self.kind, self.home, self.most, self.instances = kind, home, most, instances
         self.entries: dict[str, Callable[..., Any]] = {}
-        self.facts: dict[str, dict[str, int | bool]] = {}  # declared by an entry
+        self.facts: dict[str, dict[str, float | bool]] = {}  # declared by an entry
         self.unnamed: WeakValueDictionary[str, Any] = WeakValueDictionary()  # callables that were given unregistered
 
     def __call__(self, entry: F) -> F:
@@ -46,7 +46,7 @@ class Registry:
             remember_options(entry)
         return entry
 
-    def declare(self, **facts: int | bool) -> Callable[[F], F]:
+    def declare(self, **facts: float | bool) -> Callable[[F], F]:
         """Register with facts about the entry: `@sampler.declare(order=2, evaluations=1)`."""
 
         def register(entry: F) -> F:
@@ -106,7 +106,7 @@ class Registry:
         made = self.get(self.text(spec))
         return {key: default for key, (_, default) in options_of(made.func).items()} | made.keywords
 
-    def declared(self, spec: Spec) -> dict[str, int | bool]:
+    def declared(self, spec: Spec) -> dict[str, float | bool]:
         """Return the facts that the entry of a spec declares; an unregistered callable declares none."""
         function = self.get(self.text(spec)).func
         return next((self.facts.get(name, {}) for name, entry in self.entries.items() if entry is function), {})

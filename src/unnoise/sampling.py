@@ -233,7 +233,7 @@ def network_calls(settings: Sampling) -> int:
 
     A sampler that declares no number counts as two calls per step.
     """
-    calls_per_step = registry.sampler.declared(settings.sampler).get("evaluations", 2)
+    calls_per_step = int(registry.sampler.declared(settings.sampler).get("evaluations", 2))
     return settings.steps * calls_per_step * (1 + (settings.guidance != 1))
 
 

@@ -27,10 +27,13 @@ def gain(image, share):
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
-@pytest.mark.parametrize(("rows", "columns"), [(1, 0), (0, 3), (3, 4), (-3, 4), (8, 0), (8, 8)])
-def test_the_power_of_a_wave_is_weighted_by_its_frequency(share, rows, columns):
+@pytest.mark.parametrize(("rows", "columns"), [(1, 0), (0, 3), (2, 2), (-2, 1), (8, 0), (0, 8), (8, 8)])
+def test_the_power_of_a_wave_is_weighted_by_its_frequency_and_the_grid(share, rows, columns):
     relative = gain(wave(rows, columns), share) / gain(wave(0, 0), share)
-    assert relative == pytest.approx((1 + math.hypot(rows, columns)) ** (2 * share))
+    (a, b), (c, d) = ([wave(math.pi * k / 16) ** 8 for k in (rows, columns)] for wave in (math.sin, math.cos))
+    grid = a * b + a * d + c * b
+    assert grid == pytest.approx(float(8 in (rows, columns)), abs=0.01)
+    assert relative == pytest.approx((1 + 6 * grid) * (1 + math.hypot(rows, columns)) ** (2 * share))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (15, 22)])
@@ -73,6 +76,16 @@ def test_the_best_prediction_is_still_the_mean():
     loss.mean().backward()
     assert loss.min() > 0
     assert model.backbone.output.grad.abs().max() < 1e-12
+
+
+def test_in_much_noise_the_error_is_not_whitened():
+    table, images = registry.schedule.get("cosine")(), torch.randn(2, 1, 8, 8)
+    levels = tuple(table.level(torch.tensor([300, 800]) - i) for i in range(2))
+    model = Diffusion(Fixed(torch.randn(1, 8, 8)), table, registry.target.get("x0"), (1, 8, 8))
+    batch = add_noise(images, torch.randn_like(images), levels)
+    white, plain = (registry.objective.get(f"capped_v:white={share}")(model, batch) for share in (0.7, 0))
+    assert white[0] != plain[0]
+    assert white[1] == plain[1]
 
 
 @pytest.mark.parametrize("share", ["-0.1", "1.1"])

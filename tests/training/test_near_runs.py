@@ -77,7 +77,7 @@ def test_one_other_setting_is_named(gray, capsys):
     train_folder(gray, **TINY, images="8", lr=2e-3)  # two of them: another training
     assert "new run" not in capsys.readouterr().out
     train_folder(gray, **TINY, images="40", lr=2e-3)
-    assert "since runs/gray-1 was stopped with another setting: lr was 0.001, now 0.002" in capsys.readouterr().out
+    assert "since runs/gray-1 was stopped with another setting: lr was 0.003, now 0.002" in capsys.readouterr().out
     train_folder(gray, **TINY, images="24")
     assert "images was '40', now '24'" in capsys.readouterr().out
 

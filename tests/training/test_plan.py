@@ -20,7 +20,17 @@ from unnoise.device import release_memory
 from unnoise.distributed import refuse_sharding
 from unnoise.errors import InputError
 from unnoise.training.clock import Clock
-from unnoise.training.plan import ENOUGH, EXTRA_BYTES, OVERHEAD, Plan, make_plan, rehearse, squares, unet
+from unnoise.training.plan import (
+    ENOUGH,
+    EXTRA_BYTES,
+    OVERHEAD,
+    WITHOUT_BUDGET,
+    Plan,
+    make_plan,
+    rehearse,
+    squares,
+    unet,
+)
 
 SMALL = partial(squares, (1, 4, 4))
 ADAMW = partial(registry.optimizer.get("adamw"), lr=1e-3, weight_decay=0.0)
@@ -102,7 +112,7 @@ def test_a_rehearsal_leaves_no_trace():
     assert all(p.grad is None for p in network.parameters())
 
 
-WIDTHS = (8, 12, 16, 24)
+WIDTHS, SHAPE = (8, 12, 16, 24), (1, 8, 8)
 
 
 def told(monkeypatch, pace, peak=0):
@@ -113,7 +123,7 @@ def told(monkeypatch, pace, peak=0):
 
 
 def chosen(**given):
-    return make_plan(TrainConfig(precision="fp32", **given), (1, 8, 8), ENOUGH).backbone
+    return make_plan(TrainConfig(precision="fp32", **given), SHAPE, ENOUGH).backbone
 
 
 def test_the_longer_the_time_the_wider_the_network(monkeypatch):
@@ -123,7 +133,7 @@ def test_the_longer_the_time_the_wider_the_network(monkeypatch):
     for seconds in (0.5, 6, 20, 100):
         seen = {width: seconds * ENOUGH * (8 / width) ** 2 for width in WIDTHS}
         most = max((w for w in WIDTHS if seen[w] >= ENOUGH * (w / WIDTHS[0]) ** 2), default=WIDTHS[0])
-        assert chosen(budget=f"{seconds}s") == unet(most)
+        assert chosen(budget=f"{seconds}s") == unet(most, SHAPE)
         found.append(most)
     assert found == [*WIDTHS]
 
@@ -131,8 +141,8 @@ def test_the_longer_the_time_the_wider_the_network(monkeypatch):
 def test_a_network_that_is_slower_than_promised_is_not_taken(monkeypatch):
     """By the pace of 8 there is time for 12; by its own there is not."""
     told(monkeypatch, lambda width: ENOUGH * (8 / width) ** 3)
-    assert chosen(budget="5.2s") == unet(8)
-    assert chosen(budget="7.7s") == unet(12)
+    assert chosen(budget="5.2s") == unet(8, SHAPE)
+    assert chosen(budget="7.7s") == unet(12, SHAPE)
 
 
 def test_the_precision_is_chosen_by_the_device(monkeypatch):
@@ -140,13 +150,13 @@ def test_the_precision_is_chosen_by_the_device(monkeypatch):
     told(monkeypatch, lambda width: ENOUGH * (8 / width) ** 3)
     for fast, precision in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr("unnoise.training.precision.fast_bf16", lambda _, fast=fast: fast)
-        ready = make_plan(TrainConfig(budget="5.2s"), (1, 8, 8), ENOUGH)
-        assert (ready.backbone, ready.precision) == (unet(8), precision)
+        ready = make_plan(TrainConfig(budget="5.2s"), SHAPE, ENOUGH)
+        assert (ready.backbone, ready.precision) == (unet(8, SHAPE), precision)
 
 
 def test_a_network_that_memory_does_not_hold_is_not_taken(monkeypatch):
     told(monkeypatch, lambda width: 1e9 / width if width < 16 else pytest.fail("tried"), 10**18)
-    assert chosen(budget="1h") == unet(8)
+    assert chosen(budget="1h") == unet(8, SHAPE)
 
     def pace(width):
         if width > 12:
@@ -154,14 +164,19 @@ def test_a_network_that_memory_does_not_hold_is_not_taken(monkeypatch):
         return 1e9
 
     told(monkeypatch, pace)
-    assert chosen(budget="1h") == unet(12)
+    assert chosen(budget="1h") == unet(12, SHAPE)
 
 
-def test_without_a_budget_the_network_is_the_smallest_or_the_one_named(monkeypatch):
+def test_without_a_budget_the_network_is_always_the_same_or_the_one_named(monkeypatch):
     """On every machine."""
     told(monkeypatch, lambda _: 1e9)
-    assert chosen(images="1000M") == chosen(epochs=1000) == unet(8)
+    assert chosen(images="1000M") == chosen(epochs=1000) == unet(WITHOUT_BUDGET, SHAPE)
     assert chosen(budget="1h", backbone="unet:widths=32,layers=1,groups=4") == "unet:widths=32,layers=1,groups=4"
+
+
+def test_large_images_have_one_more_scale():
+    assert unet(64, (3, 47, 64)) == "unet:widths=64-64-96,layers=2,patch=2,groups=8,head=32"
+    assert unet(64, (3, 48, 64)) == "unet:widths=32-64-64-96,layers=2,patch=2,groups=8,head=32"
 
 
 @pytest.mark.parametrize(

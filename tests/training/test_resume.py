@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from safetensors.torch import load_file
 from tiny import TINY, At, train_folder
 from unnoise import files, run_folder
 from unnoise.data.cache import DecodedImages
-from unnoise.diffusion.objective import capped_v, simple
+from unnoise.diffusion.objective import perceptual, simple
 from unnoise.errors import InputError
 from unnoise.files import LOCK, remove_leftovers
 from unnoise.tensors import save_tensors
@@ -198,7 +197,7 @@ def test_another_command_is_another_run(gray, monkeypatch):
 def test_in_a_named_folder_what_changed_is_listed(gray, monkeypatch):
     stopped(gray, out="run")
     before = (gray.parent / "run" / "state.safetensors").read_bytes()
-    with pytest.raises(InputError, match=r"lr was 0\.001, now 0\.0001.*--fresh"):
+    with pytest.raises(InputError, match=r"lr was 0\.003, now 0\.0001.*--fresh"):
         train_folder(gray, **TINY, images="40", lr=1e-4, out="run")
     np.save(gray, np.random.default_rng(1).integers(0, 256, (20, 8, 8), dtype=np.uint8))
     with pytest.raises(InputError, match="the images are not the same"):
@@ -461,7 +460,7 @@ def test_short_memory_makes_parts_of_the_batch_and_the_batch_stays(gray, monkeyp
     """At most three images are held at a time, as by a GPU that is too small; the curve is that of whole batches."""
     settings = {**TINY, "images": "40", "optimizer": "adamw"}
     whole = train_folder(gray, out="whole", **settings)
-    default, sizes = partial(capped_v, gamma=2.5, first=20.0), []
+    default, sizes = perceptual, []
 
     def short(model, batch):
         if torch.is_grad_enabled():  # not when the held-out loss is measured

@@ -18,7 +18,7 @@ from unnoise.samplers.draw import NonfiniteError
 from unnoise.training import loop
 from unnoise.training import train as set_up
 from unnoise.training.monitors.validation import BANDS
-from unnoise.training.plan import WIDTHS, unet
+from unnoise.training.plan import WITHOUT_BUDGET, unet
 from unnoise.training.state import read_state
 
 
@@ -27,7 +27,8 @@ def test_the_network_is_chosen_where_none_is_named(gray, tmp_path):
     given = {"batch": 8, "steps": 2, "precision": "fp32", "images": "16"}
     runs = [train_folder(gray, out=tmp_path / str(i), **given) for i in range(2)]
     one, two = map(unnoise.load, runs)
-    assert one.card.backbone == unet(WIDTHS[0]) == yaml.safe_load((runs[0] / "config.yaml").read_text())["backbone"]
+    written = yaml.safe_load((runs[0] / "config.yaml").read_text())["backbone"]
+    assert one.card.backbone == unet(WITHOUT_BUDGET, (1, 8, 8)) == written
     for p, q in zip(one.model.parameters(), two.model.parameters(), strict=True):
         assert torch.equal(p, q)
 

@@ -19,7 +19,7 @@ class Level:
     alpha: Float64[Tensor, "*b1"]  # signal scale, sqrt(alphas_cumprod)
     sigma: Float64[Tensor, "*b1"]  # noise std, sqrt(1 - alphas_cumprod)
 
-    def part(self, rows: slice) -> "Level":
+    def part(self, rows: slice | Tensor) -> "Level":
         """Return the levels of some of the images."""
         return Level(self.time[rows], self.alpha[rows], self.sigma[rows])
 

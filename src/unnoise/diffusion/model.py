@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.diffusion.level import Level
+from unnoise.diffusion.process import noise_of
 from unnoise.diffusion.schedule import Schedule
 from unnoise.diffusion.target import Target, check_target, decode
 from unnoise.types import Images, Labels, Output
@@ -129,4 +130,4 @@ def clip_x0(denoise: Denoiser) -> Denoiser:
 
 def with_x0(predicted: Prediction, x0: Images, x_t: Images, level: Level) -> Prediction:
     """Return a prediction with another image x0, and the noise that is consistent with x0."""
-    return predicted._replace(x0=x0, eps=(x_t - level.alpha.to(x_t) * x0) / level.sigma.to(x_t))
+    return predicted._replace(x0=x0, eps=noise_of(x_t, x0, level))

@@ -3,13 +3,13 @@
 from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from unnoise.diffusion.level import CLEAN, Level
 from unnoise.diffusion.likelihood import decoder_floor, term
 from unnoise.diffusion.model import Diffusion, Prediction
 from unnoise.diffusion.perceptual import STAGES, perceptual_distance
-from unnoise.diffusion.process import q_sample, transition
+from unnoise.diffusion.process import noise_of, q_sample, transition
 from unnoise.diffusion.schedule import Schedule
 from unnoise.diffusion.spectrum import whiten
 from unnoise.diffusion.target import encode
@@ -18,12 +18,14 @@ from unnoise.registry import objective
 from unnoise.types import Images, Labels, PerImage
 
 CAPS = 2.5, 20.0  # of `perceptual`, at the end and at the start of a training
+KNOWN = 2.3  # noise-to-signal ratio; above it, x_t says nothing of fine detail, and the predicted image is blurred
 
 
 class Noised(NamedTuple):
     """Hold a training batch: x_t at level t, made of x0 and eps; s is the level one step cleaner.
 
     progress is the share of the training that is done: 0.5 always in a run without decay, 1 outside of a run.
+    mean is E[x0 | x_t] where it is known (`StableTarget`), and x0 elsewhere.
     """
 
     x0: Images
@@ -33,12 +35,24 @@ class Noised(NamedTuple):
     s: Level
     label: Labels | None
     progress: float = 1.0
+    mean: Images | None = None
 
-    def part(self, rows: slice) -> "Noised":
+    def part(self, rows: slice | Tensor) -> "Noised":
         """Return the batch of some of the images."""
-        label = None if self.label is None else self.label[rows]
-        x0, eps, x_t = self.x0[rows], self.eps[rows], self.x_t[rows]
-        return Noised(x0, eps, x_t, self.t.part(rows), self.s.part(rows), label, self.progress)
+        here = rows if isinstance(rows, slice) else rows.to(self.x0.device)
+        x0, eps, x_t = self.x0[here], self.eps[here], self.x_t[here]
+        label, mean = (None if each is None else each[here] for each in (self.label, self.mean))
+        return Noised(x0, eps, x_t, self.t.part(rows), self.s.part(rows), label, self.progress, mean)
+
+    @property
+    def best_x0(self) -> Images:
+        """Return what a squared error of the image should predict: the mean if it is known, else x0."""
+        return self.x0 if self.mean is None else self.mean
+
+    @property
+    def best_eps(self) -> Images:
+        """Return what a squared error of the noise should predict, given `best_x0`."""
+        return self.eps if self.mean is None else noise_of(self.x_t, self.mean, self.t)
 
 
 @runtime_checkable
@@ -80,7 +94,7 @@ def mean_square(error: Images) -> PerImage:
 
 def wanted(model: Diffusion, batch: Noised) -> Images:
     """Return the output of a perfect network for this batch."""
-    return encode(batch.x0, batch.eps, batch.t, model.target)
+    return encode(batch.best_x0, batch.best_eps, batch.t, model.target)
 
 
 def term_of_bound(model: Diffusion, batch: Noised, predicted: Prediction) -> PerImage:
@@ -106,7 +120,7 @@ def weighted(model: Diffusion, batch: Noised) -> PerImage:
     scale, beta = transition(batch.s, batch.t)  # sqrt(alpha_t) and beta_t
     weight = (beta / (2 * scale.square() * batch.t.sigma.square())).flatten()
     eps = model(batch.x_t, batch.t, batch.label).eps
-    return weight.to(eps) * mean_square(eps - batch.eps)
+    return weight.to(eps) * mean_square(eps - batch.best_eps)
 
 
 @objective.declare(learned_variance=True)
@@ -149,7 +163,8 @@ def capped_v(
         gamma: The cap at the end of a training.
         first: The cap at the start, from where it changes geometrically to gamma (docs/concepts/quality.md). The
             default is gamma.
-        white: The share of the whitening of the error, 0 to 1; above 0, fine detail counts more (`spectrum.whiten`).
+        white: The share of the whitening of the error, 0 to 1; above 0, fine detail counts more (`spectrum.whiten`). It
+            acts where noise is below 2.3 times the image: above, only coarse shapes can be known.
 
     Raises:
         InputError: gamma or first is not above 0, or white is not from 0 to 1.
@@ -165,7 +180,10 @@ def capped(x0: Images, batch: Noised, gamma: float, first: float, white: float) 
     if not 0 <= white <= 1:
         raise InputError(f"whitening: white is 0 to 1, got {white:g}")
     cap = geometric(first, gamma, batch.progress)
-    return (batch.t.snr + 1).clamp(max=cap).flatten().to(x0) * mean_square(whiten(x0 - batch.x0, white))
+    error = x0 - batch.best_x0
+    known = (batch.t.ratio < KNOWN).to(error.device)
+    weight = (batch.t.snr + 1).clamp(max=cap).flatten().to(x0)
+    return weight * mean_square(torch.where(known, whiten(error, white), error))
 
 
 def geometric(first: float, last: float, progress: float) -> float:
@@ -179,11 +197,11 @@ def perceptual(  # the options of two terms
     batch: Noised,
     *,
     weight: float = 0.1,
-    last: float = 0.1,
-    below: float = 2.3,
+    last: float = 0.03,
+    below: float = KNOWN,
     network: Literal["lite0", "lite1", "lite2"] = "lite1",
     stages: tuple[int, ...] = STAGES,
-    white: float = 0.0,
+    white: float = 0.15,
 ) -> PerImage:
     """Add `capped_v:gamma=2.5,first=20` and a perceptual distance of x0, as PixelGen does it (arXiv:2602.02493).
 
@@ -243,7 +261,7 @@ def min_snr_gamma(model: Diffusion, batch: Noised, *, gamma: float = 5.0) -> Per
         raise InputError(f"objective min_snr_gamma: gamma is above 0, got {gamma:g}")
     eps = model(batch.x_t, batch.t, batch.label).eps
     weight = (gamma / batch.t.snr).clamp(max=1).flatten()
-    return weight.to(eps) * mean_square(eps - batch.eps)
+    return weight.to(eps) * mean_square(eps - batch.best_eps)
 
 
 @objective
@@ -255,7 +273,7 @@ def soft_min_snr(model: Diffusion, batch: Noised, *, gamma: float = 4.0) -> PerI
     """
     x0 = model(batch.x_t, batch.t, batch.label).x0
     weight = (gamma * batch.t.snr / (batch.t.snr + gamma)).flatten()
-    return weight.to(x0) * mean_square(x0 - batch.x0)
+    return weight.to(x0) * mean_square(x0 - batch.best_x0)
 
 
 @objective
@@ -267,4 +285,4 @@ def p2(model: Diffusion, batch: Noised, *, k: float = 1.0, gamma: float = 1.0) -
     """
     eps = model(batch.x_t, batch.t, batch.label).eps
     weight = (k + batch.t.snr).pow(-gamma).flatten()
-    return weight.to(eps) * mean_square(eps - batch.eps)
+    return weight.to(eps) * mean_square(eps - batch.best_eps)

@@ -30,6 +30,11 @@ def q_sample(x0: Images, eps: Images, t: Level) -> Images:
     return t.alpha.to(x0) * x0 + t.sigma.to(x0) * eps
 
 
+def noise_of(x_t: Images, x0: Images, t: Level) -> Images:
+    """Return the eps with which x0 becomes x_t; Ho et al. 2020, eq. 4, solved for the noise."""
+    return (x_t - t.alpha.to(x_t) * x0) / t.sigma.to(x_t)
+
+
 def posterior_mean(x0: Images, x_t: Images, t: Level, s: Level) -> Images:
     """Return the mean of q(x_s | x_t, x0) for any s cleaner than t; Ho et al. 2020, eq. 7 if t = s + 1."""
     scale, variance = transition(s, t)

@@ -10,6 +10,7 @@ from unnoise.config import Sampling, TrainConfig
 from unnoise.diffusion import target
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
+from unnoise.diffusion.perceptual import RGBA
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
 from unnoise.options import Spec, name_of_today
@@ -18,6 +19,8 @@ from unnoise.training.clock import Clock
 from unnoise.training.optimizers import make_optimizer
 from unnoise.training.tracker import check_tracker
 from unnoise.types import Images, Labels, Output, PerImage
+
+WITHOUT_COLOURS = "capped_v:gamma=2.5,first=20,white=0.15"  # the default objective without its perceptual term
 
 
 def check_config(config: TrainConfig) -> None:
@@ -60,18 +63,28 @@ def check_objective(config: TrainConfig, schedule: Schedule) -> None:
             f"of --schedule {registry.schedule.text(config.schedule)}, which leaves nothing of the image; choose "
             f"another of the two"
         )
-    if registry.target.text(config.target) == "eps" and name_of_today(name).startswith("capped_v"):
+    if registry.target.text(config.target) == "eps" and name_of_today(name).startswith(("capped_v", "perceptual")):
         raise InputError(
             f"--target eps with --objective {name}: measured on eps its weight grows without bound at the noisiest "
             "levels; use --objective simple, or min_snr_gamma, which is the weight of Hang et al. 2023"
         )
 
 
-def describe_objective(config: TrainConfig) -> list[str]:
-    """Return a line if the network of --init predicts eps: its objective is then not the default one."""
-    if registry.target.text(config.target) != "eps":
-        return []
-    return [f"objective {registry.objective.text(config.objective)}, since the network predicts eps"]
+def suited_to(channels: int, config: TrainConfig) -> TrainConfig:
+    """Return the settings with an objective for these channels: the default compares images of up to 4."""
+    if channels <= RGBA or registry.objective.text(config.objective) != TrainConfig.objective:
+        return config
+    return replace(config, objective=WITHOUT_COLOURS)
+
+
+def describe_objective(config: TrainConfig, channels: int) -> list[str]:
+    """Return a line if the images, or the network of --init, asked for another objective than the default one."""
+    objective = registry.objective.text(config.objective)
+    if config.init and registry.target.text(config.target) == "eps":
+        return [f"objective {objective}, since the network predicts eps"]
+    if channels > RGBA and objective == WITHOUT_COLOURS:
+        return [f"objective {objective}, since the default is for images of up to {RGBA} channels"]
+    return []
 
 
 class Zero(nn.Module):

@@ -26,6 +26,7 @@ from unnoise.training.clock import Clock
 from unnoise.training.log import Log
 from unnoise.training.monitors.monitor import Monitor
 from unnoise.training.plan import Plan
+from unnoise.training.references import References
 from unnoise.training.state import FORMAT, Part, State, read_state, recall, remember, write_state
 from unnoise.training.trainer import Trainer
 
@@ -42,6 +43,7 @@ class Job:
     folder: Path
     log: Log
     progress: Progress
+    references: References | None = None
     monitors: Sequence[Monitor] = field(default_factory=list)
     finished: bool = False  # True at the end of the length, when everything is measured
     skipping: int = 0  # steps in a row, the last ones, that were skipped because they were not finite

@@ -12,6 +12,7 @@ from unnoise.training.batches import Batch, order, prepare, read_ahead, read_bat
 from unnoise.training.clock import Clock
 from unnoise.training.job import Job
 from unnoise.training.nonfinite import explain_nonfinite, find_nonfinite
+from unnoise.training.optimizers import peak_lr
 from unnoise.training.signals import Stop
 from unnoise.training.trainer import StepResult
 
@@ -29,7 +30,7 @@ def loop(job: Job, stop: Stop) -> None:
         if trainer.caution < LEAST_CAUTION:
             raise InputError(
                 f"training stopped: {trouble}. The last good state and weights, of {clock.seen:,} images, are in "
-                f"{job.folder}: try --init {job.folder} with a lower --lr (now {trainer.config.lr:g}) or "
+                f"{job.folder}: try --init {job.folder} with a lower --lr (now {peak_lr(trainer.config):g}) or "
                 f"--precision fp32"
             )
         job.progress.say(
@@ -54,6 +55,8 @@ def train_until_trouble(job: Job, stop: Stop) -> str | None:
             break
         images = job.log.wait_for(coming)
         batch = prepare(images, trainer.times, config, clock.seen, trainer.model.device)  # noise at drawn levels
+        if job.references:
+            batch = job.references.average(batch, images.indices)
         clock.seen += images.n
         result = trainer.step(batch, images.n, distributed.shard(images.n))
         job.skipping = 0 if result else job.skipping + 1

@@ -13,10 +13,17 @@ from unnoise.errors import InputError
 from unnoise.registry import optimizer
 from unnoise.training.muon import Muon
 
+LR = 1e-3  # of an optimizer that declares none
+
 
 def make_optimizer(config: TrainConfig) -> Callable[[nn.Module], torch.optim.Optimizer]:
     """Return a function that makes the optimizer of the settings for a network."""
-    return partial(registry.optimizer.get(config.optimizer), lr=config.lr, weight_decay=config.weight_decay)
+    return partial(registry.optimizer.get(config.optimizer), lr=peak_lr(config), weight_decay=config.weight_decay)
+
+
+def peak_lr(config: TrainConfig) -> float:
+    """Return the learning rate of the settings, or the one that the optimizer declares."""
+    return registry.optimizer.declared(config.optimizer).get("lr", LR) if config.lr is None else config.lr
 
 
 def set_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Mapping[str, Any]]) -> None:
@@ -35,7 +42,7 @@ def set_state(optimizer: torch.optim.Optimizer, saved: Mapping[str, Mapping[str,
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-@optimizer
+@optimizer.declare(lr=1e-3)
 def adamw(network: nn.Module, lr: float, weight_decay: float, *, beta1: float = 0.9, beta2: float = 0.999) -> Any:
     """Take Adam steps with decoupled weight decay, Loshchilov & Hutter 2019 (arXiv:1711.05101).
 
@@ -58,7 +65,7 @@ def adamw(network: nn.Module, lr: float, weight_decay: float, *, beta1: float = 
 MAX_ITERATIONS = 100  # of muon; 5 are enough
 
 
-@optimizer
+@optimizer.declare(lr=3e-3)
 def muon(  # the options of the optimizer
     network: nn.Module,
     lr: float,

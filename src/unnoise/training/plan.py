@@ -43,7 +43,9 @@ OVERHEAD = 0.08  # share of the time that is not a step: previews, measuring, no
 EXTRA_BYTES = 60 * 2**20  # memory that measuring takes beside a step
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256)  # channels of the U-Nets to choose from
-ENOUGH = 45_000  # images that teach the smallest; the others need them by the square of their width, as weights grow
+ENOUGH = 5_000  # images that teach the smallest; the others need them by the square of their width, as weights grow
+LARGE = 48  # pixels along the shorter side from which on a U-Net has four scales
+WITHOUT_BUDGET = 64  # width of a training whose length is a number of images, on every machine
 ALL = 2**31  # images at a time: the whole batch
 
 
@@ -194,12 +196,12 @@ def images_in_memory(batch: int, small: int, an_image: float, device: torch.devi
 def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> Planned:
     """Plan the network of the settings, or choose the widest U-Net that sees enough of `count` images in the budget.
 
-    Widths are tried from the smallest on. Without a budget, the smallest one is taken on every machine.
+    Widths are tried from the smallest on. Without a budget, the width is the same on every machine.
     """
     seconds = Clock.from_config(config, count).seconds
-    found = plan_backbone(config, unet(WIDTHS[0]) if config.backbone is None else config.backbone, shape)
     if config.backbone is not None or seconds is None:
-        return found
+        return plan_backbone(config, unet(WITHOUT_BUDGET, shape) if config.backbone is None else config.backbone, shape)
+    found = plan_backbone(config, unet(WIDTHS[0], shape), shape)
     for width, wider in pairwise(WIDTHS):
         dearer = (wider / width) ** 2
         if seconds * found.plan.images_per_second / dearer < images_needed(wider):
@@ -207,7 +209,7 @@ def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> P
         if found.plan.at_once < ALL or found.plan.peak_bytes * dearer > available_memory():
             break
         try:
-            tried = plan_backbone(config, unet(wider), shape)
+            tried = plan_backbone(config, unet(wider, shape), shape)
         except torch.OutOfMemoryError:
             break
         if tried.plan.at_once < ALL or seconds * tried.plan.images_per_second < images_needed(wider):
@@ -242,6 +244,7 @@ def images_needed(width: int) -> float:
     return ENOUGH * (width / WIDTHS[0]) ** 2
 
 
-def unet(width: int) -> str:
-    """Return the spec of the default U-Net of a width."""
-    return f"unet:widths={width}-{2 * width}-{4 * width},layers=1,patch=2,groups=8,head=32"
+def unet(width: int, shape: tuple[int, int, int]) -> str:
+    """Return the spec of the default U-Net of a width; for large images it has one more scale, of half the width."""
+    larger = f"{width // 2}-" if min(shape[1:]) >= LARGE else ""
+    return f"unet:widths={larger}{width}-{width}-{width * 3 // 2},layers=2,patch=2,groups=8,head=32"

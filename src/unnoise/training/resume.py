@@ -21,11 +21,18 @@ from unnoise.run_folder import MODEL, STATE, STATE_BEFORE, own_file, refuse_link
 from unnoise.tensors import check_name
 from unnoise.terminal import tell
 from unnoise.training.clock import Clock
+from unnoise.training.optimizers import peak_lr
 from unnoise.training.state import State, read_state, recall, set_damaged_aside
 
 RUNS = Path("runs")
 OTHER_IMAGES = "the images are not the same"
 MAY_DIFFER = (*LENGTHS, "data", "out", "fresh", "recompute", "tracker", "plugin")  # settings that change no number
+FIRST_DEFAULTS: dict[str, Any] = {
+    "objective": "capped_v:gamma=2.5,first=20",
+    "batch": 64,
+    "lr": 1e-3,
+    "references": 0,
+}  # of 0.1.0
 
 
 @dataclass
@@ -154,6 +161,18 @@ def stopped_runs(name: str) -> list[Path]:
     return [path for _, path in sorted(numbered, reverse=True)]
 
 
+def as_then(config: TrainConfig, earlier: Mapping[str, Any]) -> TrainConfig:
+    """Return the settings with the defaults of version 0.1.0 for a run of that version, where they are today's.
+
+    Its states hold no `references`. So a value that is given, and is today's default, becomes that of the run too.
+    """
+    if "references" in earlier:
+        return config
+    today = {name: getattr(TrainConfig, name) for name in FIRST_DEFAULTS} | {"lr": peak_lr(replace(config, lr=None))}
+    then = {name: value for name, value in FIRST_DEFAULTS.items() if getattr(config, name) == today[name]}
+    return replace(config, **then)
+
+
 def with_chosen(config: TrainConfig, earlier: Earlier | None) -> TrainConfig:
     """Return the settings with the backbone and the precision that were chosen when the run started."""
     if earlier is None:
@@ -176,7 +195,8 @@ def has_state(folder: Path) -> bool:
 
 def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> list[str]:
     """Return in words which settings and data are not as they were."""
-    changed = describe_changes(plain(TrainConfig()) | earlier["config"], plain(config), MAY_DIFFER)
+    now = plain(as_then(config, earlier["config"]))
+    changed = describe_changes(plain(TrainConfig()) | {"references": 0} | earlier["config"], now, MAY_DIFFER)
     if earlier["fingerprint"] != dataset.fingerprint:
         then = earlier.get("data", {}).get("count")
         count = f" ({then:,} then, {len(dataset):,} now)" if isinstance(then, int) else ""

@@ -28,6 +28,8 @@ def introduce(job: Job) -> None:
     say(f"network   {job.card.backbone}, {size:.1f} M parameters, {precision.name} on {device}")
     if job.asked.precision == "fp16" and precision.name == "fp32":
         say("          fp16 needs CUDA; training in fp32")
+    if job.references:
+        say(f"target    in much noise, the mean over {len(job.references.numbers):,} training images")
     say(f"plan      {job.plan.in_words(clock, len(dataset), datetime.now())}")  # noqa: DTZ005  # the user's clock
     length = duration(clock.seconds) if clock.seconds else f"{clock.images:,.0f} images"
     say(f"training  {length}, into {job.folder}")

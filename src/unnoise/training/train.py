@@ -26,7 +26,13 @@ from unnoise.run_folder import FINAL, LOSS, METRICS, SAMPLES
 from unnoise.samplers.precision import seconds_per_image
 from unnoise.sampling import network_calls
 from unnoise.training import resume
-from unnoise.training.checks import check_config, describe_objective, learned_variance, sampling_settings
+from unnoise.training.checks import (
+    check_config,
+    describe_objective,
+    learned_variance,
+    sampling_settings,
+    suited_to,
+)
 from unnoise.training.clock import Clock
 from unnoise.training.job import Job
 from unnoise.training.log import Log
@@ -38,8 +44,10 @@ from unnoise.training.monitors.previews import PreviewMonitor, saturation
 from unnoise.training.monitors.validation import ValidationMonitor, fixed_subset
 from unnoise.training.near_runs import near_runs
 from unnoise.training.nonfinite import find_nonfinite
+from unnoise.training.optimizers import peak_lr
 from unnoise.training.plan import Planned, make_plan
 from unnoise.training.precision import place_network
+from unnoise.training.references import choose_references
 from unnoise.training.signals import Interrupted, Stop, stop_signals
 from unnoise.training.summary import conclude, introduce
 from unnoise.training.tracker import Tracker
@@ -67,6 +75,7 @@ def train(config: TrainConfig, monitors: Sequence[Monitor] = ()) -> Path:
     try:
         with own_random_stream():
             check_config(config)
+            config = replace(config, lr=peak_lr(config))
             return train_or_resume(config, monitors, progress)
     finally:
         progress.close()
@@ -83,7 +92,9 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
     """Open the data, find the run, build the model, make the folder, and train; refuse before there is a folder."""
     distributed.from_main(lambda: resume.refuse_taken(config))
     dataset, held = open_parts(config, progress)
+    config = suited_to(dataset.shape[0], config)
     with resume.find(config, dataset) as earlier:
+        config = resume.as_then(config, earlier.state["config"]) if earlier else config
         ready = make_plan(resume.with_chosen(config, earlier), dataset.shape, len(dataset))
         card = make_card(replace(config, backbone=ready.backbone), dataset, held)
         if earlier:
@@ -95,7 +106,8 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
         news = earlier.messages if earlier else near_runs(config, dataset)
         if config.init and not earlier:
             news.append(f"start     {config.init}: {load_into(model.backbone, config.init)}")
-            news += describe_objective(config)
+        if not earlier:
+            news += describe_objective(config, dataset.shape[0])
         with resume.place(config, dataset, earlier) as folder:
             job = make_job(config, (dataset, held), (model, card), ready, folder, progress)
             job.monitors = [*job.monitors, *monitors]
@@ -195,7 +207,8 @@ def make_job(
         KidMonitor(dataset, card.sampling, held),
     ]
     log = Log(folder / METRICS if distributed.is_main() else None)
-    return Job(config, trainer, dataset, card, ready.plan, folder, log, progress, monitors)
+    references = choose_references(dataset, config, model.device)
+    return Job(config, trainer, dataset, card, ready.plan, folder, log, progress, references, monitors)
 
 
 def run_to_the_end(job: Job) -> Path:

@@ -19,7 +19,7 @@ from unnoise.errors import InputError
 from unnoise.training.batches import ALL
 from unnoise.training.clock import Clock
 from unnoise.training.ema import EMA
-from unnoise.training.optimizers import make_optimizer, set_state
+from unnoise.training.optimizers import make_optimizer, peak_lr, set_state
 from unnoise.training.precision import Precision, plain_network, wrap_network
 from unnoise.types import PerImage
 
@@ -155,7 +155,7 @@ def learning_rate(config: TrainConfig, seen: int, progress: float) -> float:
     """Return the learning rate of the step after which `seen` images are seen, at this progress of the training."""
     rise = min(1.0, seen / max(1, config.warmup))
     fall = 0.5 * (1 + math.cos(math.pi * progress)) if config.decay == "cosine" else 1.0
-    return config.lr * rise * fall
+    return peak_lr(config) * rise * fall
 
 
 def without_sharing(network: nn.Module) -> AbstractContextManager[Any]:

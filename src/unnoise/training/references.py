@@ -1,0 +1,44 @@
+"""Choose the training images that may explain a noisy image, for a target with less noise (`StableTarget`)."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from unnoise.config import TrainConfig
+from unnoise.data.dataset import Dataset
+from unnoise.diffusion.objective import Noised
+from unnoise.diffusion.stable_target import StableTarget
+from unnoise.images import to_float
+
+MOST, MOST_VALUES = 8192, 2**25  # images, and numbers in all of them, which take 128 MiB
+
+
+class References(NamedTuple):
+    """Hold the sorted numbers of the references in a dataset, and the targets that they give."""
+
+    numbers: np.ndarray
+    target: StableTarget
+
+    def average(self, batch: Noised, numbers: np.ndarray) -> Noised:
+        """Return a batch, made of the images of these numbers [b], with the mean of the references."""
+        column = np.searchsorted(self.numbers, numbers).clip(max=len(self.numbers) - 1)
+        return self.target(batch, torch.from_numpy(np.where(self.numbers[column] == numbers, column, -1)))
+
+
+def choose_references(dataset: Dataset, config: TrainConfig, device: torch.device) -> References | None:
+    """Choose and read `config.references` images of the training set, all if there are fewer; None if that is 0.
+
+    By default it is as many as fit into 128 MiB, at most 8,192; none of streamed data, which is slow to read in any
+    order. With `flip`, half of them are mirrored.
+    """
+    most = min(MOST, MOST_VALUES // int(np.prod(dataset.shape))) if config.references is None else config.references
+    if not most or (config.references is None and config.stream):
+        return None
+    rng = np.random.default_rng([config.seed, len(dataset)])
+    numbers = np.sort(rng.permutation(len(dataset))[:most])
+    images = to_float(torch.from_numpy(dataset.read(numbers)).to(device))
+    if config.flip:
+        images[::2] = images[::2].flip(3)
+    labels = torch.from_numpy(dataset.labels(numbers)).to(device) if config.classes else None
+    return References(numbers, StableTarget(images, labels))
