@@ -96,7 +96,7 @@ class TrainConfig(Settings):
     references: int | None = option(
         None,
         "training images that are compared with a noisy image, for a target with less noise; 0 is off "
-        "(default: up to 8,192)",
+        "(default: up to 4,096)",
         least=0,
     )
     optimizer: Spec = option("muon", "optimizer")

@@ -30,7 +30,7 @@ def gain(image, share):
 @pytest.mark.parametrize(("rows", "columns"), [(1, 0), (0, 3), (2, 2), (-2, 1), (8, 0), (0, 8), (8, 8)])
 def test_the_power_of_a_wave_is_weighted_by_its_frequency_and_the_grid(share, rows, columns):
     relative = gain(wave(rows, columns), share) / gain(wave(0, 0), share)
-    (a, b), (c, d) = ([wave(math.pi * k / 16) ** 8 for k in (rows, columns)] for wave in (math.sin, math.cos))
+    (a, b), (c, d) = ([wave(math.pi * k / 16) ** 32 for k in (rows, columns)] for wave in (math.sin, math.cos))
     grid = a * b + a * d + c * b
     assert grid == pytest.approx(float(8 in (rows, columns)), abs=0.01)
     assert relative == pytest.approx((1 + 6 * grid) * (1 + math.hypot(rows, columns)) ** (2 * share))

@@ -42,7 +42,7 @@ def test_the_command_returns_1_for_a_difference_and_writes_all_checks(run, capsy
     assert "--quick leaves it out" in capsys.readouterr().out
     (run / "config.yaml").write_text("lr: 1")
     assert main(["verify", str(run), "--quick", "--json", str(run / "checks.json")]) == 1
-    assert "differs: config.yaml lr: 1, recomputed 0.001" in capsys.readouterr().out
+    assert "differs: config.yaml lr: 1, recomputed 0.003" in capsys.readouterr().out
     assert json.loads((run / "checks.json").read_text())["checks"]
     assert main(["verify", str(run / "samples")]) == 2
 

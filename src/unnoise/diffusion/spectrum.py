@@ -47,8 +47,8 @@ def amplitudes(height: int, width: int, share: float) -> Float64[Tensor, "height
 def grid(height: int, width: int) -> Float64[Tensor, "height width"]:
     """Return the share of the grid in each frequency: 1 in stripes and checkerboards of single pixels, 0 in flat parts.
 
-    Along one side, sin^8 of half the phase from pixel to pixel is 1 if neighbours alternate, cos^8 if they are equal.
+    Along one side, sin^32 of half the phase from pixel to pixel is 1 if neighbours alternate, cos^32 if they are equal.
     """
     phase = [torch.pi * torch.fft.fftfreq(n, dtype=torch.float64) for n in (height, width)]
-    (alternate, other), (equal, same) = ([wave(half).pow(8) for half in phase] for wave in (torch.sin, torch.cos))
+    (alternate, other), (equal, same) = ([wave(half).pow(32) for half in phase] for wave in (torch.sin, torch.cos))
     return alternate[:, None] * (other + same) + equal[:, None] * other

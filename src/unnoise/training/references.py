@@ -11,7 +11,7 @@ from unnoise.diffusion.objective import Noised
 from unnoise.diffusion.stable_target import StableTarget
 from unnoise.images import to_float
 
-MOST, MOST_VALUES = 8192, 2**25  # images, and numbers in all of them, which take 128 MiB
+MOST, MOST_VALUES = 4096, 2**24  # images, and numbers in all of them, which take 64 MiB
 
 
 class References(NamedTuple):
@@ -29,7 +29,7 @@ class References(NamedTuple):
 def choose_references(dataset: Dataset, config: TrainConfig, device: torch.device) -> References | None:
     """Choose and read `config.references` images of the training set, all if there are fewer; None if that is 0.
 
-    By default it is as many as fit into 128 MiB, at most 8,192; none of streamed data, which is slow to read in any
+    By default it is as many as fit into 64 MiB, at most 4,096; none of streamed data, which is slow to read in any
     order. With `flip`, half of them are mirrored.
     """
     most = min(MOST, MOST_VALUES // int(np.prod(dataset.shape))) if config.references is None else config.references

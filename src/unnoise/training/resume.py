@@ -164,7 +164,7 @@ def stopped_runs(name: str) -> list[Path]:
 def as_then(config: TrainConfig, earlier: Mapping[str, Any]) -> TrainConfig:
     """Return the settings with the defaults of version 0.1.0 for a run of that version, where they are today's.
 
-    Its states hold no `references`. So a value that is given, and is today's default, becomes that of the run too.
+    Its states hold no `references`. A given value that is today's default is replaced too.
     """
     if "references" in earlier:
         return config
