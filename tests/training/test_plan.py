@@ -130,9 +130,9 @@ def test_the_longer_the_time_the_wider_the_network(monkeypatch):
     """Each network, at its own pace, sees enough images; the next wider one would not."""
     told(monkeypatch, lambda width: ENOUGH * (8 / width) ** 2)
     found = []
-    for seconds in (0.5, 6, 20, 100):
+    for seconds in (0.5, 8, 40, 300):
         seen = {width: seconds * ENOUGH * (8 / width) ** 2 for width in WIDTHS}
-        most = max((w for w in WIDTHS if seen[w] >= ENOUGH * (w / WIDTHS[0]) ** 2), default=WIDTHS[0])
+        most = max((w for w in WIDTHS if seen[w] >= ENOUGH * (w / WIDTHS[0]) ** 3), default=WIDTHS[0])
         assert chosen(budget=f"{seconds}s") == unet(most, SHAPE)
         found.append(most)
     assert found == [*WIDTHS]
@@ -141,8 +141,8 @@ def test_the_longer_the_time_the_wider_the_network(monkeypatch):
 def test_a_network_that_is_slower_than_promised_is_not_taken(monkeypatch):
     """By the pace of 8 there is time for 12; by its own there is not."""
     told(monkeypatch, lambda width: ENOUGH * (8 / width) ** 3)
-    assert chosen(budget="5.2s") == unet(8, SHAPE)
-    assert chosen(budget="7.7s") == unet(12, SHAPE)
+    assert chosen(budget="8s") == unet(8, SHAPE)
+    assert chosen(budget="12s") == unet(12, SHAPE)
 
 
 def test_the_precision_is_chosen_by_the_device(monkeypatch):

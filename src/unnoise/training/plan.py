@@ -43,7 +43,7 @@ OVERHEAD = 0.08  # share of the time that is not a step: previews, measuring, no
 EXTRA_BYTES = 60 * 2**20  # memory that measuring takes beside a step
 
 WIDTHS = (32, 48, 64, 96, 128, 192, 256)  # channels of the U-Nets to choose from
-ENOUGH = 5_000  # images that teach the smallest; the others need them by the square of their width, as weights grow
+ENOUGH = 1_500  # images for which the smallest is wide enough; the others need them by the cube of their width
 LARGE = 48  # pixels along the shorter side from which on a U-Net has four scales
 WITHOUT_BUDGET = 64  # width of a training whose length is a number of images, on every machine
 ALL = 2**31  # images at a time: the whole batch
@@ -241,7 +241,7 @@ def available_memory() -> float:
 
 def images_needed(width: int) -> float:
     """Return the number of images that teach a U-Net of this width."""
-    return ENOUGH * (width / WIDTHS[0]) ** 2
+    return ENOUGH * (width / WIDTHS[0]) ** 3
 
 
 def unet(width: int, shape: tuple[int, int, int]) -> str:
