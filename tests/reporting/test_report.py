@@ -74,7 +74,7 @@ def test_a_run_without_scores_says_how_to_measure_them(runs):
 def test_the_command_trains_the_run_again(runs):
     """The command names every setting that is not the default, as one would type it."""
     config = {"data": "my photos", "batch": 8, "flip": True, "clip": False, "out": "runs/x", "lr": 0.001, "seed": 3}
-    assert training_command(config) == "unnoise train 'my photos' --flip --batch 8 --seed 3 --no-clip"
+    assert training_command(config) == "unnoise train 'my photos' --flip --batch 8 --lr 0.001 --seed 3 --no-clip"
     settings = unnoise.load(runs / "two", "cpu").card.training["config"]
     assert "--lr 0.002" in training_command(settings)
 
