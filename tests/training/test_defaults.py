@@ -1,7 +1,7 @@
 """Defaults that depend on other settings, or on the data."""
 
 from unnoise.config import TrainConfig
-from unnoise.training.checks import WITHOUT_COLOURS, describe_objective, suited_to
+from unnoise.training.checks import WITHOUT_FEATURES, describe_objective, suited_to
 from unnoise.training.optimizers import peak_lr
 
 
@@ -17,7 +17,7 @@ def test_images_that_are_no_pictures_are_trained_without_features_and_it_is_said
         assert suited_to(channels, default) is default
         assert describe_objective(default, channels) == []
     suited = suited_to(5, default)
-    assert suited.objective == WITHOUT_COLOURS
+    assert suited.objective == WITHOUT_FEATURES
     assert "up to 4 channels" in describe_objective(suited, 5)[0]
     named = TrainConfig(objective="perceptual:weight=0.2")
     assert suited_to(5, named) is named

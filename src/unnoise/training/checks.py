@@ -20,7 +20,7 @@ from unnoise.training.optimizers import make_optimizer
 from unnoise.training.tracker import check_tracker
 from unnoise.types import Images, Labels, Output, PerImage
 
-WITHOUT_COLOURS = "capped_v:gamma=2.5,first=20,white=0.15"  # the default objective without its perceptual term
+WITHOUT_FEATURES = "capped_v:gamma=2.5,first=20,white=0.15"  # the default objective without its perceptual term
 
 
 def check_config(config: TrainConfig) -> None:
@@ -74,7 +74,7 @@ def suited_to(channels: int, config: TrainConfig) -> TrainConfig:
     """Return the settings with an objective for these channels: the default compares images of up to 4."""
     if channels <= RGBA or registry.objective.text(config.objective) != TrainConfig.objective:
         return config
-    return replace(config, objective=WITHOUT_COLOURS)
+    return replace(config, objective=WITHOUT_FEATURES)
 
 
 def describe_objective(config: TrainConfig, channels: int) -> list[str]:
@@ -82,7 +82,7 @@ def describe_objective(config: TrainConfig, channels: int) -> list[str]:
     objective = registry.objective.text(config.objective)
     if config.init and registry.target.text(config.target) == "eps":
         return [f"objective {objective}, since the network predicts eps"]
-    if channels > RGBA and objective == WITHOUT_COLOURS:
+    if channels > RGBA and objective == WITHOUT_FEATURES:
         return [f"objective {objective}, since the default is for images of up to {RGBA} channels"]
     return []
 

@@ -8,8 +8,7 @@ from typing import Any
 from unnoise.config import LENGTHS, TrainConfig
 from unnoise.data.dataset import Dataset
 from unnoise.errors import InputError
-from unnoise.options import describe_changes, plain
-from unnoise.training.resume import MAY_DIFFER, RUNS, has_state
+from unnoise.training.resume import MAY_DIFFER, RUNS, changed_settings, has_state
 from unnoise.training.state import read_facts
 
 LOOKED_AT = 50  # runs, the last ones
@@ -40,7 +39,7 @@ def last_change(folder: Path) -> float:
 
 def describe_near_run(folder: Path, state: Mapping[str, Any], config: TrainConfig, dataset: Dataset) -> str:
     """Return what one run has in common with this command, and how to resume it; an empty text for another run."""
-    changed = describe_changes(plain(TrainConfig()) | state["config"], plain(config), SAME_RUN)
+    changed = changed_settings(config, state["config"], SAME_RUN)
     name = str(state.get("data", {}).get("name") or folder.name.rpartition("-")[0])
     same_name, same_images = name == dataset.name, state["fingerprint"] == dataset.fingerprint
     if same_name and not same_images and not changed:

@@ -1,6 +1,6 @@
 """Find the folder of a training: a new one, or the one in which the same command was stopped."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import count
@@ -27,12 +27,13 @@ from unnoise.training.state import State, read_state, recall, set_damaged_aside
 RUNS = Path("runs")
 OTHER_IMAGES = "the images are not the same"
 MAY_DIFFER = (*LENGTHS, "data", "out", "fresh", "recompute", "tracker", "plugin")  # settings that change no number
+# of version 0.1.0, which knew no references
 FIRST_DEFAULTS: dict[str, Any] = {
     "objective": "capped_v:gamma=2.5,first=20",
     "batch": 64,
     "lr": 1e-3,
     "references": 0,
-}  # of 0.1.0
+}
 
 
 @dataclass
@@ -193,10 +194,16 @@ def has_state(folder: Path) -> bool:
     return any(own_file(folder, name) for name in (STATE, STATE_BEFORE))
 
 
+def changed_settings(config: TrainConfig, earlier: Mapping[str, Any], free: Collection[str]) -> list[str]:
+    """Return in words which settings are not as in an earlier run, except settings that are free to change."""
+    return describe_changes(
+        {**plain(TrainConfig()), **FIRST_DEFAULTS, **earlier}, plain(as_then(config, earlier)), free
+    )
+
+
 def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> list[str]:
     """Return in words which settings and data are not as they were."""
-    now = plain(as_then(config, earlier["config"]))
-    changed = describe_changes(plain(TrainConfig()) | {"references": 0} | earlier["config"], now, MAY_DIFFER)
+    changed = changed_settings(config, earlier["config"], MAY_DIFFER)
     if earlier["fingerprint"] != dataset.fingerprint:
         then = earlier.get("data", {}).get("count")
         count = f" ({then:,} then, {len(dataset):,} now)" if isinstance(then, int) else ""
