@@ -6,9 +6,9 @@
 DATA is a folder with the sets of SETS; "celeba-64" is scored only if it is named. A contender is a name of CONTENDERS:
 settings of `unnoise train`. 1,000 drawn images are compared with 2,000 held-out ones (clothing: 400 with 400).
 `--budget 10m` trains by the clock in place of --images. The third judge, wavelets, was trained on nothing. A grid and
-OUT/SET-CONTENDER-SEED.json are written after each training, and what is there is not made again. `table` divides each
-KID by that of the base with the same set, seed and length. A change is accepted at 0.85 of the geometric mean with no
-set above 1.
+OUT/SET-CONTENDER-LENGTH-SEED.json are written after each training, and what is there is not made again. `table` divides
+each KID by that of the base with the same set, seed and length. A change is accepted at 0.85 of the geometric mean with
+no set above 1. At the end, it divides each KID by that of the same contender after its next shorter budget.
 """
 
 import argparse
@@ -16,6 +16,8 @@ import json
 import subprocess
 import sys
 import time
+from itertools import pairwise
+from operator import itemgetter
 from pathlib import Path
 from statistics import geometric_mean
 from typing import Any
@@ -31,6 +33,7 @@ from unnoise.data.dataset import split_held_out
 from unnoise.evaluation.faults import FAULTS
 from unnoise.files import write_json
 from unnoise.images import grid, to_uint8
+from unnoise.training.clock import SECONDS, parse_amount
 
 # name -> path in DATA, settings of the data, drawn images, held-out images
 SETS: dict[str, tuple[str, str, int, int]] = {
@@ -65,10 +68,16 @@ JUDGES: dict[str, Any] = {"lite0": "efficientnet", "lite2": "efficientnet:model=
 METRICS = "kid,fid,precision_recall"
 
 
+def title(name: str, contender: str, seed: int, length: list[str]) -> str:
+    """Return the name of the files of a training."""
+    return f"{name}-{contender}-{length[-1]}-{seed}"
+
+
 def train(name: str, contender: str, seed: int, length: list[str], given: argparse.Namespace) -> dict[str, Any]:
     """Train a contender on a set, and return what it took and what its images are worth."""
     place, settings, drawn, held = SETS[name]
-    run = Path(given.out) / "runs" / f"{name}-{contender}-{seed}"
+    files = title(name, contender, seed, length)
+    run = Path(given.out) / "runs" / files
     command = [
         str(Path(given.data) / place),
         *settings.split(),
@@ -85,7 +94,7 @@ def train(name: str, contender: str, seed: int, length: list[str], given: argpar
     seconds = time.monotonic() - begun
     data = open_data(Path(given.data) / place, size=settings.partition(" ")[2] or None)
     real, scores = split_held_out(data, held)[1], dict[str, Any]()
-    grid(images[:64], opened.card.mode).save(Path(given.out) / f"{name}-{contender}-{seed}.png")
+    grid(images[:64], opened.card.mode).save(Path(given.out) / f"{files}.png")
     for judge, features in JUDGES.items():
         found = evaluate(images, real, metrics=METRICS, features=features, second="none").details["scores"]["values"]
         scores[judge] = {score: [value["value"], *value["interval"]] for score, value in found.items()}
@@ -94,6 +103,7 @@ def train(name: str, contender: str, seed: int, length: list[str], given: argpar
         "set": name,
         "contender": contender,
         "settings": CONTENDERS[contender],
+        "network": opened.card.backbone,
         "seed": seed,
         "length": " ".join(length),
         "images": training["images"],
@@ -120,7 +130,7 @@ def run(given: argparse.Namespace) -> None:
     for name in given.sets:
         for seed in given.seeds:
             for contender in given.contenders:
-                place = Path(given.out) / f"{name}-{contender}-{seed}.json"
+                place = Path(given.out) / f"{title(name, contender, seed, length)}.json"
                 if not place.exists():
                     write_json(place, train(name, contender, seed, length, given))
                 print(row(json.loads(place.read_text("utf-8")), None), flush=True)
@@ -141,8 +151,29 @@ def table(given: argparse.Namespace) -> None:
         means = {
             judge: geometric_mean([value(each, judge) / value(base, judge) for each, base in pairs]) for judge in JUDGES
         }
-        told = ", ".join(f"{mean:.2f} by {judge}" for judge, mean in means.items())
-        print(f"{contender}: {told}, over {len(pairs)} trainings")
+        print(f"{contender}: {in_words(means)}, over {len(pairs)} trainings")
+    for shorter, longer in growth(rows):
+        gain = {judge: value(longer, judge) / value(shorter, judge) for judge in JUDGES}
+        told = f"{longer['set']} {longer['contender']} {longer['seed']}: {longer['length']} over {shorter['length']}"
+        print(f"{told}: {in_words(gain)}")
+
+
+def growth(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return the pairs of trainings that differ in their budget alone, each with the next shorter one."""
+    timed = [each for each in rows if each["length"].startswith("--budget")]
+    timed.sort(key=lambda each: (each["set"], each["contender"], each["seed"], seconds_of(each["length"])))
+    kind = itemgetter("set", "contender", "seed")
+    return [(before, after) for before, after in pairwise(timed) if kind(before) == kind(after)]
+
+
+def seconds_of(length: str) -> float:
+    """Return the seconds of a length such as "--budget 10m"."""
+    return parse_amount(length.split()[1], SECONDS, "--budget", "10m")
+
+
+def in_words(ratios: dict[str, float]) -> str:
+    """Return the ratio of each judge in words."""
+    return ", ".join(f"{ratio:.2f} by {judge}" for judge, ratio in ratios.items())
 
 
 HEAD = (
