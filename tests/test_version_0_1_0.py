@@ -17,6 +17,9 @@ from safetensors.torch import load_file
 
 import unnoise
 from unnoise.cli import main
+from unnoise.config import TrainConfig
+from unnoise.training.checks import suited_to
+from unnoise.training.resume import FIRST_DEFAULTS, as_then
 
 HERE = Path(__file__).parent / "v0.1.0"
 EXPECTED = json.loads((HERE / "expected.json").read_text())
@@ -64,6 +67,19 @@ def test_a_stopped_run_ends_as_if_it_had_never_stopped(old, capsys):
         if same_machine():
             assert torch.equal(ended[name], weight), name
         torch.testing.assert_close(ended[name], weight, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_settings_that_were_not_given_are_the_defaults_of_that_version(channels):
+    config = suited_to(channels, TrainConfig())
+    then = as_then(config, {})
+    assert {name: getattr(then, name) for name in FIRST_DEFAULTS} == FIRST_DEFAULTS
+    assert as_then(config, {"references": None}) == config
+
+
+def test_settings_that_were_given_stay_for_a_run_of_that_version():
+    given = TrainConfig(objective="simple", batch=16, lr=0.01, references=100)
+    assert as_then(given, {}) == given
 
 
 def test_a_stopped_folder_of_samples_is_completed(old):

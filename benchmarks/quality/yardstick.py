@@ -2,13 +2,15 @@
 
     python -m benchmarks.quality.yardstick run DATA OUT CONTENDER... [--sets celeba ...] [--seeds 0] [--images 40000]
     python -m benchmarks.quality.yardstick table OUT [--base default]
+    python -m benchmarks.quality.yardstick chart OUT CONTENDER... FILE.png
 
 DATA is a folder with the sets of SETS; "celeba-64" is scored only if it is named. A contender is a name of CONTENDERS:
 settings of `unnoise train`. 1,000 drawn images are compared with 2,000 held-out ones (clothing: 400 with 400).
 `--budget 10m` trains by the clock in place of --images. The third judge, wavelets, was trained on nothing. A grid and
 OUT/SET-CONTENDER-LENGTH-SEED.json are written after each training, and what is there is not made again. `table` divides
 each KID by that of the base with the same set, seed and length. A change is accepted at 0.85 of the geometric mean with
-no set above 1. At the end, it divides each KID by that of the same contender after its next shorter budget.
+no set above 1. At the end, it divides each KID by that of the same contender after its next shorter budget. `chart`
+plots the KID of the first two judges against the budget.
 """
 
 import argparse
@@ -24,6 +26,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
 
 from benchmarks.lib.machine import machine
 from benchmarks.quality.judges import wavelets
@@ -65,6 +69,7 @@ CONTENDERS = {
     "wide": NETWORK.format("96-96-144", 2),
 }
 JUDGES: dict[str, Any] = {"lite0": "efficientnet", "lite2": "efficientnet:model=lite2,size=96", "wavelets": wavelets}
+MINUTES = 5, 10, 20, 60, 180  # of the chart
 METRICS = "kid,fid,precision_recall"
 
 
@@ -152,18 +157,53 @@ def table(given: argparse.Namespace) -> None:
             judge: geometric_mean([value(each, judge) / value(base, judge) for each, base in pairs]) for judge in JUDGES
         }
         print(f"{contender}: {in_words(means)}, over {len(pairs)} trainings")
-    for shorter, longer in growth(rows):
+    for shorter, longer in growth(given.out):
         gain = {judge: value(longer, judge) / value(shorter, judge) for judge in JUDGES}
         told = f"{longer['set']} {longer['contender']} {longer['seed']}: {longer['length']} over {shorter['length']}"
         print(f"{told}: {in_words(gain)}")
 
 
-def growth(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def growth(out: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Return the pairs of trainings that differ in their budget alone, each with the next shorter one."""
-    timed = [each for each in rows if each["length"].startswith("--budget")]
-    timed.sort(key=lambda each: (each["set"], each["contender"], each["seed"], seconds_of(each["length"])))
     kind = itemgetter("set", "contender", "seed")
+    timed = sorted(trainings_by_time(out), key=kind)
     return [(before, after) for before, after in pairwise(timed) if kind(before) == kind(after)]
+
+
+def trainings_by_time(out: str) -> list[dict[str, Any]]:
+    """Return the trainings that went by the clock, the shortest budget first."""
+    rows = [json.loads(path.read_text("utf-8")) for path in sorted(Path(out).glob("*.json"))]
+    return sorted(
+        (each for each in rows if each["length"].startswith("--budget")), key=lambda each: seconds_of(each["length"])
+    )
+
+
+def chart(given: argparse.Namespace) -> None:
+    """Plot KID against the budget, a panel for each set: by lite0 as a line, by lite2 as a dashed line."""
+    timed = trainings_by_time(given.out)
+    names = [name for name in SETS if any(each["set"] == name for each in timed)]
+    figure = Figure(figsize=(3.2 * len(names), 3.6), layout="constrained")
+    for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+        for colour, contender in zip(("tab:blue", "tab:gray", "tab:orange"), given.contenders, strict=False):
+            found = [each for each in timed if (each["set"], each["contender"]) == (name, contender)]
+            for judge, style in (("lite0", "o-"), ("lite2", "s--")):
+                minutes = [seconds_of(each["length"]) / 60 for each in found]
+                kid, low, high = ([1000 * each["scores"][judge]["kid"][i] for each in found] for i in range(3))
+                spread = [
+                    [a - b for a, b in zip(kid, low, strict=True)],
+                    [b - a for a, b in zip(kid, high, strict=True)],
+                ]
+                axes.errorbar(minutes, kid, spread, fmt=style, color=colour, label=f"{contender}, {judge}", capsize=2)
+        axes.set(xscale="log", yscale="log", xlabel="minutes of training", title=name)
+        axes.set_xticks(MINUTES, map(str, MINUTES))
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+        axes.set_xlim(MINUTES[0], MINUTES[-1])
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(ScalarFormatter())
+        axes.grid(visible=True, which="both", alpha=0.25)
+    figure.axes[0].set_ylabel("KID x 1000 (smaller is better)")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.savefig(given.file, dpi=110)
 
 
 def seconds_of(length: str) -> float:
@@ -220,5 +260,9 @@ if __name__ == "__main__":
     shown = parts.add_parser("table")
     shown.add_argument("out")
     shown.add_argument("--base", default="default")
+    plotted = parts.add_parser("chart")
+    plotted.add_argument("out")
+    plotted.add_argument("contenders", nargs="+")
+    plotted.add_argument("file")
     arguments = parser.parse_args()
-    {"run": run, "table": table}[arguments.part](arguments)
+    {"run": run, "table": table, "chart": chart}[arguments.part](arguments)

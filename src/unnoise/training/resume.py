@@ -20,6 +20,7 @@ from unnoise.progress import duration
 from unnoise.run_folder import MODEL, STATE, STATE_BEFORE, own_file, refuse_links
 from unnoise.tensors import check_name
 from unnoise.terminal import tell
+from unnoise.training.checks import WITHOUT_FEATURES
 from unnoise.training.clock import Clock
 from unnoise.training.optimizers import peak_lr
 from unnoise.training.state import State, read_state, recall, set_damaged_aside
@@ -169,8 +170,10 @@ def as_then(config: TrainConfig, earlier: Mapping[str, Any]) -> TrainConfig:
     """
     if "references" in earlier:
         return config
-    today = {name: getattr(TrainConfig, name) for name in FIRST_DEFAULTS} | {"lr": peak_lr(replace(config, lr=None))}
-    then = {name: value for name, value in FIRST_DEFAULTS.items() if getattr(config, name) == today[name]}
+    today: dict[str, list[Any]] = {name: [getattr(TrainConfig, name)] for name in FIRST_DEFAULTS}
+    today["lr"].append(peak_lr(replace(config, lr=None)))
+    today["objective"].append(WITHOUT_FEATURES)  # the default for images of more than 4 channels
+    then = {name: value for name, value in FIRST_DEFAULTS.items() if getattr(config, name) in today[name]}
     return replace(config, **then)
 
 
