@@ -16,4 +16,5 @@ Labels: TypeAlias = Int[Tensor, " b"]  # index into the classes; -1 is no class
 PerImage: TypeAlias = Float[Tensor, " b"]  # one number for each image
 RandnLike: TypeAlias = Callable[[Tensor], Tensor]  # source of noise: torch.randn_like, or one seed for each image
 
+RGB, RGBA = 3, 4  # channels
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # number of channels -> Pillow's name for 8-bit images

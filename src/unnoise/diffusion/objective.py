@@ -11,13 +11,13 @@ from unnoise.diffusion.model import Diffusion, Prediction
 from unnoise.diffusion.perceptual import STAGES, perceptual_distance
 from unnoise.diffusion.process import noise_of, q_sample, transition
 from unnoise.diffusion.schedule import Schedule
-from unnoise.diffusion.spectrum import whiten
 from unnoise.diffusion.target import encode
+from unnoise.diffusion.whitening import weigh_colours, whiten
 from unnoise.errors import InputError
 from unnoise.registry import objective
 from unnoise.types import Images, Labels, PerImage
 
-CAPS = 2.5, 20.0  # of `perceptual`, at the end and at the start of a training
+CAPS = 20.0, 2.5  # of `perceptual`, at the start and at the end of a training
 KNOWN = 2.3  # noise-to-signal ratio; above it, x_t says nothing of fine detail, and the predicted image is blurred
 
 
@@ -151,7 +151,13 @@ def hybrid(model: Diffusion, batch: Noised, *, bound: float = 0.001) -> PerImage
 
 @objective
 def capped_v(
-    model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float | None = None, white: float = 0.0
+    model: Diffusion,
+    batch: Noised,
+    *,
+    gamma: float = 5.0,
+    first: float | None = None,
+    white: float = 0.0,
+    colour: float = 1.0,
 ) -> PerImage:
     """Weigh the squared error of x0 by min(SNR + 1, gamma), the cap of Hang et al. 2023 on the plain loss of target v.
 
@@ -163,24 +169,26 @@ def capped_v(
         gamma: The cap at the end of a training.
         first: The cap at the start, from where it changes geometrically to gamma (docs/concepts/quality.md). The
             default is gamma.
-        white: The share of the whitening of the error, 0 to 1; above 0, fine detail counts more (`spectrum.whiten`). It
-            acts where noise is below 2.3 times the image: above, only coarse shapes can be known.
+        white: The share of the whitening of the error, 0 to 1; above 0, fine detail counts more (`whitening.whiten`).
+            It acts where noise is below 2.3 times the image: above, only coarse shapes can be known.
+        colour: The weight of wrong colours; gray counts once (`whitening.weigh_colours`).
 
     Raises:
-        InputError: gamma or first is not above 0, or white is not from 0 to 1.
+        InputError: gamma or first is not above 0, white is not from 0 to 1, or colour is below 0.
     """
     first = gamma if first is None else first
-    return capped(model(batch.x_t, batch.t, batch.label).x0, batch, gamma, first, white)
+    return capped(model(batch.x_t, batch.t, batch.label).x0, batch, (first, gamma), white, colour)
 
 
-def capped(x0: Images, batch: Noised, gamma: float, first: float, white: float) -> PerImage:
+def capped(x0: Images, batch: Noised, caps: tuple[float, float], white: float, colour: float) -> PerImage:
     """Return the loss of `capped_v` for a predicted image."""
-    if min(first, gamma) <= 0:
+    first, gamma = caps
+    if min(caps) <= 0:
         raise InputError(f"objective capped_v: gamma and first are above 0, got {gamma:g} and {first:g}")
-    if not 0 <= white <= 1:
-        raise InputError(f"whitening: white is 0 to 1, got {white:g}")
+    if not 0 <= white <= 1 or not colour >= 0:
+        raise InputError(f"whitening: white is 0 to 1 and colour 0 or more, got {white:g} and {colour:g}")
     cap = geometric(first, gamma, batch.progress)
-    error = x0 - batch.best_x0
+    error = weigh_colours(x0 - batch.best_x0, colour)
     known = (batch.t.ratio < KNOWN).to(error.device)
     weight = (batch.t.snr + 1).clamp(max=cap).flatten().to(x0)
     return weight * mean_square(torch.where(known, whiten(error, white), error))
@@ -198,24 +206,23 @@ def perceptual(  # the options of two terms
     *,
     weight: float = 0.1,
     last: float = 0.03,
-    below: float = KNOWN,
     network: Literal["lite0", "lite1", "lite2"] = "lite1",
     stages: tuple[int, ...] = STAGES,
     white: float = 0.15,
+    colour: float = 4.0,
 ) -> PerImage:
     """Add `capped_v:gamma=2.5,first=20` and a perceptual distance of x0, as PixelGen does it (arXiv:2602.02493).
 
     In much noise the predicted image is a mean of many images, which is blurred as it must be. So the distance counts
-    only where noise is below a multiple of the image. Its weight falls during a training, as the cap does: it teaches
+    only where noise is below 2.3 times the image. Its weight falls during a training, as the cap does: it teaches
     shapes and edges early, and at the end it would make edges too sharp.
 
     Args:
         weight: The weight of the distance at the start of a training.
         last: The share of the weight that is left at the end; it changes geometrically.
-        below: The noise-to-signal ratio sigma / alpha above which it does not count.
         network: The EfficientNet whose features are compared; it cannot judge the images then.
         stages: The stages from 0 to 6 whose first maps are compared, beside the map of the stem.
-        white: The share of the whitening in `capped_v`.
+        white, colour: Options of `capped_v`.
 
     Raises:
         InputError: An option is out of range, the images have more than 4 channels, or the weights of the network are
@@ -226,8 +233,8 @@ def perceptual(  # the options of two terms
     if not 0 < last <= 1:
         raise InputError(f"objective perceptual: last is above 0 up to 1, got {last:g}")
     x0 = model(batch.x_t, batch.t, batch.label).x0
-    loss = capped(x0, batch, *CAPS, white)
-    rows = (batch.t.ratio.flatten() < below).nonzero().flatten().to(x0.device)
+    loss = capped(x0, batch, CAPS, white, colour)
+    rows = (batch.t.ratio.flatten() < KNOWN).nonzero().flatten().to(x0.device)
     if not len(rows):
         return loss
     weight *= geometric(1.0, last, batch.progress)

@@ -10,12 +10,11 @@ from torch.nn import functional as F
 
 from unnoise.errors import InputError
 from unnoise.pretrained.efficientnet import EfficientNetLite, load_efficientnet, weights_file
-from unnoise.types import Images, PerImage
+from unnoise.types import RGB, RGBA, Images, PerImage
 
 STAGES = (1, 2, 3)  # whose maps are compared, beside the stem: maps of 1/2, 1/4, 1/8 and 1/16 of the image
 
 CHECKERS = 200.0  # the weight of checkerboards of single pixels, so that they count about as much as other patterns
-RGB, RGBA = 3, 4  # channels
 
 
 @cache

@@ -10,7 +10,6 @@ from unnoise.config import Sampling, TrainConfig
 from unnoise.diffusion import target
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
-from unnoise.diffusion.perceptual import RGBA
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
 from unnoise.options import Spec, name_of_today
@@ -18,7 +17,7 @@ from unnoise.samplers.draw import check_settings
 from unnoise.training.clock import Clock
 from unnoise.training.optimizers import make_optimizer
 from unnoise.training.tracker import check_tracker
-from unnoise.types import Images, Labels, Output, PerImage
+from unnoise.types import RGBA, Images, Labels, Output, PerImage
 
 WITHOUT_FEATURES = "capped_v:gamma=2.5,first=20,white=0.15"  # the default objective without its perceptual term
 
