@@ -57,9 +57,8 @@ CONTENDERS = {
     "first": f"{NETWORK.format('32-64-128', 1)} {PLAIN} --references 0 --lr 1e-3 --batch 64",
     # the default without one of its parts
     "no-references": "--references 0",
-    "no-perceptual": f"{PLAIN},white=0.15,colour=4",
+    "no-perceptual": f"{PLAIN},white=0.15",
     "no-white": "--objective perceptual:white=0",
-    "no-colour": "--objective perceptual:colour=1",
     "one-layer": NETWORK.format("64-64-96", 1),
     "narrow": NETWORK.format("32-64-128", 1),
     "batch-64": "--batch 64",

@@ -12,7 +12,7 @@ from unnoise.diffusion.perceptual import STAGES, perceptual_distance
 from unnoise.diffusion.process import noise_of, q_sample, transition
 from unnoise.diffusion.schedule import Schedule
 from unnoise.diffusion.target import encode
-from unnoise.diffusion.whitening import weigh_colours, whiten
+from unnoise.diffusion.whitening import whiten
 from unnoise.errors import InputError
 from unnoise.registry import objective
 from unnoise.types import Images, Labels, PerImage
@@ -151,13 +151,7 @@ def hybrid(model: Diffusion, batch: Noised, *, bound: float = 0.001) -> PerImage
 
 @objective
 def capped_v(
-    model: Diffusion,
-    batch: Noised,
-    *,
-    gamma: float = 5.0,
-    first: float | None = None,
-    white: float = 0.0,
-    colour: float = 1.0,
+    model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float | None = None, white: float = 0.0
 ) -> PerImage:
     """Weigh the squared error of x0 by min(SNR + 1, gamma), the cap of Hang et al. 2023 on the plain loss of target v.
 
@@ -171,24 +165,23 @@ def capped_v(
             default is gamma.
         white: The share of the whitening of the error, 0 to 1; above 0, fine detail counts more (`whitening.whiten`).
             It acts where noise is below 2.3 times the image: above, only coarse shapes can be known.
-        colour: The weight of wrong colours; gray counts once (`whitening.weigh_colours`).
 
     Raises:
-        InputError: gamma or first is not above 0, white is not from 0 to 1, or colour is below 0.
+        InputError: gamma or first is not above 0, or white is not from 0 to 1.
     """
     first = gamma if first is None else first
-    return capped(model(batch.x_t, batch.t, batch.label).x0, batch, (first, gamma), white, colour)
+    return capped(model(batch.x_t, batch.t, batch.label).x0, batch, (first, gamma), white)
 
 
-def capped(x0: Images, batch: Noised, caps: tuple[float, float], white: float, colour: float) -> PerImage:
+def capped(x0: Images, batch: Noised, caps: tuple[float, float], white: float) -> PerImage:
     """Return the loss of `capped_v` for a predicted image."""
     first, gamma = caps
     if min(caps) <= 0:
         raise InputError(f"objective capped_v: gamma and first are above 0, got {gamma:g} and {first:g}")
-    if not 0 <= white <= 1 or not colour >= 0:
-        raise InputError(f"whitening: white is 0 to 1 and colour 0 or more, got {white:g} and {colour:g}")
+    if not 0 <= white <= 1:
+        raise InputError(f"whitening: white is 0 to 1, got {white:g}")
     cap = geometric(first, gamma, batch.progress)
-    error = weigh_colours(x0 - batch.best_x0, colour)
+    error = x0 - batch.best_x0
     known = (batch.t.ratio < KNOWN).to(error.device)
     weight = (batch.t.snr + 1).clamp(max=cap).flatten().to(x0)
     return weight * mean_square(torch.where(known, whiten(error, white), error))
@@ -209,7 +202,6 @@ def perceptual(  # the options of two terms
     network: Literal["lite0", "lite1", "lite2"] = "lite1",
     stages: tuple[int, ...] = STAGES,
     white: float = 0.15,
-    colour: float = 4.0,
 ) -> PerImage:
     """Add `capped_v:gamma=2.5,first=20` and a perceptual distance of x0, as PixelGen does it (arXiv:2602.02493).
 
@@ -222,7 +214,7 @@ def perceptual(  # the options of two terms
         last: The share of the weight that is left at the end; it changes geometrically.
         network: The EfficientNet whose features are compared; it cannot judge the images then.
         stages: The stages from 0 to 6 whose first maps are compared, beside the map of the stem.
-        white, colour: Options of `capped_v`.
+        white: The share of the whitening in `capped_v`.
 
     Raises:
         InputError: An option is out of range, the images have more than 4 channels, or the weights of the network are
@@ -233,7 +225,7 @@ def perceptual(  # the options of two terms
     if not 0 < last <= 1:
         raise InputError(f"objective perceptual: last is above 0 up to 1, got {last:g}")
     x0 = model(batch.x_t, batch.t, batch.label).x0
-    loss = capped(x0, batch, CAPS, white, colour)
+    loss = capped(x0, batch, CAPS, white)
     rows = (batch.t.ratio.flatten() < KNOWN).nonzero().flatten().to(x0.device)
     if not len(rows):
         return loss

@@ -1,4 +1,4 @@
-"""Weigh the parts of an error, so that fine detail and colours count beside coarse shapes of gray."""
+"""Weigh the frequencies of an error, so that fine detail counts beside coarse shapes."""
 
 from functools import lru_cache
 
@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from unnoise.types import RGB, RGBA, Images
+from unnoise.types import Images
 
 GRID = 6.0  # the weight that is added to stripes and checkerboards of single pixels
 
@@ -31,24 +31,6 @@ def whiten(error: Images, share: float) -> Images:
     weighted = torch.fft.rfft2(precise) * amplitudes(height, width, share).to(precise)
     white: Images = torch.fft.irfft2(weighted, s=(height, width))
     return white
-
-
-def weigh_colours(error: Images, weight: float) -> Images:
-    """Return an error whose squared sum weighs the differences between red, green and blue, and gray once.
-
-    Colours vary less than brightness: in photographs the mean of the three channels has 5 to 14 times the power of the
-    differences from it (Tiny ImageNet, CelebA). So a squared error hardly sees a wrong tint. An alpha channel stays as
-    it is, and so do gray images.
-
-    Args:
-        error: Differences of images [b, c, h, w].
-        weight: The weight of the squared differences, 0 or more; 1 returns the error as it is.
-    """
-    if weight == 1 or error.shape[1] not in (RGB, RGBA):
-        return error
-    colours = error[:, :RGB]
-    gray = colours.mean(dim=1, keepdim=True)
-    return torch.cat([gray + weight**0.5 * (colours - gray), error[:, RGB:]], dim=1)
 
 
 @lru_cache
