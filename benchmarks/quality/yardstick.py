@@ -143,7 +143,7 @@ def run(given: argparse.Namespace) -> None:
 
 def table(given: argparse.Namespace) -> None:
     """Print a row for each training, and for each contender the geometric mean of its KIDs over those of the base."""
-    rows = [json.loads(path.read_text("utf-8")) for path in sorted(Path(given.out).glob("*.json"))]
+    rows = read_trainings(given.out)
     known = {(each["set"], each["seed"], each["length"]): each for each in rows if each["contender"] == given.base}
     print(HEAD)
     for each in rows:
@@ -157,34 +157,37 @@ def table(given: argparse.Namespace) -> None:
             judge: geometric_mean([value(each, judge) / value(base, judge) for each, base in pairs]) for judge in JUDGES
         }
         print(f"{contender}: {in_words(means)}, over {len(pairs)} trainings")
-    for shorter, longer in growth(given.out):
+    for shorter, longer in growth(rows):
         gain = {judge: value(longer, judge) / value(shorter, judge) for judge in JUDGES}
         told = f"{longer['set']} {longer['contender']} {longer['seed']}: {longer['length']} over {shorter['length']}"
         print(f"{told}: {in_words(gain)}")
 
 
-def growth(out: str) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+def growth(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Return the pairs of trainings that differ in their budget alone, each with the next shorter one."""
     kind = itemgetter("set", "contender", "seed")
-    timed = sorted(trainings_by_time(out), key=kind)
+    timed = sorted(by_time(rows), key=kind)
     return [(before, after) for before, after in pairwise(timed) if kind(before) == kind(after)]
 
 
-def trainings_by_time(out: str) -> list[dict[str, Any]]:
+def read_trainings(out: str) -> list[dict[str, Any]]:
+    """Return what each training of a folder took and what its images are worth."""
+    return [json.loads(path.read_text("utf-8")) for path in sorted(Path(out).glob("*.json"))]
+
+
+def by_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the trainings that went by the clock, the shortest budget first."""
-    rows = [json.loads(path.read_text("utf-8")) for path in sorted(Path(out).glob("*.json"))]
-    return sorted(
-        (each for each in rows if each["length"].startswith("--budget")), key=lambda each: seconds_of(each["length"])
-    )
+    timed = [each for each in rows if each["length"].startswith("--budget")]
+    return sorted(timed, key=lambda each: seconds_of(each["length"]))
 
 
 def chart(given: argparse.Namespace) -> None:
     """Plot KID against the budget, a panel for each set: by lite0 as a line, by lite2 as a dashed line."""
-    timed = trainings_by_time(given.out)
+    timed = by_time(read_trainings(given.out))
     names = [name for name in SETS if any(each["set"] == name for each in timed)]
     figure = Figure(figsize=(3.2 * len(names), 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-        for colour, contender in zip(("tab:blue", "tab:gray", "tab:orange"), given.contenders, strict=False):
+        for number, contender in enumerate(given.contenders):
             found = [each for each in timed if (each["set"], each["contender"]) == (name, contender)]
             for judge, style in (("lite0", "o-"), ("lite2", "s--")):
                 minutes = [seconds_of(each["length"]) / 60 for each in found]
@@ -193,7 +196,9 @@ def chart(given: argparse.Namespace) -> None:
                     [a - b for a, b in zip(kid, low, strict=True)],
                     [b - a for a, b in zip(kid, high, strict=True)],
                 ]
-                axes.errorbar(minutes, kid, spread, fmt=style, color=colour, label=f"{contender}, {judge}", capsize=2)
+                axes.errorbar(
+                    minutes, kid, spread, fmt=style, color=f"C{number}", label=f"{contender}, {judge}", capsize=2
+                )
         axes.set(xscale="log", yscale="log", xlabel="minutes of training", title=name)
         axes.set_xticks(MINUTES, map(str, MINUTES))
         axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)

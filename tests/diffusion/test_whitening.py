@@ -69,9 +69,9 @@ class Fixed(nn.Module):
 
 def test_the_best_prediction_is_still_the_mean():
     """The gradient at the mean of the images is zero with any whitening, as it is for the plain squared error."""
-    table, images = registry.schedule.get("cosine")(), torch.randn(5, 3, 8, 8)
+    table, images = registry.schedule.get("cosine")(), torch.randn(5, 1, 8, 8)
     levels = (table.level(torch.tensor([300] * 5)), table.level(torch.tensor([299] * 5)))
-    model = Diffusion(Fixed(images.mean(dim=0)), table, registry.target.get("x0"), (3, 8, 8))
+    model = Diffusion(Fixed(images.mean(dim=0)), table, registry.target.get("x0"), (1, 8, 8))
     loss = registry.objective.get("capped_v:white=0.7")(model, add_noise(images, torch.randn_like(images), levels))
     loss.mean().backward()
     assert loss.min() > 0
@@ -88,10 +88,10 @@ def test_in_much_noise_the_error_is_not_whitened():
     assert white[1] == plain[1]
 
 
-@pytest.mark.parametrize("option", ["white=-0.1", "white=1.1"])
-def test_weights_out_of_range_are_refused(option):
+@pytest.mark.parametrize("share", ["-0.1", "1.1"])
+def test_the_share_is_from_0_to_1(share):
     table, image = registry.schedule.get("cosine")(), torch.zeros(1, 1, 8, 8)
     model = Diffusion(Fixed(image[0]), table, registry.target.get("x0"), (1, 8, 8))
     batch = add_noise(image, image, (table.level(torch.tensor([5])), table.level(torch.tensor([4]))))
     with pytest.raises(InputError, match="white is 0 to 1"):
-        registry.objective.get(f"capped_v:{option}")(model, batch)
+        registry.objective.get(f"capped_v:white={share}")(model, batch)

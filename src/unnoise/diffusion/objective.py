@@ -17,7 +17,7 @@ from unnoise.errors import InputError
 from unnoise.registry import objective
 from unnoise.types import Images, Labels, PerImage
 
-CAPS = 20.0, 2.5  # of `perceptual`, at the start and at the end of a training
+CAPS = 2.5, 20.0  # of `perceptual`, at the end and at the start of a training
 KNOWN = 2.3  # noise-to-signal ratio; above it, x_t says nothing of fine detail, and the predicted image is blurred
 
 
@@ -170,13 +170,12 @@ def capped_v(
         InputError: gamma or first is not above 0, or white is not from 0 to 1.
     """
     first = gamma if first is None else first
-    return capped(model(batch.x_t, batch.t, batch.label).x0, batch, (first, gamma), white)
+    return capped(model(batch.x_t, batch.t, batch.label).x0, batch, gamma, first, white)
 
 
-def capped(x0: Images, batch: Noised, caps: tuple[float, float], white: float) -> PerImage:
+def capped(x0: Images, batch: Noised, gamma: float, first: float, white: float) -> PerImage:
     """Return the loss of `capped_v` for a predicted image."""
-    first, gamma = caps
-    if min(caps) <= 0:
+    if min(first, gamma) <= 0:
         raise InputError(f"objective capped_v: gamma and first are above 0, got {gamma:g} and {first:g}")
     if not 0 <= white <= 1:
         raise InputError(f"whitening: white is 0 to 1, got {white:g}")
@@ -225,7 +224,7 @@ def perceptual(  # the options of two terms
     if not 0 < last <= 1:
         raise InputError(f"objective perceptual: last is above 0 up to 1, got {last:g}")
     x0 = model(batch.x_t, batch.t, batch.label).x0
-    loss = capped(x0, batch, CAPS, white)
+    loss = capped(x0, batch, *CAPS, white)
     rows = (batch.t.ratio.flatten() < KNOWN).nonzero().flatten().to(x0.device)
     if not len(rows):
         return loss

@@ -170,11 +170,9 @@ def as_then(config: TrainConfig, earlier: Mapping[str, Any]) -> TrainConfig:
     """
     if "references" in earlier:
         return config
-    today: dict[str, list[Any]] = {name: [getattr(TrainConfig, name)] for name in FIRST_DEFAULTS}
-    today["lr"].append(peak_lr(replace(config, lr=None)))
-    today["objective"].append(WITHOUT_FEATURES)  # the default for images of more than 4 channels
-    then = {name: value for name, value in FIRST_DEFAULTS.items() if getattr(config, name) in today[name]}
-    return replace(config, **then)
+    resolved = {"lr": peak_lr(replace(config, lr=None)), "objective": WITHOUT_FEATURES}  # what a default may become
+    today = {name: (getattr(TrainConfig, name), resolved.get(name)) for name in FIRST_DEFAULTS}
+    return replace(config, **{name: FIRST_DEFAULTS[name] for name in today if getattr(config, name) in today[name]})
 
 
 def with_chosen(config: TrainConfig, earlier: Earlier | None) -> TrainConfig:
