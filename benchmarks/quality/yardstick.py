@@ -67,6 +67,8 @@ CONTENDERS = {
     "lr-1.5e-3": "--lr 1.5e-3",
     "lr-5e-3": "--lr 5e-3",
     "wide": NETWORK.format("96-96-144", 2),
+    "width-64": NETWORK.format("64-64-96", 2),
+    "direct": f"{NETWORK.format('64-64-96', 2)},direct=true",
 }
 JUDGES: dict[str, Any] = {"lite0": "efficientnet", "lite2": "efficientnet:model=lite2,size=96", "wavelets": wavelets}
 MINUTES = 5, 10, 20, 60, 180  # of the chart

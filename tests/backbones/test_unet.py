@@ -152,6 +152,21 @@ def test_patch_folds_pixels_into_channels(patch):
     assert_close(patched(x, time), F.pixel_shuffle(folded, patch))
 
 
+def test_direct_adds_a_linear_map_of_the_features_before_their_norm():
+    """Features that are twice as strong are the same after the norm, and add twice as much here."""
+    plain, net = backbone(TINY), backbone(f"{TINY},patch=2,direct=true")
+    assert size(backbone(f"{TINY},direct=true")) - size(plain) == 3 * 8
+    x, time, features = torch.randn(2, 3, 16, 16), torch.tensor([1.0, 2.0]), []
+    net.norm_out.register_forward_hook(lambda _, args, __: features.append(args[0]))
+    whole = net(x, time)
+    net.direct.weight.zero_()
+    without = net(x, time)
+    net.direct.weight.normal_()
+    added = torch.einsum("oc,bchw->bohw", net.direct.weight[..., 0, 0], features[0])
+    assert_close(net(x, time) - without, F.pixel_shuffle(added, 2))
+    assert (whole - without).abs().max() > 1e-3
+
+
 def attended(spec, side=32):
     """Return the side of the image at each attention, in order."""
     net, seen = backbone(spec), []
@@ -194,7 +209,7 @@ def test_time_changes_the_output():
 
 
 def test_zero_init_starts_silent():
-    net = registry.backbone.get("unet:widths=8-16,layers=1,groups=4")(3)
+    net = registry.backbone.get("unet:widths=8-16,layers=1,groups=4,direct=true")(3)
     x, time = torch.randn(2, 3, 8, 8), torch.tensor([3.0, 800.0])
     assert not net(x, time).any()
     emb, h = net.time(time), torch.randn(2, 8, 8, 8)

@@ -125,6 +125,7 @@ def test_a_pipeline_of_diffusers_is_exported_unchanged(pipeline, tmp_path):
     [
         ({"backbone": UNET.replace("attention=2", "patch=2")}, "patch=1"),
         ({"backbone": UNET.replace("attention=2", "up=transposed")}, "up=nearest"),
+        ({"backbone": UNET.replace("attention=2", "direct=true")}, "direct=false"),
         ({"backbone": UNET.replace("groups=4", "groups=3")}, "groups and head divide"),
         ({"target": "flow"}, "no target flow"),
         ({"schedule": "flow:T=50"}, "keeps the variance at 1"),

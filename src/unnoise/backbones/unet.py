@@ -51,6 +51,8 @@ class UNet(nn.Module):
         head: Channels of an attention head.
         up: Upsampling by "nearest" neighbour and a convolution, or by a "transposed" convolution.
         dropout: The probability of dropout in residual blocks.
+        direct: Add a linear map of the features before the last norm to the output. The norm hides how strong they
+            are; this map does not.
         zero_init: Start each residual branch and the output at zero.
 
     Raises:
@@ -71,6 +73,7 @@ class UNet(nn.Module):
         head: int = 8,
         up: Literal["nearest", "transposed"] = "nearest",
         dropout: float = 0.0,
+        direct: bool = False,
         zero_init: bool = True,
     ) -> None:
         super().__init__()
@@ -107,8 +110,9 @@ class UNet(nn.Module):
                 c = width
             if i:
                 self.up.append(Up(c, up))
-        self.norm_out = norm(c, groups)
-        self.conv_out = nn.Conv2d(c, (outputs or channels) * patch**2, 3, padding=1)
+        self.norm_out, folded = norm(c, groups), (outputs or channels) * patch**2
+        self.conv_out = nn.Conv2d(c, folded, 3, padding=1)
+        self.direct = nn.Conv2d(c, folded, 1, bias=False) if direct else None
         if zero_init:
             self.zero_init()
 
@@ -117,9 +121,9 @@ class UNet(nn.Module):
         last = [
             m.conv2 if isinstance(m, ResBlock) else m.out for m in self.modules() if isinstance(m, ResBlock | Attention)
         ]
-        for module in [*last, self.conv_out]:
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+        for layer in [*last, self.conv_out, *([self.direct] if self.direct else [])]:
+            for p in layer.parameters():
+                nn.init.zeros_(p)
 
     def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
         padded, (rows, columns) = pad(x, self.multiple)
@@ -135,5 +139,7 @@ class UNet(nn.Module):
             h = module(h, emb)
         for module in self.up:
             h = module(torch.cat([h, skips.pop()], dim=1), emb) if isinstance(module, Block) else module(h)
-        h = F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(h))), self.patch)
-        return h[..., rows, columns]
+        out = self.conv_out(F.silu(self.norm_out(h)))
+        if self.direct is not None:
+            out = out + self.direct(h)
+        return F.pixel_shuffle(out, self.patch)[..., rows, columns]

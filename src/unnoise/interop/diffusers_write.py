@@ -37,8 +37,8 @@ def to_diffusers(run: Run, out: str | None = None) -> Path:
         The folder.
 
     Raises:
-        InputError: UNet2DModel cannot be this network (patch above 1, transposed convolutions, another backbone), or
-            DDPMScheduler has no such target or schedule.
+        InputError: UNet2DModel cannot be this network (patch above 1, transposed convolutions, a direct map, another
+            backbone), or DDPMScheduler has no such target or schedule.
     """
     scheduler = DDPMScheduler(**scheduler_settings(run.card, run.model.schedule))
     network = to_unet2d(run)
@@ -80,8 +80,10 @@ def to_unet2d(run: Run) -> Any:
     if isinstance(network, UNet2D):
         return network.net
     options = registry.backbone.settings(run.card.backbone)
-    if not isinstance(network, UNet) or options["patch"] != 1 or options["up"] != "nearest":
-        raise InputError(f"diffusers' UNet2DModel cannot be {run.card.backbone}; train a unet with patch=1, up=nearest")
+    if not isinstance(network, UNet) or options["patch"] != 1 or options["up"] != "nearest" or options["direct"]:
+        raise InputError(
+            f"diffusers' UNet2DModel cannot be {run.card.backbone}; train a unet with patch=1, up=nearest, direct=false"
+        )
     if any(width % options[name] for width in options["widths"] for name in ("groups", "head")):
         raise InputError(f"diffusers' UNet2DModel needs widths that groups and head divide, got {run.card.backbone}")
     return convert_unet(network, options, run.card)
