@@ -4,8 +4,8 @@
     python -m benchmarks.quality.yardstick table OUT [--base default]
     python -m benchmarks.quality.yardstick chart OUT CONTENDER... FILE.png
 
-DATA is a folder with the sets of SETS; "celeba-64" is scored only if it is named. A contender is a name of CONTENDERS:
-settings of `unnoise train`. 1,000 drawn images are compared with 2,000 held-out ones (clothing: 400 with 400).
+DATA is a folder with the sets of SETS; the default are those of MAIN. A contender is a name of CONTENDERS: settings of
+`unnoise train`. 1,000 drawn images are compared with 2,000 held-out ones (clothing: 400 with 400; hands: 600 with 600).
 `--budget 10m` trains by the clock in place of --images. The third judge, wavelets, was trained on nothing. A grid and
 OUT/SET-CONTENDER-LENGTH-SEED.json are written after each training, and what is there is not made again. `table` divides
 each KID by that of the base with the same set, seed and length. A change is accepted at 0.85 of the geometric mean with
@@ -15,6 +15,7 @@ plots the KID of the first two judges against the budget.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import time
@@ -47,7 +48,10 @@ SETS: dict[str, tuple[str, str, int, int]] = {
     "fashion-mnist": ("fashion-mnist/train-images-idx3-ubyte.gz", "", 1000, 2000),
     "clothing": ("clothing/train-64px.zip", "--size 64", 400, 400),
     "tiny-imagenet": ("tinyimagenet20/train.zip", "--size 64", 1000, 2000),
+    "faces": ("faces", "--size 32", 1000, 2000),  # unnoise draws them itself
+    "hands": ("hands", "--size 32", 600, 600),  # github.com/ardamavi/Sign-Language-Digits-Dataset, its folder Dataset
 }
+MAIN = "celeba", "cifar10", "fashion-mnist", "clothing", "tiny-imagenet"
 
 NETWORK = "--backbone unet:widths={},layers={},patch=2,groups=8,head=32"
 PLAIN = "--objective capped_v:gamma=2.5,first=20"
@@ -60,7 +64,7 @@ CONTENDERS = {
     "no-perceptual": f"{PLAIN},white=0.15",
     "no-white": "--objective perceptual:white=0",
     "one-layer": NETWORK.format("64-64-96", 1),
-    "narrow": NETWORK.format("32-64-128", 1),
+    "narrow": NETWORK.format("32-64-128", 2),
     "batch-64": "--batch 64",
     "lr-1e-3": "--lr 1e-3",
     # the default with other settings
@@ -75,6 +79,13 @@ MINUTES = 5, 10, 20, 60, 180  # of the chart
 METRICS = "kid,fid,precision_recall"
 
 
+def flags(name: str, contender: str) -> str:
+    """Return the settings of a contender; at 64 px its network has one more scale, as the default's has."""
+    given = CONTENDERS[contender]
+    large = "64" in SETS[name][1] and contender != "first"
+    return re.sub(r"(?<=widths=)\d+", lambda width: f"{int(width[0]) // 2}-{width[0]}", given) if large else given
+
+
 def title(name: str, contender: str, seed: int, length: list[str]) -> str:
     """Return the name of the files of a training."""
     return f"{name}-{contender}-{length[-1]}-{seed}"
@@ -83,33 +94,34 @@ def title(name: str, contender: str, seed: int, length: list[str]) -> str:
 def train(name: str, contender: str, seed: int, length: list[str], given: argparse.Namespace) -> dict[str, Any]:
     """Train a contender on a set, and return what it took and what its images are worth."""
     place, settings, drawn, held = SETS[name]
+    images = str(path) if (path := Path(given.data) / place).exists() else place
     files = title(name, contender, seed, length)
     run = Path(given.out) / "runs" / files
     command = [
-        str(Path(given.data) / place),
+        images,
         *settings.split(),
         "--held-out",
         str(held),
-        *CONTENDERS[contender].split(),
+        *flags(name, contender).split(),
     ]
     subprocess.run(
         [sys.executable, "-m", "unnoise", "train", *command, *length, "--seed", str(seed), "--out", str(run)],
         check=True,
     )
     opened, begun = load(run), time.monotonic()
-    images = sample(opened, drawn)
+    made = sample(opened, drawn)
     seconds = time.monotonic() - begun
-    data = open_data(Path(given.data) / place, size=settings.partition(" ")[2] or None)
+    data = open_data(images, size=settings.partition(" ")[2] or None)
     real, scores = split_held_out(data, held)[1], dict[str, Any]()
-    grid(images[:64], opened.card.mode).save(Path(given.out) / f"{files}.png")
+    grid(made[:64], opened.card.mode).save(Path(given.out) / f"{files}.png")
     for judge, features in JUDGES.items():
-        found = evaluate(images, real, metrics=METRICS, features=features, second="none").details["scores"]["values"]
+        found = evaluate(made, real, metrics=METRICS, features=features, second="none").details["scores"]["values"]
         scores[judge] = {score: [value["value"], *value["interval"]] for score, value in found.items()}
     training = opened.card.training
     return {
         "set": name,
         "contender": contender,
-        "settings": CONTENDERS[contender],
+        "settings": flags(name, contender),
         "network": opened.card.backbone,
         "seed": seed,
         "length": " ".join(length),
@@ -117,7 +129,7 @@ def train(name: str, contender: str, seed: int, length: list[str], given: argpar
         "images_per_second": training["images"] / training["seconds"],
         "drawing": drawn / seconds,
         "scores": scores,
-        "faults": numbers(to_uint8(images), torch.from_numpy(real.read(np.arange(len(real))))),
+        "faults": numbers(to_uint8(made), torch.from_numpy(real.read(np.arange(len(real))))),
         "machine": machine("unnoise"),
     }
 
@@ -260,7 +272,7 @@ if __name__ == "__main__":
     for argument in ("data", "out"):
         training.add_argument(argument)
     training.add_argument("contenders", nargs="+", choices=CONTENDERS)
-    training.add_argument("--sets", nargs="+", default=[name for name in SETS if name != "celeba-64"], choices=SETS)
+    training.add_argument("--sets", nargs="+", default=MAIN, choices=SETS)
     training.add_argument("--seeds", nargs="+", type=int, default=[0])
     training.add_argument("--images", default="40000")
     training.add_argument("--budget", help="by the clock, in place of --images")
