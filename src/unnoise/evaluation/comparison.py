@@ -14,6 +14,7 @@ from unnoise.data.resize import parse_size
 from unnoise.errors import InputError
 from unnoise.evaluation import metrics, neighbours
 from unnoise.evaluation.coverage import simulate
+from unnoise.evaluation.expectation import expected_of
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.image_sets import ImageSet, dataset_images, open_images, run_images
 from unnoise.evaluation.judges import chosen_by, judge_facts, open_judges, trained_with
@@ -99,8 +100,7 @@ def compare(
         **damage(values, theirs, b, extractor, report),
         "of": mine.about,
         "against": theirs.about,
-        **({"chosen_by": chosen} if (chosen := chosen_by(run)) else {}),
-        **({"trained_with": used} if (used := trained_with(run)) else {}),
+        **run_facts(config, run, values),
         **({"training": beside} if beside else {}),
         "features": judge_facts(extractor, run),
         "colour": dict(zip(("of", "against"), map(plain_colour, colours), strict=True)) if "colour" in names else {},
@@ -161,6 +161,17 @@ def image_sets(config: EvalConfig, run: Run | None, say: Say) -> tuple[ImageSet,
 
 
 # Plain values
+
+
+def run_facts(config: EvalConfig, run: Run | None, values: dict[str, Any]) -> dict[str, Any]:
+    """Return what a run was chosen by, what it was trained with, and the KID that it expects, if they are known."""
+    expected = expected_of(run, config) if "kid" in values else None
+    known = {
+        "chosen_by": chosen_by(run),
+        "trained_with": trained_with(run),
+        "expected": expected and expected._asdict(),
+    }
+    return {name: fact for name, fact in known.items() if fact}
 
 
 def second_scores(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from unnoise.evaluation.coverage import format_coverage
+from unnoise.evaluation.expectation import Expected
 from unnoise.evaluation.ladder import describe_ladder
 
 SAMPLING_FACTS = ("sampler", "steps", "spacing", "guidance", "precision", "labels", "seed")  # how the images were drawn
@@ -34,6 +35,8 @@ def format_scores(result: dict[str, Any]) -> list[str]:
     ours, theirs = of.get("weights") or of["fingerprint"], against["fingerprint"]
     lines = format_values(result)
     lines += [f"damage    {describe_ladder(result['ladder'])}"] if "ladder" in result else []
+    if expected := result.get("expected"):
+        lines.append(f"expected  {Expected(**expected).compared(result['values']['kid']['value'])}")
     lines += format_training(result["training"]) if "training" in result else []
     lines += format_coverage(result["coverage"]) if "coverage" in result else []
     lines.append(f"of        {of['name']}: {of['n']:,} images, {size(of)}{how + ', ' if how else ''}sha256 {ours[:16]}")

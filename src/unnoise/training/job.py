@@ -16,6 +16,7 @@ from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset
 from unnoise.device import made_with
 from unnoise.errors import InputError
+from unnoise.evaluation.expectation import EXPECTED, Expected
 from unnoise.evaluation.judges import USED_BY_TRAINING
 from unnoise.files import replacing
 from unnoise.options import plain
@@ -45,6 +46,7 @@ class Job:
     progress: Progress
     references: References | None = None
     monitors: Sequence[Monitor] = field(default_factory=list)
+    expected: Expected | None = None
     finished: bool = False  # True at the end of the length, when everything is measured
     skipping: int = 0  # steps in a row, the last ones, that were skipped because they were not finite
 
@@ -102,6 +104,8 @@ class Job:
         }
         if used := pretrained_networks(self.trainer.config.objective):
             training[USED_BY_TRAINING] = used
+        if self.expected:
+            training[EXPECTED] = self.expected._asdict()
         write_model(self.folder / name, self.trainer.ema.network.state_dict(), replace(self.card, training=training))
 
     def save_best(self) -> None:

@@ -1,6 +1,7 @@
 """Plan a training: a few steps on this machine tell the pace and the memory, and so how wide the network can be."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -33,12 +34,10 @@ from unnoise.progress import duration
 from unnoise.training.clock import MAX_SECONDS, Clock
 from unnoise.training.optimizers import make_optimizer
 from unnoise.training.precision import Precision, choose_precision, place_network
+from unnoise.training.references import reference_count
 
 FULL_BATCH = 8.0  # seconds for the steps at the full batch; if they take longer, they are estimated from smaller ones
-SMALL_BATCH, SMALL_STEP = (
-    16,
-    2.0,
-)  # images and seconds of a smaller step
+SMALL_BATCH, SMALL_STEP = 16, 2.0  # images and seconds of a smaller step
 OVERHEAD = 0.08  # share of the time that is not a step: previews, measuring, noising
 EXTRA_BYTES = 60 * 2**20  # memory that measuring takes beside a step
 
@@ -56,14 +55,16 @@ class Plan(NamedTuple):
     peak_bytes: int  # of one process; 0 if it is not known
     at_once: int = ALL  # images that are taken at a time, if memory is short
 
+    def images(self, clock: Clock) -> float:
+        """Return the number of images that will be seen by the end."""
+        if clock.seconds is None:
+            return clock.images or 0
+        return clock.seen + (clock.seconds - clock.elapsed) * self.images_per_second
+
     def in_words(self, clock: Clock, count: int, now: datetime) -> str:
         """Say how far the training will come, when it will end and what it takes; `count` is the number of images."""
-        if clock.seconds:
-            seconds = clock.seconds - clock.elapsed
-            images = clock.seen + seconds * self.images_per_second
-        else:
-            images = clock.images or 0
-            seconds = (images - clock.seen) / self.images_per_second
+        images = self.images(clock)
+        seconds = clock.seconds - clock.elapsed if clock.seconds else (images - clock.seen) / self.images_per_second
         done = now + timedelta(seconds=min(seconds, MAX_SECONDS))
         memory = f"; memory up to about {self.peak_bytes / 2**20:,.0f} MB" if self.peak_bytes else ""
         memory += f", {self.at_once} images at a time" if self.at_once < ALL else ""
@@ -100,6 +101,13 @@ class Rehearsal:
     ) -> None:
         self.network, self.loss, self.autocast = copy.deepcopy(network), loss, autocast
         self.optimizer, self.device = optimizer(self.network), next(network.parameters()).device
+
+    @property
+    def state_bytes(self) -> int:
+        """Return the bytes of a state: the weights, their average, and what the optimizer remembers."""
+        remembered = [value for state in self.optimizer.state.values() for value in state.values()]
+        tensors = [*self.network.parameters(), *self.network.parameters(), *filter(torch.is_tensor, remembered)]
+        return sum(tensor.nbytes for tensor in tensors)
 
     def step(self, size: int) -> tuple[float, float]:
         """Return the seconds of a step of `size` images: of the loss, and of the optimizer."""
@@ -151,15 +159,21 @@ def rehearse(
     loss: Callable[[nn.Module, int], Tensor],
     batch: int,
     autocast: Callable[[], AbstractContextManager[Any]],
+    beside: int = 0,
 ) -> Plan:
-    """Return the plan of a network by a few steps of a copy; its weights and all random streams stay as they are."""
+    """Return the plan of a network by a few steps of a copy; its weights and all random streams stay as they are.
+
+    `beside` are the bytes that the training holds and these steps do not.
+    """
     device = next(network.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        step, peak, known, at_once = measure_steps(Rehearsal(network, optimizer, loss, autocast), batch)
+        rehearsal = Rehearsal(network, optimizer, loss, autocast)
+        step, peak, known, at_once = measure_steps(rehearsal, batch)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
     pace = -distributed.all_reduce_max(-batch / step)[0]
-    peak = round(distributed.all_reduce_max(max(peak + EXTRA_BYTES, peak_memory()) if known else 0)[0])
+    beside += EXTRA_BYTES + (rehearsal.state_bytes if device.type == "cpu" else 0)  # a state is read when it is written
+    peak = round(distributed.all_reduce_max(max(peak + beside, peak_memory()) if known else 0)[0])
     at_once = -round(distributed.all_reduce_max(-at_once)[0]) if at_once < batch else ALL
     return Plan((1 - OVERHEAD) * distributed.world_size() * pace, peak, at_once)
 
@@ -200,8 +214,9 @@ def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> P
     """
     seconds = Clock.from_config(config, count).seconds
     if config.backbone is not None or seconds is None:
-        return plan_backbone(config, unet(WITHOUT_BUDGET, shape) if config.backbone is None else config.backbone, shape)
-    found = plan_backbone(config, unet(WIDTHS[0], shape), shape)
+        named = unet(WITHOUT_BUDGET, shape) if config.backbone is None else config.backbone
+        return plan_backbone(config, named, shape, count)
+    found = plan_backbone(config, unet(WIDTHS[0], shape), shape, count)
     for width, wider in pairwise(WIDTHS):
         dearer = (wider / width) ** 2
         if seconds * found.plan.images_per_second / dearer < images_needed(wider):
@@ -209,7 +224,7 @@ def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> P
         if found.plan.at_once < ALL or found.plan.peak_bytes * dearer > available_memory():
             break
         try:
-            tried = plan_backbone(config, unet(wider, shape), shape)
+            tried = plan_backbone(config, unet(wider, shape), shape, count)
         except torch.OutOfMemoryError:
             break
         if tried.plan.at_once < ALL or seconds * tried.plan.images_per_second < images_needed(wider):
@@ -218,8 +233,8 @@ def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> P
     return found
 
 
-def plan_backbone(config: TrainConfig, backbone: Spec, shape: tuple[int, int, int]) -> Planned:
-    """Plan the training of one network."""
+def plan_backbone(config: TrainConfig, backbone: Spec, shape: tuple[int, int, int], count: int) -> Planned:
+    """Plan the training of one network with `count` images."""
     network, device = build_network(backbone, shape[0]), pick_device()
     if not isinstance(backbone, str):
         outputs_of(network, shape, 0, registry.backbone.text(backbone))
@@ -230,7 +245,9 @@ def plan_backbone(config: TrainConfig, backbone: Spec, shape: tuple[int, int, in
     batch = -(-config.batch // distributed.world_size())
     costly = registry.objective.declared(config.objective).get("pretrained")  # a second network takes its time
     loss = partial(objective_loss, config, shape) if costly else partial(squares, shape)
-    plan = rehearse(network, make_optimizer(config), loss, batch, Precision(precision, device).autocast)
+    references = 4 * math.prod(shape) * reference_count(config, shape, count)  # bytes
+    autocast = Precision(precision, device).autocast
+    plan = rehearse(network, make_optimizer(config), loss, batch, autocast, references)
     return Planned(backbone, precision, plan)
 
 

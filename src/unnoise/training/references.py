@@ -26,17 +26,24 @@ class References(NamedTuple):
         return self.target(batch, torch.from_numpy(np.where(self.numbers[column] == numbers, column, -1)))
 
 
-def choose_references(dataset: Dataset, config: TrainConfig, device: torch.device) -> References | None:
-    """Choose and read `config.references` images of the training set, all if there are fewer; None if that is 0.
+def reference_count(config: TrainConfig, shape: tuple[int, int, int], count: int) -> int:
+    """Return how many of `count` training images are references.
 
     By default it is as many as fit into 64 MiB, at most 4,096; none of streamed data, which is slow to read in any
-    order. With `flip`, half of them are mirrored.
+    order.
     """
-    most = min(MOST, MOST_VALUES // int(np.prod(dataset.shape))) if config.references is None else config.references
-    if not most or (config.references is None and config.stream):
+    if config.references is not None:
+        return min(config.references, count)
+    return 0 if config.stream else min(MOST, MOST_VALUES // int(np.prod(shape)), count)
+
+
+def choose_references(dataset: Dataset, config: TrainConfig, device: torch.device) -> References | None:
+    """Choose and read the references from the training set; None if there are none. With `flip`, half are mirrored."""
+    count = reference_count(config, dataset.shape, len(dataset))
+    if not count:
         return None
     rng = np.random.default_rng([config.seed, len(dataset)])
-    numbers = np.sort(rng.permutation(len(dataset))[:most])
+    numbers = np.sort(rng.permutation(len(dataset))[:count])
     images = to_float(torch.from_numpy(dataset.read(numbers)).to(device))
     if config.flip:
         images[::2] = images[::2].flip(3)

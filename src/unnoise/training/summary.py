@@ -31,6 +31,8 @@ def introduce(job: Job) -> None:
     if job.references:
         say(f"target    in much noise, the mean over {len(job.references.numbers):,} training images")
     say(f"plan      {job.plan.in_words(clock, len(dataset), datetime.now())}")  # noqa: DTZ005  # the user's clock
+    if job.expected:
+        say(f"expected  KID x 1000 of {job.expected}; unnoise eval compares")
     length = duration(clock.seconds) if clock.seconds else f"{clock.images:,.0f} images"
     say(f"training  {length}, into {job.folder}")
 

@@ -34,6 +34,7 @@ from unnoise.training.checks import (
     suited_to,
 )
 from unnoise.training.clock import Clock
+from unnoise.training.expected import expected_kid
 from unnoise.training.job import Job
 from unnoise.training.log import Log
 from unnoise.training.loop import loop, run_monitors
@@ -208,7 +209,8 @@ def make_job(
     ]
     log = Log(folder / METRICS if distributed.is_main() else None)
     references = choose_references(dataset, config, model.device)
-    return Job(config, trainer, dataset, card, ready.plan, folder, log, progress, references, monitors)
+    expected = expected_kid(chosen, dataset, ready.plan.images(clock))
+    return Job(config, trainer, dataset, card, ready.plan, folder, log, progress, references, monitors, expected)
 
 
 def run_to_the_end(job: Job) -> Path:
