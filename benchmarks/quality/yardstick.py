@@ -5,7 +5,7 @@
     python -m benchmarks.quality.yardstick chart OUT CONTENDER... FILE.png
 
 DATA is a folder with the sets of SETS; the default are those of MAIN. A contender is a name of CONTENDERS: settings of
-`unnoise train`. 1,000 drawn images are compared with 2,000 held-out ones (clothing: 400 with 400; hands: 600 with 600).
+`unnoise train`. 1,000 drawn images are compared with 2,000 held-out ones, or fewer where SETS says so.
 `--budget 10m` trains by the clock in place of --images. The third judge, wavelets, was trained on nothing. A grid and
 OUT/SET-CONTENDER-LENGTH-SEED.json are written after each training, and what is there is not made again. `table` divides
 each KID by that of the base with the same set, seed and length. A change is accepted at 0.85 of the geometric mean with
@@ -49,6 +49,7 @@ SETS: dict[str, tuple[str, str, int, int]] = {
     "clothing": ("clothing/train-64px.zip", "--size 64", 400, 400),
     "tiny-imagenet": ("tinyimagenet20/train.zip", "--size 64", 1000, 2000),
     "faces": ("faces", "--size 32", 1000, 2000),  # unnoise draws them itself
+    "blood": ("blood", "--size 32", 600, 600),  # tiles of 160x160 pixels of github.com/Shenggan/BCCD_Dataset
     "hands": ("hands", "--size 32", 600, 600),  # github.com/ardamavi/Sign-Language-Digits-Dataset, its folder Dataset
 }
 MAIN = "celeba", "cifar10", "fashion-mnist", "clothing", "tiny-imagenet"
