@@ -21,7 +21,7 @@ from scipy import stats
 
 from unnoise.training.expected import LAW, SEEN, SEEN_LARGE, Law
 
-FITTED = "celeba", "celeba-64", "cifar10", "fashion-mnist", "clothing"
+FITTED = "celeba", "celeba-64", "cifar10", "fashion-mnist", "clothing", "faces"
 SIDES = {"celeba-64": 64, "clothing": 64, "tiny-imagenet": 64, "fashion-mnist": 28}  # pixels; the others have 32
 CONTENDERS = "default", "width-64"  # networks that the plan chooses on some machine
 OTHER = ["celeba-64-default-10m-0"]  # a narrower network than the plan of today chooses

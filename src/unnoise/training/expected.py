@@ -19,7 +19,7 @@ DECISIVE = (
 )
 LEAST_COUNT = 1_000  # training images; fewer can be copied, which KID does not see
 SIDES = 28, 64  # the shorter sides that were measured, in pixels
-SEEN, SEEN_LARGE = (15_000, 460_000), (20_000, 100_000)  # images seen, about as measured; of images from LARGE on
+SEEN, SEEN_LARGE = (13_000, 460_000), (20_000, 100_000)  # images seen, about as measured; of images from LARGE on
 
 
 class Law(NamedTuple):
@@ -36,7 +36,7 @@ class Law(NamedTuple):
         return Expected(kid, kid / self.spread, kid * self.spread, images)
 
 
-LAW = Law(limit=0.066, power=1.3, half=28_000, spread=2.4)
+LAW = Law(limit=0.0842, power=0.892, half=26_400, spread=3.34)
 
 
 def expected_kid(config: TrainConfig, dataset: Dataset, images: float) -> Expected | None:
