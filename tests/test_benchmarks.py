@@ -6,9 +6,12 @@ import re
 import subprocess
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from unnoise.training.expected import LAW
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -82,3 +85,25 @@ def test_every_result_is_in_the_manifest():
     for name, entry in manifest.items():
         assert entry["sha256"] == hashlib.sha256(files[name].read_bytes()).hexdigest(), f"{name} has changed"
         assert (ROOT / entry["script"]) in SCRIPTS, f"{name}: there is no script {entry['script']}"
+
+
+@pytest.fixture
+def expected(monkeypatch):
+    """The script that fits the law of what to expect of a training."""
+    monkeypatch.syspath_prepend(ROOT)
+    return import_module("benchmarks.quality.expected")
+
+
+def test_the_law_is_that_of_the_results(expected):
+    trainings = [training for folder in RESULTS.glob("yardstick*") for training in expected.read(folder)]
+    assert tuple(LAW) == pytest.approx(tuple(expected.fit(trainings)), rel=0.02)
+    assert len({training["set"] for training in trainings} - {*expected.FITTED}) >= 3  # it was checked on others
+
+
+def test_the_fit_finds_a_law_that_the_trainings_follow(expected):
+    law = LAW._replace(limit=0.05, power=1.1, half=20_000)
+    kids = {(name, n): law.at(expected.SIDES.get(name, 32), n).kid for name in expected.FITTED for n in (2e4, 1e5)}
+    rows = [{"set": name, "images": n, "scores": {"lite0": {"kid": [kid]}}} for (name, n), kid in kids.items()]
+    found = expected.fit(rows)
+    assert tuple(found)[:3] == pytest.approx(tuple(law)[:3], rel=1e-2)
+    assert found.spread == pytest.approx(1, abs=1e-3)

@@ -36,7 +36,7 @@ def main(folders: list[str], file: str | None) -> None:
     for each in sorted(trainings, key=lambda each: (each["set"] not in FITTED, each["set"], each["images"])):
         expected = LAW.at(side(each), each["images"])
         kind = "fitted" if each["set"] in FITTED else "not fitted"
-        print(f"{each['set']:14} {kind:10} {expected.compared(kid(each))} ({1000 * kid(each):.0f})")
+        print(f"{each['set']:14} {kind:10} {expected.compared(distance(each))} ({1000 * distance(each):.0f})")
     if file:
         chart(trainings).savefig(file, dpi=110)
 
@@ -52,7 +52,7 @@ def side(training: dict[str, Any]) -> int:
     return SIDES.get(training["set"], 32)
 
 
-def kid(training: dict[str, Any]) -> float:
+def distance(training: dict[str, Any]) -> float:
     """Return the KID of a training by the first judge."""
     return float(training["scores"]["lite0"]["kid"][0])
 
@@ -83,7 +83,7 @@ def chart(trainings: list[dict[str, Any]]) -> Figure:
         axes.fill_between(seen, law[:, 1], law[:, 2], color="0.9", label="four of five sets")
         here = [each for each in trainings if (side(each) > 32) == (pixels > 32)]
         for name in dict.fromkeys(each["set"] for each in here):
-            mine = sorted((each["images"], 1000 * kid(each)) for each in here if each["set"] == name)
+            mine = sorted((each["images"], 1000 * distance(each)) for each in here if each["set"] == name)
             axes.plot(*zip(*mine, strict=True), "o-" if name in FITTED else "s:", label=name)
         axes.set(xscale="log", yscale="log", xlabel="images seen", title=f"{pixels} px")
         for axis, ticks in (
@@ -99,7 +99,7 @@ def chart(trainings: list[dict[str, Any]]) -> Figure:
 
 def log_limits(rows: list[dict[str, Any]], name: str, half: float) -> list[float]:
     """Return the logarithm of the limit that each training of a set says."""
-    return [math.log(kid(each) / (1 + half / each["images"])) for each in rows if each["set"] == name]
+    return [math.log(distance(each) / (1 + half / each["images"])) for each in rows if each["set"] == name]
 
 
 def within(rows: list[dict[str, Any]], half: float) -> float:

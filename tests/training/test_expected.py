@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.quality import expected as benchmark
-from test_benchmarks import RESULTS
 from tiny import TINY, smooth, train_folder
 from unnoise import evaluate, load, open_data
 from unnoise.config import EvalConfig, TrainConfig
@@ -18,22 +16,6 @@ from unnoise.training.plan import unet
 SET = open_data(smooth(1_000, 32, 0))
 DEFAULT = TrainConfig(backbone=unet(64, (3, 32, 32)), lr=3e-3)
 GOOD, BAD = Expected(90.0, 50.0, 200.0, 50_000.0), Expected(0.02, 0.01, 0.04, 50_000.0)
-
-
-def test_the_law_is_that_of_the_results():
-    trainings = [training for folder in RESULTS.glob("yardstick*") for training in benchmark.read(folder)]
-    assert tuple(LAW) == pytest.approx(tuple(benchmark.fit(trainings)), rel=0.02)
-    kids = {training["set"]: training["scores"]["lite0"]["kid"][0] for training in trainings}
-    assert len(kids.keys() - set(benchmark.FITTED)) >= 3
-
-
-def test_the_fit_finds_a_law_that_the_trainings_follow():
-    law = LAW._replace(limit=0.05, power=1.1, half=20_000)
-    kids = {(name, n): law.at(benchmark.SIDES.get(name, 32), n).kid for name in benchmark.FITTED for n in (2e4, 1e5)}
-    rows = [{"set": name, "images": n, "scores": {"lite0": {"kid": [kid]}}} for (name, n), kid in kids.items()]
-    found = benchmark.fit(rows)
-    assert tuple(found)[:3] == pytest.approx(tuple(law)[:3], rel=1e-2)
-    assert found.spread == pytest.approx(1, abs=1e-3)
 
 
 def test_more_images_are_better_and_large_ones_are_harder():
