@@ -102,7 +102,7 @@ def test_the_law_is_that_of_the_results(expected):
 
 def test_the_fit_finds_a_law_that_the_trainings_follow(expected):
     law = LAW._replace(limit=0.05, power=1.1, half=20_000)
-    kids = {(name, n): law.at(expected.SIDES.get(name, 32), n).kid for name in expected.FITTED for n in (2e4, 1e5)}
+    kids = {(name, n): law.at(expected.side(name), n).kid for name in expected.FITTED for n in (2e4, 1e5)}
     rows = [{"set": name, "images": n, "scores": {"lite0": {"kid": [kid]}}} for (name, n), kid in kids.items()]
     found = expected.fit(rows)
     assert tuple(found)[:3] == pytest.approx(tuple(law)[:3], rel=1e-2)

@@ -8,7 +8,6 @@ The limits give the law of the side, and the range that holds for four of five n
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
 from statistics import mean
@@ -19,12 +18,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from scipy import stats
 
+from benchmarks.quality.yardstick import SETS, read_trainings, value
 from unnoise.training.expected import LAW, SEEN, SEEN_LARGE, Law
 
 FITTED = "celeba", "celeba-64", "cifar10", "fashion-mnist", "clothing", "faces"
-SIDES = {"celeba-64": 64, "clothing": 64, "tiny-imagenet": 64, "fashion-mnist": 28}  # pixels; the others have 32
+NATIVE = {"cifar10": 32, "fashion-mnist": 28}  # pixels of the sets that are taken at their own size
 CONTENDERS = "default", "width-64"  # networks that the plan chooses on some machine
-OTHER = ["celeba-64-default-10m-0"]  # a narrower network than the plan of today chooses
+OTHER = ("celeba-64", "--budget 10m")  # a narrower network than the plan of today chooses
 SHARE = 0.8  # of new sets in the range
 
 
@@ -34,7 +34,7 @@ def main(folders: list[str], file: str | None) -> None:
     print(f"fitted    {fit(trainings)}")
     print(f"today's   {LAW}")
     for each in sorted(trainings, key=lambda each: (each["set"] not in FITTED, each["set"], each["images"])):
-        expected = LAW.at(side(each), each["images"])
+        expected = LAW.at(side(each["set"]), each["images"])
         kind = "fitted" if each["set"] in FITTED else "not fitted"
         print(f"{each['set']:14} {kind:10} {expected.compared(distance(each))} ({1000 * distance(each):.0f})")
     if file:
@@ -43,18 +43,18 @@ def main(folders: list[str], file: str | None) -> None:
 
 def read(folder: Path) -> list[dict[str, Any]]:
     """Return the trainings of a folder that were made by the default."""
-    found = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json")) if path.stem not in OTHER]
-    return [each for each in found if each["contender"] in CONTENDERS]
+    found = [each for each in read_trainings(str(folder)) if each["contender"] in CONTENDERS]
+    return [each for each in found if (each["set"], each["length"]) != OTHER]
 
 
-def side(training: dict[str, Any]) -> int:
-    """Return the shorter side of the images of a training, in pixels."""
-    return SIDES.get(training["set"], 32)
+def side(name: str) -> int:
+    """Return the shorter side of the images of a set, in pixels."""
+    return int(SETS[name][1].partition(" ")[2] or NATIVE[name])
 
 
 def distance(training: dict[str, Any]) -> float:
     """Return the KID of a training by the first judge."""
-    return float(training["scores"]["lite0"]["kid"][0])
+    return value(training, "lite0") / 1000
 
 
 def fit(trainings: list[dict[str, Any]]) -> Law:
@@ -62,7 +62,7 @@ def fit(trainings: list[dict[str, Any]]) -> Law:
     rows = [each for each in trainings if each["set"] in FITTED]
     half = min(np.geomspace(1_000, 200_000, 2_000), key=lambda half: within(rows, half))
     limits = {name: mean(log_limits(rows, name, half)) for name in {each["set"] for each in rows}}
-    sides = [math.log(SIDES.get(name, 32) / 32) for name in limits]
+    sides = [math.log(side(name) / 32) for name in limits]
     line = stats.linregress(sides, list(limits.values()))
     errors = np.array(list(limits.values())) - line.intercept - line.slope * np.array(sides)
     free = len(limits) - 2
@@ -81,7 +81,7 @@ def chart(trainings: list[dict[str, Any]]) -> Figure:
         law = np.array([[1000 * number for number in LAW.at(pixels, n)[:3]] for n in seen])
         axes.plot(seen, law[:, 0], color="0.5", label="the middle of the law")
         axes.fill_between(seen, law[:, 1], law[:, 2], color="0.9", label="four of five sets")
-        here = [each for each in trainings if (side(each) > 32) == (pixels > 32)]
+        here = [each for each in trainings if (side(each["set"]) > 32) == (pixels > 32)]
         for name in dict.fromkeys(each["set"] for each in here):
             mine = sorted((each["images"], 1000 * distance(each)) for each in here if each["set"] == name)
             axes.plot(*zip(*mine, strict=True), "o-" if name in FITTED else "s:", label=name)
