@@ -1,8 +1,9 @@
 """Shape-checked signatures, one thread and a fixed seed for every test."""
 
+import gc
 import signal
 
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 import unnoise.config  # noqa: F401  # before the hook: settings check themselves, and their errors are what users see
 
@@ -13,10 +14,24 @@ import pytest  # noqa: E402
 import torch  # noqa: E402
 
 
+def pytest_collection_finish():
+    """Leave what was imported out of every later garbage collection, which would else take most of a second."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def reproducible():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked():
+    """Shapes are not checked, which is half of the time: the test repeats much that other tests check."""
+    config.update("jaxtyping_disable", True)  # jaxtyping's signature
+    yield
+    config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session", autouse=True)

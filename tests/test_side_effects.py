@@ -19,6 +19,8 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 import unnoise
 from tiny import TINY, smooth
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.fixture(scope="module", autouse=True)
 def modules_are_loaded(tmp_path_factory):

@@ -21,6 +21,8 @@ from unnoise.config import TrainConfig
 from unnoise.training.checks import suited_to
 from unnoise.training.resume import FIRST_DEFAULTS, as_then
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 HERE = Path(__file__).parent / "v0.1.0"
 EXPECTED = json.loads((HERE / "expected.json").read_text())
 SAMPLES = [(run, way) for run, ways in EXPECTED["samples"].items() if run != "ended" for way in ways]

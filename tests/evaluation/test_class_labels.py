@@ -27,6 +27,8 @@ from unnoise.run_folder import evaluations, keep_evaluation
 from unnoise.samplers.base import Step
 from unnoise.samplers.draw import labels_by_count
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 DARK, LIGHT = 900, 100
 
 
@@ -105,6 +107,7 @@ def test_classes_are_counted_with_what_has_no_label(unbalanced):
     assert list(load(folder / "run").card.data["class_counts"]) == class_counts(trained)
 
 
+@pytest.mark.slow
 def test_a_perfect_model_of_unbalanced_data_gets_a_perfect_score(unbalanced):
     folder, drawn = unbalanced
     given = {"metrics": "kid,colour", "n": 500, "features": colours, "batch": 50}

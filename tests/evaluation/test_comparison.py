@@ -17,6 +17,8 @@ from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.score_table import format_scores
 from unnoise.evaluation.statistics import Statistics
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def test_images_like_the_data_score_near_the_floor_and_others_far_above(world):
     found = {

@@ -22,6 +22,8 @@ from unnoise.progress import silent
 from unnoise.reporting.compare import compare_runs
 from unnoise.reporting.report import write_report
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.fixture(scope="module")
 def features():
@@ -108,6 +110,7 @@ def test_equal_sets_have_no_fault(sets):
     assert named(*sets) == []
 
 
+@pytest.mark.slow
 def test_what_is_planted_removes_what_is_found(sets):
     """Costs and rest add up to the KID, and the rest is what equal sets get."""
     drawn, real, extractor = sets

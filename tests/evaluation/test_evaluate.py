@@ -27,6 +27,8 @@ from unnoise.run_folder import evaluations
 from unnoise.samplers.ddim import ddim
 from unnoise.sampling import sample_to_folder
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 FEW = ["-n", "60", "--metrics", "kid,fid,colour"]
 
 

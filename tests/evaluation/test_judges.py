@@ -26,6 +26,8 @@ from unnoise.pretrained.efficientnet import load_efficientnet
 from unnoise.reporting.compare import compare_runs
 from unnoise.run_folder import BEST, METRICS, keep_evaluation
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def quiet(_):
     pass
@@ -152,6 +154,7 @@ def fool(pixels, real, steps=20):
     return (pixels + added.detach()).round().clamp(0, 255).byte()
 
 
+@pytest.mark.slow
 def test_images_made_for_the_first_judge_do_not_deceive_the_second(world):
     """Noise that a gradient makes lets bad images look real to the first judge alone, and a warning says so."""
     real, others = (torch.from_numpy(smooth(60, 16, seed)).permute(0, 3, 1, 2) for seed in (0, 1))

@@ -16,6 +16,8 @@ from unnoise.evaluation.measure import expected_seconds, measure, measure_all, m
 from unnoise.evaluation.statistics import Statistics
 from unnoise.progress import silent
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def test_statistics_of_data_are_computed_once(world, monkeypatch):
     config = EvalConfig(str(world / "train"), str(world / "like"), metrics="fid")

@@ -26,6 +26,8 @@ from unnoise.evaluation.near_copies import (
 )
 from unnoise.evaluation.scores import wilson
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 TRAIN, NEW = smooth(300, 16, 0), smooth(300, 16, 1)
 
 

@@ -11,6 +11,8 @@ from torch.testing import assert_close
 from unnoise.evaluation import metrics, neighbours
 from unnoise.evaluation.statistics import MAX_KEPT, Moments, Statistics
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 f64 = torch.float64
 
 

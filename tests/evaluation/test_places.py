@@ -12,6 +12,8 @@ from unnoise.config import EvalConfig, TuneConfig
 from unnoise.evaluation import evaluate, tune
 from unnoise.evaluation.tune_table import format_candidates
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.fixture
 def full(world):

@@ -21,6 +21,8 @@ from unnoise.images import as_uint8
 from unnoise.progress import mute, silent
 from unnoise.reporting.compare import compare_runs
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 TRAINED, HELD, DRAWN = 300, 100, 200
 
 

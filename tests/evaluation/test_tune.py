@@ -24,6 +24,8 @@ from unnoise.evaluation.tune_table import format_candidates
 from unnoise.samplers.draw import NonfiniteError
 from unnoise.sampling import network_calls
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -177,6 +179,7 @@ def test_a_sampler_that_chooses_its_own_steps_needs_a_time(run):
         tune(TuneConfig(str(run), n=200), say=quiet)
 
 
+@pytest.mark.slow
 def test_scores_equal_those_of_eval(run, capsys, tmp_path):
     """To the last bit, from the command line; each round has seeds of its own."""
     path = tmp_path / "tuned.json"

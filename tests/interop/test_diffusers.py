@@ -9,8 +9,7 @@ import torch
 from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DModel
 from torch.testing import assert_close
 
-from tiny import train_folder
-from unnoise import registry, sample
+from unnoise import registry, sample, train
 from unnoise.card import Card, Run
 from unnoise.checkpoint import build_model, load, write_model
 from unnoise.config import Sampling
@@ -165,7 +164,7 @@ def test_training_starts_from_a_pipeline(pipeline, gray, tmp_path, capsys):
     """The run takes over network, schedule, target and weights; at this learning rate, a step hardly moves them."""
     folder, network = pipeline
     out = str(tmp_path / "run")
-    tuned = load(train_folder(gray, init=str(folder), images="8", lr=1e-9, batch=8, out=out), "cpu")
+    tuned = load(train(gray, init=str(folder), images="8", lr=1e-9, batch=8, out=out), "cpu")
     assert (tuned.card.target, tuned.card.schedule) == ("eps", "linear:T=20,end=0.4")
     assert tuned.card.sampling.steps == 20, "the default has more steps than the schedule has levels"
     x = torch.randn(2, 1, 8, 16)
@@ -179,7 +178,7 @@ def test_training_starts_from_a_pipeline(pipeline, gray, tmp_path, capsys):
 def test_training_starts_from_a_run_of_other_channels(gray, tmp_path, capsys):
     untrained_run(tmp_path / "colour", target="x0")
     out = str(tmp_path / "run")
-    tuned = load(train_folder(gray, init=str(tmp_path / "colour"), images="8", lr=1e-9, batch=8, out=out), "cpu")
+    tuned = load(train(gray, init=str(tmp_path / "colour"), images="8", lr=1e-9, batch=8, out=out), "cpu")
     original = load(tmp_path / "colour", "cpu").model.backbone
     assert_close(tuned.model.backbone.conv_in.weight[:, 0], original.conv_in.weight.sum(dim=1), atol=1e-4, rtol=0)
     assert_close(tuned.model.backbone.conv_out.weight, original.conv_out.weight[:1], atol=1e-4, rtol=0)

@@ -8,6 +8,8 @@ import unnoise
 from unnoise.cli import main
 from unnoise.reporting.compare import compare_runs
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def test_runs_are_columns_of_one_table(runs):
     lines = compare_runs([str(runs / "one"), str(runs / "two")])

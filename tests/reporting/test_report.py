@@ -11,6 +11,8 @@ from unnoise.cli import main
 from unnoise.reporting.render import render
 from unnoise.reporting.report import training_command, write_report
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 VOID = {"meta", "img", "br"}
 
 

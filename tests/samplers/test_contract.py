@@ -61,11 +61,23 @@ def check_contract(spec, scheduled, spaced, target):
     assert torch.equal(torch.get_rng_state(), rng), "all noise comes from randn_like"
 
 
-@pytest.mark.parametrize("spec", SAMPLERS)
-@pytest.mark.parametrize(("scheduled", "target"), PAIRS)
-@pytest.mark.parametrize("spaced", SPACINGS)
-def test_contract(spec, scheduled, spaced, target):
+CASES = [  # every sampler with every pair and with every spacing, and every pair with every spacing
+    (spec, *pair, SPACINGS[(i + j) % len(SPACINGS)])
+    for (i, spec), (j, pair) in product(enumerate(SAMPLERS), enumerate(PAIRS))
+]
+
+
+@pytest.mark.parametrize(("spec", "scheduled", "target", "spaced"), CASES)
+def test_contract(spec, scheduled, target, spaced):
     check_contract(spec, scheduled, spaced, target)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("spec", SAMPLERS)
+def test_contract_of_all_together(spec):
+    for (scheduled, target), spaced in product(PAIRS, SPACINGS):
+        check_contract(spec, scheduled, spaced, target)
 
 
 def test_contract_covers_and_catches_a_new_sampler(monkeypatch):
@@ -116,10 +128,11 @@ def test_clip_keeps_images_in_range(spec):
     assert min(reach[False]) > 2
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", SAMPLERS)
 def test_gaussian_data_comes_back(spec):
     """The best denoiser gives samples with the mean and the variance of the data, within Monte-Carlo error."""
-    count, levels = 10_000, schedule("linear").grid(1000)
+    count, levels = 2_000, schedule("linear").grid(1000)
     *_, last = steps_of(spec, GAUSSIAN, GAUSSIAN.draw(count, levels[0]), levels)
     assert ((last.x.mean(0) - GAUSSIAN.mean) / GAUSSIAN.std).abs().max() < 5 / math.sqrt(count)
     # 1000 steps are not infinitely many: with ddpm's small variance the narrowest pixel's is 1.9 % too narrow
@@ -132,6 +145,7 @@ def is_deterministic(spec):
     return torch.equal(noisy, quiet)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", [spec for spec in SAMPLERS if is_deterministic(spec)])
 def test_deterministic_samplers_follow_the_probability_flow(spec):
     """At every level, x_s = mean_s + (std_s / std_t) (x_t - mean_t)."""
@@ -180,6 +194,7 @@ def moments(spec, levels, first):
     return end[0], (end[1:] - end[0]).square().sum(0)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "spec", [spec for spec in SAMPLERS if "order" in declared(spec) and not is_deterministic(spec)]
 )
@@ -195,6 +210,7 @@ def test_weak_order(spec):
         assert -0.15 < math.log2(coarse / fine) - declared(spec)["order"] < 0.5
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     "spec", [spec for spec in SAMPLERS if is_deterministic(spec) and not declared(spec).get("adaptive")]
 )
@@ -220,6 +236,7 @@ def test_order_of_the_solvers(spec):
 CALM = [name for name in SCHEDULES if (table := schedule(name)).alpha[-1] < 0.1 and table.sigma[table.T // 100] < 0.1]
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("spec", SAMPLERS)
 @pytest.mark.parametrize("scheduled", CALM)
 def test_samples_of_a_finite_set_are_its_members(spec, scheduled):

@@ -1,17 +1,22 @@
 """The KID that a training expects: the law, when it is said, and that `unnoise eval` compares with it."""
 
+import os
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from tiny import TINY, smooth, train_folder
+from tiny import TINY, At, smooth, train_folder
 from unnoise import evaluate, load, open_data
 from unnoise.config import EvalConfig, TrainConfig
 from unnoise.evaluation.expectation import EXPECTED, Expected, expected_of
 from unnoise.evaluation.score_table import format_scores
 from unnoise.training.expected import LAW, expected_kid
 from unnoise.training.plan import unet
+from unnoise.training.signals import Interrupted
+
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 SET = open_data(smooth(1_000, 32, 0))
 DEFAULT = TrainConfig(backbone=unet(64, (3, 32, 32)), lr=3e-3)
@@ -50,7 +55,7 @@ def test_few_images_may_be_copied_so_nothing_is_expected():
 @pytest.mark.parametrize(("expected", "verdict"), [(GOOD, "better"), (BAD, "worse")])
 def test_what_is_expected_is_said_first_and_compared_later(tmp_path, monkeypatch, capsys, expected, verdict):
     monkeypatch.setattr("unnoise.training.train.expected_kid", lambda *_: expected)
-    np.save(tmp_path / "images.npy", smooth(120, 32, 0))
+    np.save(tmp_path / "images.npy", smooth(120, 16, 0))
     settings = {name: value for name, value in TINY.items() if name != "steps"}
     run = load(train_folder(str(tmp_path / "images.npy"), out=str(tmp_path / "run"), images="32", **settings))
     assert f"expected  KID x 1000 of {expected}; " in capsys.readouterr().out
@@ -63,6 +68,16 @@ def test_what_is_expected_is_said_first_and_compared_later(tmp_path, monkeypatch
 
 
 def test_nothing_is_expected_of_other_settings(tmp_path):
-    run = load(train_folder(smooth(120, 32, 0), out=str(tmp_path / "run"), images="32", **TINY))
+    run = load(train_folder(smooth(120, 16, 0), out=str(tmp_path / "run"), images="32", **TINY))
     assert EXPECTED not in run.card.training
     assert expected_of(run, EvalConfig(run)) is None
+
+
+def test_nothing_is_expected_of_a_training_that_was_stopped_early(tmp_path, monkeypatch):
+    monkeypatch.setattr("unnoise.training.train.expected_kid", lambda *_: BAD)
+    stop = At(2, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    settings = TINY | {"images": "48", "out": str(tmp_path / "run")}
+    with pytest.raises(Interrupted):
+        train_folder(smooth(120, 16, 0), monitors=[stop], **settings)
+    assert EXPECTED not in load(str(tmp_path / "run")).card.training
+    assert EXPECTED in load(train_folder(smooth(120, 16, 0), **settings)).card.training

@@ -17,6 +17,8 @@ from unnoise.reporting.compare import compare_runs
 from unnoise.training import resume
 from unnoise.training.signals import Interrupted
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def stopped(data, **settings):
     """Stop a training after three steps."""

@@ -32,6 +32,8 @@ from unnoise.training.plan import (
     unet,
 )
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 SMALL = partial(squares, (1, 4, 4))
 ADAMW = partial(registry.optimizer.get("adamw"), lr=1e-3, weight_decay=0.0)
 

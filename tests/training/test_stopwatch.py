@@ -1,5 +1,6 @@
 """A stopwatch decides neither weights nor images, and time that the budget does not count is said."""
 
+import pytest
 import torch
 
 from tiny import TINY, train_folder
@@ -9,6 +10,8 @@ from unnoise.progress import Progress
 from unnoise.samplers import precision
 from unnoise.training import plan, train
 from unnoise.training.state import read_state, take_apart
+
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 def test_the_same_command_gives_the_same_weights_and_files_on_a_slow_machine(gray, tmp_path, monkeypatch):

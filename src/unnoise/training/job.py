@@ -104,7 +104,7 @@ class Job:
         }
         if used := pretrained_networks(self.trainer.config.objective):
             training[USED_BY_TRAINING] = used
-        if self.expected:
+        if self.expected and self.clock.progress >= 1:  # a training that was cut short is not what was measured
             training[EXPECTED] = self.expected._asdict()
         write_model(self.folder / name, self.trainer.ema.network.state_dict(), replace(self.card, training=training))
 

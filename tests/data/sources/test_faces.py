@@ -14,6 +14,8 @@ from unnoise.data.sources.faces.faces import GROUNDS, KINDS, attributes, face, f
 from unnoise.errors import InputError
 from unnoise.registry import dataset
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def pixels(index, size=(32, 32)):
     return np.asarray(face(index, size)[0], dtype=np.int16)

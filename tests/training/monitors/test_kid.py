@@ -24,6 +24,8 @@ from unnoise.training.monitors.drawing import draw_images
 from unnoise.training.monitors.kid import MARKS, KidMonitor
 from unnoise.training.signals import Stop
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def at_pace(clock, images_per_second):
     """Let a clock have seen as many images as that takes."""
