@@ -124,8 +124,8 @@ class Log:
         if not rows:
             return
         images, losses = zip(*rows, strict=True)
-        figure = Figure(figsize=(7, 3.5))
-        axis = figure.subplots(gridspec_kw={"left": 0.11, "right": 0.98, "bottom": 0.14, "top": 0.97})
+        figure = Figure(figsize=(7, 3.5), layout="constrained")
+        axis = figure.subplots()
         smooth = [losses[0]]
         for i, loss in enumerate(losses[1:], 1):
             keep = min(0.9, i / (i + 4))  # short at first, while the loss falls fast
