@@ -19,7 +19,7 @@ from matplotlib.ticker import NullFormatter
 from scipy import stats
 
 from benchmarks.quality.yardstick import SETS, read_trainings, value
-from unnoise.training.expected import LAW, SEEN, SEEN_LARGE, Law
+from unnoise.training.expected import LAW, SEEN, SEEN_LARGE, Law, was_measured
 
 FITTED = "celeba", "celeba-64", "cifar10", "fashion-mnist", "clothing", "faces"
 NATIVE = {"cifar10": 32, "fashion-mnist": 28}  # pixels of the sets that are taken at their own size
@@ -42,9 +42,10 @@ def main(folders: list[str], file: str | None) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the trainings of a folder that were made by the default."""
+    """Return the trainings of a folder that were made by the default, and are as long as those the law is printed for."""
     found = [each for each in read_trainings(str(folder)) if each["contender"] in CONTENDERS]
-    return [each for each in found if (each["set"], each["length"]) != OTHER]
+    long = [each for each in found if was_measured(side(each["set"]), each["images"])]
+    return [each for each in long if (each["set"], each["length"]) != OTHER]
 
 
 def side(name: str) -> int:

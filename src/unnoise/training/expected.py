@@ -39,6 +39,12 @@ class Law(NamedTuple):
 LAW = Law(limit=0.0842, power=0.892, half=26_400, spread=3.34)
 
 
+def was_measured(side: int, images: float) -> bool:
+    """Return True if the law holds for this number of images seen, of a shorter side in pixels."""
+    least, most = SEEN_LARGE if side >= LARGE else SEEN
+    return least <= images <= most
+
+
 def expected_kid(config: TrainConfig, dataset: Dataset, images: float) -> Expected | None:
     """Return the KID to expect of settings whose network is chosen; None if nothing like them was measured."""
     first, side = TrainConfig(), min(dataset.shape[1:])
@@ -47,6 +53,5 @@ def expected_kid(config: TrainConfig, dataset: Dataset, images: float) -> Expect
         and peak_lr(config) == peak_lr(first)
         and config.backbone in [unet(width, dataset.shape) for width in WIDTHS]
     )
-    least, most = SEEN_LARGE if side >= LARGE else SEEN
-    measured = SIDES[0] <= side <= SIDES[1] and least <= images <= most and dataset.shape[0] in (1, 3)
+    measured = SIDES[0] <= side <= SIDES[1] and was_measured(side, images) and dataset.shape[0] in (1, 3)
     return LAW.at(side, images) if by_default and measured and len(dataset) >= LEAST_COUNT else None
