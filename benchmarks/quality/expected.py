@@ -42,7 +42,7 @@ def main(folders: list[str], file: str | None) -> None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the trainings of a folder that were made by the default, and are as long as those the law is printed for."""
+    """Return the trainings of a folder that were made by the default, of a length that the law is printed for."""
     found = [each for each in read_trainings(str(folder)) if each["contender"] in CONTENDERS]
     long = [each for each in found if was_measured(side(each["set"]), each["images"])]
     return [each for each in long if (each["set"], each["length"]) != OTHER]
