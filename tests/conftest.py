@@ -29,9 +29,9 @@ def reproducible():
 @pytest.fixture
 def unchecked():
     """Shapes are not checked, which is half of the time: the test repeats much that other tests check."""
-    config.update("jaxtyping_disable", True)  # jaxtyping's signature
-    yield
-    config.update("jaxtyping_disable", False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "jaxtyping_disable", True)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

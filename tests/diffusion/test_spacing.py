@@ -57,7 +57,7 @@ def test_spacings_agree_with_diffusers(name):
 @pytest.mark.parametrize("T", [10, 1000])
 def test_grid_decreases_and_ends_clean(spec, spaced, T):
     table = schedule(f"{spec}:T={T}")
-    for steps in [n for n in (1, 2, 3, 7, 10, 250, 999) if n <= T]:
+    for steps in [n for n in (1, 2, 3, 7, 10, 20, 250, 333, 999, 1000) if n <= T]:
         levels = table.grid(steps, spaced)
         assert len(levels) == steps + 1
         assert all(isinstance(level, Level) and level.time.ndim == 0 for level in levels)

@@ -132,7 +132,7 @@ def test_clip_keeps_images_in_range(spec):
 @pytest.mark.parametrize("spec", SAMPLERS)
 def test_gaussian_data_comes_back(spec):
     """The best denoiser gives samples with the mean and the variance of the data, within Monte-Carlo error."""
-    count, levels = 2_000, schedule("linear").grid(1000)
+    count, levels = 10_000, schedule("linear").grid(1000)
     *_, last = steps_of(spec, GAUSSIAN, GAUSSIAN.draw(count, levels[0]), levels)
     assert ((last.x.mean(0) - GAUSSIAN.mean) / GAUSSIAN.std).abs().max() < 5 / math.sqrt(count)
     # 1000 steps are not infinitely many: with ddpm's small variance the narrowest pixel's is 1.9 % too narrow

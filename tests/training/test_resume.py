@@ -83,7 +83,7 @@ def assert_same(a, b):
         slow({"times": "importance:history=1", "schedule": "cosine:T=10"}),
         slow({"backbone": f"{TINY['backbone']},dropout=0.3"}),
         {"held_out": 0, "objective": "hybrid", "target": "eps"},
-        slow({"objective": "perceptual"}),
+        {"objective": "perceptual"},
     ],
     ids=str,
 )

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
@@ -200,6 +199,7 @@ def inception_score(s: Statistics) -> Score:
         overall = s.believed.sum(0) / s.n
         return math.exp(float(s.certainty.sum() / s.n + torch.special.entr(overall).sum()))
 
+    s = s.without_features
     return symmetric(value(s), jackknife(value, s), len(s.count))
 
 
@@ -218,13 +218,10 @@ def colour(s: Statistics) -> Colour:
         first, second, ends = s.colour.sum(0) / s.n
         return torch.stack([first, (second - first.square()).clamp(min=0).sqrt(), ends])
 
-    # without features, which a part would copy
-    bare = replace(s, total=s.total[:, :0], outer=s.outer[:, :0, :0], kept=s.kept[:, :0])
-
     def score(kind: int, channel: int) -> Score:
-        variance = jackknife(lambda t: float(value(t)[kind, channel]), bare)
-        return symmetric(float(value(bare)[kind, channel]), variance, len(s.count))
+        variance = jackknife(lambda t: float(value(t)[kind, channel]), s)
+        return symmetric(float(value(s)[kind, channel]), variance, len(s.count))
 
-    channels = s.colour.shape[2]
+    s, channels = s.without_features, s.colour.shape[2]
     made = [score(kind, channel) for kind, channel in product(range(3), range(channels))]
     return Colour(*(made[kind * channels : (kind + 1) * channels] for kind in range(3)))

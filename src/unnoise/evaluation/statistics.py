@@ -1,6 +1,6 @@
 """Statistics of a set of images, of fixed size: sums over all images, and the features of some of them."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
 
 import torch
@@ -60,6 +60,11 @@ class Statistics:
     def in_order(self) -> Float[Tensor, "n d"] | None:
         """Return the features of all images in the order of the set; None if some are not kept, or read without it."""
         return self.kept[self.order.argsort()] if self.n == len(self.kept) == len(self.order) else None
+
+    @property
+    def without_features(self) -> "Statistics":
+        """Return the same sums with features of no dimensions, which a part copies at no cost."""
+        return replace(self, total=self.total[:, :0], outer=self.outer[:, :0, :0], kept=self.kept[:, :0])
 
     def add(
         self,

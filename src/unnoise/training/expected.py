@@ -40,9 +40,9 @@ LAW = Law(limit=0.0842, power=0.892, half=26_400, spread=3.34)
 
 
 def was_measured(side: int, images: float) -> bool:
-    """Return True if the law holds for this number of images seen, of a shorter side in pixels."""
+    """Return True if images of this shorter side, in pixels, were measured after this number of images seen."""
     least, most = SEEN_LARGE if side >= LARGE else SEEN
-    return least <= images <= most
+    return SIDES[0] <= side <= SIDES[1] and least <= images <= most
 
 
 def expected_kid(config: TrainConfig, dataset: Dataset, images: float) -> Expected | None:
@@ -53,5 +53,5 @@ def expected_kid(config: TrainConfig, dataset: Dataset, images: float) -> Expect
         and peak_lr(config) == peak_lr(first)
         and config.backbone in [unet(width, dataset.shape) for width in WIDTHS]
     )
-    measured = SIDES[0] <= side <= SIDES[1] and was_measured(side, images) and dataset.shape[0] in (1, 3)
+    measured = was_measured(side, images) and dataset.shape[0] in (1, 3)
     return LAW.at(side, images) if by_default and measured and len(dataset) >= LEAST_COUNT else None
