@@ -59,6 +59,14 @@ def float64():
 
 
 @pytest.fixture(scope="session", autouse=True)
+def one_plot():
+    """A training plots its loss once, at its end, since a plot takes longer than all steps of a tiny training."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("unnoise.training.log.PLOT_SHARE", -1.0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def short_ladder():
     """The damage ladder of every evaluation takes few images, since it would take most of the time of the tests."""
     with pytest.MonkeyPatch.context() as patch:

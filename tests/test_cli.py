@@ -67,6 +67,9 @@ def test_a_run_folder_holds_what_is_promised(trained):
     assert (trained / "samples" / "final.png").is_file()
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["images"] == 48
+    assert rows[0] == {"images": 0} | {
+        key: rows[-1][key] for key in ("planned_images_per_second", "planned_peak_bytes")
+    }
     assert all(rows[-1][key] > 0 for key in ("peak_bytes", "planned_images_per_second"))
     assert rows[-1]["planned_peak_bytes"] >= 0  # 0: an earlier test of this process took more
 

@@ -3,10 +3,12 @@
     python -m benchmarks.lib.split FASHION-MNIST-FOLDER OUT
     python -m benchmarks.lib.split faces OUT
     python -m benchmarks.lib.split cifar10.parquet OUT
+    python -m benchmarks.lib.split celeba.zip OUT --size 32 --held-out 2000
 
-The script writes OUT/train.npz and OUT/held-out.npz. The last 5,000 images are held out. The data is a folder with the
-IDX files of Fashion-MNIST (60,000 images; Xiao et al. 2017, arXiv:1708.07747), "faces" (25,000 faces of 32 px, labelled
-by their hair), or anything with classes that `unnoise train` reads.
+The script writes OUT/train.npz and OUT/held-out.npz. The last 5,000 images are held out; with --held-out N, those that
+`unnoise train --held-out N` holds out. The data is a folder with the IDX files of Fashion-MNIST (60,000 images; Xiao et
+al. 2017, arXiv:1708.07747), "faces" (25,000 faces of 32 px, labelled by their hair), or anything that `unnoise train`
+reads; the options are for the last one alone.
 """
 
 import argparse
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from unnoise.data.cache import open_data
+from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.data.sources.faces.faces import face
 
 IDX = "train-images-idx3-ubyte.gz"
@@ -36,27 +39,44 @@ def draw_faces(count: int = 25_000, size: int = 32) -> tuple[np.ndarray, np.ndar
     return np.stack([np.asarray(image) for image in images]), np.array([kind["hair"] for kind in shown])
 
 
-def read_other(source: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images [n, h, w, c] and the names of their classes [n] of any data."""
-    dataset = open_data(source)
+def read_other(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images [n, h, w, c] of any data, and the names of their classes [n], all "" if it has none."""
     every = np.arange(len(dataset))
-    return dataset.read(every).transpose(0, 2, 3, 1), np.array(dataset.classes)[dataset.labels(every)]
+    numbers = dataset.labels(every)  # -1: no label
+    labels = np.full(len(dataset), "") if numbers is None else np.array([*dataset.classes, ""])[numbers]
+    return dataset.read(every).transpose(0, 2, 3, 1), labels
 
 
-def main(source: str, out: Path) -> None:
-    """Write both files."""
+def read(source: str, size: str | None, held_out: int | None) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return images and labels to train on, and held-out ones."""
     if source == "faces":
         images, labels = draw_faces()
+    elif (Path(source) / IDX).exists():
+        images, labels = read_fashion_mnist(Path(source))
     else:
-        images, labels = read_fashion_mnist(Path(source)) if (Path(source) / IDX).exists() else read_other(source)
+        dataset = open_data(source, size=size)
+        if held_out is not None:
+            return [read_other(part) for part in split_held_out(dataset, held_out)]
+        images, labels = read_other(dataset)
+    if len(images) <= HELD_OUT:
+        raise SystemExit(f"{source} has {len(images):,} images, and {HELD_OUT:,} are held out: give --held-out N")
+    return [(images[:-HELD_OUT], labels[:-HELD_OUT]), (images[-HELD_OUT:], labels[-HELD_OUT:])]
+
+
+def main(source: str, out: Path, size: str | None, held_out: int | None) -> None:
+    """Write both files."""
     out.mkdir(parents=True, exist_ok=True)
-    for name, part in (("train", slice(-HELD_OUT)), ("held-out", slice(-HELD_OUT, None))):
-        np.savez(out / f"{name}.npz", images=images[part], labels=labels[part])
+    for name, (images, labels) in zip(("train", "held-out"), read(source, size, held_out), strict=True):
+        np.savez(out / f"{name}.npz", images=images, labels=labels)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="folder of Fashion-MNIST, faces, or any data with classes")
+    parser.add_argument("source", help="folder of Fashion-MNIST, faces, or any data")
     parser.add_argument("out", type=Path)
+    parser.add_argument("--size", help="size of any data, as `unnoise train` takes it")
+    parser.add_argument("--held-out", type=int)
     given = parser.parse_args()
-    main(given.source, given.out)
+    if (given.size or given.held_out is not None) and (given.source == "faces" or (Path(given.source) / IDX).exists()):
+        parser.error("--size and --held-out are not for faces and the folder of Fashion-MNIST")
+    main(given.source, given.out, given.size, given.held_out)

@@ -12,6 +12,8 @@ import json
 import math
 import time
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +81,15 @@ def wavelets() -> Extractor:
     return Extractor(extract, count, 0, about, cacheable=False)
 
 
+JUDGES: dict[str, Any] = {"lite0": "efficientnet", "lite2": "efficientnet:model=lite2,size=96", "wavelets": wavelets}
+
+
+def open_judge(name: str) -> Extractor:
+    """Return the extractor of a judge of the trainings."""
+    features = JUDGES[name]
+    return open_extractor(features) if isinstance(features, str) else features()
+
+
 def worse_sets(data: Pixels, labels: np.ndarray, n: int) -> dict[tuple[str, str], Worse]:
     """Return the damaged sets of `degradations`, with one order of the classes, and exchanged colours."""
     found = variants(data, labels, n)
@@ -114,7 +125,7 @@ def format_table(rows: list[dict]) -> str:
     for name, kind in dict.fromkeys((r["features"], r["kind"]) for r in rows if r["kind"] != "real"):
         mine = [r for r in rows if r["features"] == name and r["kind"] in ("real", kind)]
         values = [r["spreads"] for r in mine]
-        cost = sorted(r["ms"] for r in rows if r["features"] == name)[len(mine) // 2]
+        cost = median(r["ms"] for r in rows if r["features"] == name)
         rises = "yes" if values == sorted(values) else "no"
         lines.append(f"| {name} | {cost:.1f} | {kind} | {' | '.join(f'{v:.1f}' for v in values)} | {rises} |")
     return "\n".join([*lines, ""])

@@ -7,8 +7,9 @@
 
 `run` trains one contender of benchmarks/lib/peers.py and draws at each of the minutes. Each result is a file in OUT,
 with the machine; it is not measured again, so the table can be filled in several sessions, one run at a time. KID and
-FID are against the held-out images, by the network and sizes that `unnoise eval` uses; slow samplers draw fewer images,
-and have wider intervals. Images are padded to 32 px with black. The other contenders need
+FID are against the held-out images, by the network and sizes that `unnoise eval` uses. The other judges of judges.py
+give a KID each. Slow samplers draw fewer images, and have wider intervals. Images are padded to 32 px with black. The
+other contenders need
 `pip install -e ".[diffusers]" denoising-diffusion-pytorch smalldiffusion torch-ema`.
 """
 
@@ -30,7 +31,7 @@ from matplotlib.figure import Figure
 from benchmarks.lib.contender import Draw, Pixels, Trained, to_float
 from benchmarks.lib.machine import machine
 from benchmarks.lib.peers import CONTENDERS
-from unnoise import registry
+from benchmarks.quality.judges import JUDGES, open_judge
 from unnoise.evaluation import metrics
 from unnoise.evaluation.features import Extractor
 from unnoise.evaluation.measure import measure_pixels
@@ -93,15 +94,15 @@ def run(arguments: argparse.Namespace) -> None:
     data = hashlib.sha256(images.tobytes() + held_out.tobytes()).hexdigest()[:16]
     if any(json.loads(path.read_text())["data"] != data for path in folder.glob("*.json")):
         raise SystemExit(f"{folder} holds results on other data; name another OUT")
-    extractor, real = registry.features.get("efficientnet")(), None
+    judges, real = {judge: open_judge(judge) for judge in JUDGES}, dict[str, Statistics]()
     for trained in contender(images, minutes, seed, own):
         peak = trained.summary["peak_bytes"] if trained.summary else peak_bytes()
-        real = real or measure_pixels(channels_first(held_out), extractor)
+        real = real or {judge: measure_pixels(channels_first(held_out), judges[judge]) for judge in judges}
         about = {"data": data, "contender": name, "seed": seed}
         for i, (sampler, draw) in reversed(list(enumerate(trained.draws.items()))):  # the first is written last
             made, each = draw_for(draw, 60 * DRAWING_SHARE * trained.minutes)
             result = about | {"sampler": sampler} | describe(trained) | {"drawn": len(made)}
-            result |= {"seconds_per_picture": each, "peak_bytes": peak} | score(made, real, extractor)
+            result |= {"seconds_per_picture": each, "peak_bytes": peak} | score(made, real, judges)
             result |= {"summary": trained.summary} if trained.summary else {}
             write_json(place(trained.minutes, i), result | {"machine": machine(*PACKAGES)})
             grid(to_float(made[:64])).save(place(trained.minutes, i).with_suffix(".png"))
@@ -116,17 +117,20 @@ def describe(trained: Trained) -> dict[str, Any]:
     return about | {"parameters": trained.parameters}
 
 
-def score(images: Pixels, real: Statistics, extractor: Extractor) -> dict[str, Any]:
-    """Return KID and FID of images against real ones, each with its floor."""
-    s = measure_pixels(channels_first(images), extractor)
-    scores = {"kid": metrics.kid(s.kept, real.kept), "fid": metrics.fid(s, real)}
-    floors = {"kid": metrics.kid_floor(s, real), "fid": metrics.fid_floor(s, real)}
-    return {key: value._asdict() | {"floor": floors[key]._asdict()} for key, value in scores.items()}
+def score(images: Pixels, real: dict[str, Statistics], judges: dict[str, Extractor]) -> dict[str, Any]:
+    """Return KID and FID of images against real ones by the first judge, each with its floor, and KID by the others."""
+    first, *others = judges
+    s = {judge: measure_pixels(channels_first(images), extractor) for judge, extractor in judges.items()}
+    scores = {"kid": metrics.kid(s[first].kept, real[first].kept), "fid": metrics.fid(s[first], real[first])}
+    floors = {"kid": metrics.kid_floor(s[first], real[first]), "fid": metrics.fid_floor(s[first], real[first])}
+    told: dict[str, Any] = {key: value._asdict() | {"floor": floors[key]._asdict()} for key, value in scores.items()}
+    return told | {"judges": {judge: metrics.kid(s[judge].kept, real[judge].kept)._asdict() for judge in others}}
 
 
-def format_kid(row: dict[str, Any]) -> str:
-    """Return KID x 1000 and its 95 % interval."""
-    return format_thousandfold(row["kid"]["value"], *row["kid"]["interval"])
+def format_kid(row: dict[str, Any], judge: str | None = None) -> str:
+    """Return KID x 1000 and its 95 % interval by the first judge, or by another one; "-" if that one was not asked."""
+    kid = row["kid"] if judge is None else row.get("judges", {}).get(judge)
+    return format_thousandfold(kid["value"], *kid["interval"]) if kid else "-"
 
 
 def format_thousandfold(value: float, low: float, high: float) -> str:
@@ -139,16 +143,18 @@ def tabulate(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.out)
     rows = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     rows.sort(key=lambda row: (row["minutes"], -row["kid"]["value"]))
-    head = ("minutes", "contender", "sampler", "seed", "KID x 1000", "FID", "images scored", "floor of FID")
-    head += ("images/s", "M parameters", "s / 1,000 images", "peak MB so far")
+    others = [judge for judge in list(JUDGES)[1:] if any(judge in row.get("judges", {}) for row in rows)]
+    head = ("minutes", "contender", "sampler", "seed", "KID x 1000", *(f"by {judge}" for judge in others))
+    head += ("FID", "images scored", "floor of FID", "images/s", "M parameters", "s / 1,000 images")
     lines = ["| " + " | ".join(head) + " |", "|---:|---|---|" + "---:|" * (len(head) - 3)]
     for row in rows:
         cells = (f"{row['minutes']:g}", row["contender"], row["sampler"], str(row["seed"]), format_kid(row))
+        cells += tuple(format_kid(row, judge) for judge in others)
         enough = row["drawn"] >= ENOUGH_FOR_FID
         fid = (f"{row['fid']['value']:.0f}", f"{row['fid']['floor']['value']:.0f}") if enough else ("-", "-")
         cells += (fid[0], f"{row['drawn']:,}", fid[1])
         cells += (f"{row['images_per_second']:.0f}", f"{row['parameters'] / 1e6:.1f}")
-        cells += (f"{1000 * row['seconds_per_picture']:,.0f}", f"{row['peak_bytes'] / 2**20:,.0f}")
+        cells += (f"{1000 * row['seconds_per_picture']:,.0f}",)
         lines.append("| " + " | ".join(cells) + " |")
     (folder / "quality_per_minute.md").write_text("\n".join([*lines, ""]))
     print("\n".join(lines))

@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 from operator import itemgetter
 from pathlib import Path
 from statistics import geometric_mean
@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
 from benchmarks.lib.machine import machine
-from benchmarks.quality.judges import wavelets
+from benchmarks.quality.judges import JUDGES
 from unnoise import evaluate, load, sample
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import split_held_out
@@ -75,7 +75,6 @@ CONTENDERS = {
     "width-64": NETWORK.format("64-64-96", 2),
     "direct": f"{NETWORK.format('64-64-96', 2)},direct=true",
 }
-JUDGES: dict[str, Any] = {"lite0": "efficientnet", "lite2": "efficientnet:model=lite2,size=96", "wavelets": wavelets}
 MINUTES = 5, 10, 20, 60, 180  # of the chart
 METRICS = "kid,fid,precision_recall"
 
@@ -115,8 +114,8 @@ def train(name: str, contender: str, seed: int, length: list[str], given: argpar
     data = open_data(images, size=settings.partition(" ")[2] or None)
     real, scores = split_held_out(data, held)[1], dict[str, Any]()
     grid(made[:64], opened.card.mode).save(Path(given.out) / f"{files}.png")
-    for judge, features in JUDGES.items():
-        found = evaluate(made, real, metrics=METRICS, features=features, second="none").details["scores"]["values"]
+    for judge in JUDGES:
+        found = evaluate(made, real, metrics=METRICS, features=JUDGES[judge], second="none").details["scores"]["values"]
         scores[judge] = {score: [value["value"], *value["interval"]] for score, value in found.items()}
     training = opened.card.training
     return {
@@ -203,21 +202,23 @@ def chart(given: argparse.Namespace) -> None:
     figure = Figure(figsize=(3.2 * len(names), 3.6), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for number, contender in enumerate(given.contenders):
-            found = [each for each in timed if (each["set"], each["contender"]) == (name, contender)]
-            for judge, style in (("lite0", "o-"), ("lite2", "s--")):
+            named = [each for each in timed if (each["set"], each["contender"]) == (name, contender)]
+            seeds = sorted({each["seed"] for each in named})
+            for seed, (judge, style) in product(seeds, (("lite0", "o-"), ("lite2", "s--"))):
+                found = [each for each in named if each["seed"] == seed]
                 minutes = [seconds_of(each["length"]) / 60 for each in found]
                 kid, low, high = ([1000 * each["scores"][judge]["kid"][i] for each in found] for i in range(3))
                 spread = [
                     [a - b for a, b in zip(kid, low, strict=True)],
                     [b - a for a, b in zip(kid, high, strict=True)],
                 ]
-                axes.errorbar(
-                    minutes, kid, spread, fmt=style, color=f"C{number}", label=f"{contender}, {judge}", capsize=2
-                )
+                label = f"{contender}, {judge}" if seed == seeds[0] else None
+                axes.errorbar(minutes, kid, spread, fmt=style, color=f"C{number}", label=label, capsize=2)
         axes.set(xscale="log", yscale="log", xlabel="minutes of training", title=name)
         axes.set_xticks(MINUTES, map(str, MINUTES))
         axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-        axes.set_xlim(MINUTES[0], MINUTES[-1])
+        all_minutes = [*MINUTES, *(seconds_of(each["length"]) / 60 for each in timed)]
+        axes.set_xlim(min(all_minutes), max(all_minutes))
         axes.yaxis.set_major_formatter(ScalarFormatter())
         axes.yaxis.set_minor_formatter(ScalarFormatter())
         axes.grid(visible=True, which="both", alpha=0.25)

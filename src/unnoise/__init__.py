@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from unnoise.training.monitors import Monitor
     from unnoise.verification.verify import verify
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 __all__ = [
     "EMA",
     "Diffusion",

@@ -171,7 +171,7 @@ class EvalConfig(JudgingOptions):
     second: Spec = option(
         "efficientnet:model=lite2", "another one, for a second opinion on every score; none switches it off"
     )
-    check: bool = option(False, "simulate how often the intervals hold the truth, for this data and n: about 2 min")
+    check: bool = option(False, "simulate how often the intervals hold the truth, for this data and n: 1 to 2 min")
     levels: int = option(100, "bpd: noise levels of --spacing (log_snr): the bound is of their sampler", least=1)
     variance: Literal["small", "large", "learned"] | None = option(
         None, "bpd: reverse variance of the bound (default: the one with the lowest bound)"

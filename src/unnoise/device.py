@@ -6,10 +6,14 @@ import gc
 import os
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import psutil
 import torch
+
+CGROUP = Path("/sys/fs/cgroup")  # of Linux: what a container may take
 
 earlier_peaks = list[int]()  # bytes; one for each call of `forget_peak`
 
@@ -58,6 +62,13 @@ def made_with(device: torch.device) -> dict[str, str | int]:
     }
 
 
+@contextlib.contextmanager
+def without_autocast() -> Iterator[None]:
+    """Compute in the precision of the tensors, whatever precision the caller computes in."""
+    with torch.autocast("cpu", enabled=False), torch.autocast(pick_device().type, enabled=False):
+        yield
+
+
 def synchronize() -> float:
     """Wait until the device has done all its work, and return the time in seconds (time.monotonic)."""
     if torch.accelerator.is_available():
@@ -78,6 +89,18 @@ def release_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that are free: of the GPU if there is one, else of the machine or its container."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    free = int(psutil.virtual_memory().available)
+    with contextlib.suppress(OSError, ValueError, KeyError):  # "max" is no limit; other systems have no such files
+        limit, used = (int((CGROUP / name).read_text("utf-8")) for name in ("memory.max", "memory.current"))
+        told = dict(line.split() for line in (CGROUP / "memory.stat").read_text("utf-8").splitlines())
+        free = min(free, limit - used + int(told["inactive_file"]))  # what is cached of files can be given back
+    return free
 
 
 def peak_memory() -> int:

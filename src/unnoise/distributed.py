@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from unnoise.device import pick_device
 from unnoise.errors import InputError, ToldElsewhereError
 
 T = TypeVar("T")
+PATIENCE = timedelta(hours=12)  # while one process decodes the data, the others wait
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # engines of `accelerate launch` that split the weights
 
@@ -31,7 +33,7 @@ def join() -> bool:
         end_with_launcher()
         if (device := pick_device()).type == "cuda":
             torch.cuda.set_device(device)
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     return True
 
 

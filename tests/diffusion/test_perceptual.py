@@ -137,3 +137,9 @@ def test_the_network_that_was_trained_with_is_no_judge(tmp_path):
     assert "no_judge" in found["features"]
     assert "no_judge" not in found["second"]["features"]
     assert any("efficientnet-lite0" in text and "no judge" in text for text in found["warnings"])
+
+
+def test_the_distance_does_not_depend_on_the_precision_of_the_caller(images):
+    expected = perceptual_distance(images[:3], images[3:], "lite1")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(perceptual_distance(images[:3], images[3:], "lite1"), expected)

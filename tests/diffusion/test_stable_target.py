@@ -70,6 +70,15 @@ def test_references_have_the_class_of_the_image():
         assert_close(stable.mean[i : i + 1], ideal(known)(batch.x_t[i : i + 1], schedule("cosine").level(900)).x0)
 
 
+def test_images_that_lost_their_class_are_no_images_that_never_had_one():
+    """They are not equally likely where there are both, so the image is its own target."""
+    points, labels = images(6, *SHAPE), torch.tensor([0, 0, 1, 1, -1, -1])
+    batch = noised(points[3:5], 900, 900, label=torch.tensor([1, -1]))
+    stable = StableTarget(points, labels)(batch, torch.tensor([3, 4]))
+    assert not torch.isclose(stable.mean[0], batch.x0[0]).all()
+    assert torch.equal(stable.mean[1], batch.x0[1])
+
+
 def test_pure_noise_comes_from_any_image_alike():
     points, one = images(5, *SHAPE), torch.ones(1, 1, 1, 1, dtype=torch.float64)
     level = Level(torch.tensor([999.0], dtype=torch.float64), 0 * one, one)

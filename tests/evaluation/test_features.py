@@ -169,3 +169,12 @@ def test_dinov2_elsewhere_or_without_library_says_what_to_do(monkeypatch, tmp_pa
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match="pip install"):
         registry.features.get("dinov2")()
+
+
+def test_features_do_not_depend_on_the_precision_of_the_caller(extractor):
+    """A training in bf16 measures KID with features that `unnoise eval` finds in the cache."""
+    pixels = torch.from_numpy(smooth(4, 16, 0)).permute(0, 3, 1, 2)
+    expected = extractor(pixels)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = extractor(pixels)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

@@ -181,7 +181,9 @@ def test_training_starts_from_a_run_of_other_channels(gray, tmp_path, capsys):
     tuned = load(train(gray, init=str(tmp_path / "colour"), images="8", lr=1e-9, batch=8, out=out), "cpu")
     original = load(tmp_path / "colour", "cpu").model.backbone
     assert_close(tuned.model.backbone.conv_in.weight[:, 0], original.conv_in.weight.sum(dim=1), atol=1e-4, rtol=0)
-    assert_close(tuned.model.backbone.conv_out.weight, original.conv_out.weight[:1], atol=1e-4, rtol=0)
+    assert_close(
+        tuned.model.backbone.conv_out.weight, original.conv_out.weight.mean(0, keepdim=True), atol=1e-4, rtol=0
+    )
     said = capsys.readouterr().out
     assert "conv_in.weight [8, 3, 3, 3] -> [8, 1, 3, 3]" in said
     assert "3 kept in part" in said
@@ -194,3 +196,18 @@ def test_adapting_lists_new_and_unused_tensors():
     assert "new: " in report
     assert "label.weight" in report
     assert "not used: " in report
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+@pytest.mark.parametrize(("before", "after"), [(3, 1), (1, 3)])
+def test_another_number_of_colours_gives_the_same_images(before, after, patch):
+    """A network of gray images sees gray images as the network of RGB images that it comes from, and the other way."""
+    spec = f"unet:widths=8-16,layers=1,groups=4,patch={patch},zero_init=false"
+    old, new = registry.backbone.get(spec)(before), registry.backbone.get(spec)(after)
+    adapt_weights(new, old.state_dict())
+    gray, time = torch.randn(2, 1, 8, 8), torch.tensor([10.0, 500.0])
+    expected, found = (
+        network(gray.expand(-1, count, -1, -1), time) for network, count in ((old, before), (new, after))
+    )
+    assert_close(found.mean(1), expected.mean(1))
+    assert_close(found, found.mean(1, keepdim=True).expand_as(found)) if before == 1 else None

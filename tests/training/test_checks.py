@@ -4,7 +4,7 @@ import pytest
 
 from unnoise.errors import InputError
 from unnoise.recipes import names, train_config
-from unnoise.training.checks import check_config
+from unnoise.training.checks import check_config, pretrained_networks
 
 
 def test_every_recipe_is_valid():
@@ -22,9 +22,18 @@ def test_what_cannot_work_together_is_refused():
         check_config(train_config(None, {"schedule": "linear:T=100"}))
     with pytest.raises(InputError, match="--objective weighted is infinite at level 999 of --schedule flow"):
         check_config(train_config(None, {"objective": "weighted", "schedule": "flow"}))
+    for objective in ("soft_min_snr:gamma=0", "p2:k=-1", "p2:gamma=-1", "hybrid:bound=-0.001"):
+        with pytest.raises(InputError, match=r"objective .*(above 0|0 or more), got"):
+            check_config(train_config(None, {"objective": objective}))
     with pytest.raises(InputError, match="learned no variance"):
         check_config(train_config(None, {"sampler": "ddpm:variance=learned"}))
     with pytest.raises(InputError, match="label_dropout takes 0 to 1, got"):
         check_config(train_config(None, {"label_dropout": 1.5}))
     with pytest.raises(InputError, match="eta lies between"):
         check_config(train_config(None, {"sampler": "ddim:eta=3"}))
+
+
+def test_an_objective_of_your_own_may_use_a_pretrained_network_without_an_option(monkeypatch):
+    assert pretrained_networks("perceptual:network=lite2") == ["efficientnet-lite2"]
+    monkeypatch.setattr("unnoise.registry.objective.declared", lambda _: {"pretrained": True})
+    assert pretrained_networks("simple") == ["simple"]

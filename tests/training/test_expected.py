@@ -41,6 +41,7 @@ def test_more_images_are_better_and_large_ones_are_harder():
         ({"steps": 5}, 50_000, False),
         ({"backbone": "unet:widths=64"}, 50_000, False),
         ({"classes": True}, 50_000, False),
+        ({"stream": True}, 50_000, False),
     ],
 )
 def test_a_kid_is_expected_where_it_was_measured(changed, images, known):

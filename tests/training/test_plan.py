@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import nn
 
+from tiny import TINY
 from unnoise import registry
 from unnoise.config import TrainConfig
-from unnoise.device import release_memory
+from unnoise.device import free_memory, release_memory
 from unnoise.distributed import refuse_sharding
 from unnoise.errors import InputError
 from unnoise.training.clock import Clock
@@ -26,6 +27,8 @@ from unnoise.training.plan import (
     OVERHEAD,
     WITHOUT_BUDGET,
     Plan,
+    TooLargeError,
+    loss_of_zeros,
     make_plan,
     rehearse,
     squares,
@@ -239,3 +242,70 @@ def test_the_peak_memory_is_not_that_of_the_process_that_started_this_one():
     code = f"import subprocess, sys; held = b'1' * 2**30; subprocess.run([sys.executable, '-c', {tell!r}], check=True)"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
     assert 2**25 < int(told) < 2**30
+
+
+class Limited(nn.Module):
+    """A network that memory holds for a number of images."""
+
+    def __init__(self, most):
+        super().__init__()
+        self.layer, self.most, self.sizes = nn.Conv2d(1, 1, 1), most, []
+
+    def forward(self, x, time_, label=None):
+        self.sizes.append(len(x))
+        if len(x) > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.layer(x)
+
+    def __deepcopy__(self, memo):
+        other = Limited(self.most)
+        other.sizes = self.sizes
+        return other
+
+
+def test_where_memory_is_short_a_plan_takes_parts_of_a_batch():
+    plan = rehearse(Limited(3), ADAMW, SMALL, 64, nullcontext)
+    assert plan.at_once == 2
+    with pytest.raises(TooLargeError, match="even for one image at a time"):
+        rehearse(Limited(0), ADAMW, SMALL, 64, nullcontext)
+
+
+def test_a_clock_that_stands_still_breaks_no_plan(monkeypatch):
+    """As that of some systems does for 16 ms."""
+    monkeypatch.setattr("time.monotonic", lambda: 5.0)
+    assert rehearse(Limited(64), ADAMW, SMALL, 8, nullcontext).images_per_second > 0
+
+
+def test_a_batch_is_not_larger_than_the_data(monkeypatch):
+    sizes = []
+    monkeypatch.setattr("unnoise.training.plan.rehearse", lambda *given: sizes.append(given[3]) or Plan(1.0, 0))
+    config = TrainConfig(images="100", precision="fp32", batch=32, backbone=TINY["backbone"])
+    for count, expected in ((5, 5), (40, 32)):
+        make_plan(config, SHAPE, count)
+        assert sizes.pop() == expected
+
+
+def test_references_are_a_part_of_a_step():
+    config, network = TrainConfig(objective="simple"), registry.backbone.get(TINY["backbone"])(1)
+    compared = []
+    loss = loss_of_zeros(config, SHAPE, lambda batch: compared.append(len(batch.x0)) or batch, network, 8)
+    assert compared == [8]
+    assert loss == squares(SHAPE, network, 8)
+
+
+def test_what_the_trial_of_a_wider_network_took_is_planned_too(monkeypatch):
+    told(monkeypatch, lambda width: ENOUGH * (8 / width) ** 3, peak=700)
+    monkeypatch.setattr("unnoise.training.plan.peak_memory", lambda: 900)
+    assert make_plan(TrainConfig(precision="fp32", budget="8s"), SHAPE, ENOUGH).plan.peak_bytes == 900
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a processor")
+def test_the_memory_of_a_container_is_what_it_may_take(tmp_path, monkeypatch):
+    free = free_memory()
+    monkeypatch.setattr("unnoise.device.CGROUP", tmp_path)
+    assert free_memory() == pytest.approx(psutil.virtual_memory().available, rel=0.2)  # no container
+    for limit, expected in (("max", free), (str(300 * 2**20), 120 * 2**20)):
+        (tmp_path / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / "memory.current").write_text(f"{200 * 2**20}\n")
+        (tmp_path / "memory.stat").write_text(f"anon 5\ninactive_file {20 * 2**20}\n")
+        assert free_memory() == pytest.approx(expected, rel=0.2)

@@ -27,8 +27,9 @@ from unnoise.files import LOCK, remove_leftovers
 from unnoise.tensors import save_tensors
 from unnoise.training import loop
 from unnoise.training.optimizers import muon
+from unnoise.training.plan import ALL, make_plan
 from unnoise.training.signals import Interrupted
-from unnoise.training.state import read_state, take_apart, write_state
+from unnoise.training.state import read_facts, read_state, take_apart, write_state
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -500,3 +501,18 @@ def test_memory_for_not_even_one_image_is_told(gray, monkeypatch):
 
     with pytest.raises(InputError, match="out of memory even for one image"):
         train_folder(gray, out="run", objective=short, **TINY, images="40")
+
+
+def test_a_resumed_run_takes_as_many_images_at_a_time_as_memory_holds_now(gray, monkeypatch):
+    """The machine of before may have had more, and a plan in parts is kept where it has more again."""
+    settings = {**TINY, "out": "run", "images": "80"}
+    for stop, (planned, expected) in enumerate([(ALL, ALL), (3, 3), (ALL, 3)], 1):
+        monkeypatch.setattr(
+            "unnoise.training.train.make_plan",
+            lambda *given, planned=planned: (found := make_plan(*given))._replace(
+                plan=found.plan._replace(at_once=planned)
+            ),
+        )
+        with pytest.raises(Interrupted):
+            train_folder(gray, monitors=stopped_at(stop), **settings)
+        assert read_facts(Path("run"))["parts"]["trainer"]["at_once"] == expected

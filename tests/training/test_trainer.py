@@ -12,6 +12,7 @@ from unnoise.checkpoint import build_model
 from unnoise.data.cache import open_data
 from unnoise.diffusion.objective import simple
 from unnoise.diffusion.times import Uniform
+from unnoise.errors import InputError
 from unnoise.recipes import train_config
 from unnoise.training.batches import prepare, read_batch
 from unnoise.training.clock import Clock
@@ -33,6 +34,24 @@ def test_a_loss_that_is_not_finite_changes_nothing(gray):
     after = [*run.model.parameters(), *run.ema.network.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert run.step(batch) is not None  # and the training continues
+
+
+def test_several_processes_do_not_try_a_step_again(gray, monkeypatch):
+    """The others wait for the gradients of this step, and would take those of the next one for them."""
+    config = train_config(None, {"data": str(gray), "images": "100", **TINY})
+    dataset = open_data(str(gray))
+    model = build_model(Card(TINY["backbone"], config.schedule, config.target, dataset.shape, "L"))
+    run = Trainer(config, model, "fp32", Clock.from_config(config, len(dataset)), 100)
+    batch = prepare(read_batch(dataset, np.arange(8)), Uniform(model.schedule), config, 0)
+
+    def short(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    run.objective = short
+    monkeypatch.setattr("unnoise.distributed.world_size", lambda: 2)
+    with pytest.raises(InputError, match="choose a --batch below 8"):
+        run.backward(batch, 1.0)
+    assert run.at_once == 100
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -141,7 +141,12 @@ def hybrid(model: Diffusion, batch: Noised, *, bound: float = 0.001) -> PerImage
 
     Args:
         bound: lambda of the paper.
+
+    Raises:
+        InputError: lambda is below 0.
     """
+    if bound < 0:
+        raise InputError(f"objective hybrid: bound is 0 or more, got {bound:g}")
     output = model.output(batch.x_t, batch.t, batch.label)
     predicted = model.read(output, batch.x_t, batch.t)
     held = predicted._replace(x0=predicted.x0.detach())
@@ -268,7 +273,12 @@ def soft_min_snr(model: Diffusion, batch: Noised, *, gamma: float = 4.0) -> PerI
 
     Args:
         gamma: The largest weight, which is approached smoothly.
+
+    Raises:
+        InputError: gamma is not above 0.
     """
+    if gamma <= 0:
+        raise InputError(f"objective soft_min_snr: gamma is above 0, got {gamma:g}")
     x0 = model(batch.x_t, batch.t, batch.label).x0
     weight = (gamma * batch.t.snr / (batch.t.snr + gamma)).flatten()
     return weight.to(x0) * mean_square(x0 - batch.best_x0)
@@ -280,7 +290,12 @@ def p2(model: Diffusion, batch: Noised, *, k: float = 1.0, gamma: float = 1.0) -
 
     Args:
         k, gamma: The constants of the paper.
+
+    Raises:
+        InputError: k or gamma is below 0.
     """
+    if min(k, gamma) < 0:
+        raise InputError(f"objective p2: k and gamma are 0 or more, got {k:g} and {gamma:g}")
     eps = model(batch.x_t, batch.t, batch.label).eps
     weight = (k + batch.t.snr).pow(-gamma).flatten()
     return weight.to(eps) * mean_square(eps - batch.best_eps)

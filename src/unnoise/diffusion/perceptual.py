@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from unnoise.device import without_autocast
 from unnoise.errors import InputError
 from unnoise.pretrained.efficientnet import EfficientNetLite, load_efficientnet, weights_file
 from unnoise.types import RGB, RGBA, Images, PerImage
@@ -30,7 +31,7 @@ def perceptual_distance(x: Images, y: Images, model: str, stages: tuple[int, ...
     The features at each place have length 1. Their squared differences are averaged over the places, and added over the
     maps. All weights of the maps are 1. The networks hardly see a checkerboard of single pixels: in lite1 it counts a
     tenth of other fine patterns of the same power, or less. So the squared difference of the checkerboards is added.
-    The gradient flows to x alone.
+    The gradient flows to x alone. The features are in fp32, whatever precision the caller computes in.
 
     Args:
         x, y: Images [b, c, h, w] in [-1, 1]: gray or RGB, with alpha or without, which is not compared.
@@ -41,12 +42,13 @@ def perceptual_distance(x: Images, y: Images, model: str, stages: tuple[int, ...
         InputError: The images have more than 4 channels, or the weights are not installed.
     """
     network, x, y = open_network(model, x.device), colours(x), colours(y)
-    with torch.no_grad():
-        wanted = network.early(y, stages)
-    parts = [
-        (F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(dim=1).mean(dim=(1, 2))
-        for a, b in zip(network.early(x, stages), wanted, strict=True)
-    ]
+    with without_autocast():
+        with torch.no_grad():
+            wanted = network.early(y, stages)
+        parts = [
+            (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(dim=1).mean(dim=(1, 2))
+            for a, b in zip(network.early(x, stages), wanted, strict=True)
+        ]
     return torch.stack(parts).sum(dim=0) + CHECKERS * checkers(x - y).square().mean(dim=(1, 2, 3))
 
 

@@ -14,16 +14,19 @@ class StableTarget:
     """Give a training batch the mean E[x0 | x_t] over references, the stable target of Xu et al. (arXiv:2302.00670).
 
     The best prediction of x0 is that mean, so a squared error teaches the same from the mean as from x0, with less
-    noise. An image is always one of its own references. If the references are the whole training set, the mean is
-    exact; otherwise it is biased, less so with more references.
+    noise. An image is always one of its own references. If the references are all images that are trained on, the mean
+    is exact; otherwise it is biased, less so with more references.
 
     Args:
         images: The references, [n, c, h, w] in [-1, 1], equally likely.
-        labels: Their classes [n]; a batch with classes is compared with references of the same class.
+        labels: Their classes [n], -1 for none; a batch with classes is compared with references of the same class. If
+            only some of them have a class, images without one keep themselves as the target: some of these never had a
+            class and some have lost it for this batch, so the references are not equally likely for them.
     """
 
     def __init__(self, images: Images, labels: Labels | None = None) -> None:
         self.flat, self.labels = images.flatten(1), labels
+        self.partly_labelled = labels is not None and bool((labels < 0).any() and (labels >= 0).any())
         self.half_squares = torch.linalg.vector_norm(self.flat, dim=1).square() / 2
 
     @torch.no_grad()
@@ -34,7 +37,10 @@ class StableTarget:
             batch: The noised batch.
             place: The number of each image among the references, -1 if it is none of them; by default none is.
         """
-        rows = (batch.t.ratio.flatten() > ABOVE).nonzero().flatten()
+        noisy = batch.t.ratio.flatten() > ABOVE
+        if self.partly_labelled and batch.label is not None:
+            noisy = noisy & (batch.label >= 0).to(noisy.device)
+        rows = noisy.nonzero().flatten()
         if not len(rows):
             return batch
         mean = batch.x0.clone()

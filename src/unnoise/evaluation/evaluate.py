@@ -101,7 +101,8 @@ def evaluate(  # noqa: PLR0913  # the options of one call
 
     Args:
         run_or_images: A run, run folder, model file or `Diffusion`; or images, as `open_data` and `sample` have them.
-        data: Images to compare with, as `open_data` takes them (default: the training data of the run).
+        data: Images to compare with, as `open_data` takes them (default: images of the run's
+            data, held-out ones if there are 500).
         metrics, n, reference, size, check, labels, levels, variance, ode, seed, precision, batch: Of `EvalConfig`.
         features, second, sampler, steps, spacing, clip, guidance, guidance_interval: Of `EvalConfig` too.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unnoise import registry
+from unnoise.device import without_autocast
 from unnoise.errors import InputError
 from unnoise.images import Uint8Images
 from unnoise.options import Spec
@@ -33,8 +34,12 @@ class Extractor(NamedTuple):
     cacheable: bool = True  # `about` names all that the features depend on, so statistics of data may be cached
 
     def __call__(self, pixels: Uint8Images) -> Extracted:
-        """Return the features and class probabilities of images with 1 to 4 channels."""
-        return self.extract(as_rgb(pixels))
+        """Return the features and class probabilities of images with 1 to 4 channels, in the extractor's own precision.
+
+        A training measures KID within its own, lower precision, which must not round features that are cached.
+        """
+        with without_autocast():
+            return self.extract(as_rgb(pixels))
 
 
 def open_extractor(spec: Spec) -> Extractor:

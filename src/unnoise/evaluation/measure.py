@@ -20,7 +20,7 @@ from unnoise.images import Uint8Images
 from unnoise.progress import Report
 from unnoise.tensors import read_tensors, save_tensors
 
-FORMAT = 2  # of the cached statistics: raise it whenever they change
+FORMAT = 3  # of the cached statistics: raise it whenever they change
 SAVE_EVERY = 60.0  # seconds between saves of unfinished statistics
 PARTIAL_LIFETIME = 7 * 86_400.0  # seconds after which unfinished statistics are removed
 

@@ -106,4 +106,5 @@ def pretrained_networks(objective: Spec) -> list[str]:
     """Return the pretrained networks that an objective uses: they cannot judge the images."""
     if not registry.objective.declared(objective).get("pretrained"):
         return []
-    return [f"efficientnet-{registry.objective.settings(objective)['network']}"]
+    network = registry.objective.settings(objective).get("network")
+    return [f"efficientnet-{network}" if network else registry.objective.text(objective)]

@@ -54,4 +54,5 @@ def expected_kid(config: TrainConfig, dataset: Dataset, images: float) -> Expect
         and config.backbone in [unet(width, dataset.shape) for width in WIDTHS]
     )
     measured = was_measured(side, images) and dataset.shape[0] in (1, 3)
-    return LAW.at(side, images) if by_default and measured and len(dataset) >= LEAST_COUNT else None
+    enough = len(dataset) >= LEAST_COUNT and not config.stream  # streamed data has no references by default
+    return LAW.at(side, images) if by_default and measured and enough else None

@@ -6,6 +6,7 @@ import numpy as np
 
 from unnoise import distributed
 from unnoise.data.dataset import Dataset
+from unnoise.device import out_of_memory
 from unnoise.errors import InputError, UnreadError
 from unnoise.run_folder import LOSS
 from unnoise.training.batches import Batch, order, prepare, read_ahead, read_batch
@@ -116,6 +117,8 @@ def run_monitors(job: Job, stop: Stop) -> None:
                 if outcome.best:
                     job.save_best()
                 if job.clock.progress < 1:  # the end of the training plots once, for all
-                    job.log.plot(job.folder / LOSS)
-        except (InputError, OSError) as error:
+                    job.log.plot_on_the_way(job.folder / LOSS, job.clock)
+        except (InputError, OSError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not out_of_memory(error):
+                raise
             job.progress.say(f"warning: {monitor.name}: {error}")

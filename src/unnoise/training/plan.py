@@ -1,7 +1,6 @@
 """Plan a training: a few steps on this machine tell the pace and the memory, and so how wide the network can be."""
 
 import copy
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,7 +9,6 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-import psutil
 import torch
 from torch import Generator, Tensor, nn
 
@@ -20,6 +18,7 @@ from unnoise.checkpoint import build_network, outputs_of
 from unnoise.config import TrainConfig
 from unnoise.device import (
     forget_peak,
+    free_memory,
     out_of_memory,
     peak_memory,
     pick_device,
@@ -29,6 +28,8 @@ from unnoise.device import (
 )
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
+from unnoise.diffusion.stable_target import StableTarget
+from unnoise.errors import InputError
 from unnoise.options import Spec
 from unnoise.progress import duration
 from unnoise.training.clock import MAX_SECONDS, Clock
@@ -38,6 +39,7 @@ from unnoise.training.references import reference_count
 
 FULL_BATCH = 8.0  # seconds for the steps at the full batch; if they take longer, they are estimated from smaller ones
 SMALL_BATCH, SMALL_STEP = 16, 2.0  # images and seconds of a smaller step
+TICK = 1e-6  # seconds that anything takes at least; the clocks of some systems stand still for longer
 OVERHEAD = 0.08  # share of the time that is not a step: previews, measuring, noising
 EXTRA_BYTES = 60 * 2**20  # memory that measuring takes beside a step
 
@@ -46,6 +48,10 @@ ENOUGH = 1_500  # images for which the smallest is wide enough; the others need 
 LARGE = 48  # pixels along the shorter side from which on a U-Net has four scales
 WITHOUT_BUDGET = 64  # width of a training whose length is a number of images, on every machine
 ALL = 2**31  # images at a time: the whole batch
+
+
+class TooLargeError(InputError):
+    """Report a network that memory does not hold, even for one image at a time."""
 
 
 class Plan(NamedTuple):
@@ -118,7 +124,7 @@ class Rehearsal:
         between = synchronize()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return between - begun, synchronize() - between
+        return max(between - begun, TICK), max(synchronize() - between, TICK)
 
     def settled_step(self, size: int) -> tuple[float, float]:
         """Return the seconds of a second step: the first one of a size is much slower."""
@@ -143,13 +149,18 @@ def squares(shape: tuple[int, int, int], network: nn.Module, size: int) -> Tenso
     return output.float().square().mean()
 
 
-def objective_loss(config: TrainConfig, shape: tuple[int, int, int], network: nn.Module, size: int) -> Tensor:
-    """Return the mean of the objective of the settings, at the levels that are trained on."""
+def loss_of_zeros(
+    config: TrainConfig, shape: tuple[int, int, int], references: StableTarget | None, network: nn.Module, size: int
+) -> Tensor:
+    """Return a loss that takes the time of a step of the settings: with references, and with a pretrained network."""
     schedule, target = registry.schedule.get(config.schedule)(), registry.target.get(config.target)
     levels = registry.times.get(config.times)(schedule).levels(size, Generator().manual_seed(0))
     zeros = torch.zeros(size, *shape, device=next(network.parameters()).device)
-    objective = registry.objective.get(config.objective)
-    losses: Tensor = objective(Diffusion(network, schedule, target, shape), add_noise(zeros, zeros, levels))
+    batch = add_noise(zeros, zeros, levels)
+    batch = references(batch) if references else batch
+    if not registry.objective.declared(config.objective).get("pretrained"):
+        return squares(shape, network, size)
+    losses: Tensor = registry.objective.get(config.objective)(Diffusion(network, schedule, target, shape), batch)
     return losses.mean()
 
 
@@ -159,12 +170,8 @@ def rehearse(
     loss: Callable[[nn.Module, int], Tensor],
     batch: int,
     autocast: Callable[[], AbstractContextManager[Any]],
-    beside: int = 0,
 ) -> Plan:
-    """Return the plan of a network by a few steps of a copy; its weights and all random streams stay as they are.
-
-    `beside` are the bytes that the training holds and these steps do not.
-    """
+    """Return the plan of a network by a few steps of a copy; its weights and all random streams stay as they are."""
     device = next(network.parameters()).device
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         rehearsal = Rehearsal(network, optimizer, loss, autocast)
@@ -172,18 +179,36 @@ def rehearse(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the copy is no part of the training
     pace = -distributed.all_reduce_max(-batch / step)[0]
-    beside += EXTRA_BYTES + (rehearsal.state_bytes if device.type == "cpu" else 0)  # a state is read when it is written
+    beside = EXTRA_BYTES + (rehearsal.state_bytes if device.type == "cpu" else 0)  # a state is read when it is written
     peak = round(distributed.all_reduce_max(max(peak + beside, peak_memory()) if known else 0)[0])
     at_once = -round(distributed.all_reduce_max(-at_once)[0]) if at_once < batch else ALL
     return Plan((1 - OVERHEAD) * distributed.world_size() * pace, peak, at_once)
 
 
-def measure_steps(rehearsal: Rehearsal, batch: int) -> tuple[float, int, bool, int]:
-    """Return the seconds of a step, its peak of memory in bytes, True if that is known, and the images at a time."""
+def measure_steps(rehearsal: Rehearsal, batch: int, most: int = SMALL_BATCH) -> tuple[float, int, bool, int]:
+    """Return the seconds of a step, its peak of memory in bytes, True if that is known, and the images at a time.
+
+    The steps that are taken first have at most `most` images, or half as many where memory is short.
+    """
+    try:
+        return measure_steps_of(rehearsal, batch, most)
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        if most == 1:
+            raise TooLargeError(
+                "out of memory even for one image at a time; choose a smaller --size or --backbone"
+            ) from error
+    rehearsal.optimizer.zero_grad()
+    return measure_steps(rehearsal, batch, -(-most // 2))
+
+
+def measure_steps_of(rehearsal: Rehearsal, batch: int, most: int) -> tuple[float, int, bool, int]:
+    """Do what `measure_steps` does, where memory is enough for `most` images."""
     release_memory()  # of networks that were tried before
     forget_peak()  # decoding the data may have taken more than a small step
     earlier = recent_peak()
-    small = max(1, min(batch, SMALL_BATCH, int(SMALL_STEP / rehearsal.settled_step(1)[0])))
+    small = max(1, min(batch, most, int(SMALL_STEP / rehearsal.settled_step(1)[0])))
     half = -(-small // 2)
     rehearsal.settled_step(half)
     before = recent_peak()
@@ -201,7 +226,7 @@ def measure_steps(rehearsal: Rehearsal, batch: int) -> tuple[float, int, bool, i
 
 def images_in_memory(batch: int, small: int, an_image: float, device: torch.device) -> int:
     """Return the images at a time that a CPU's memory is enough for; a GPU is simply tried, which does no harm."""
-    room = 0.9 * psutil.virtual_memory().available if device.type == "cpu" else float("inf")
+    room = 0.9 * free_memory() if device.type == "cpu" else float("inf")
     while batch > small and an_image * (batch - small) > room:
         batch = max(small, -(-batch // 2))
     return batch
@@ -225,10 +250,13 @@ def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> P
             break
         try:
             tried = plan_backbone(config, unet(wider, shape), shape, count)
-        except torch.OutOfMemoryError:
+        except (torch.OutOfMemoryError, TooLargeError):
             break
         if tried.plan.at_once < ALL or seconds * tried.plan.images_per_second < images_needed(wider):
-            break
+            peak = (
+                max(found.plan.peak_bytes, peak_memory()) if found.plan.peak_bytes else 0
+            )  # the trial took memory too
+            return found._replace(plan=found.plan._replace(peak_bytes=round(distributed.all_reduce_max(peak)[0])))
         found = tried
     return found
 
@@ -242,18 +270,17 @@ def plan_backbone(config: TrainConfig, backbone: Spec, shape: tuple[int, int, in
         recompute(network)
     precision = distributed.from_main(lambda: choose_precision(config.precision, device))
     place_network(network, device, precision)
-    batch = -(-config.batch // distributed.world_size())
-    costly = registry.objective.declared(config.objective).get("pretrained")  # a second network takes its time
-    loss = partial(objective_loss, config, shape) if costly else partial(squares, shape)
-    references = 4 * math.prod(shape) * reference_count(config, shape, count)  # bytes
-    autocast = Precision(precision, device).autocast
-    plan = rehearse(network, make_optimizer(config), loss, batch, autocast, references)
+    batch = -(-min(config.batch, count) // distributed.world_size())
+    compared = reference_count(config, shape, count)
+    references = StableTarget(torch.ones(compared, *shape, device=device)) if compared else None
+    loss = partial(loss_of_zeros, config, shape, references)
+    plan = rehearse(network, make_optimizer(config), loss, batch, Precision(precision, device).autocast)
     return Planned(backbone, precision, plan)
 
 
 def available_memory() -> float:
     """Return the bytes of memory that are free for the process that has the least."""
-    return -distributed.all_reduce_max(-psutil.virtual_memory().available)[0]
+    return -distributed.all_reduce_max(-free_memory())[0]
 
 
 def images_needed(width: int) -> float:

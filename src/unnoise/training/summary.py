@@ -48,9 +48,8 @@ def conclude(job: Job, interrupted: int | None) -> None:
             "mean_images_per_second": clock.pace,
             "preview_seconds": spent.pop("previews", 0.0),
             "measuring_seconds": sum(spent.values()),
-            "planned_images_per_second": job.plan.images_per_second,
             "peak_bytes": memory,
-            "planned_peak_bytes": job.plan.peak_bytes,
+            **planned(job),
             "skipped_steps": trainer.skipped,
         }
     )
@@ -68,6 +67,16 @@ def conclude(job: Job, interrupted: int | None) -> None:
         say("resume    by the same command, without --fresh")
     disk = sum(path.stat().st_size for path in job.folder.rglob("*") if path.is_file())
     say(f"run       {job.folder} ({disk / 2**20:,.0f} MB)    more images: unnoise sample {job.folder} -n 64")
+
+
+def log_plan(job: Job) -> None:
+    """Log what was planned, so that a training that is killed keeps it too."""
+    job.log.add({"images": job.clock.seen, **planned(job)})
+
+
+def planned(job: Job) -> dict[str, float]:
+    """Return the pace and the memory that were planned."""
+    return {"planned_images_per_second": job.plan.images_per_second, "planned_peak_bytes": job.plan.peak_bytes}
 
 
 def seconds_spent(monitor: object) -> float:

@@ -30,6 +30,7 @@ from unnoise.training.checks import (
     check_config,
     describe_objective,
     learned_variance,
+    pretrained_networks,
     sampling_settings,
     suited_to,
 )
@@ -50,7 +51,7 @@ from unnoise.training.plan import Planned, make_plan
 from unnoise.training.precision import place_network
 from unnoise.training.references import choose_references
 from unnoise.training.signals import Interrupted, Stop, stop_signals
-from unnoise.training.summary import conclude, introduce
+from unnoise.training.summary import conclude, introduce, log_plan
 from unnoise.training.tracker import Tracker
 from unnoise.training.trainer import Trainer
 from unnoise.training.warm_start import load_into
@@ -114,6 +115,7 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
             job.monitors = [*job.monitors, *monitors]
             if earlier:
                 job.restore(earlier.state)
+                job.trainer.at_once = min(job.trainer.at_once, ready.plan.at_once)  # the memory of today
             introduce(job)
             for line in news:
                 progress.say(line)
@@ -203,9 +205,13 @@ def make_job(
     monitors: list[Monitor] = [
         PreviewMonitor(folder / SAMPLES, dataset.mode, saturation(some)),
         ValidationMonitor(
-            trainer.objective, fixed_subset(dataset), fixed_subset(held), config.batch, labelled=config.classes
+            trainer.objective,
+            fixed_subset(dataset),
+            fixed_subset(held),
+            min(config.batch, ready.plan.at_once),
+            labelled=config.classes,
         ),
-        KidMonitor(dataset, card.sampling, held),
+        KidMonitor(dataset, card.sampling, held, pretrained_networks(config.objective)),
     ]
     log = Log(folder / METRICS if distributed.is_main() else None)
     references = choose_references(dataset, config, model.device)
@@ -235,6 +241,7 @@ def run_loop(job: Job) -> Path:
     with stop_signals() as stop, ExitStack() as afterwards:
         if distributed.is_main():
             job.save()
+            log_plan(job)
             afterwards.callback(start_tracker(job))
         try:
             loop(job, stop)

@@ -106,6 +106,11 @@ class Trainer:
                     raise InputError(
                         "out of memory even for one image at a time; choose a smaller --size or --backbone"
                     ) from error
+                if distributed.world_size() > 1:  # the others wait for the gradients of this step
+                    raise InputError(
+                        f"out of memory; several processes take all images of a step at a time: choose a --batch below "
+                        f"{self.config.batch}, or a smaller --size or --backbone"
+                    ) from error
             self.optimizer.zero_grad()
             self.at_once = -(-min(self.at_once, len(batch.x0)) // 2)
             release_memory()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unnoise.checkpoint import find_model, read_model
+from unnoise.types import RGB
 
 
 def load_into(network: nn.Module, init: str) -> str:
@@ -19,9 +20,12 @@ def load_into(network: nn.Module, init: str) -> str:
 def adapt_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
     """Copy tensors of the same name and shape; of other sizes copy the part they share; leave the rest as it is.
 
-    A filter for 3 colours becomes a gray one by the sum over the colours. The other way, each colour gets a third.
+    A filter that sees 3 colours becomes a gray one by the sum over the colours; the other way, each colour gets a
+    third. A filter that gives 3 colours becomes a gray one by their mean; the other way, each colour gets it whole. A
+    network on patches sees each colour once for each pixel of a patch.
     """
     whole, part, new = 0, [], []
+    pixels = getattr(network, "patch", 1) ** 2
     for name, ours in network.state_dict().items():
         theirs = weights.get(name)
         if theirs is None or theirs.ndim != ours.ndim:
@@ -30,7 +34,7 @@ def adapt_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
             ours.copy_(theirs)
             whole += 1
         else:
-            copy_shared_part(ours, theirs)
+            copy_shared_part(ours, theirs, pixels)
             part.append(f"{name} {list(theirs.shape)} -> {list(ours.shape)}")
     unused = sorted(set(weights) - set(network.state_dict()))
     lines = [f"{whole} tensors kept whole"]
@@ -40,10 +44,14 @@ def adapt_weights(network: nn.Module, weights: Mapping[str, Tensor]) -> str:
     return "; ".join(lines)
 
 
-def copy_shared_part(ours: Tensor, theirs: Tensor) -> None:
-    """Copy the corner that two tensors share; change the number of colours of a filter."""
-    if ours.ndim == 4 and {ours.shape[1], theirs.shape[1]} == {1, 3}:
-        mixed = theirs.sum(dim=1, keepdim=True)
-        theirs = mixed if ours.shape[1] == 1 else mixed.expand(-1, 3, -1, -1) / 3
+def copy_shared_part(ours: Tensor, theirs: Tensor, pixels: int) -> None:
+    """Copy the corner that two tensors share; each colour of an image is `pixels` channels of the network."""
+    for dim, seen in ((0, False), (1, True)):
+        if dim < ours.ndim and {ours.shape[dim], theirs.shape[dim]} == {pixels, RGB * pixels}:
+            each = theirs.reshape(*theirs.shape[:dim], -1, pixels, *theirs.shape[dim + 1 :])
+            mixed = each.sum(dim, keepdim=True) if seen else each.mean(dim, keepdim=True)
+            count = ours.shape[dim] // pixels
+            spread = mixed.expand(*mixed.shape[:dim], count, *mixed.shape[dim + 1 :])
+            theirs = (spread / count if seen else spread).flatten(dim, dim + 1)
     shared = tuple(slice(min(a, b)) for a, b in zip(ours.shape, theirs.shape, strict=True))
     ours[shared] = theirs[shared]

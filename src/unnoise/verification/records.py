@@ -40,6 +40,7 @@ ONCE = "it was measured once, on the machine and at the pace of the training"
 TRAINED_AWAY = "it is of weights that the training has replaced since, and only another training gives them again"
 BY_TRAINING = "only another training gives it again"
 ROUNDED_TO = 0.005  # seconds: half of the last digit in metrics.jsonl
+PLANNED = "planned_images_per_second"  # a key of the row that a training writes when it begins
 CARD, COPIES = "card", "the card and metrics.jsonl"
 
 
@@ -119,6 +120,8 @@ def log_checks(run: Run, config: TrainConfig | None, trained: int | None) -> Ite
         if trained:
             yield check_number(name, f"epoch {row['epoch']}.images", row["images"], *2 * (row["epoch"] * trained,))
         yield Check(name, f"epoch {row['epoch']}.loss", UNKNOWN, row["loss"], why=BY_TRAINING)
+    for row in (row for row in rows if PLANNED in row and "training_seconds" not in row):
+        yield from unknown_checks(f"{METRICS} plan", {f"{row['images']} images": row}, ONCE)
     for row in (row for row in rows if "training_seconds" in row):
         yield from summary_checks(row, run, facts, last=row is rows[-1])
 
