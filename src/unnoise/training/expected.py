@@ -36,7 +36,7 @@ class Law(NamedTuple):
         return Expected(kid, kid / self.spread, kid * self.spread, images)
 
 
-LAW = Law(limit=0.0842, power=0.892, half=26_400, spread=3.34)
+LAW = Law(limit=0.0830, power=0.891, half=27_500, spread=3.32)
 
 
 def was_measured(side: int, images: float) -> bool:
