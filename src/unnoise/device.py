@@ -64,7 +64,7 @@ def made_with(device: torch.device) -> dict[str, str | int]:
 
 @contextlib.contextmanager
 def without_autocast() -> Iterator[None]:
-    """Compute in the precision of the tensors, whatever precision the caller computes in."""
+    """Compute in the precision of the tensors, not of the caller."""
     with torch.autocast("cpu", enabled=False), torch.autocast(pick_device().type, enabled=False):
         yield
 

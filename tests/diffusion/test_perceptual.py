@@ -16,6 +16,7 @@ from unnoise.errors import InputError
 from unnoise.evaluation.score_table import format_scores
 from unnoise.pretrained.efficientnet import load_efficientnet, weights_file
 from unnoise.training.checks import check_config
+from unnoise.training.state import read_facts
 
 BOARD = torch.tensor([[[[1.0, -1.0], [-1.0, 1.0]]]]) / 4
 
@@ -126,11 +127,13 @@ def test_options_out_of_range_are_refused_before_a_training(options, said):
         check_config(TrainConfig(objective=f"perceptual:{options}"))
 
 
-def test_the_network_that_was_trained_with_is_no_judge(tmp_path):
+def test_the_network_that_was_trained_with_is_no_judge(tmp_path, capsys):
     run = train_folder(
         smooth(120, 32, 0), out=str(tmp_path / "run"), images="32", objective="perceptual:network=lite0", **TINY
     )
     assert load(run).card.training["features"] == ["efficientnet-lite0"]
+    assert "KID       is not measured during this training: the objective uses its judge" in capsys.readouterr().out
+    assert "kid" not in read_facts(run)["monitors"]
     found = evaluate(run, data=smooth(60, 32, 1), metrics="kid", n=50).details["scores"]
     assert found["trained_with"] == ["efficientnet-lite0"]
     assert any(line.startswith("trained   with features of efficientnet-lite0;") for line in format_scores(found))

@@ -39,7 +39,7 @@ def test_a_monitor_that_memory_is_not_enough_for_is_a_warning(gray, tmp_path, ca
         train_folder(gray, images="24", out=tmp_path / "other", monitors=[At(2, broken)], **TINY)
 
 
-def test_plots_on_the_way_have_a_share_of_the_time(monkeypatch):
+def test_plots_in_between_have_a_share_of_the_time(monkeypatch):
     """After the first one, each waits until those before are a hundredth of the training."""
     now, plotted, log = [0.0], [], Log(None)
     monkeypatch.setattr("unnoise.training.log.PLOT_SHARE", 0.01)
@@ -51,5 +51,5 @@ def test_plots_on_the_way_have_a_share_of_the_time(monkeypatch):
 
     monkeypatch.setattr(Log, "plot", plot)
     for elapsed in (10.0, 50.0, 100.0, 150.0, 200.0):
-        log.plot_on_the_way(Path(f"{elapsed:g}"), Clock(1000.0, None, before=elapsed))
+        log.plot_in_between(Path(f"{elapsed:g}"), Clock(1000.0, None, before=elapsed))
     assert plotted == ["10", "100", "200"]

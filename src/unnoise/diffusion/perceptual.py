@@ -31,7 +31,7 @@ def perceptual_distance(x: Images, y: Images, model: str, stages: tuple[int, ...
     The features at each place have length 1. Their squared differences are averaged over the places, and added over the
     maps. All weights of the maps are 1. The networks hardly see a checkerboard of single pixels: in lite1 it counts a
     tenth of other fine patterns of the same power, or less. So the squared difference of the checkerboards is added.
-    The gradient flows to x alone. The features are in fp32, whatever precision the caller computes in.
+    The gradient flows to x alone. The features are in fp32, also where the caller computes in less.
 
     Args:
         x, y: Images [b, c, h, w] in [-1, 1]: gray or RGB, with alpha or without, which is not compared.

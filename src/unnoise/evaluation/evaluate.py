@@ -101,8 +101,7 @@ def evaluate(  # noqa: PLR0913  # the options of one call
 
     Args:
         run_or_images: A run, run folder, model file or `Diffusion`; or images, as `open_data` and `sample` have them.
-        data: Images to compare with, as `open_data` takes them (default: images of the run's
-            data, held-out ones if there are 500).
+        data: Images to compare with, as `open_data` takes them (default: held-out images of the run).
         metrics, n, reference, size, check, labels, levels, variance, ode, seed, precision, batch: Of `EvalConfig`.
         features, second, sampler, steps, spacing, clip, guidance, guidance_interval: Of `EvalConfig` too.
 

@@ -19,6 +19,7 @@ OFF = "none"  # instead of the spec of a second judge
 APART = 4  # times: judges disagree if their KIDs differ by more, each in units of the most that equal sets get
 USED_BY_TRAINING = "features"  # in the training facts of a card: sha256 of weights, or names of networks
 TUNED_BY = "sampling_chosen_by"  # there too: the network by whose KID `unnoise tune` chose the sampling settings
+DURING_TRAINING = "efficientnet-lite0"  # the judge of the KID during a training
 NO_JUDGE = "no judge: the training used it"
 
 
@@ -93,7 +94,7 @@ def chosen_by(run: Run | None) -> dict[str, str]:
     if run is None:
         return {}
     tuned = run.card.training.get(TUNED_BY)
-    weights = {"weights": "efficientnet-lite0:size=64"} if run.path is not None and run.file.name == BEST else {}
+    weights = {"weights": f"{DURING_TRAINING}:size=64"} if run.path is not None and run.file.name == BEST else {}
     return {**weights, **({"sampling settings": tuned} if isinstance(tuned, str) else {})}
 
 

@@ -12,6 +12,7 @@ from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import add_noise
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
+from unnoise.evaluation.judges import DURING_TRAINING
 from unnoise.options import Spec, name_of_today
 from unnoise.samplers.draw import check_settings
 from unnoise.training.clock import Clock
@@ -79,6 +80,8 @@ def suited_to(channels: int, config: TrainConfig) -> TrainConfig:
 def describe_objective(config: TrainConfig, channels: int) -> list[str]:
     """Return a line if the images, or the network of --init, asked for another objective than the default one."""
     objective = registry.objective.text(config.objective)
+    if DURING_TRAINING in pretrained_networks(config.objective):
+        return [f"KID       is not measured during this training: the objective uses its judge, {DURING_TRAINING}"]
     if config.init and registry.target.text(config.target) == "eps":
         return [f"objective {objective}, since the network predicts eps"]
     if channels > RGBA and objective == WITHOUT_FEATURES:

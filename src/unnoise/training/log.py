@@ -13,7 +13,7 @@ from unnoise.training.tracker import Tracker
 
 T = TypeVar("T")
 WORTH_TELLING = 0.02  # share of the time that the training waits for data
-PLOT_SHARE = 0.01  # of the time of the training, for plots on the way
+PLOT_SHARE = 0.01  # of the time of the training, for plots before its end
 
 
 class Log:
@@ -33,7 +33,7 @@ class Log:
         self.epoch_loss, self.epoch_steps = 0.0, 0
         self.loss = self.rate = float("nan")
         self.waiting = 0.0  # share of the time
-        self.plotting = 0.0  # seconds that plots on the way took
+        self.plotting = 0.0  # seconds that plots before the end took
         self.latest: dict[str, float] = {}
 
     @property
@@ -118,7 +118,7 @@ class Log:
         rows = [(row["images"], row["loss"]) for row in self.rows if "seconds" in row and "loss" in row]
         return rows[::-1][:: max(1, len(rows) // points)][::-1]
 
-    def plot_on_the_way(self, path: Path, clock: Clock) -> None:
+    def plot_in_between(self, path: Path, clock: Clock) -> None:
         """Plot, unless the plots so far have taken their share of the time."""
         if self.plotting <= PLOT_SHARE * clock.elapsed:
             begun = time.monotonic()

@@ -117,7 +117,7 @@ def run_monitors(job: Job, stop: Stop) -> None:
                 if outcome.best:
                     job.save_best()
                 if job.clock.progress < 1:  # the end of the training plots once, for all
-                    job.log.plot_on_the_way(job.folder / LOSS, job.clock)
+                    job.log.plot_in_between(job.folder / LOSS, job.clock)
         except (InputError, OSError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not out_of_memory(error):
                 raise

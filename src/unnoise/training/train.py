@@ -19,6 +19,7 @@ from unnoise.data.frames import read_as
 from unnoise.device import pick_device
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError, UnreadError
+from unnoise.evaluation.judges import DURING_TRAINING
 from unnoise.images import to_float
 from unnoise.options import plain
 from unnoise.progress import Progress, Report, duration
@@ -211,8 +212,11 @@ def make_job(
             min(config.batch, ready.plan.at_once),
             labelled=config.classes,
         ),
-        KidMonitor(dataset, card.sampling, held, pretrained_networks(config.objective)),
     ]
+    if DURING_TRAINING not in pretrained_networks(
+        config.objective
+    ):  # it would choose the best weights by what it taught
+        monitors.append(KidMonitor(dataset, card.sampling, held))
     log = Log(folder / METRICS if distributed.is_main() else None)
     references = choose_references(dataset, config, model.device)
     expected = expected_kid(chosen, dataset, ready.plan.images(clock))

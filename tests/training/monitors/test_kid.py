@@ -65,9 +65,6 @@ def test_kid_is_planned_within_its_share_and_told_beforehand(scored):
     assert "it needs 10 training images or more" in few.plan(at_pace(clock, 10.0))
     wide = KidMonitor(replace(quality.dataset, shape=(5, 8, 8)), Sampling("ddim", steps=2))
     assert "of 1 to 4 channels" in wide.plan(at_pace(clock, 10.0))
-    judged = KidMonitor(quality.dataset, Sampling("ddim", steps=2), used=["efficientnet-lite0"])
-    assert "the objective uses its judge, efficientnet-lite0" in judged.plan(at_pace(clock, 10.0))
-    assert not judged.due(clock)
     for images_per_second in (3.0, 5.0):
         plan = KidMonitor(quality.dataset, Sampling("ddim", steps=20))
         plan.plan(at_pace(clock, images_per_second))

@@ -1,7 +1,7 @@
 """Measure KID of drawn images at marks of the training, at a cost that is printed before; keep the best weights."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -28,27 +28,16 @@ from unnoise.types import Images
 MARKS, KID_SHARE = (0.1, 0.2, 0.4, 0.7, 1.0), 0.04  # shares of the training; of its time, for all marks together
 LEAST_DRAWN, MOST_DRAWN = 100, 1_000  # images: with fewer KID says nothing, more are not needed to see it fall
 MOST_STEPS, MOST_COMPARED = 20, 2_000  # of the sampler, enough to tell weights apart; images to compare with
-JUDGE = "efficientnet-lite0"
 PLATEAU = 1_800.0  # seconds without a change beyond the interval that are worth a message
 
 
 class KidMonitor:
-    """Plan at the first mark, when the pace is known; measure nothing if there is no time for it.
-
-    Args:
-        dataset: the training images.
-        settings: how images are drawn, in MOST_STEPS at most.
-        held: held-out images.
-        used: pretrained networks that the objective uses; one that judges here would see the images better than they
-            are, and choose the weights by that.
-    """
+    """Plan at the first mark, when the pace is known; measure nothing if there is no time for it."""
 
     name, remembered = "kid", ("count", "next", "spent", "last", "each", "rows")
 
-    def __init__(
-        self, dataset: Dataset, settings: Sampling, held: Dataset | None = None, used: Sequence[str] = ()
-    ) -> None:
-        self.dataset, self.settings, self.blind = dataset, settings.within(MOST_STEPS), JUDGE in used
+    def __init__(self, dataset: Dataset, settings: Sampling, held: Dataset | None = None) -> None:
+        self.dataset, self.settings = dataset, settings.within(MOST_STEPS)
         self.compared, self.which = new_or_trained(dataset, held)
         self.count = self.next = 0
         self.spent = self.last = self.each = 0.0  # seconds: of all marks, of the last one, of an image as planned
@@ -78,8 +67,6 @@ class KidMonitor:
     def plan(self, clock: Clock) -> str:
         """Choose the number of images, the same at each mark; return what will be done and what it costs."""
         compared = min(MOST_COMPARED, len(self.compared))
-        if self.blind:
-            return self.give_up(f"the objective uses its judge, {JUDGE}")
         if compared < LEAST_DRAWN or self.dataset.shape[0] > 4:
             return self.give_up(f"it needs {LEAST_DRAWN} training images or more, of 1 to 4 channels")
         try:
