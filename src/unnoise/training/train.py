@@ -245,8 +245,8 @@ def run_loop(job: Job) -> Path:
     with stop_signals() as stop, ExitStack() as afterwards:
         if distributed.is_main():
             job.save()
-            log_plan(job)
             afterwards.callback(start_tracker(job))
+            log_plan(job)
         try:
             loop(job, stop)
         except UnreadError:
