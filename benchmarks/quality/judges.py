@@ -85,8 +85,8 @@ JUDGES: dict[str, Any] = {"lite0": "efficientnet", "lite2": "efficientnet:model=
 
 
 def open_judge(name: str) -> Extractor:
-    """Return the extractor of a judge of the trainings."""
-    features = JUDGES[name]
+    """Return the extractor of a judge of the trainings, or the one that a spec names."""
+    features = JUDGES.get(name, name)
     return open_extractor(features) if isinstance(features, str) else features()
 
 
@@ -140,7 +140,7 @@ def main(arguments: argparse.Namespace) -> None:
     worse = worse_sets(everything[REFERENCE:], labels[REFERENCE:], arguments.n)
     rows = []
     for spec in arguments.features:
-        extractor = wavelets() if spec == "wavelets" else open_extractor(spec)
+        extractor = open_judge(spec)
         rows += measure(extractor, everything[:REFERENCE], worse)
         found = {"machine": machine(), "data": dataset.fingerprint, "n": arguments.n, "rows": rows}
         (folder / "judges.json").write_text(json.dumps(found, indent=1))

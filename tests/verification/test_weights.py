@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from unnoise.checkpoint import load
+from unnoise.config import TrainConfig
 from unnoise.progress import mute, silent
 from unnoise.verification import records, verify, weights
 from verification_helpers import change_row, named
@@ -58,3 +59,10 @@ def test_best_weights_that_are_not_of_the_lowest_kid_are_named(scored_run):
     change_row(scored_run, "kid", ("kid",), 2.0)
     found = named(weights.kid_checks(*trained(scored_run), silent, mute))
     assert (weights.BEST, "images seen of the lowest KID") in found
+
+
+@pytest.mark.parametrize(("stated", "expected"), [(3, 3), (2**31, 8), ("many", 8), (-1, 8), (None, 8)])
+def test_images_are_measured_as_many_at_a_time_as_in_the_training(run, monkeypatch, stated, expected):
+    """The size of a part changes rounding."""
+    monkeypatch.setattr(weights, "state_facts", lambda _: {"parts": {"trainer": {"at_once": stated}}})
+    assert weights.images_at_once(load(run), TrainConfig(batch=8)) == expected

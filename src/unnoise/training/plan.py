@@ -253,12 +253,11 @@ def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> P
         except (torch.OutOfMemoryError, TooLargeError):
             break
         if tried.plan.at_once < ALL or seconds * tried.plan.images_per_second < images_needed(wider):
-            peak = (
-                max(found.plan.peak_bytes, peak_memory()) if found.plan.peak_bytes else 0
-            )  # the trial took memory too
-            return found._replace(plan=found.plan._replace(peak_bytes=round(distributed.all_reduce_max(peak)[0])))
+            break
         found = tried
-    return found
+    known = found.plan.peak_bytes
+    tried_too = distributed.all_reduce_max(max(known, peak_memory()) if known else 0)[0]  # wider ones took memory too
+    return found._replace(plan=found.plan._replace(peak_bytes=round(tried_too)))
 
 
 def plan_backbone(config: TrainConfig, backbone: Spec, shape: tuple[int, int, int], count: int) -> Planned:

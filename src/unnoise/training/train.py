@@ -213,9 +213,8 @@ def make_job(
             labelled=config.classes,
         ),
     ]
-    if DURING_TRAINING not in pretrained_networks(
-        config.objective
-    ):  # it would choose the best weights by what it taught
+    # a judge that teaches would choose the best weights by what it taught
+    if DURING_TRAINING not in pretrained_networks(config.objective):
         monitors.append(KidMonitor(dataset, card.sampling, held))
     log = Log(folder / METRICS if distributed.is_main() else None)
     references = choose_references(dataset, config, model.device)

@@ -98,13 +98,19 @@ def held_out_checks(run: Run, trained: Trained, say: Say) -> Iterator[Check]:
         config = trained.config
         objective = registry.objective.get(config.objective)
         subsets = fixed_subset(trained.dataset), fixed_subset(trained.held)
-        monitor = ValidationMonitor(objective, *subsets, config.batch, labelled=config.classes)
+        monitor = ValidationMonitor(objective, *subsets, images_at_once(run, config), labelled=config.classes)
         monitor.count = min(count, monitor.available)
         with averaged(load(run.file), trained.precision) as model:
             monitor.measure(model)
         yield from compare_values(
             HELD_OUT, {place: measured(last)}, {place: measured(monitor.rows[-1])}, exact=trained.exact
         )
+
+
+def images_at_once(run: Run, config: TrainConfig) -> int:
+    """Return how many images the training measured at a time: a batch, or what memory held by its state."""
+    at_once = state_facts(run.folder).get("parts", {}).get("trainer", {}).get("at_once")
+    return min(config.batch, at_once) if isinstance(at_once, int) and at_once > 0 else config.batch
 
 
 def losses_seconds(run: Run, count: int) -> float:
