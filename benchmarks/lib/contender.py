@@ -2,7 +2,8 @@
 
 A contender is a generator. It takes uint8 images [n, h, w, c], the minutes to stop at, a seed and a folder, trains, and
 yields a `Trained` at each of the minutes. If the learning rate depends on the length, each length is a run of its own.
-The time between two values does not count as training.
+The time between two values does not count as training. With one thread, time is that of the processor, so other work on
+the machine takes nothing from a contender.
 """
 
 import time
@@ -28,14 +29,20 @@ class Trained(NamedTuple):
     summary: dict[str, float] | None = None  # the last row of the log, if another process trained
 
 
+def clock() -> float:
+    """Return the seconds of the processor for one thread, and those of the clock for several threads or a GPU."""
+    one = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return time.process_time() if one else time.monotonic()
+
+
 def until(minutes: list[float], step: Callable[[], object]) -> Iterator[float]:
     """Call `step` until each of the minutes is over, and yield it; the caller's own time does not count."""
     spent = 0.0
     for mark in minutes:
         while spent < 60 * mark:
-            begun = time.monotonic()
+            begun = clock()
             step()
-            spent += time.monotonic() - begun
+            spent += clock() - begun
         yield mark
 
 

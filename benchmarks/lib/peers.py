@@ -4,7 +4,6 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +18,7 @@ from benchmarks.lib.contender import (
     Pixels,
     T,
     Trained,
+    clock,
     count_parameters,
     shuffled,
     to_float,
@@ -120,12 +120,12 @@ def run_diffusers_script(x: torch.Tensor, minutes: float, seed: int) -> Trained:
         average.step(network.parameters())
         seen += len(x0)
 
-    timed_steps, begun = 50, time.monotonic()
+    timed_steps, begun = 50, clock()
     for i in range(timed_steps + 10):
         if i == 10:  # the first are slower
-            warm = time.monotonic()
+            warm = clock()
         step()
-    spent, each = time.monotonic() - begun, (time.monotonic() - warm) / timed_steps
+    spent, each = clock() - begun, (clock() - warm) / timed_steps
     steps = round((60 * minutes - spent) / each)  # the script takes a number of steps: the most that the time allows
     schedule = get_cosine_schedule_with_warmup(optimizer, min(500, steps // 4), steps)
     next(until([minutes - spent / 60], partial(step, schedule)))

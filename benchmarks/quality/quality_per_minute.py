@@ -19,7 +19,6 @@ import argparse
 import hashlib
 import json
 import resource
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.lib.contender import Draw, Pixels, Trained, to_float
+from benchmarks.lib.contender import Draw, Pixels, Trained, clock, to_float
 from benchmarks.lib.machine import machine
 from benchmarks.lib.peers import CONTENDERS
 from benchmarks.quality.judges import JUDGES, open_judge
@@ -68,9 +67,9 @@ def draw_for(draw: Draw, seconds: float, batch: int = BATCH) -> tuple[Pixels, fl
     """Draw as many images as the time allows; return them and the seconds for one; keep PyTorch's random stream."""
     parts, spent, stream = list[Pixels](), 0.0, torch.get_rng_state()
     while (n := batch * len(parts)) < MIN_DRAWN or (n < MAX_DRAWN and spent + spent / len(parts) < seconds):
-        begun = time.monotonic()
+        begun = clock()
         parts.append(draw(batch, len(parts)))
-        spent += time.monotonic() - begun
+        spent += clock() - begun
     torch.set_rng_state(stream)
     return np.concatenate(parts), spent / n
 
