@@ -65,7 +65,7 @@ run = unnoise.train(
     size="16",
     images=os.environ.get("COURSE_IMAGES", "2000"),
     batch=32,
-    backbone="unet:widths=16-32,layers=1",
+    backbone="unet:widths=16-32,layers=1,groups=4",
 )
 print(sorted(path.name for path in Path(run).iterdir() if not path.name.startswith(".")))
 

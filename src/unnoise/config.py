@@ -80,6 +80,13 @@ class TrainConfig(Settings):
         0.1, "share of images that are trained without their class, for guidance", least=0, most=1
     )
     flip: bool = option(False, "mirror images at random")
+    augment: float | None = option(
+        None,
+        "probability of each of six transforms of an image, such as mirror, turn and stretch; the network is "
+        "conditioned on them, so no sample shows one; 0 is off",
+        least=0,
+        most=1,
+    )
     budget: str | None = option(None, "wall time of the training, e.g. 90s, 10m, 2h (default: 10m)", title="length")
     images: str | None = option(None, "length in images seen, e.g. 50000 or 2M, instead of a budget")
     epochs: int | None = option(None, "length in passes over the data, instead of a budget", least=1, most=10**9)

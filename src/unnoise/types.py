@@ -14,6 +14,7 @@ Output: TypeAlias = Float[Tensor, "b k h w"]  # output of a network: k is c, or 
 Pixels: TypeAlias = Shaped[Tensor, "b c h w"]  # uint8 in 0..255 or uint16 in 0..65535
 Labels: TypeAlias = Int[Tensor, " b"]  # index into the classes; -1 is no class
 PerImage: TypeAlias = Float[Tensor, " b"]  # one number for each image
+Transform = Float[Tensor, "b numbers"]  # how each image was transformed; zeros are no transform
 RandnLike: TypeAlias = Callable[[Tensor], Tensor]  # source of noise: torch.randn_like, or one seed for each image
 
 RGB, RGBA = 3, 4  # channels

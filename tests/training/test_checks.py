@@ -1,7 +1,9 @@
 """Settings that cannot work are refused."""
 
+import numpy as np
 import pytest
 
+import unnoise
 from unnoise.errors import InputError
 from unnoise.recipes import names, train_config
 from unnoise.training.checks import check_config, pretrained_networks
@@ -37,3 +39,22 @@ def test_an_objective_of_your_own_may_use_a_pretrained_network_without_an_option
     assert pretrained_networks("perceptual:network=lite2") == ["efficientnet-lite2"]
     monkeypatch.setattr("unnoise.registry.objective.declared", lambda _: {"pretrained": True})
     assert pretrained_networks("simple") == ["simple"]
+
+
+def test_a_network_that_ignores_its_classes_is_named(tmp_path, monkeypatch, capsys):
+    """A norm with one channel in each group removes all that the embedding adds, so that the label had no effect."""
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "two.npz", images=images, labels=np.array(["a", "b"] * 10))
+    settings = {
+        "data": "two.npz",
+        "classes": True,
+        "images": "16",
+        "batch": 8,
+        "objective": "simple",
+        "precision": "fp32",
+    }
+    for groups in (32, 4):
+        unnoise.train(**settings, backbone=f"unet:widths=16,layers=1,groups={groups}", fresh=True)
+        assert ("ignores the classes; a unet with one channel" in capsys.readouterr().out) == (groups == 32)

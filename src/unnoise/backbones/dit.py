@@ -5,10 +5,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unnoise.backbones.layers import Features, Recomputed, TimeEmbedding, attend, pad
+from unnoise.backbones.layers import Features, Recomputed, TimeEmbedding, TransformEmbedding, attend, pad
 from unnoise.errors import InputError
 from unnoise.registry import backbone
-from unnoise.types import Images, Labels, Output, PerImage
+from unnoise.types import Images, Labels, Output, PerImage, Transform
 
 Tokens = Float[Tensor, "b n d"]  # n patches, row by row, of width d
 
@@ -87,6 +87,7 @@ class DiT(nn.Module):
         depth: The number of blocks.
         heads: Attention heads.
         patch: A token holds patch x patch pixels; half the patch costs four times the tokens.
+        transforms: Numbers of a transform that the network is conditioned on (`training/augmentation.py`); 0 for none.
 
     Raises:
         InputError: The options do not fit each other.
@@ -102,6 +103,7 @@ class DiT(nn.Module):
         depth: int = 8,
         heads: int = 3,
         patch: int = 4,
+        transforms: int = 0,
     ) -> None:
         super().__init__()
         if min(width, depth, heads, patch) < 1 or width % 4 or width % heads:
@@ -115,6 +117,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.final = Final(width, (outputs or channels) * patch**2)
         self.initialize()
+        self.transform = TransformEmbedding(transforms, width) if transforms else None
 
     def initialize(self) -> None:
         """Initialise as the paper does: each block starts as the identity, and the output at zero."""
@@ -131,18 +134,22 @@ class DiT(nn.Module):
                 nn.init.normal_(layer.weight, std=0.02)
         nn.init.zeros_(self.final.out.weight)
 
-    def embed(self, time: PerImage, label: Labels | None) -> Features:
-        """Return the embedding of time and class that every block reads."""
+    def embed(self, time: PerImage, label: Labels | None, transform: Transform | None) -> Features:
+        """Return the embedding of time, class and transform that every block reads."""
         emb = self.time(time)
         if self.label is not None:
             none = self.label.num_embeddings - 1
             label = torch.full_like(time, none, dtype=torch.long) if label is None else label
             emb = emb + self.label(label.where(label >= 0, none))
+        if self.transform is not None and transform is not None:
+            emb = emb + self.transform(transform)
         return F.silu(emb)
 
-    def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
+    def forward(
+        self, x: Images, time: PerImage, label: Labels | None = None, transform: Transform | None = None
+    ) -> Output:
         padded, inside = pad(x, self.patch)
-        emb, patches = self.embed(time, label), self.conv_in(padded)
+        emb, patches = self.embed(time, label, transform), self.conv_in(padded)
         rows, columns = patches.shape[-2:]
         place = positions(rows, columns, self.width, x.device).to(self.conv_in.weight.dtype)
         h = patches.flatten(2).transpose(1, 2) + place

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from unnoise.errors import InputError
-from unnoise.types import Images, Labels, PerImage
+from unnoise.types import Images, Labels, PerImage, Transform
 
 FEW_TOKENS = 64
 
@@ -71,6 +71,17 @@ class LabelEmbedding(nn.Embedding):
 
     def forward(self, label: Labels) -> Features:
         return super().forward(label.clamp(min=0)) * (label >= 0)[:, None]
+
+
+class TransformEmbedding(nn.Linear):
+    """Embed the numbers of a transform of an image; zeros, which are no transform, get zeros."""
+
+    def __init__(self, numbers: int, outputs: int) -> None:
+        super().__init__(numbers, outputs, bias=False)
+        nn.init.zeros_(self.weight)
+
+    def forward(self, transform: Transform) -> Features:
+        return super().forward(transform)
 
 
 def pad(x: Images, multiple: int) -> tuple[Maps, tuple[slice, slice]]:

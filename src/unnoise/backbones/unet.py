@@ -14,13 +14,14 @@ from unnoise.backbones.layers import (
     Recomputed,
     ResBlock,
     TimeEmbedding,
+    TransformEmbedding,
     Up,
     norm,
     pad,
 )
 from unnoise.errors import InputError
 from unnoise.registry import backbone
-from unnoise.types import Images, Labels, Output, PerImage
+from unnoise.types import Images, Labels, Output, PerImage, Transform
 
 
 class Block(Recomputed):
@@ -54,6 +55,7 @@ class UNet(nn.Module):
         direct: Add a linear map of the features before the last norm to the output. The norm hides how strong they
             are; this map does not.
         zero_init: Start each residual branch and the output at zero.
+        transforms: Numbers of a transform that the network is conditioned on (`training/augmentation.py`); 0 for none.
 
     Raises:
         InputError: The options do not fit each other.
@@ -75,6 +77,7 @@ class UNet(nn.Module):
         dropout: float = 0.0,
         direct: bool = False,
         zero_init: bool = True,
+        transforms: int = 0,
     ) -> None:
         super().__init__()
         if not widths or min(*widths, layers, patch, groups, head) < 1 or widths[0] % 2:
@@ -93,6 +96,7 @@ class UNet(nn.Module):
             return Block(res, Attention(c_out, head, groups) if attend else None)
 
         self.time, self.label = TimeEmbedding(widths[0]), LabelEmbedding(classes, width_time) if classes else None
+        self.transform = TransformEmbedding(transforms, width_time) if transforms else None
         self.conv_in = nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         c, skips = widths[0], [widths[0]]
@@ -125,11 +129,15 @@ class UNet(nn.Module):
             for p in layer.parameters():
                 nn.init.zeros_(p)
 
-    def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
+    def forward(
+        self, x: Images, time: PerImage, label: Labels | None = None, transform: Transform | None = None
+    ) -> Output:
         padded, (rows, columns) = pad(x, self.multiple)
         emb = self.time(time)
         if self.label is not None and label is not None:
             emb = emb + self.label(label)
+        if self.transform is not None and transform is not None:
+            emb = emb + self.transform(transform)
         h = self.conv_in(F.pixel_unshuffle(padded, self.patch))
         skips = [h]
         for module in self.down:

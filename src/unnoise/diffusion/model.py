@@ -10,7 +10,7 @@ from unnoise.diffusion.level import Level
 from unnoise.diffusion.process import noise_of
 from unnoise.diffusion.schedule import Schedule
 from unnoise.diffusion.target import Target, check_target, decode
-from unnoise.types import Images, Labels, Output
+from unnoise.types import Images, Labels, Output, PerImage, Transform
 
 
 class Prediction(NamedTuple):
@@ -103,6 +103,17 @@ class Diffusion(nn.Module):
         """
         return self if label is None else partial(self, label=label.to(self.device))
 
+    def transformed(self, transform: Transform | None) -> "Diffusion":
+        """Return the same model, conditioned on the transforms of its images; None leaves it as it is.
+
+        Returns:
+            A model with the same weights, whose network is called as network(x, time, label, transform).
+        """
+        if transform is None:
+            return self
+        network = TransformedNetwork(self.backbone, transform)
+        return Diffusion(network, self.schedule, self.target, self.shape, self.classes)
+
     def read(self, output: Output, x_t: Images, level: Level) -> Prediction:
         """Turn an output of the network for x_t at a level into a prediction.
 
@@ -116,6 +127,18 @@ class Diffusion(nn.Module):
         """
         output, *variance = torch.split(output, self.shape[0], dim=1)
         return Prediction(*decode(output, x_t, level, self.target), *((part + 1) / 2 for part in variance))
+
+
+class TransformedNetwork(nn.Module):
+    """Call a network with the transforms of its images."""
+
+    def __init__(self, network: nn.Module, transform: Transform) -> None:
+        super().__init__()
+        self.network, self.transform = network, transform
+
+    def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
+        output: Tensor = self.network(x, time, label, self.transform)
+        return output
 
 
 def clip_x0(denoise: Denoiser) -> Denoiser:

@@ -15,7 +15,7 @@ from unnoise.diffusion.target import encode
 from unnoise.diffusion.whitening import whiten
 from unnoise.errors import InputError
 from unnoise.registry import objective
-from unnoise.types import Images, Labels, PerImage
+from unnoise.types import Images, Labels, PerImage, Transform
 
 CAPS = 2.5, 20.0  # of `perceptual`, at the end and at the start of a training
 KNOWN = 2.3  # noise-to-signal ratio; above it, x_t says nothing of fine detail, and the predicted image is blurred
@@ -25,7 +25,8 @@ class Noised(NamedTuple):
     """Hold a training batch: x_t at level t, made of x0 and eps; s is the level one step cleaner.
 
     progress is the share of the training that is done: 0.5 always in a run without decay, 1 outside of a run.
-    mean is E[x0 | x_t] where it is known (`StableTarget`), and x0 elsewhere.
+    mean is E[x0 | x_t] where it is known (`StableTarget`), and x0 elsewhere. transform says how x0 was transformed,
+    for networks that are conditioned on it.
     """
 
     x0: Images
@@ -36,13 +37,15 @@ class Noised(NamedTuple):
     label: Labels | None
     progress: float = 1.0
     mean: Images | None = None
+    transform: Transform | None = None
 
     def part(self, rows: slice | Tensor) -> "Noised":
         """Return the batch of some of the images."""
         here = rows if isinstance(rows, slice) else rows.to(self.x0.device)
         x0, eps, x_t = self.x0[here], self.eps[here], self.x_t[here]
-        label, mean = (None if each is None else each[here] for each in (self.label, self.mean))
-        return Noised(x0, eps, x_t, self.t.part(rows), self.s.part(rows), label, self.progress, mean)
+        told = (self.label, self.mean, self.transform)
+        label, mean, transform = (None if each is None else each[here] for each in told)
+        return Noised(x0, eps, x_t, self.t.part(rows), self.s.part(rows), label, self.progress, mean, transform)
 
     @property
     def best_x0(self) -> Images:

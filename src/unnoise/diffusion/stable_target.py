@@ -38,6 +38,8 @@ class StableTarget:
             place: The number of each image among the references, -1 if it is none of them; by default none is.
         """
         noisy = batch.t.ratio.flatten() > ABOVE
+        if batch.transform is not None:  # no reference is transformed in the same way
+            noisy = noisy & ~batch.transform.any(dim=1).to(noisy.device)
         if self.partly_labelled and batch.label is not None:
             noisy = noisy & (batch.label >= 0).to(noisy.device)
         rows = noisy.nonzero().flatten()

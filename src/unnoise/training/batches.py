@@ -14,6 +14,7 @@ from unnoise.data.dataset import Dataset, runs_of
 from unnoise.diffusion.objective import Noised, add_noise
 from unnoise.diffusion.times import Times
 from unnoise.images import flip, to_float
+from unnoise.training.augmentation import draw_transforms, transform_images
 from unnoise.types import Images, Labels
 
 ALL = slice(None)
@@ -95,12 +96,13 @@ def seeds(*position: int) -> tuple[int, int]:
 def prepare(batch: Batch, times: Times, config: TrainConfig, seen: int, device: torch.device | str = "cpu") -> Noised:
     """Flip, label and noise the images of a batch; an image gets the same in whichever process reads it.
 
-    Flips, labels and levels are drawn on the CPU for the whole batch. Noise is drawn on the device, in chunks.
+    Flips, labels, levels and transforms are drawn on the CPU for the whole batch. Noise is drawn on the device, in
+    chunks.
 
     Args:
         batch: the images.
         times: draws the noise levels.
-        config: seed, flip, classes and label dropout.
+        config: seed, flip, augment, classes and label dropout.
         seen: number of images before this batch.
         device: where the model is.
     """
@@ -113,10 +115,14 @@ def prepare(batch: Batch, times: Times, config: TrainConfig, seen: int, device: 
     x0 = to_float(torch.from_numpy(batch.pixels).to(device))
     if config.flip:
         x0 = flip(x0, mirrored < 0.5)
+    transform = None
+    if config.augment:
+        drawn = draw_transforms(n, config.augment, rng)[mine]
+        x0, transform = transform_images(x0, drawn), drawn.to(device)
     label = None
     if config.classes:
         label = drop_labels(torch.from_numpy(batch.labels), known >= config.label_dropout).to(device)
-    return add_noise(x0, noise(config.seed, seen, rows, x0), (t, s), label)
+    return add_noise(x0, noise(config.seed, seen, rows, x0), (t, s), label)._replace(transform=transform)
 
 
 def noise(seed: int, seen: int, rows: range, like: Float[Tensor, "_ c h w"]) -> Images:

@@ -1,9 +1,11 @@
 """Refuse settings that cannot work, before anything is read or written."""
 
+import copy
 from dataclasses import replace
+from typing import TypeAlias
 
 import torch
-from torch import nn
+from torch import Generator, Tensor, nn
 
 from unnoise import registry
 from unnoise.config import Sampling, TrainConfig
@@ -15,11 +17,13 @@ from unnoise.errors import InputError
 from unnoise.evaluation.judges import DURING_TRAINING
 from unnoise.options import Spec, name_of_today
 from unnoise.samplers.draw import check_settings
+from unnoise.training.augmentation import NUMBERS
 from unnoise.training.clock import Clock
 from unnoise.training.optimizers import make_optimizer
 from unnoise.training.tracker import check_tracker
 from unnoise.types import RGBA, Images, Labels, Output, PerImage
 
+Condition: TypeAlias = tuple[Tensor | None, ...]
 WITHOUT_FEATURES = "capped_v:gamma=2.5,first=20,white=0.15"  # the default objective without its perceptual term
 
 
@@ -68,6 +72,32 @@ def check_objective(config: TrainConfig, schedule: Schedule) -> None:
             f"--target eps with --objective {name}: measured on eps its weight grows without bound at the noisiest "
             "levels; use --objective simple, or min_snr_gamma, which is the weight of Hang et al. 2023"
         )
+
+
+@torch.no_grad()
+def ignores(network: nn.Module, shape: tuple[int, int, int], one: Condition, other: Condition) -> bool:
+    """Return True if a network of any weights gives the same for two conditions, which follow (x, time) in its call.
+
+    So does a U-Net whose norms have one channel in each group: they remove all that the embedding adds.
+    """
+    probe, random = copy.deepcopy(network).float().cpu().eval(), Generator().manual_seed(0)
+    for p in probe.parameters():
+        p.normal_(std=0.1, generator=random)
+    x, time = torch.randn(1, *shape, generator=random), torch.full((1,), 100.0)
+    first, second = (probe(x, time, *condition) for condition in (one, other))
+    return bool((first - second).abs().max() <= 1e-5 * first.abs().max())
+
+
+def check_conditions(model: Diffusion, name: str, *, transformed: bool) -> list[str]:
+    """Return a warning if the network ignores its classes; raise InputError if it ignores transforms."""
+    shape, hint = model.shape, "; a unet with one channel in each group does so: choose fewer groups, such as groups=4"
+    if transformed:
+        one, other = torch.zeros(1, NUMBERS), torch.ones(1, NUMBERS)
+        if ignores(model.backbone, shape, (None, one), (None, other)):
+            raise InputError(f"--augment: {name} ignores transforms{hint}")
+    if model.classes and ignores(model.backbone, shape, (torch.tensor([0]),), (torch.tensor([-1]),)):
+        return [f"warning: {name} ignores the classes{hint}"]
+    return []
 
 
 def suited_to(channels: int, config: TrainConfig) -> TrainConfig:

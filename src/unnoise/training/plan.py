@@ -32,6 +32,7 @@ from unnoise.diffusion.stable_target import StableTarget
 from unnoise.errors import InputError
 from unnoise.options import Spec
 from unnoise.progress import duration
+from unnoise.training.augmentation import with_transforms
 from unnoise.training.clock import MAX_SECONDS, Clock
 from unnoise.training.optimizers import make_optimizer
 from unnoise.training.precision import Precision, choose_precision, place_network
@@ -262,6 +263,7 @@ def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> P
 
 def plan_backbone(config: TrainConfig, backbone: Spec, shape: tuple[int, int, int], count: int) -> Planned:
     """Plan the training of one network with `count` images."""
+    backbone = with_transforms(backbone) if config.augment else backbone
     network, device = build_network(backbone, shape[0]), pick_device()
     if not isinstance(backbone, str):
         outputs_of(network, shape, 0, registry.backbone.text(backbone))

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from unnoise import distributed
 from unnoise.device import fast_bf16
 from unnoise.diffusion.model import Diffusion
-from unnoise.types import Images, Labels, Output, PerImage
+from unnoise.types import Images, Labels, Output, PerImage, Transform
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -53,9 +53,9 @@ class AutocastNetwork(nn.Module):
         super().__init__()
         self.network, self.dtype = network, dtype
 
-    def forward(self, x: Images, time: PerImage, label: Labels | None = None) -> Output:
+    def forward(self, x: Images, time: PerImage, label: Labels | None = None, *transform: Transform) -> Output:
         with torch.autocast(x.device.type, self.dtype):
-            result: Tensor = self.network(x, time, label)
+            result: Tensor = self.network(x, time, label, *transform)
         return result.float()
 
 

@@ -28,6 +28,7 @@ from unnoise.samplers.precision import seconds_per_image
 from unnoise.sampling import network_calls
 from unnoise.training import resume
 from unnoise.training.checks import (
+    check_conditions,
     check_config,
     describe_objective,
     learned_variance,
@@ -111,6 +112,7 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
             news.append(f"start     {config.init}: {load_into(model.backbone, config.init)}")
         if not earlier:
             news += describe_objective(config, dataset.shape[0])
+            news += check_conditions(model, card.backbone, transformed=bool(config.augment))
         with resume.place(config, dataset, earlier) as folder:
             job = make_job(config, (dataset, held), (model, card), ready, folder, progress)
             job.monitors = [*job.monitors, *monitors]

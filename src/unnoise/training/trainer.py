@@ -123,7 +123,7 @@ class Trainer:
             part = batch.part(slice(begin, begin + self.at_once)) if n > self.at_once else batch
             last = begin + self.at_once >= n
             with nullcontext() if last else without_sharing(self.model.backbone):
-                losses = self.objective(self.model, part)
+                losses = self.objective(self.model.transformed(part.transform), part)
                 weight = self.times.weight(part.t.time).to(losses)
                 # processes take the mean of their gradients, and `scale` is for the sum
                 self.precision.backward((weight * losses).sum() * (scale * distributed.world_size()))

@@ -1,0 +1,140 @@
+"""What becomes of a training with few images? KID, recall and copies at marks of each training.
+
+    python -m benchmarks.quality.few_images run DATA OUT CONTENDER... [--sets celeba] [--counts 200] [--seeds 0]
+                                            [--images 40000]
+    python -m benchmarks.quality.few_images table OUT
+
+DATA is a folder with the sets of yardstick.py. A training has COUNT images of a set; unnoise holds out a tenth of
+them. Its averaged weights are measured at marks, each 1.6 times as far as the one before: 300 drawn images against
+held-out images of the set, and the share of copies among them beside the share of held-out images that look like
+copies. OUT/SET-COUNT-CONTENDER-SEED.json holds all marks; what is there is not made again.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import unnoise
+from benchmarks.lib.machine import machine
+from benchmarks.quality.judges import JUDGES
+from benchmarks.quality.yardstick import SETS
+from unnoise.data.cache import open_data
+from unnoise.data.dataset import Dataset, split_held_out
+from unnoise.diffusion.model import Diffusion
+from unnoise.evaluation.copies import copied
+from unnoise.files import write_json
+from unnoise.images import grid, to_uint8
+from unnoise.training.clock import Clock
+from unnoise.training.monitors.drawing import draw_images
+from unnoise.training.monitors.monitor import Outcome
+from unnoise.training.signals import Stop
+
+FIRST, GROWTH, DRAWN, NEW = 2_500, 1.6, 300, 300
+METRICS = "kid,precision_recall"
+CONTENDERS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "no-references": {"references": 0},
+    "augment": {"augment": 0.12},
+    "augment-no-references": {"augment": 0.12, "references": 0},
+    "flip": {"flip": True},
+}
+
+
+class Marks:
+    """A monitor that measures at marks of the training, and writes what it found."""
+
+    name, remembered = "few images", ("next", "rows")
+
+    def __init__(self, trained: np.ndarray, real: Dataset, path: Path) -> None:
+        self.trained, self.real, self.path = trained, real, path
+        self.next, self.rows = float(FIRST), list[dict[str, Any]]()
+
+    def due(self, clock: Clock) -> bool:
+        """Return True at a mark, and at the end."""
+        at_the_end = clock.progress >= 1 and (not self.rows or self.rows[-1]["images"] != clock.seen)
+        return clock.seen >= self.next or at_the_end
+
+    def run(self, model: Diffusion, clock: Clock, stop: Stop) -> Outcome:
+        """Measure the averaged weights, and write all rows."""
+        self.next *= GROWTH
+        images = draw_images(model, DRAWN, unnoise.config.Sampling(steps=20), stop)
+        if images is None:
+            return Outcome()
+        row: dict[str, Any] = {"images": clock.seen, "seconds": clock.elapsed}
+        for judge in JUDGES:
+            scores = unnoise.evaluate(images, self.real, metrics=METRICS, features=JUDGES[judge], second="none")
+            values = scores.details["scores"]["values"]
+            row[judge] = {score: [value["value"], *value["interval"]] for score, value in values.items()}
+        new = torch.from_numpy(self.real.read(np.arange(NEW)))
+        row["copies"] = copied(to_uint8(images), new, torch.from_numpy(self.trained))
+        self.rows.append(row)
+        grid(images[:64]).save(self.path.with_name(f"{self.path.stem}-{clock.seen}.png"))
+        self.path.with_suffix(".part").write_text(json.dumps(self.rows), "utf-8")
+        return Outcome(messages=[tell(row)])
+
+
+def tell(row: dict[str, Any]) -> str:
+    """Return the numbers of a mark on one line."""
+    kids = " ".join(f"{1000 * row[judge]['kid'][0]:.0f}" for judge in JUDGES)
+    copies = [f"{row['copies'][name]['value']:.3f}" for name in ("drawn", "new")] if row["copies"] else ["-", "-"]
+    return (
+        f"{row['images']} images: KID {kids}, recall {row['lite0']['recall'][0]:.3f}, copies {' of new '.join(copies)}"
+    )
+
+
+def run(given: argparse.Namespace) -> None:
+    """Train what is not there yet."""
+    (Path(given.out) / "runs").mkdir(parents=True, exist_ok=True)
+    for name in given.sets:
+        place, settings, _, held = SETS[name]
+        data = open_data(str(Path(given.data) / place), size=settings.partition(" ")[2] or None)
+        pool, real = split_held_out(data, held)
+        for count in given.counts:
+            images = pool.read(np.sort(np.random.default_rng(0).permutation(len(pool))[:count]))
+            for seed in given.seeds:
+                for contender in given.contenders:
+                    path = Path(given.out) / f"{name}-{count}-{contender}-{seed}.json"
+                    if not path.exists():
+                        train(images, real, path, given.images, seed, CONTENDERS[contender])
+
+
+def train(images: np.ndarray, real: Dataset, path: Path, length: str, seed: int, options: dict[str, Any]) -> None:
+    """Train on images [n, c, h, w], and write the marks."""
+    marks = Marks(images, real, path)
+    trained = unnoise.train(
+        np.moveaxis(images, 1, 3),
+        images=length,
+        seed=seed,
+        out=str(path.parent / "runs" / path.stem),
+        monitors=[marks],
+        **options,
+    )
+    about = {"images": len(images), "options": options, "network": trained.card.backbone, "seed": seed}
+    write_json(path, about | {"marks": marks.rows, "machine": machine("unnoise")})
+
+
+def table(given: argparse.Namespace) -> None:
+    """Print the marks of every training."""
+    for path in sorted(Path(given.out).glob("*.json")):
+        for row in json.loads(path.read_text("utf-8"))["marks"]:
+            print(f"{path.stem:44} {tell(row)}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    training = parts.add_parser("run")
+    for argument in ("data", "out"):
+        training.add_argument(argument)
+    training.add_argument("contenders", nargs="+", choices=CONTENDERS)
+    training.add_argument("--sets", nargs="+", default=["celeba"], choices=SETS)
+    training.add_argument("--counts", nargs="+", type=int, default=[200])
+    training.add_argument("--seeds", nargs="+", type=int, default=[0])
+    training.add_argument("--images", default="40000")
+    parts.add_parser("table").add_argument("out")
+    arguments = parser.parse_args()
+    {"run": run, "table": table}[arguments.part](arguments)
