@@ -131,6 +131,7 @@ class TrainConfig(Settings):
         None, "run folder: a new one, or the folder of a run to resume (default: runs/NAME-N)", title="run"
     )
     fresh: bool = option(False, "start a new run even if the same command was stopped before; nothing is overwritten")
+    allow_copies: bool = option(False, "train on even if drawn images are copies of training images")
     tracker: str | None = option(None, "log to tensorboard, trackio or wandb too, through Accelerate")
 
 

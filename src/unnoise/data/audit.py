@@ -18,7 +18,7 @@ from unnoise.data.decode import read_header
 from unnoise.data.sources.find import find
 from unnoise.data.sources.source import Array, Source, UnreadableImage
 from unnoise.data.target_format import DRAWN_SIZE
-from unnoise.progress import Report
+from unnoise.progress import Report, silent
 
 COMPARED_SIZE = 16  # width and height at which images are compared
 NEAR_RMS = 0.06  # root mean square difference, in [-1, 1], below which two images are near copies: 8 of 256 steps
@@ -28,6 +28,10 @@ PAIRS_AT_ONCE = 4_096  # that are compared before rounding
 MAX_VALUES = 2**24  # of images that are in memory as floats
 MAX_PAIRS = 100_000  # beyond this number the images are all alike, and counting the pairs says nothing
 MAX_EXAMPLES = 5
+FEW, MOST_FEW = (
+    50,
+    1_000,
+)  # different images that a network learns by heart; images that are looked through before a run
 COUNTED = ("skipped", "ignored", "found classes")  # notes on facts that have a row of their own
 
 Pair = tuple[int, int]
@@ -86,20 +90,52 @@ def find_duplicates(dataset: Dataset, progress: Report) -> dict[str, Any]:
 
     The memory is 256 bytes for each channel of an image of any size: a small copy in 8 bits.
     """
-    rounded, digests = small_copies(dataset, progress)
-    _, content = np.unique(digests, axis=0, return_inverse=True)  # [n], equal for exact copies
-    content = content.reshape(-1)
-    groups = sorted(exact_copies(content), key=min)
+    groups, near = find_copies(dataset, progress)
     same = [pair for group in groups for pair in combinations(group[:MAX_EXAMPLES], 2)]
-    near = near_pairs(rounded, content, partial(scaled_down, dataset), progress)
     trained, _ = split_held_out(dataset)
     inside = set(range(len(dataset)) if trained.rows is None else trained.rows.tolist())
     return {
         "same": sum(len(group) - 1 for group in groups),
         "near": len({later for _, later in near}),
+        "different": len(dataset) - len(later_ones(groups, near)),
         "parted": sum((a in inside) != (b in inside) for a, b in same + near),
         "examples": [list(pair) for pair in [*same, *near][:MAX_EXAMPLES]],
     }
+
+
+def find_copies(dataset: Dataset, progress: Report) -> tuple[list[list[int]], list[Pair]]:
+    """Return the groups of images with the same pixels, and the pairs of near copies of different pixels."""
+    rounded, digests = small_copies(dataset, progress)
+    _, content = np.unique(digests, axis=0, return_inverse=True)  # [n], equal for exact copies
+    content = content.reshape(-1)
+    return sorted(exact_copies(content), key=min), near_pairs(rounded, content, partial(scaled_down, dataset), progress)
+
+
+def later_ones(groups: Iterable[list[int]], near: Iterable[Pair]) -> set[int]:
+    """Return the images that are a copy or a near copy of an image before them."""
+    return {later for group in groups for later in sorted(group)[1:]} | {later for _, later in near}
+
+
+def warn_of_few(dataset: Dataset) -> list[str]:
+    """Return a warning about images that are too few, or too much alike, to learn from; nothing if they are not."""
+    if len(dataset) > MOST_FEW or dataset.groups is not None:
+        return []
+    different = len(dataset) - len(later_ones(*find_copies(dataset, silent)))
+    return [f"warning: {few}"] if (few := describe_few(different, len(dataset))) else []
+
+
+def describe_few(different: int, count: int) -> str:
+    """Return what to expect of a number of different images, among `count`; "" if they are enough to learn from."""
+    if different >= FEW:
+        return ""
+    if different <= 1:
+        what = "all images are alike" if count > 1 else "there is one image"
+        return f"{what}: the network can only learn to draw it again; give {FEW} or more that differ"
+    among = f" among {count:,}" if different < count else ""
+    return (
+        f"{different} different images{among} are few: the network learns them by heart, and draws copies of them; "
+        f"give {FEW} or more that differ"
+    )
 
 
 def small_copies(dataset: Dataset, progress: Report) -> tuple[Array, Array]:
@@ -209,6 +245,7 @@ def format_audit(found: dict[str, Any]) -> list[str]:
         rows["broken"] = ", ".join(broken["examples"]) + (", ..." if broken["count"] > MAX_EXAMPLES else "")
     if found["ignored"]:
         rows["ignored"] = format_counts(found["ignored"].items())
+    rows["few"] = describe_few(copies["different"], found["files"] - broken["count"])
     rows["balance"] = format_balance(list(found["classes"].values()))
     lines = [*rows.items(), *(("note", note) for note in found["notes"])]
     return [f"{name:10}{text}" for name, text in lines if text]

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from unnoise.evaluation.memorization import NEIGHBOURS, limits
+from unnoise.evaluation.memorization import NEIGHBOURS, TWIN, limits
 from unnoise.evaluation.near_copies import (
     SIDE,
     Nearest,
@@ -32,6 +32,8 @@ def copied(
 ) -> dict[str, Any] | None:
     """Return the flagged shares of drawn and of new images, as plain values; None if there are too few.
 
+    New images that are copies themselves set no threshold.
+
     Args:
         drawn, new, trained: The images that are judged, images that were not trained on, and training images.
         own: The rows of the new images among the training images, if they are some of them.
@@ -41,7 +43,9 @@ def copied(
     ours, theirs = spread(len(drawn)), spread(len(new))
     found = closeness(drawn[ours], trained, None)
     known = closeness(new[theirs], trained, own[theirs] if own is not None else None)
-    thresholds, _ = limits(known)
+    if not (unlike := (known > TWIN).all(dim=0)).any():
+        return None
+    thresholds, _ = limits(known[:, unlike])
     flags = [(each <= torch.tensor(thresholds)[:, None]).any(dim=0) for each in (found, known)]
     return {name: share(flag) for name, flag in zip(("drawn", "new"), flags, strict=True)} | {
         "training_images": len(trained)

@@ -11,7 +11,7 @@ import yaml
 
 from unnoise import distributed
 from unnoise.card import Card
-from unnoise.checkpoint import write_model
+from unnoise.checkpoint import read_model, write_model
 from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset
 from unnoise.device import made_with
@@ -21,7 +21,7 @@ from unnoise.evaluation.judges import USED_BY_TRAINING
 from unnoise.files import replacing
 from unnoise.options import plain
 from unnoise.progress import Progress
-from unnoise.run_folder import BEST, CONFIG, MODEL, STATE
+from unnoise.run_folder import BEST, CONFIG, MODEL, STATE, WITHOUT_COPIES, own_file
 from unnoise.training.checks import pretrained_networks
 from unnoise.training.clock import Clock
 from unnoise.training.log import Log
@@ -48,6 +48,7 @@ class Job:
     monitors: Sequence[Monitor] = field(default_factory=list)
     expected: Expected | None = None
     finished: bool = False  # True at the end of the length, when everything is measured
+    ended: bool = False  # True if a monitor has ended the training before
     skipping: int = 0  # steps in a row, the last ones, that were skipped because they were not finite
 
     @property
@@ -76,6 +77,7 @@ class Job:
             "backbone": self.card.backbone,
             "precision": self.trainer.precision.name,
             "finished": self.finished,
+            "ended": self.ended,
             **self.trainer.state,
             "parts": {name: remember(part) for name, part in self.parts.items()},
             "monitors": {name: remember(monitor) for name, monitor in self.saved_monitors.items()},
@@ -113,6 +115,14 @@ class Job:
         self.save_model(BEST)
         self.save()
 
+    def take_kept(self) -> str:
+        """Replace the averaged weights by the last ones that drew no copies, if there are any; return what was done."""
+        if (kept := own_file(self.folder, WITHOUT_COPIES)) is None:
+            return "with copies, since every look before found some"
+        card, weights = read_model(kept)
+        self.trainer.ema.network.load_state_dict(weights)
+        return f"with the weights of {card.training['images']:,} images, which draw no copies"
+
     def try_to_save(self) -> float:
         """Save while training, and return the seconds it took; an error is a warning, since it may work later."""
         begun = time.monotonic()
@@ -131,7 +141,7 @@ class Job:
                 recall(part, saved["parts"][name])
             for name, monitor in self.saved_monitors.items():
                 recall(monitor, saved["monitors"].get(name, {}))
-            self.finished = saved["finished"]
+            self.finished, self.ended = saved["finished"], saved.get("ended", False)
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(
                 f"the state in {self.folder} does not fit this run ({error!r:.200}); --fresh starts over"

@@ -8,7 +8,7 @@ from unnoise import distributed
 from unnoise.data.dataset import Dataset
 from unnoise.device import out_of_memory
 from unnoise.errors import InputError, UnreadError
-from unnoise.run_folder import LOSS
+from unnoise.run_folder import LOSS, WITHOUT_COPIES
 from unnoise.training.batches import Batch, order, prepare, read_ahead, read_batch
 from unnoise.training.clock import Clock
 from unnoise.training.job import Job
@@ -47,12 +47,13 @@ def train_until_trouble(job: Job, stop: Stop) -> str | None:
     save_at, job.skipping = clock.elapsed + SAVE_EVERY, 0
     indices = order(job.dataset, config.batch, config.seed, clock.seen)
     for coming in read_ahead(indices, partial(read_shard, job.dataset)):  # the next batch is read during this step
-        if agree(clock, stop, save=clock.own_seconds >= save_at):
+        save_now, job.ended = agree(clock, stop, save=clock.own_seconds >= save_at, ended=job.ended)
+        if save_now:
             if trouble := find_nonfinite(trainer):
                 return trouble
             if not job.skipping:  # a state amid skipped steps would not be a good one
                 save_at = clock.own_seconds + max(SAVE_EVERY, job.try_to_save() / SAVE_SHARE)
-        if clock.progress >= 1 or stop.signal is not None:
+        if clock.progress >= 1 or stop.signal is not None or job.ended:
             break
         images = job.log.wait_for(coming)
         batch = prepare(images, trainer.times, config, clock.seen, trainer.model.device)  # noise at drawn levels
@@ -79,14 +80,15 @@ def read_shard(dataset: Dataset, indices: np.ndarray) -> Batch:
         raise UnreadError(str(error)) from error
 
 
-def agree(clock: Clock, stop: Stop, *, save: bool) -> bool:
-    """Return True if it is time to save; several processes go by the same clock, and stop together."""
+def agree(clock: Clock, stop: Stop, *, save: bool, ended: bool) -> tuple[bool, bool]:
+    """Return whether it is time to save and to end; several processes go by the same clock, and stop together."""
     if distributed.world_size() == 1:
-        return save
+        return save, ended
     save = save and distributed.is_main()
-    clock.agreed, signal, save_now = distributed.all_reduce_max(clock.own_seconds, stop.signal or 0, save)
+    clock.agreed, signal, *agreed = distributed.all_reduce_max(clock.own_seconds, stop.signal or 0, save, ended)
     stop.signal = int(signal) or None
-    return bool(save_now)
+    save, ended = map(bool, agreed)
+    return save, ended
 
 
 def log_step(job: Job, result: StepResult | None) -> None:
@@ -116,6 +118,9 @@ def run_monitors(job: Job, stop: Stop) -> None:
                     job.progress.say(message)
                 if outcome.best:
                     job.save_best()
+                if outcome.keep:
+                    job.save_model(WITHOUT_COPIES)
+                job.ended = job.ended or outcome.end
                 if job.clock.progress < 1:  # the end of the training plots once, for all
                     job.log.plot_in_between(job.folder / LOSS, job.clock)
         except (InputError, OSError, MemoryError, RuntimeError) as error:

@@ -27,7 +27,16 @@ from unnoise.training.state import State, read_state, recall, set_damaged_aside
 
 RUNS = Path("runs")
 OTHER_IMAGES = "the images are not the same"
-MAY_DIFFER = (*LENGTHS, "data", "out", "fresh", "recompute", "tracker", "plugin")  # settings that change no number
+MAY_DIFFER = (
+    *LENGTHS,
+    "data",
+    "out",
+    "fresh",
+    "allow_copies",
+    "recompute",
+    "tracker",
+    "plugin",
+)  # settings that change no number
 # of version 0.1.0, which knew no references
 FIRST_DEFAULTS: dict[str, Any] = {
     "objective": "capped_v:gamma=2.5,first=20",
@@ -130,6 +139,11 @@ def check_same(earlier: Earlier, config: TrainConfig, dataset: Dataset) -> Earli
             f"{named} holds a run of other settings: {'; '.join(changed)}. Give the same ones to resume it, "
             f"--fresh to start over (the run is renamed), or a new folder{more}"
         )
+    if is_over(config, earlier.state, dataset) and has_ended(config, earlier.state):
+        raise NothingLeftError(
+            f"{named}: this run was ended ({so_far(earlier.state)}), since it drew copies of its training images; "
+            f"--allow-copies resumes it, --fresh starts over (the run is renamed)"
+        )
     if is_over(config, earlier.state, dataset):
         raise NothingLeftError(
             f"{named}: this run is over ({so_far(earlier.state)}); give it a longer --budget (or --images, --epochs) "
@@ -216,7 +230,12 @@ def is_over(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -
     """Return True if a run was trained to the length of the settings, and measured."""
     clock = Clock.from_config(config, len(dataset))
     recall(clock, earlier["parts"]["clock"])
-    return bool(clock.progress >= 1 and earlier["finished"])
+    return bool((clock.progress >= 1 or has_ended(config, earlier)) and earlier["finished"])
+
+
+def has_ended(config: TrainConfig, earlier: Mapping[str, Any]) -> bool:
+    """Return True if a run was ended since it drew copies, and the settings do not allow them."""
+    return bool(earlier.get("ended")) and not config.allow_copies
 
 
 def so_far(earlier: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from unnoise.backbones.layers import recompute
 from unnoise.card import Card
 from unnoise.checkpoint import build_model
 from unnoise.config import TrainConfig
+from unnoise.data.audit import warn_of_few
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset, class_counts, split_held_out
 from unnoise.data.frames import read_as
@@ -41,6 +42,7 @@ from unnoise.training.expected import expected_kid
 from unnoise.training.job import Job
 from unnoise.training.log import Log
 from unnoise.training.loop import loop, run_monitors
+from unnoise.training.monitors.copies import CopiesMonitor
 from unnoise.training.monitors.drawing import affordable, draw_images, save_grid
 from unnoise.training.monitors.kid import KidMonitor
 from unnoise.training.monitors.monitor import Monitor
@@ -112,6 +114,7 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
             news.append(f"start     {config.init}: {load_into(model.backbone, config.init)}")
         if not earlier:
             news += describe_objective(config, dataset.shape[0])
+            news += warn_of_few(dataset)
             news += check_conditions(model, card.backbone, transformed=bool(config.augment))
         with resume.place(config, dataset, earlier) as folder:
             job = make_job(config, (dataset, held), (model, card), ready, folder, progress)
@@ -215,6 +218,7 @@ def make_job(
             labelled=config.classes,
         ),
     ]
+    monitors.append(CopiesMonitor(dataset, held, card.sampling, allowed=config.allow_copies))
     # a judge that teaches would choose the best weights by what it taught
     if DURING_TRAINING not in pretrained_networks(config.objective):
         monitors.append(KidMonitor(dataset, card.sampling, held))
@@ -241,7 +245,7 @@ def run_loop(job: Job) -> Path:
     """Save, run the loop, measure, draw and save again; after a signal, only save."""
     if trouble := find_nonfinite(job.trainer):
         raise InputError(f"{trouble} before the first step; is the model of --init {job.asked.init} damaged?")
-    job.finished = False
+    job.finished, job.ended = False, job.ended and not job.asked.allow_copies
     distributed.barrier()  # every process has read the state that is now replaced
     with stop_signals() as stop, ExitStack() as afterwards:
         if distributed.is_main():
@@ -283,8 +287,10 @@ def save_what_was_learned(job: Job) -> None:
 def finish(job: Job, stop: Stop) -> None:
     """Save; at the end of the length also run the monitors once more, draw the final grid, and save again."""
     job.save()
-    if stop.signal is None:
+    if stop.signal is None and not job.ended:
         run_monitors(job, stop)
+    if job.ended:
+        job.progress.say(f"ended     {job.take_kept()}; --allow-copies trains on")
     job.log.plot(job.folder / LOSS)
     if stop.signal is None:
         try:

@@ -19,6 +19,8 @@ class Outcome(NamedTuple):
     rows: Sequence[Mapping[str, Any]] = ()  # for metrics.jsonl; each names the "images" seen
     messages: Sequence[str] = ()  # to print
     best: bool = False  # True keeps the averaged weights in best.safetensors
+    keep: bool = False  # True keeps them in without-copies.safetensors
+    end: bool = False  # True ends the training, with the weights that were kept last
 
 
 @runtime_checkable

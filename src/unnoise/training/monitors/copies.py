@@ -1,0 +1,77 @@
+"""Look for copies of training images among drawn images; keep the last weights without them, and end the training."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from unnoise.config import Sampling
+from unnoise.data.dataset import Dataset
+from unnoise.diffusion.model import Diffusion
+from unnoise.evaluation.copies import copied
+from unnoise.evaluation.references import new_or_trained
+from unnoise.images import Uint8Images, as_uint8, to_uint8
+from unnoise.sampling import network_calls
+from unnoise.training.clock import Clock
+from unnoise.training.monitors.drawing import draw_images
+from unnoise.training.monitors.monitor import Outcome, TimeBudget
+from unnoise.training.signals import Stop
+
+MOST_TRAINED = 5_000  # images; no training of a day copies more
+EARLIEST = 20  # passes over the data, before which nothing was copied in any training that was measured
+COPIES_SHARE = 0.04  # of the time of the training, for all turns
+MOST_STEPS, LEAST_DRAWN, MOST_DRAWN = 20, 50, 200  # of the sampler; images of a turn
+
+
+class CopiesMonitor:
+    """Compare drawn images with all training images, as often as its share of the time allows.
+
+    A drawn image is flagged if it is nearer to one training image than new images are. Weights are kept if drawn images
+    are flagged as seldom as new ones, within a standard error. The training ends if drawn images are flagged more often
+    beyond doubt (95 %).
+    """
+
+    name, remembered = "copies", ("budget", "count", "rows")
+
+    def __init__(self, trained: Dataset, held: Dataset, settings: Sampling, *, allowed: bool) -> None:
+        self.trained, self.settings, self.allowed = trained, settings.within(MOST_STEPS), allowed
+        self.new, _ = new_or_trained(trained, held)
+        self.budget = TimeBudget(COPIES_SHARE)
+        self.rows, self.count = list[dict[str, Any]](), 0
+
+    def due(self, clock: Clock) -> bool:
+        """Return True if the budget gives a turn, once images were seen often enough to be copied."""
+        few = len(self.trained) <= MOST_TRAINED and self.trained.groups is None
+        return few and clock.seen >= EARLIEST * len(self.trained) and self.budget.due(clock)
+
+    def run(self, model: Diffusion, clock: Clock, stop: Stop) -> Outcome:
+        """Draw and compare; say whether these weights are kept, and whether the training ends."""
+        each = network_calls(self.settings) / (3 * clock.pace)  # seconds; a call is about a third of a step
+        room = COPIES_SHARE * clock.elapsed - self.budget.spent
+        self.count = self.count or int(max(LEAST_DRAWN, min(MOST_DRAWN, room / each)))
+        with self.budget.spending(clock):
+            images = draw_images(model, self.count, self.settings, stop)
+            found = None if images is None else self.compare(to_uint8(images))
+        if found is None:
+            return Outcome()
+        drawn, new = found["drawn"], found["new"]
+        row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), "copies": drawn["value"]}
+        self.rows.append({**row, "copies_interval": drawn["interval"], "copies_of_new": new["value"]})
+        if drawn["interval"][0] <= new["interval"][1]:
+            one_error = (new["interval"][1] - new["value"]) / 2
+            return Outcome(self.rows[-1:], keep=drawn["value"] <= new["value"] + one_error)
+        told = (
+            f"copies    {drawn['value']:.0%} of {self.count} drawn images are nearer to one training image than new "
+            f"images are, and {new['value']:.1%} of new images"
+        )
+        return Outcome(self.rows[-1:], [told], end=not self.allowed)
+
+    def compare(self, drawn: Uint8Images) -> dict[str, Any] | None:
+        """Return the flagged shares of drawn and of new images; None if there are too few images."""
+        trained, new = read_all(self.trained), read_all(self.new)
+        return copied(drawn, new, trained, torch.arange(len(trained)) if self.new is self.trained else None)
+
+
+def read_all(dataset: Dataset) -> Uint8Images:
+    """Return all images of a dataset, 8-bit, [n, c, h, w]."""
+    return as_uint8(torch.from_numpy(dataset.read(np.arange(len(dataset)))))
