@@ -172,7 +172,11 @@ class EvalConfig(JudgingOptions):
     """Settings of `unnoise eval`."""
 
     against: Any = option(None, "images to compare with (default: held-out images of the run)", data=True)
-    metrics: str = option("kid,fid,precision_recall,density_coverage,colour", "what to measure, separated by commas")
+    metrics: str | None = option(
+        None,
+        "what to measure, separated by commas (default: kid,fid,precision_recall,density_coverage,colour, and "
+        "memorization for a run of fewer than 1,000 training images)",
+    )
     data: Any = option(None, "the same as AGAINST; for bpd the images whose bits are measured", data=True)
     n: int | None = option(None, "images of SET (default: 2000 of a run, all of a folder; 256 for bpd)", least=1)
     reference: int = option(10_000, "images to compare with, at most; they are drawn by the seed", least=50)

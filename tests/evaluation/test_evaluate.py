@@ -4,6 +4,7 @@ import functools
 import inspect
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from unnoise.config import EvalConfig, SampleConfig
 from unnoise.data.cache import open_data
 from unnoise.errors import InputError
 from unnoise.evaluation import metrics
-from unnoise.evaluation.evaluate import evaluate, run_evaluation
+from unnoise.evaluation.evaluate import by_default, evaluate, run_evaluation
 from unnoise.evaluation.features import Extractor, efficientnet
 from unnoise.evaluation.score_table import format_scores
 from unnoise.evaluation.statistics import Statistics
@@ -274,3 +275,15 @@ def test_mistakes_get_one_clear_line(world, capsys, asked, message):
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("unnoise: ")
     assert re.search(message, said), said
+
+
+def test_copies_are_looked_for_by_default_if_the_training_images_are_few(world):
+    run = load(world / "run")
+    few = replace(run, card=replace(run.card, data={"fingerprint": "x", "count": 200}))
+    assert by_default(EvalConfig("run"), few)[-1] == "memorization"
+    for data in ({"fingerprint": "x", "count": 1_000}, {"fingerprint": "x", "count": 21}, {"count": 200}, {}):
+        other = replace(run, card=replace(run.card, data=data))
+        assert "memorization" not in by_default(EvalConfig("run"), other)
+    for config in (EvalConfig("run", data="other"), EvalConfig("run", against="other")):
+        assert "memorization" not in by_default(config, few)
+    assert "memorization" not in by_default(EvalConfig("images"), None)

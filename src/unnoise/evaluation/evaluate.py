@@ -18,7 +18,7 @@ from unnoise.errors import InputError, unknown
 from unnoise.evaluation.comparison import DRAWN, METRICS, compare
 from unnoise.evaluation.features import SECOND, open_extractor
 from unnoise.evaluation.likelihood import bits_per_dim, format_bits
-from unnoise.evaluation.memorization import audit, format_audit
+from unnoise.evaluation.memorization import LEAST_TRAINED, audit, format_audit
 from unnoise.evaluation.paired import Pairs, keep_contributions
 from unnoise.evaluation.score_table import format_scores
 from unnoise.evaluation.scores import Score, read_score
@@ -30,6 +30,8 @@ from unnoise.terminal import tell
 
 OF_A_RUN = ("bpd", "memorization")  # metrics of a run alone, not of two sets of images
 NAMES = (*METRICS, "colour", *OF_A_RUN)
+BY_DEFAULT = ("kid", "fid", "precision_recall", "density_coverage", "colour")
+FEW, LOOKED_AT = 1_000, 500  # training images, of fewer of which copies are looked for; drawn images that are looked at
 
 
 class Evaluation(Mapping[str, Score]):
@@ -76,7 +78,7 @@ def evaluate(  # noqa: PLR0913  # the options of one call
     run_or_images: Any,
     data: Any = None,
     *,
-    metrics: str = "kid,fid,precision_recall,density_coverage,colour",
+    metrics: str | None = None,
     n: int | None = None,
     reference: int = 10_000,
     features: Spec = "efficientnet",
@@ -152,18 +154,18 @@ def measure_evaluation(
         report, say: Called with (task, items done, items in total), and with a line.
         pairs: What each image contributes to a KID is put in here.
     """
-    names = requested_metrics(config)
+    names = requested_metrics(config, run)
     for name in OF_A_RUN:
         if name in names and run is None:
             raise InputError(f"metric {name} needs a run, and {data_text(config.set)} is none")
     parts: dict[str, Callable[[], dict[str, Any]]] = {}
+    if compared := [name for name in names if name not in OF_A_RUN]:
+        parts["scores"] = partial(compare, config, run, compared, report, say, pairs)
     if run and "bpd" in names:
         parts["bpd"] = partial(bits_per_dim, config, run, report, say)
     if run and "memorization" in names:
-        count = config.n or DRAWN
+        count = config.n or (LOOKED_AT if config.metrics is None else DRAWN)
         parts["memorization"] = lambda: audit(config, run, open_extractor(config.features), count, report, folder, say)
-    if compared := [name for name in names if name not in OF_A_RUN]:
-        parts["scores"] = partial(compare, config, run, compared, report, say, pairs)
     return measure_parts(parts, say) | how_measured(config, run)
 
 
@@ -200,9 +202,10 @@ def once(say: Say) -> Say:
     return say_once
 
 
-def requested_metrics(config: EvalConfig) -> list[str]:
+def requested_metrics(config: EvalConfig, run: Run | None = None) -> list[str]:
     """Return the names of the requested metrics; raise InputError before any data is read."""
-    names = [name.strip() for name in config.metrics.split(",") if name.strip()]
+    given = config.metrics
+    names = by_default(config, run) if given is None else [name.strip() for name in given.split(",") if name.strip()]
     if not names:
         raise InputError(f"--metrics is empty: name one or more of {', '.join(NAMES)}")
     for name in names:
@@ -211,6 +214,14 @@ def requested_metrics(config: EvalConfig) -> list[str]:
     if config.against is not None and config.data is not None:
         raise InputError("name the data to compare with once: as a second set, or with --data")
     return names
+
+
+def by_default(config: EvalConfig, run: Run | None) -> list[str]:
+    """Return the metrics that are measured if none are named: also copies, for a run with few training images."""
+    if run is None or config.data is not None or config.against is not None or not run.card.data.get("fingerprint"):
+        return [*BY_DEFAULT]
+    few = LEAST_TRAINED <= run.card.data.get("count", 0) < FEW
+    return [*BY_DEFAULT, "memorization"] if few else [*BY_DEFAULT]
 
 
 def open_run(subject: Any) -> Run | None:

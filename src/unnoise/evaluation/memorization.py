@@ -43,6 +43,7 @@ CALIBRATION = 2_000  # new images that set the threshold, at most
 ENOUGH = 200  # held-out images to calibrate on; if there are fewer, training images take their place
 TWIN = 0.02  # a new image with a smaller closeness is a copy itself, and says nothing about new images
 NEIGHBOURS = 20  # nearest training images of each image whose distances are kept
+LEAST_TRAINED = NEIGHBOURS + 2  # images
 WORST = 24  # pairs on the contact sheet
 CLASSES_TOLD = 5  # classes with the most flagged images that are printed
 
@@ -181,8 +182,8 @@ def open_reference(config: EvalConfig, run: Run, say: Say = mute) -> Reference:
         )
     trained, held_out = run_split(everything, run)
     new = held_out if len(held_out) >= ENOUGH else trained
-    if len(trained) < NEIGHBOURS + 2:
-        raise InputError(f"memorization needs {NEIGHBOURS + 2} training images or more, there are {len(trained)}")
+    if len(trained) < LEAST_TRAINED:
+        raise InputError(f"memorization needs {LEAST_TRAINED} training images or more, there are {len(trained)}")
     return Reference(trained, new, np.sort(np.random.default_rng(config.seed).permutation(len(new))[:CALIBRATION]))
 
 

@@ -42,7 +42,8 @@ class Clock:
     before: float = 0.0  # seconds of earlier sittings
     started: float | None = None
     agreed: float | None = None  # seconds; several processes go by the same
-    remembered = ("seen", "elapsed")
+    ended: bool = False  # True if a monitor has ended the training before its length was over
+    remembered = ("seen", "elapsed", "ended")
 
     @classmethod
     def from_config(cls, config: TrainConfig, count: int) -> "Clock":
@@ -89,7 +90,7 @@ class Clock:
     def progress(self) -> float:
         """Return the share of the training that is done, 0 to 1."""
         done = self.elapsed / self.seconds if self.seconds else self.seen / (self.images or 1)
-        return min(done, 1.0)
+        return 1.0 if self.ended else min(done, 1.0)
 
     @property
     def left(self) -> float:

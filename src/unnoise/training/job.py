@@ -48,7 +48,7 @@ class Job:
     monitors: Sequence[Monitor] = field(default_factory=list)
     expected: Expected | None = None
     finished: bool = False  # True at the end of the length, when everything is measured
-    ended: bool = False  # True if a monitor has ended the training before
+    kept: int | None = None  # images that the weights of the run have seen, if a monitor has ended the training
     skipping: int = 0  # steps in a row, the last ones, that were skipped because they were not finite
 
     @property
@@ -77,7 +77,6 @@ class Job:
             "backbone": self.card.backbone,
             "precision": self.trainer.precision.name,
             "finished": self.finished,
-            "ended": self.ended,
             **self.trainer.state,
             "parts": {name: remember(part) for name, part in self.parts.items()},
             "monitors": {name: remember(monitor) for name, monitor in self.saved_monitors.items()},
@@ -104,9 +103,13 @@ class Job:
             "loss": self.log.curve(),
             "made_with": made_with(self.trainer.model.device),
         }
+        if self.kept is not None:
+            training["weights_of_images"] = self.kept
         if used := pretrained_networks(self.trainer.config.objective):
             training[USED_BY_TRAINING] = used
-        if self.expected and self.clock.progress >= 1:  # a training that was cut short is not what was measured
+        if (
+            self.expected and self.clock.progress >= 1 and not self.clock.ended
+        ):  # what was cut short is not what was measured
             training[EXPECTED] = self.expected._asdict()
         write_model(self.folder / name, self.trainer.ema.network.state_dict(), replace(self.card, training=training))
 
@@ -121,7 +124,8 @@ class Job:
             return "with copies, since every look before found some"
         card, weights = read_model(kept)
         self.trainer.ema.network.load_state_dict(weights)
-        return f"with the weights of {card.training['images']:,} images, which draw no copies"
+        self.kept = card.training["images"]
+        return f"with the weights of {self.kept:,} images, which draw no copies"
 
     def try_to_save(self) -> float:
         """Save while training, and return the seconds it took; an error is a warning, since it may work later."""
@@ -141,7 +145,7 @@ class Job:
                 recall(part, saved["parts"][name])
             for name, monitor in self.saved_monitors.items():
                 recall(monitor, saved["monitors"].get(name, {}))
-            self.finished, self.ended = saved["finished"], saved.get("ended", False)
+            self.finished = saved["finished"]
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InputError(
                 f"the state in {self.folder} does not fit this run ({error!r:.200}); --fresh starts over"

@@ -12,6 +12,7 @@ from unnoise.run_folder import LOSS, WITHOUT_COPIES
 from unnoise.training.batches import Batch, order, prepare, read_ahead, read_batch
 from unnoise.training.clock import Clock
 from unnoise.training.job import Job
+from unnoise.training.monitors.monitor import Monitor
 from unnoise.training.nonfinite import explain_nonfinite, find_nonfinite
 from unnoise.training.optimizers import peak_lr
 from unnoise.training.signals import Stop
@@ -47,13 +48,12 @@ def train_until_trouble(job: Job, stop: Stop) -> str | None:
     save_at, job.skipping = clock.elapsed + SAVE_EVERY, 0
     indices = order(job.dataset, config.batch, config.seed, clock.seen)
     for coming in read_ahead(indices, partial(read_shard, job.dataset)):  # the next batch is read during this step
-        save_now, job.ended = agree(clock, stop, save=clock.own_seconds >= save_at, ended=job.ended)
-        if save_now:
+        if agree(clock, stop, save=clock.own_seconds >= save_at):
             if trouble := find_nonfinite(trainer):
                 return trouble
             if not job.skipping:  # a state amid skipped steps would not be a good one
                 save_at = clock.own_seconds + max(SAVE_EVERY, job.try_to_save() / SAVE_SHARE)
-        if clock.progress >= 1 or stop.signal is not None or job.ended:
+        if clock.progress >= 1 or stop.signal is not None:
             break
         images = job.log.wait_for(coming)
         batch = prepare(images, trainer.times, config, clock.seen, trainer.model.device)  # noise at drawn levels
@@ -80,15 +80,14 @@ def read_shard(dataset: Dataset, indices: np.ndarray) -> Batch:
         raise UnreadError(str(error)) from error
 
 
-def agree(clock: Clock, stop: Stop, *, save: bool, ended: bool) -> tuple[bool, bool]:
-    """Return whether it is time to save and to end; several processes go by the same clock, and stop together."""
+def agree(clock: Clock, stop: Stop, *, save: bool) -> bool:
+    """Return True if it is time to save; several processes go by the same clock, and stop together."""
     if distributed.world_size() == 1:
-        return save, ended
-    save = save and distributed.is_main()
-    clock.agreed, signal, *agreed = distributed.all_reduce_max(clock.own_seconds, stop.signal or 0, save, ended)
-    stop.signal = int(signal) or None
-    save, ended = map(bool, agreed)
-    return save, ended
+        return save
+    here = clock.own_seconds, stop.signal or 0, clock.ended, save and distributed.is_main()
+    clock.agreed, signal, ended, save_now = distributed.all_reduce_max(*here)
+    stop.signal, clock.ended = int(signal) or None, bool(ended)
+    return bool(save_now)
 
 
 def log_step(job: Job, result: StepResult | None) -> None:
@@ -109,21 +108,27 @@ def run_monitors(job: Job, stop: Stop) -> None:
     """Run the monitors that are due, in the main process; what cannot be read or written is a warning."""
     for monitor in job.monitors if distributed.is_main() else ():
         try:
-            if monitor.due(job.clock):
-                with job.trainer.averaged() as model:
-                    outcome = monitor.run(model, job.clock, stop)
-                for row in outcome.rows:
-                    job.log.add(row)
-                for message in outcome.messages:
-                    job.progress.say(message)
-                if outcome.best:
-                    job.save_best()
-                if outcome.keep:
-                    job.save_model(WITHOUT_COPIES)
-                job.ended = job.ended or outcome.end
-                if job.clock.progress < 1:  # the end of the training plots once, for all
-                    job.log.plot_in_between(job.folder / LOSS, job.clock)
+            if monitor.due(job.clock) and run_monitor(job, monitor, stop):
+                job.clock.ended = True
+                return  # the others measure the weights that were kept
         except (InputError, OSError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not out_of_memory(error):
                 raise
             job.progress.say(f"warning: {monitor.name}: {error}")
+
+
+def run_monitor(job: Job, monitor: Monitor, stop: Stop) -> bool:
+    """Run a monitor, and do what its outcome asks for; return True if it ends the training."""
+    with job.trainer.averaged() as model:
+        outcome = monitor.run(model, job.clock, stop)
+    for row in outcome.rows:
+        job.log.add(row)
+    for message in outcome.messages:
+        job.progress.say(message)
+    if outcome.best:
+        job.save_best()
+    if outcome.keep:
+        job.save_model(WITHOUT_COPIES)
+    if job.clock.progress < 1:  # the end of the training plots once, for all
+        job.log.plot_in_between(job.folder / LOSS, job.clock)
+    return outcome.end

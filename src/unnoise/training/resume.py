@@ -230,12 +230,13 @@ def is_over(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -
     """Return True if a run was trained to the length of the settings, and measured."""
     clock = Clock.from_config(config, len(dataset))
     recall(clock, earlier["parts"]["clock"])
-    return bool((clock.progress >= 1 or has_ended(config, earlier)) and earlier["finished"])
+    clock.ended = has_ended(config, earlier)
+    return bool(clock.progress >= 1 and earlier["finished"])
 
 
 def has_ended(config: TrainConfig, earlier: Mapping[str, Any]) -> bool:
     """Return True if a run was ended since it drew copies, and the settings do not allow them."""
-    return bool(earlier.get("ended")) and not config.allow_copies
+    return bool(earlier["parts"]["clock"].get("ended")) and not config.allow_copies
 
 
 def so_far(earlier: Mapping[str, Any]) -> str:

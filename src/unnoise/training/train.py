@@ -209,6 +209,7 @@ def make_job(
     trainer = Trainer(chosen, model, ready.precision, clock, ready.plan.at_once)
     some = to_float(torch.from_numpy(dataset.read(dataset.chosen(64, 0))))
     monitors: list[Monitor] = [
+        CopiesMonitor(dataset, held, card.sampling, allowed=config.allow_copies),
         PreviewMonitor(folder / SAMPLES, dataset.mode, saturation(some)),
         ValidationMonitor(
             trainer.objective,
@@ -218,7 +219,6 @@ def make_job(
             labelled=config.classes,
         ),
     ]
-    monitors.append(CopiesMonitor(dataset, held, card.sampling, allowed=config.allow_copies))
     # a judge that teaches would choose the best weights by what it taught
     if DURING_TRAINING not in pretrained_networks(config.objective):
         monitors.append(KidMonitor(dataset, card.sampling, held))
@@ -245,7 +245,7 @@ def run_loop(job: Job) -> Path:
     """Save, run the loop, measure, draw and save again; after a signal, only save."""
     if trouble := find_nonfinite(job.trainer):
         raise InputError(f"{trouble} before the first step; is the model of --init {job.asked.init} damaged?")
-    job.finished, job.ended = False, job.ended and not job.asked.allow_copies
+    job.finished, job.clock.ended = False, job.clock.ended and not job.asked.allow_copies
     distributed.barrier()  # every process has read the state that is now replaced
     with stop_signals() as stop, ExitStack() as afterwards:
         if distributed.is_main():
@@ -287,10 +287,11 @@ def save_what_was_learned(job: Job) -> None:
 def finish(job: Job, stop: Stop) -> None:
     """Save; at the end of the length also run the monitors once more, draw the final grid, and save again."""
     job.save()
-    if stop.signal is None and not job.ended:
+    if stop.signal is None and not job.clock.ended:
         run_monitors(job, stop)
-    if job.ended:
+    if stop.signal is None and job.clock.ended:
         job.progress.say(f"ended     {job.take_kept()}; --allow-copies trains on")
+        run_monitors(job, stop)
     job.log.plot(job.folder / LOSS)
     if stop.signal is None:
         try:

@@ -120,6 +120,8 @@ def log_checks(run: Run, config: TrainConfig | None, trained: int | None) -> Ite
         if trained:
             yield check_number(name, f"epoch {row['epoch']}.images", row["images"], *2 * (row["epoch"] * trained,))
         yield Check(name, f"epoch {row['epoch']}.loss", UNKNOWN, row["loss"], why=BY_TRAINING)
+    for row in (row for row in rows if "copies" in row):
+        yield from unknown_checks(f"{METRICS} copies", {f"{row['images']} images": row}, BY_TRAINING)
     for row in (row for row in rows if PLANNED in row and "training_seconds" not in row):
         yield from unknown_checks(f"{METRICS} plan", {f"{row['images']} images": row}, ONCE)
     for row in (row for row in rows if "training_seconds" in row):
@@ -192,7 +194,11 @@ def known_from_state(facts: dict[str, Any]) -> dict[str, Any]:
         monitors = facts["monitors"]
         spent = {name: monitor.get("budget", monitor)["spent"] for name, monitor in monitors.items()}
         known = {"skipped_steps": facts["parts"]["trainer"]["skipped"], "preview_seconds": spent.pop("previews")}
-        own = {*spent} - {"validation", "kid"}  # a monitor of the user's own may count seconds that it does not save
+        own = {*spent} - {
+            "validation",
+            "kid",
+            "copies",
+        }  # a monitor of the user's own may count seconds that it does not save
         return known if own else {**known, "measuring_seconds": sum(spent.values())}
     except (KeyError, TypeError, AttributeError):
         return {}

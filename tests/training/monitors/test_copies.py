@@ -22,6 +22,7 @@ from unnoise.training.clock import Clock
 from unnoise.training.monitors import copies, monitor
 from unnoise.training.monitors.copies import EARLIEST, MOST_TRAINED, CopiesMonitor
 from unnoise.training.signals import Stop
+from unnoise.verification.verify import verify
 
 IMAGES, OTHERS = smooth(240, 16, seed=0), smooth(200, 16, seed=1)
 
@@ -98,15 +99,18 @@ def test_a_run_that_began_to_copy_ends_with_the_weights_before(tmp_path, monkeyp
         return as_drawn(OTHERS if len(looks) <= 3 else IMAGES)
 
     monkeypatch.setattr(copies, "draw_images", draw)
-    settings = TINY | {"data": IMAGES, "images": "400", "objective": "simple", "out": "run"}
+    np.save("images.npy", IMAGES)
+    settings = TINY | {"data": "images.npy", "images": "400", "objective": "simple", "out": "run"}
     run = unnoise.train(**settings)
     assert len(looks) == 4
-    assert run.card.training["images"] == 32
+    assert (run.card.training["images"], run.card.training["weights_of_images"]) == (32, 24)
     told = capsys.readouterr().out
     assert "ended     with the weights of 24 images, which draw no copies; --allow-copies trains on" in told
     (_, kept), (_, final) = (read_model(tmp_path / "run" / name) for name in (WITHOUT_COPIES, MODEL))
     assert all(torch.equal(final[name], tensor) for name, tensor in kept.items())
     with pytest.raises(NothingLeftError, match="it drew copies of its training images; --allow-copies resumes it"):
         unnoise.train(**settings)
+    assert not verify("run").differing
     run = unnoise.train(**settings, allow_copies=True)
     assert run.card.training["images"] == 400
+    assert "weights_of_images" not in run.card.training

@@ -31,18 +31,20 @@ class CopiesMonitor:
     beyond doubt (95 %).
     """
 
-    name, remembered = "copies", ("budget", "count", "rows")
+    name, remembered = "copies", ("budget", "count", "rows", "looked_at")
 
     def __init__(self, trained: Dataset, held: Dataset, settings: Sampling, *, allowed: bool) -> None:
         self.trained, self.settings, self.allowed = trained, settings.within(MOST_STEPS), allowed
         self.new, _ = new_or_trained(trained, held)
         self.budget = TimeBudget(COPIES_SHARE)
-        self.rows, self.count = list[dict[str, Any]](), 0
+        self.rows, self.count, self.looked_at = list[dict[str, Any]](), 0, -1  # looked_at: images seen
 
     def due(self, clock: Clock) -> bool:
-        """Return True if the budget gives a turn, once images were seen often enough to be copied."""
+        """Return True if the budget gives a turn, and at the end, once images were seen often enough to be copied."""
         few = len(self.trained) <= MOST_TRAINED and self.trained.groups is None
-        return few and clock.seen >= EARLIEST * len(self.trained) and self.budget.due(clock)
+        at_the_end = clock.progress >= 1 and self.looked_at != clock.seen
+        seen_often = clock.seen >= EARLIEST * len(self.trained) and not clock.ended
+        return few and seen_often and (at_the_end or self.budget.due(clock))
 
     def run(self, model: Diffusion, clock: Clock, stop: Stop) -> Outcome:
         """Draw and compare; say whether these weights are kept, and whether the training ends."""
@@ -52,6 +54,7 @@ class CopiesMonitor:
         with self.budget.spending(clock):
             images = draw_images(model, self.count, self.settings, stop)
             found = None if images is None else self.compare(to_uint8(images))
+        self.looked_at = clock.seen
         if found is None:
             return Outcome()
         drawn, new = found["drawn"], found["new"]
