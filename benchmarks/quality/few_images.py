@@ -33,7 +33,8 @@ from unnoise.training.monitors.drawing import draw_images
 from unnoise.training.monitors.monitor import Outcome
 from unnoise.training.signals import Stop
 
-FIRST, GROWTH, DRAWN, NEW = 2_500, 1.6, 300, 300
+FIRST, GROWTH, DRAWN, NEW = 5_000, 1.6, 300, 300
+SMALL = "unet:widths=32-32-48,layers=2,patch=2,groups=8,head=32"
 METRICS = "kid,precision_recall"
 CONTENDERS: dict[str, dict[str, Any]] = {
     "default": {},
@@ -41,6 +42,9 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     "augment": {"augment": 0.12},
     "augment-no-references": {"augment": 0.12, "references": 0},
     "flip": {"flip": True},
+    "small": {"backbone": SMALL},
+    "small-augment": {"backbone": SMALL, "augment": 0.12},
+    "small-no-references": {"backbone": SMALL, "references": 0},
 }
 
 
@@ -111,6 +115,7 @@ def train(images: np.ndarray, real: Dataset, path: Path, length: str, seed: int,
         seed=seed,
         out=str(path.parent / "runs" / path.stem),
         monitors=[marks],
+        allow_copies=True,
         **options,
     )
     about = {"images": len(images), "options": options, "network": trained.card.backbone, "seed": seed}
