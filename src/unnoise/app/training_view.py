@@ -17,7 +17,7 @@ from unnoise.training.clock import Clock
 
 def training_view(folder: Path, card: Card) -> str:
     """Return a piece of HTML with the progress of a training, its last preview and its curves."""
-    metrics, log = own_file(folder, METRICS), TrainingLog([], [], [], {})
+    metrics, log = own_file(folder, METRICS), TrainingLog([], [], [], [], {})
     if metrics is not None:
         with suppress(OSError):
             log = read_log(metrics)

@@ -23,6 +23,7 @@ class TrainingLog(NamedTuple):
     steps: list[dict[str, Any]]
     validation: list[dict[str, Any]]
     kid: list[dict[str, Any]]
+    copies: list[dict[str, Any]]
     summary: dict[str, Any]
 
 
@@ -35,12 +36,14 @@ class Plot(NamedTuple):
 
 def read_log(path: Path) -> TrainingLog:
     """Read the rows of metrics.jsonl that can be read; the last one may be cut off."""
-    log = TrainingLog([], [], [], {})
+    log = TrainingLog([], [], [], [], {})
     for row in read_json_lines(path):
         if "held_out" in row:
             log.validation.append(row)
         elif "kid" in row:
             log.kid.append(row)
+        elif "copies" in row:
+            log.copies.append(row)
         elif "loss" in row and "seconds" in row:
             log.steps.append(row)
         elif "training_seconds" in row:
@@ -53,7 +56,8 @@ def draw_curves(log: TrainingLog) -> dict[str, list[Plot]]:
     if not log.steps:
         return {"loss_plots": [], "kid_plots": []}
     by_level = [plot_loss_by_level(log)] if len(log.validation) > 1 else []
-    return {"loss_plots": [plot_loss(log), *by_level], "kid_plots": [plot_kid(log)] if len(log.kid) > 1 else []}
+    kid, copies = [plot_kid(log)] if len(log.kid) > 1 else [], [plot_copies(log)] if len(log.copies) > 1 else []
+    return {"loss_plots": [plot_loss(log), *by_level], "kid_plots": kid + copies}
 
 
 def plot_loss(log: TrainingLog) -> Plot:
@@ -94,6 +98,21 @@ def plot_kid(log: TrainingLog) -> Plot:
     axis.vlines(images, [1000 * end for end in low], [1000 * end for end in high], color=BLUE)
     style_axis(axis, "images seen", "KID x 1000")
     return to_plot(figure, f"KID of {int(log.kid[-1]['pictures'])} images with its 95 % interval.")
+
+
+def plot_copies(log: TrainingLog) -> Plot:
+    """Plot the share of drawn images that look like copies, with its intervals, and of new images."""
+    figure = Figure(figsize=(7, 2.8), layout="constrained")
+    axis = figure.subplots()
+    images, drawn, new, interval = columns(log.copies, "images", "copies", "copies_of_new", "copies_interval")
+    axis.plot(images, [100 * share for share in drawn], "o-", color=BLUE, label="drawn images")
+    axis.vlines(images, [100 * low for low, _ in interval], [100 * high for _, high in interval], color=BLUE)
+    axis.plot(images, [100 * share for share in new], color=ORANGE, label="new images")
+    style_axis(axis, "images seen", "%")
+    axis.legend(frameon=False)
+    return to_plot(
+        figure, "Share of images that are nearer to one training image than new images are; bars are of 95 %."
+    )
 
 
 def kid_interval(row: dict[str, Any]) -> tuple[float, float]:
