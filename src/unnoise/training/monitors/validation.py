@@ -87,7 +87,7 @@ class ValidationMonitor:
             return None
         return (
             f"overfitting: the loss on held-out images is {held.mean():.4f} and rising, on training images "
-            f"{trained.mean():.4f}; more images, --flip or a shorter training would help"
+            f"{trained.mean():.4f}; more images, --augment 0.12 or a shorter training would help"
         )
 
     def __str__(self) -> str:
