@@ -159,10 +159,10 @@ def measure_evaluation(
         if name in names and run is None:
             raise InputError(f"metric {name} needs a run, and {data_text(config.set)} is none")
     parts: dict[str, Callable[[], dict[str, Any]]] = {}
-    if compared := [name for name in names if name not in OF_A_RUN]:
-        parts["scores"] = partial(compare, config, run, compared, report, say, pairs)
     if run and "bpd" in names:
         parts["bpd"] = partial(bits_per_dim, config, run, report, say)
+    if compared := [name for name in names if name not in OF_A_RUN]:
+        parts["scores"] = partial(compare, config, run, compared, report, say, pairs)
     if run and "memorization" in names:
         count = config.n or (LOOKED_AT if config.metrics is None else DRAWN)
         parts["memorization"] = lambda: audit(config, run, open_extractor(config.features), count, report, folder, say)

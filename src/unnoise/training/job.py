@@ -25,7 +25,7 @@ from unnoise.run_folder import BEST, CONFIG, MODEL, STATE, WITHOUT_COPIES, own_f
 from unnoise.training.checks import pretrained_networks
 from unnoise.training.clock import Clock
 from unnoise.training.log import Log
-from unnoise.training.monitors.monitor import Monitor
+from unnoise.training.monitors.monitor import Monitor, Outcome
 from unnoise.training.plan import Plan
 from unnoise.training.references import References
 from unnoise.training.state import FORMAT, Part, State, read_state, recall, remember, write_state
@@ -112,6 +112,17 @@ class Job:
         ):  # what was cut short is not what was measured
             training[EXPECTED] = self.expected._asdict()
         write_model(self.folder / name, self.trainer.ema.network.state_dict(), replace(self.card, training=training))
+
+    def record(self, outcome: Outcome) -> None:
+        """Log and print what a monitor has found, and keep the averaged weights if it asks for that."""
+        for row in outcome.rows:
+            self.log.add(row)
+        for message in outcome.messages:
+            self.progress.say(message)
+        if outcome.best:
+            self.save_best()
+        if outcome.keep:
+            self.save_model(WITHOUT_COPIES)
 
     def save_best(self) -> None:
         """Keep the averaged weights beside the last ones, and a state that names them."""

@@ -8,7 +8,7 @@ from unnoise import distributed
 from unnoise.data.dataset import Dataset
 from unnoise.device import out_of_memory
 from unnoise.errors import InputError, UnreadError
-from unnoise.run_folder import LOSS, WITHOUT_COPIES
+from unnoise.run_folder import LOSS
 from unnoise.training.batches import Batch, order, prepare, read_ahead, read_batch
 from unnoise.training.clock import Clock
 from unnoise.training.job import Job
@@ -121,14 +121,7 @@ def run_monitor(job: Job, monitor: Monitor, stop: Stop) -> bool:
     """Run a monitor, and do what its outcome asks for; return True if it ends the training."""
     with job.trainer.averaged() as model:
         outcome = monitor.run(model, job.clock, stop)
-    for row in outcome.rows:
-        job.log.add(row)
-    for message in outcome.messages:
-        job.progress.say(message)
-    if outcome.best:
-        job.save_best()
-    if outcome.keep:
-        job.save_model(WITHOUT_COPIES)
+    job.record(outcome)
     if job.clock.progress < 1:  # the end of the training plots once, for all
         job.log.plot_in_between(job.folder / LOSS, job.clock)
     return outcome.end
