@@ -170,8 +170,8 @@ def test_memory_is_less_than_a_kilobyte_an_image_and_few_pairs_at_a_time(monkeyp
 @pytest.mark.parametrize(
     ("numbers", "says"),
     [
-        ([0], "there is one image: the network can only learn to draw it again"),
-        ([0] * 40, "all images are alike: the network can only learn to draw it again"),
+        ([0], "there is one image: the network can only learn to draw that one again"),
+        ([0] * 40, "all images are alike: the network can only learn to draw that one again"),
         ([0, 1], "2 different images are few: the network learns them by heart"),
         ([0, 1] * 30, "2 different images among 60 are few"),
         ([*range(10)], "10 different images are few"),

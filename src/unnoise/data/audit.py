@@ -130,7 +130,7 @@ def describe_few(different: int, count: int) -> str:
         return ""
     if different <= 1:
         what = "all images are alike" if count > 1 else "there is one image"
-        return f"{what}: the network can only learn to draw it again; give {FEW} or more that differ"
+        return f"{what}: the network can only learn to draw that one again; give {FEW} or more that differ"
     among = f" among {count:,}" if different < count else ""
     return (
         f"{different} different images{among} are few: the network learns them by heart, and draws copies of them; "
