@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results"
 MANIFEST = RESULTS / "MANIFEST.json"
 SCRIPTS = dict.fromkeys(("ablation", "ablation-amx", "celeba-peers", "cifar10", "fashion-mnist"), "quality_per_minute")
-SCRIPTS |= {"few-images": "few_images", "yardstick-slow": "yardstick"}  # the last on a CPU without AVX-512
+SCRIPTS |= {"yardstick-slow": "yardstick"}  # on a CPU without AVX-512
 
 
 def result_files() -> list[Path]:
