@@ -107,9 +107,8 @@ class Job:
             training["weights_of_images"] = self.kept
         if used := pretrained_networks(self.trainer.config.objective):
             training[USED_BY_TRAINING] = used
-        if (
-            self.expected and self.clock.progress >= 1 and not self.clock.ended
-        ):  # what was cut short is not what was measured
+        whole = self.clock.progress >= 1 and not self.clock.ended
+        if self.expected and whole:  # a training that was cut short is not what was measured
             training[EXPECTED] = self.expected._asdict()
         write_model(self.folder / name, self.trainer.ema.network.state_dict(), replace(self.card, training=training))
 

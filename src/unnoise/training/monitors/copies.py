@@ -11,14 +11,13 @@ from unnoise.diffusion.model import Diffusion
 from unnoise.evaluation.copies import copied
 from unnoise.evaluation.references import new_or_trained
 from unnoise.images import Uint8Images, as_uint8, to_uint8
-from unnoise.sampling import network_calls
 from unnoise.training.clock import Clock
-from unnoise.training.monitors.drawing import draw_images
+from unnoise.training.monitors.drawing import draw_images, seconds_each
 from unnoise.training.monitors.monitor import Outcome, TimeBudget
 from unnoise.training.signals import Stop
 
-MOST_TRAINED = 5_000  # images; no training of a day copies more
-EARLIEST = 20  # passes over the data, before which nothing was copied in any training that was measured
+MOST_TRAINED = 5_000  # images; copies of more are not looked for
+EARLIEST = 20  # passes over the data; benchmarks/results/few_images has no copies before 80
 COPIES_SHARE = 0.04  # of the time of the training, for all turns
 MOST_STEPS, LEAST_DRAWN, MOST_DRAWN = 20, 50, 200  # of the sampler; images of a turn
 
@@ -31,13 +30,13 @@ class CopiesMonitor:
     beyond doubt (95 %).
     """
 
-    name, remembered = "copies", ("budget", "count", "rows", "looked_at")
+    name, remembered = "copies", ("budget", "count", "looked_at")
 
     def __init__(self, trained: Dataset, held: Dataset, settings: Sampling, *, allowed: bool) -> None:
         self.trained, self.settings, self.allowed = trained, settings.within(MOST_STEPS), allowed
         self.new, _ = new_or_trained(trained, held)
         self.budget = TimeBudget(COPIES_SHARE)
-        self.rows, self.count, self.looked_at = list[dict[str, Any]](), 0, -1  # looked_at: images seen
+        self.count, self.looked_at = 0, -1  # images to draw, once they are planned; images seen at the last look
 
     def due(self, clock: Clock) -> bool:
         """Return True if the budget gives a turn, and at the end, once images were seen often enough to be copied."""
@@ -48,9 +47,8 @@ class CopiesMonitor:
 
     def run(self, model: Diffusion, clock: Clock, stop: Stop) -> Outcome:
         """Draw and compare; say whether these weights are kept, and whether the training ends."""
-        each = network_calls(self.settings) / (3 * clock.pace)  # seconds; a call is about a third of a step
-        room = COPIES_SHARE * clock.elapsed - self.budget.spent
-        self.count = self.count or int(max(LEAST_DRAWN, min(MOST_DRAWN, room / each)))
+        affordable = (COPIES_SHARE * clock.elapsed - self.budget.spent) / seconds_each(self.settings, clock)
+        self.count = self.count or int(max(LEAST_DRAWN, min(MOST_DRAWN, affordable)))
         with self.budget.spending(clock):
             images = draw_images(model, self.count, self.settings, stop)
             found = None if images is None else self.compare(to_uint8(images))
@@ -59,15 +57,15 @@ class CopiesMonitor:
             return Outcome()
         drawn, new = found["drawn"], found["new"]
         row = {"images": clock.seen, "seconds": round(clock.elapsed, 2), "copies": drawn["value"]}
-        self.rows.append({**row, "copies_interval": drawn["interval"], "copies_of_new": new["value"]})
+        rows = [{**row, "copies_interval": drawn["interval"], "copies_of_new": new["value"]}]
         if drawn["interval"][0] <= new["interval"][1]:
             one_error = (new["interval"][1] - new["value"]) / 2
-            return Outcome(self.rows[-1:], keep=drawn["value"] <= new["value"] + one_error)
+            return Outcome(rows, keep=drawn["value"] <= new["value"] + one_error)
         told = (
             f"copies    {drawn['value']:.0%} of {self.count} drawn images are nearer to one training image than new "
             f"images are, and {new['value']:.1%} of new images"
         )
-        return Outcome(self.rows[-1:], [told], end=not self.allowed)
+        return Outcome(rows, [told], end=not self.allowed)
 
     def compare(self, drawn: Uint8Images) -> dict[str, Any] | None:
         """Return the flagged shares of drawn and of new images; None if there are too few images."""

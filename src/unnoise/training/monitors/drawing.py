@@ -12,6 +12,8 @@ from unnoise.diffusion.model import Diffusion
 from unnoise.files import replacing
 from unnoise.images import grid
 from unnoise.samplers.draw import draw, labels_for
+from unnoise.sampling import network_calls
+from unnoise.training.clock import Clock
 from unnoise.training.signals import Stop
 from unnoise.types import Images
 
@@ -19,6 +21,11 @@ from unnoise.types import Images
 def affordable(evaluations: float, steps: int) -> int:
     """Return how many images a number of network evaluations is enough for: 1, 4, 9, 16, 36 or 64."""
     return next((n for n in (64, 36, 16, 9, 4) if n * steps <= evaluations), 1)
+
+
+def seconds_each(settings: Sampling, clock: Clock) -> float:
+    """Return about the seconds that drawing an image takes, at the pace of the training."""
+    return network_calls(settings) / (3 * clock.pace)  # a call is about a third of a step
 
 
 def draw_images(

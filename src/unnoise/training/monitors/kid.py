@@ -18,9 +18,8 @@ from unnoise.evaluation.scores import Score
 from unnoise.evaluation.statistics import Statistics
 from unnoise.images import to_uint8
 from unnoise.progress import duration, silent
-from unnoise.sampling import network_calls
 from unnoise.training.clock import Clock
-from unnoise.training.monitors.drawing import draw_images
+from unnoise.training.monitors.drawing import draw_images, seconds_each
 from unnoise.training.monitors.monitor import Outcome
 from unnoise.training.signals import Stop
 from unnoise.types import Images
@@ -73,7 +72,7 @@ class KidMonitor:
             look = extraction_seconds(self.extractor())
         except InputError as error:
             return self.give_up(str(error))
-        self.each = network_calls(self.settings) / (3 * clock.pace) + look  # a call is about a third of a step
+        self.each = seconds_each(self.settings, clock) + look
         room = KID_SHARE * (clock.elapsed + clock.left) - compared * look
         self.count = max(0, min(MOST_DRAWN, int(room / (len(MARKS) + 1) / self.each)))  # one more mark, to be safe
         if self.count < LEAST_DRAWN:
