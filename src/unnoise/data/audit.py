@@ -28,10 +28,8 @@ PAIRS_AT_ONCE = 4_096  # that are compared before rounding
 MAX_VALUES = 2**24  # of images that are in memory as floats
 MAX_PAIRS = 100_000  # beyond this number the images are all alike, and counting the pairs says nothing
 MAX_EXAMPLES = 5
-FEW, MOST_FEW = (
-    50,
-    1_000,
-)  # different images that a network learns by heart; images that are looked through before a run
+FEW = 50  # different images; fewer are learned by heart
+MOST_FEW = 1_000  # images that are looked through before a run
 COUNTED = ("skipped", "ignored", "found classes")  # notes on facts that have a row of their own
 
 Pair = tuple[int, int]

@@ -89,8 +89,11 @@ class Clock:
     @property
     def progress(self) -> float:
         """Return the share of the training that is done, 0 to 1."""
-        done = self.elapsed / self.seconds if self.seconds else self.seen / (self.images or 1)
-        return 1.0 if self.ended else min(done, 1.0)
+        return 1.0 if self.ended else self.share_done(self.seen, self.elapsed)
+
+    def share_done(self, seen: int, elapsed: float) -> float:
+        """Return the share, 0 to 1, that is done after a number of images and of seconds."""
+        return min(elapsed / self.seconds if self.seconds else seen / (self.images or 1), 1.0)
 
     @property
     def left(self) -> float:

@@ -167,8 +167,7 @@ def step_checks(
 
 def rate(config: TrainConfig, clock: Clock, images: int, seconds: float) -> float:
     """Return the learning rate after this number of images and seconds."""
-    done = seconds / clock.seconds if clock.seconds else images / (clock.images or 1)
-    return learning_rate(config, images, min(done, 1.0))
+    return learning_rate(config, images, clock.share_done(images, seconds))
 
 
 def summary_checks(row: dict[str, Any], run: Run, facts: dict[str, Any], *, last: bool) -> Iterator[Check]:
