@@ -38,6 +38,14 @@ SMALL = "unet:widths=32-32-48,layers=2,patch=2,groups=8,head=32"
 METRICS = "kid,precision_recall"
 CONTENDERS: dict[str, dict[str, Any]] = {
     "default": {},
+    # the default of version 0.1.0
+    "first": {
+        "backbone": "unet:widths=32-64-128,layers=1,patch=2,groups=8,head=32",
+        "objective": "capped_v:gamma=2.5,first=20",
+        "references": 0,
+        "lr": 1e-3,
+        "batch": 64,
+    },
     "no-references": {"references": 0},
     "augment": {"augment": 0.12},
     "augment-no-references": {"augment": 0.12, "references": 0},
