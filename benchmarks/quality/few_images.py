@@ -21,9 +21,8 @@ import torch
 import unnoise
 from benchmarks.lib.machine import machine
 from benchmarks.quality.judges import JUDGES
-from benchmarks.quality.yardstick import SETS
-from unnoise.data.cache import open_data
-from unnoise.data.dataset import Dataset, split_held_out
+from benchmarks.quality.yardstick import SETS, UNET, open_set
+from unnoise.data.dataset import Dataset
 from unnoise.diffusion.model import Diffusion
 from unnoise.evaluation.copies import copied
 from unnoise.files import write_json
@@ -31,21 +30,17 @@ from unnoise.images import grid, to_uint8
 from unnoise.training.clock import Clock
 from unnoise.training.monitors.drawing import draw_images
 from unnoise.training.monitors.monitor import Outcome
+from unnoise.training.resume import FIRST_DEFAULTS
 from unnoise.training.signals import Stop
 
 FIRST, GROWTH, DRAWN, NEW = 5_000, 1.6, 300, 300
-SMALL = "unet:widths=32-32-48,layers=2,patch=2,groups=8,head=32"
+SMALL = UNET.format("32-32-48", 2)
 METRICS = "kid,precision_recall"
 CONTENDERS: dict[str, dict[str, Any]] = {
     "default": {},
     # the default of version 0.1.0
-    "first": {
-        "backbone": "unet:widths=32-64-128,layers=1,patch=2,groups=8,head=32",
-        "objective": "capped_v:gamma=2.5,first=20",
-        "references": 0,
-        "lr": 1e-3,
-        "batch": 64,
-    },
+    "first": {"backbone": UNET.format("32-64-128", 1), **FIRST_DEFAULTS},
+    "wide": {"backbone": UNET.format("96-96-144", 2)},
     "no-references": {"references": 0},
     "augment": {"augment": 0.12},
     "augment-no-references": {"augment": 0.12, "references": 0},
@@ -102,9 +97,7 @@ def run(given: argparse.Namespace) -> None:
     """Train what is not there yet."""
     (Path(given.out) / "runs").mkdir(parents=True, exist_ok=True)
     for name in given.sets:
-        place, settings, _, held = SETS[name]
-        data = open_data(str(Path(given.data) / place), size=settings.partition(" ")[2] or None)
-        pool, real = split_held_out(data, held)
+        pool, real = open_set(given.data, name)
         for count in given.counts:
             images = pool.read(np.sort(np.random.default_rng(0).permutation(len(pool))[:count]))
             for seed in given.seeds:

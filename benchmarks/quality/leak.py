@@ -19,15 +19,14 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from benchmarks.lib.machine import machine
-from benchmarks.quality.yardstick import SETS
+from benchmarks.quality.degradations import extract
+from benchmarks.quality.yardstick import SETS, open_set
 from unnoise import load, sample
-from unnoise.data.cache import open_data
-from unnoise.data.dataset import split_held_out
-from unnoise.evaluation.features import Extractor, open_extractor
-from unnoise.evaluation.scores import wilson
+from unnoise.evaluation.copies import share
+from unnoise.evaluation.features import open_extractor
 from unnoise.files import write_json
 from unnoise.images import Uint8Images, to_float, to_uint8
-from unnoise.training.augmentation import draw_transforms, transform_images
+from unnoise.training.augmentation import NUMBERS, draw_transforms, transform_images
 
 KINDS = {  # name -> which numbers of a transform
     "mirrored": [0],
@@ -44,17 +43,11 @@ ALARM = 0.05  # share of real images that may be flagged
 
 def transformed(pixels: Uint8Images, kind: str, seed: int) -> Uint8Images:
     """Return the images, each with a transform of this kind alone; a flip is certain."""
-    transform = torch.zeros(len(pixels), 9)
+    transform = torch.zeros(len(pixels), NUMBERS)
     drawn = draw_transforms(len(pixels), 1.0, Generator().manual_seed(seed))
     flip = kind in ("mirrored", "upside down")
     transform[:, KINDS[kind]] = torch.ones(len(pixels), 1) if flip else drawn[:, KINDS[kind]]
     return to_uint8(transform_images(to_float(pixels), transform))
-
-
-@torch.inference_mode()
-def describe(extractor: Extractor, pixels: Uint8Images) -> Tensor:
-    """Return the features of images, [n, d]."""
-    return torch.cat([extractor(part)[0].float() for part in pixels.split(256)])
 
 
 class Classifier:
@@ -85,27 +78,27 @@ class Classifier:
         return self.normalized(features) @ self.weights[1:] + self.weights[0]
 
 
-def flagged(scores: Tensor, limit: float) -> dict[str, Any]:
-    """Return the share of scores above the limit, with its interval."""
-    share = float((scores > limit).double().mean())
-    return {"value": share, "interval": list(wilson(share, len(scores)))}
-
-
 def main(given: argparse.Namespace) -> None:
     """Teach a classifier for each kind, apply it to each run, and print a row for each pair."""
-    place, settings, _, held = SETS[given.set]
-    pool, real = split_held_out(open_data(str(Path(given.data) / place), size=settings.partition(" ")[2] or None), held)
+    pool, real = open_set(given.data, given.set)
     taught = torch.from_numpy(pool.read(np.arange(min(len(pool), TAUGHT))))
     tested = torch.from_numpy(real.read(np.arange(min(len(real), TESTED))))
     extractor = open_extractor("efficientnet")
-    runs = {Path(run).name: describe(extractor, to_uint8(sample(load(run), given.drawn))) for run in given.runs}
-    known, new, found = describe(extractor, taught), describe(extractor, tested), dict[str, Any]()
+
+    def describe(pixels: Uint8Images) -> Tensor:
+        return extract(extractor, pixels)[0]
+
+    runs = {Path(run).name: describe(to_uint8(sample(load(run), given.drawn))) for run in given.runs}
+    known, new, found = describe(taught), describe(tested), dict[str, Any]()
     for kind in KINDS:
-        classify = Classifier(known, describe(extractor, transformed(taught, kind, 0)))
-        scores, changed = classify(new), classify(describe(extractor, transformed(tested, kind, 1)))
-        limit = float(scores.quantile(1 - ALARM))
-        found[kind] = {"real": flagged(scores, limit), "transformed": flagged(changed, limit)}
-        found[kind] |= {name: flagged(classify(features), limit) for name, features in runs.items()}
+        classify = Classifier(known, describe(transformed(taught, kind, 0)))
+        scores = classify(new)
+        limit = scores.quantile(1 - ALARM)
+        found[kind] = {
+            "real": share(scores > limit),
+            "transformed": share(classify(describe(transformed(tested, kind, 1))) > limit),
+            **{name: share(classify(features) > limit) for name, features in runs.items()},
+        }
         for name in runs:
             print(row(kind, name, found[kind]), flush=True)
     Path(given.out).mkdir(parents=True, exist_ok=True)

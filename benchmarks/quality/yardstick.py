@@ -34,7 +34,7 @@ from benchmarks.lib.machine import machine
 from benchmarks.quality.judges import JUDGES
 from unnoise import evaluate, load, sample
 from unnoise.data.cache import open_data
-from unnoise.data.dataset import split_held_out
+from unnoise.data.dataset import Dataset, split_held_out
 from unnoise.evaluation.faults import FAULTS
 from unnoise.files import write_json
 from unnoise.images import grid, to_uint8
@@ -54,7 +54,8 @@ SETS: dict[str, tuple[str, str, int, int]] = {
 }
 MAIN = "celeba", "cifar10", "fashion-mnist", "clothing", "tiny-imagenet"
 
-NETWORK = "--backbone unet:widths={},layers={},patch=2,groups=8,head=32"
+UNET = "unet:widths={},layers={},patch=2,groups=8,head=32"
+NETWORK = f"--backbone {UNET}"
 PLAIN = "--objective capped_v:gamma=2.5,first=20"
 CONTENDERS = {
     "default": "",
@@ -86,6 +87,18 @@ def flags(name: str, contender: str) -> str:
     return re.sub(r"(?<=widths=)\d+", lambda width: f"{int(width[0]) // 2}-{width[0]}", given) if large else given
 
 
+def images_of(data: str, name: str) -> str:
+    """Return the path of a set in the folder of all sets, or its name if unnoise draws it."""
+    place = SETS[name][0]
+    return str(path) if (path := Path(data) / place).exists() else place
+
+
+def open_set(data: str, name: str) -> tuple[Dataset, Dataset]:
+    """Return the images of a set that are trained on, and those that are held out."""
+    _, settings, _, held = SETS[name]
+    return split_held_out(open_data(images_of(data, name), size=settings.partition(" ")[2] or None), held)
+
+
 def title(name: str, contender: str, seed: int, length: list[str]) -> str:
     """Return the name of the files of a training."""
     return f"{name}-{contender}-{length[-1]}-{seed}"
@@ -93,12 +106,11 @@ def title(name: str, contender: str, seed: int, length: list[str]) -> str:
 
 def train(name: str, contender: str, seed: int, length: list[str], given: argparse.Namespace) -> dict[str, Any]:
     """Train a contender on a set, and return what it took and what its images are worth."""
-    place, settings, drawn, held = SETS[name]
-    images = str(path) if (path := Path(given.data) / place).exists() else place
+    _, settings, drawn, held = SETS[name]
     files = title(name, contender, seed, length)
     run = Path(given.out) / "runs" / files
     command = [
-        images,
+        images_of(given.data, name),
         *settings.split(),
         "--held-out",
         str(held),
@@ -111,8 +123,7 @@ def train(name: str, contender: str, seed: int, length: list[str], given: argpar
     opened, begun = load(run), time.monotonic()
     made = sample(opened, drawn)
     seconds = time.monotonic() - begun
-    data = open_data(images, size=settings.partition(" ")[2] or None)
-    real, scores = split_held_out(data, held)[1], dict[str, Any]()
+    real, scores = open_set(given.data, name)[1], dict[str, Any]()
     grid(made[:64], opened.card.mode).save(Path(given.out) / f"{files}.png")
     for judge in JUDGES:
         found = evaluate(made, real, metrics=METRICS, features=JUDGES[judge], second="none").details["scores"]["values"]
