@@ -83,7 +83,7 @@ class TrainConfig(Settings):
     augment: float | None = option(
         None,
         "probability of each of six transforms of an image, such as mirror, turn and stretch; the network is "
-        "conditioned on them, so no sample shows one; 0 is off",
+        "conditioned on them, and samples are drawn without one; 0 is off",
         least=0,
         most=1,
     )
