@@ -215,7 +215,7 @@ def test_guides_run_from_top_to_bottom(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     chance = np.random.default_rng(0)
     Path("photos").mkdir()
-    for name in [*(f"photos/{i}.png" for i in range(200)), "me.png", "you.png", "small.png", "blurred.png"]:
+    for name in [*(f"photos/{i}.png" for i in range(600)), "me.png", "you.png", "small.png", "blurred.png"]:
         Image.fromarray(chance.integers(0, 256, (16, 16, 3), np.uint8)).save(name)
     Image.open("me.png").convert("L").save("gray.png")
     Image.new("L", (16, 16)).save("mask.png")
