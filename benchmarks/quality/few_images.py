@@ -7,11 +7,12 @@
 DATA is a folder with the sets of yardstick.py. A training has COUNT images of a set; unnoise holds out a tenth of
 them. Its averaged weights are measured at marks, each 1.6 times as far as the one before: 300 drawn images against
 held-out images of the set, and the share of copies among them beside the share of held-out images that look like
-copies. OUT/SET-COUNT-CONTENDER-SEED.json holds all marks; what is there is not made again.
+copies. OUT/SET-COUNT-CONTENDER-LENGTH-SEED.json holds all marks; what is there is not made again.
 """
 
 import argparse
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ import unnoise
 from benchmarks.lib.machine import machine
 from benchmarks.quality.judges import JUDGES
 from benchmarks.quality.yardstick import SETS, UNET, open_set
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Dataset, default_held_out
 from unnoise.diffusion.model import Diffusion
 from unnoise.evaluation.copies import copied
 from unnoise.files import write_json
 from unnoise.images import grid, to_uint8
 from unnoise.training.clock import Clock
+from unnoise.training.copy_horizon import copy_horizon
 from unnoise.training.monitors.drawing import draw_images
 from unnoise.training.monitors.monitor import Outcome
 from unnoise.training.resume import FIRST_DEFAULTS
@@ -102,7 +104,7 @@ def run(given: argparse.Namespace) -> None:
             images = pool.read(np.sort(np.random.default_rng(0).permutation(len(pool))[:count]))
             for seed in given.seeds:
                 for contender in given.contenders:
-                    path = Path(given.out) / f"{name}-{count}-{contender}-{seed}.json"
+                    path = Path(given.out) / f"{name}-{count}-{contender}-{given.images}-{seed}.json"
                     if not path.exists():
                         train(images, real, path, given.images, seed, CONTENDERS[contender])
 
@@ -123,11 +125,29 @@ def train(images: np.ndarray, real: Dataset, path: Path, length: str, seed: int,
     write_json(path, about | {"marks": marks.rows, "machine": machine("unnoise")})
 
 
+def horizon(marks: list[dict[str, Any]]) -> float | None:
+    """Return the images seen when as many drawn images look like copies as new ones may, at most; None if never.
+
+    It lies between two marks, and is interpolated by the logarithm of the images.
+    """
+    for before, after in pairwise(mark for mark in marks if mark["copies"]):
+        low, high = (mark["copies"]["drawn"]["value"] for mark in (before, after))
+        most = after["copies"]["new"]["interval"][1]
+        if low <= most < high:
+            return float(before["images"] * (after["images"] / before["images"]) ** ((most - low) / (high - low)))
+    return None
+
+
 def table(given: argparse.Namespace) -> None:
-    """Print the marks of every training."""
+    """Print the marks of every training, and where its copies begin."""
     for path in sorted(Path(given.out).glob("*.json")):
-        for row in json.loads(path.read_text("utf-8"))["marks"]:
+        found = json.loads(path.read_text("utf-8"))
+        for row in found["marks"]:
             print(f"{path.stem:44} {tell(row)}")
+        trained = found["images"] - default_held_out(found["images"])
+        if begin := horizon(found["marks"]):
+            said = f"each seen {begin / trained:.0f} times; expected at {copy_horizon(trained):,.0f}"
+            print(f"{path.stem:44} copies begin at {begin:,.0f} images, {said}")
 
 
 if __name__ == "__main__":

@@ -193,6 +193,8 @@ def test_large_images_have_one_more_scale():
         (Clock(None, 3000.0), "3,000 images, each 0.3 times, in 1:00, done at 12:01"),
         (Clock(600.0, None, seen=12_000, before=180.0), "33,000 images, each 3.3 times, in 7:00, done at 12:07"),
         (Clock(None, 3000.0, seen=1500, before=20.0), "3,000 images, each 0.3 times, in 0:30, done at 12:00"),
+        (Clock(600.0, 3000.0), "3,000 images, each 0.3 times, in 1:00, done at 12:01"),
+        (Clock(600.0, 50_000.0), "30,000 images, each 3.0 times, in 10:00, done at 12:10"),
     ],
 )
 def test_a_plan_in_words(clock, words):

@@ -1,4 +1,4 @@
-"""The length of a training: wall time, images or epochs; progress runs from 0 to 1 on whichever was given."""
+"""The length of a training: wall time, images or epochs; progress runs from 0 to 1."""
 
 import math
 import re
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from unnoise.config import LENGTHS, TrainConfig
 from unnoise.errors import InputError
 from unnoise.options import short_repr
+from unnoise.training.copy_horizon import safe_images
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
@@ -32,8 +33,8 @@ class Clock:
     """Count images and seconds of a training; time passes between `start` and `stop`, in one or several sittings.
 
     Args:
-        seconds: length in seconds, or None if it is given in images.
-        images: length in images, or None if it is given in seconds.
+        seconds: The length in seconds, or None.
+        images: The length in images, or None. If both are given, the training ends at what comes first.
     """
 
     seconds: float | None
@@ -55,9 +56,8 @@ class Clock:
             return cls(None, config.epochs * count)
         if config.images is not None:
             return cls(None, parse_amount(config.images, COUNTS, "--images", "50000, 500k or 2M", MAX_IMAGES))
-        return cls(
-            parse_amount(config.budget or DEFAULT_BUDGET, SECONDS, "--budget", "90s, 10m or 2h", MAX_SECONDS), None
-        )
+        seconds = parse_amount(config.budget or DEFAULT_BUDGET, SECONDS, "--budget", "90s, 10m or 2h", MAX_SECONDS)
+        return cls(seconds, None if config.allow_copies else safe_images(count))
 
     def start(self) -> None:
         """Begin a sitting."""
@@ -93,7 +93,9 @@ class Clock:
 
     def share_done(self, seen: int, elapsed: float) -> float:
         """Return the share, 0 to 1, that is done after a number of images and of seconds."""
-        return min(elapsed / self.seconds if self.seconds else seen / (self.images or 1), 1.0)
+        by_time = elapsed / self.seconds if self.seconds else 0.0
+        by_images = seen / self.images if self.images else 0.0
+        return min(max(by_time, by_images), 1.0)
 
     @property
     def left(self) -> float:

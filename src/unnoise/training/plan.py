@@ -1,6 +1,7 @@
 """Plan a training: a few steps on this machine tell the pace and the memory, and so how wide the network can be."""
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -62,16 +63,19 @@ class Plan(NamedTuple):
     peak_bytes: int  # of one process; 0 if it is not known
     at_once: int = ALL  # images that are taken at a time, if memory is short
 
+    def slower(self, factor: float) -> "Plan":
+        """Return the plan at a pace that is this factor lower."""
+        return self._replace(images_per_second=self.images_per_second / factor)
+
     def images(self, clock: Clock) -> float:
         """Return the number of images that will be seen by the end."""
-        if clock.seconds is None:
-            return clock.images or 0
-        return clock.seen + (clock.seconds - clock.elapsed) * self.images_per_second
+        in_time = (clock.seconds - clock.elapsed) * self.images_per_second if clock.seconds else math.inf
+        return min(clock.seen + in_time, clock.images or math.inf)
 
     def in_words(self, clock: Clock, count: int, now: datetime) -> str:
         """Say how far the training will come, when it will end and what it takes; `count` is the number of images."""
         images = self.images(clock)
-        seconds = clock.seconds - clock.elapsed if clock.seconds else (images - clock.seen) / self.images_per_second
+        seconds = (images - clock.seen) / self.images_per_second
         done = now + timedelta(seconds=min(seconds, MAX_SECONDS))
         memory = f"; memory up to about {self.peak_bytes / 2**20:,.0f} MB" if self.peak_bytes else ""
         memory += f", {self.at_once} images at a time" if self.at_once < ALL else ""
@@ -238,14 +242,14 @@ def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> P
 
     Widths are tried from the smallest on. Without a budget, the width is the same on every machine.
     """
-    seconds = Clock.from_config(config, count).seconds
-    if config.backbone is not None or seconds is None:
+    clock = Clock.from_config(config, count)
+    if config.backbone is not None or clock.seconds is None:
         named = unet(WITHOUT_BUDGET, shape) if config.backbone is None else config.backbone
         return plan_backbone(config, named, shape, count)
     found = plan_backbone(config, unet(WIDTHS[0], shape), shape, count)
     for width, wider in pairwise(WIDTHS):
         dearer = (wider / width) ** 2
-        if seconds * found.plan.images_per_second / dearer < images_needed(wider):
+        if found.plan.slower(dearer).images(clock) < images_needed(wider):
             break
         if found.plan.at_once < ALL or found.plan.peak_bytes * dearer > available_memory():
             break
@@ -253,7 +257,7 @@ def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> P
             tried = plan_backbone(config, unet(wider, shape), shape, count)
         except (torch.OutOfMemoryError, TooLargeError):
             break
-        if tried.plan.at_once < ALL or seconds * tried.plan.images_per_second < images_needed(wider):
+        if tried.plan.at_once < ALL or tried.plan.images(clock) < images_needed(wider):
             break
         found = tried
     known = found.plan.peak_bytes

@@ -37,12 +37,13 @@ MAY_DIFFER = (
     "tracker",
     "plugin",
 )  # settings that change no number
-# of version 0.1.0, which knew no references
+# of version 0.1.0, which knew no references and looked for no copies
 FIRST_DEFAULTS: dict[str, Any] = {
     "objective": "capped_v:gamma=2.5,first=20",
     "batch": 64,
     "lr": 1e-3,
     "references": 0,
+    "allow_copies": True,
 }
 
 

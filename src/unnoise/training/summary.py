@@ -7,6 +7,7 @@ from unnoise.data.dataset import ABOUT_CLASSES
 from unnoise.device import describe_device, peak_memory
 from unnoise.progress import duration
 from unnoise.run_folder import FINAL, SAMPLES
+from unnoise.training.copy_horizon import copy_horizon
 from unnoise.training.job import Job
 from unnoise.training.monitors.validation import ValidationMonitor
 
@@ -33,7 +34,10 @@ def introduce(job: Job) -> None:
     say(f"plan      {job.plan.in_words(clock, len(dataset), datetime.now())}")  # noqa: DTZ005  # the user's clock
     if job.expected:
         say(f"expected  KID x 1000 of {job.expected}; unnoise eval compares")
-    length = duration(clock.seconds) if clock.seconds else f"{clock.images:,.0f} images"
+    by_images = clock.images is not None and job.plan.images(clock) == clock.images
+    if by_images and clock.seconds and (horizon := copy_horizon(len(dataset))):
+        say(f"copies    begin after about {horizon:,.0f} images: training ends before; --allow-copies trains on")
+    length = f"{clock.images:,.0f} images" if by_images else duration(clock.seconds or 0)
     say(f"training  {length}, into {job.folder}")
 
 

@@ -51,7 +51,7 @@ def training_config(run: Run) -> TrainConfig:
         raise InputError("the card does not say how the run was trained")
     if unknown := stated.keys() - {f.name for f in fields(TrainConfig)}:
         raise InputError(f"the card has settings of another version: {', '.join(sorted(unknown))}")
-    return TrainConfig(**stated)
+    return TrainConfig(**{"allow_copies": True, **stated})  # version 0.1.0 looked for no copies
 
 
 def training_data(config: TrainConfig, progress: Progress) -> tuple[Dataset, Dataset]:
