@@ -10,6 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 from unnoise.training.expected import LAW
 
@@ -107,3 +108,40 @@ def test_the_fit_finds_a_law_that_the_trainings_follow(expected):
     found = expected.fit(rows)
     assert tuple(found)[:3] == pytest.approx(tuple(law)[:3], rel=1e-2)
     assert found.spread == pytest.approx(1, abs=1e-3)
+
+
+@pytest.fixture
+def leak(monkeypatch):
+    """The script that counts transformed images among drawn ones."""
+    monkeypatch.syspath_prepend(ROOT)
+    return import_module("benchmarks.quality.leak")
+
+
+def test_a_classifier_flags_the_share_of_images_that_are_transformed(leak):
+    rng = torch.Generator().manual_seed(0)
+    real, transformed = torch.randn(600, 12, generator=rng), 1.5 + torch.randn(600, 12, generator=rng)
+    classify = leak.Classifier(real[:300], transformed[:300])
+    limit = classify(real[300:]).quantile(1 - leak.ALARM)
+    mixed = torch.cat([real[300:500], transformed[300:400]])  # a third is transformed
+    shares = {"real": 0.05, "transformed": 1.0, "run": float((classify(mixed) > limit).float().mean())}
+    shares = {name: {"value": share} for name, share in shares.items()}
+    assert float(leak.row("turned", "run", shares).split("|")[-2]) == pytest.approx(1 / 3, abs=0.05)
+    assert "cannot be told" in leak.row("turned", "run", shares | {"transformed": {"value": 0.06}})
+
+
+def test_each_kind_of_transform_changes_images_by_itself(leak):
+    pixels = torch.randint(256, (8, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    assert leak.transformed(pixels, "mirrored", 0).equal(pixels.flip(3))
+    assert leak.transformed(pixels, "upside down", 0).equal(pixels.flip(2))
+    for kind in leak.KINDS:
+        assert not leak.transformed(pixels, kind, 0).equal(pixels), kind
+
+
+def test_copies_begin_where_more_images_are_flagged_than_new_ones_may_be(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    horizon = import_module("benchmarks.quality.few_images").horizon
+    new = {"value": 0.02, "interval": [0.01, 0.05]}
+    marks = [(1_000, 0.01), (10_000, 0.03), (100_000, 0.07)]
+    rows = [{"images": images, "copies": {"drawn": {"value": share}, "new": new}} for images, share in marks]
+    assert horizon([{"images": 500, "copies": None}, *rows]) == pytest.approx(10_000 * 10**0.5)
+    assert horizon(rows[:2]) is None

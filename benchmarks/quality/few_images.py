@@ -58,8 +58,8 @@ class Marks:
 
     name, remembered = "few images", ("next", "rows")
 
-    def __init__(self, trained: np.ndarray, real: Dataset, path: Path) -> None:
-        self.trained, self.real, self.path = trained, real, path
+    def __init__(self, trained: np.ndarray, real: Dataset, path: Path, *, mirrored: bool) -> None:
+        self.trained, self.real, self.path, self.mirrored = trained, real, path, mirrored
         self.next, self.rows = float(FIRST), list[dict[str, Any]]()
 
     def due(self, clock: Clock) -> bool:
@@ -79,7 +79,7 @@ class Marks:
             values = scores.details["scores"]["values"]
             row[judge] = {score: [value["value"], *value["interval"]] for score, value in values.items()}
         new = torch.from_numpy(self.real.read(np.arange(NEW)))
-        row["copies"] = copied(to_uint8(images), new, torch.from_numpy(self.trained))
+        row["copies"] = copied(to_uint8(images), new, torch.from_numpy(self.trained), mirrored=self.mirrored)
         self.rows.append(row)
         grid(images[:64]).save(self.path.with_name(f"{self.path.stem}-{clock.seen}.png"))
         self.path.with_suffix(".part").write_text(json.dumps(self.rows), "utf-8")
@@ -111,7 +111,7 @@ def run(given: argparse.Namespace) -> None:
 
 def train(images: np.ndarray, real: Dataset, path: Path, length: str, seed: int, options: dict[str, Any]) -> None:
     """Train on images [n, c, h, w], and write the marks."""
-    marks = Marks(images, real, path)
+    marks = Marks(images, real, path, mirrored=bool(options.get("flip") or options.get("augment")))
     trained = unnoise.train(
         np.moveaxis(images, 1, 3),
         images=length,

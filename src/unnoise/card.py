@@ -40,6 +40,12 @@ class Card:
         """Return the spans of the numbers of the training images, or the rule of version 0.1.0 if the card has none."""
         return {kind: (low, high) for kind, (low, high) in self.data.get("spans", VERSION_0_1_0).items()}
 
+    @property
+    def mirrored(self) -> bool:
+        """Return True if the run was trained on mirrored images too."""
+        config = self.training.get("config", {})
+        return bool(config.get("flip") or config.get("augment"))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Run:

@@ -129,6 +129,16 @@ def test_copies_at_the_end_of_a_set_are_seen(monkeypatch):
     assert found["new"]["value"] < 0.1
 
 
+def test_mirrored_copies_are_named_if_mirrored_images_were_trained_on():
+    trained, real, other = (torch.from_numpy(smooth(100, 16, seed)).permute(0, 3, 1, 2) for seed in (1, 2, 3))
+    sets = open_sets(
+        torch.cat([other[:50], trained[:50].flip(-1)]), real, open_extractor("efficientnet"), trained=trained
+    )
+    assert not diagnosis.copy_findings(sets)
+    (found,) = diagnosis.copy_findings(sets._replace(mirrored=True))
+    assert found["number"] >= 0.5
+
+
 def checkerboard(pixels):
     """Return images with a grid of 2 pixels."""
     rows, columns = (torch.arange(side).remainder(2) for side in pixels.shape[-2:])

@@ -1,5 +1,7 @@
 """The audit finds planted copies, and flags new images at most at the rate it states."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -67,6 +69,15 @@ def test_copies_are_found_and_new_images_are_not(run, monkeypatch):
     low, high = found["interval"]
     assert low <= ALARM <= high + 0.01
     assert found["calibrated_on"] == "270 training images"  # 30 held out are too few
+
+
+def test_mirrored_copies_are_found_if_mirrored_images_were_trained_on(run, monkeypatch):
+    copies = seen(run)[:100, :, ::-1].copy()
+    assert audited(run, monkeypatch, copies)["by_space"]["pixels"] < 0.1
+    config = run.card.training["config"] | {"flip": True}
+    flipped = replace(run, card=replace(run.card, training=run.card.training | {"config": config}))
+    assert audited(flipped, monkeypatch, copies)["by_space"]["pixels"] == 1
+    assert audited(flipped, monkeypatch, NEW)["flagged"] < 0.04
 
 
 def test_held_out_images_set_the_threshold_and_count_as_new(run, monkeypatch):

@@ -14,6 +14,7 @@ from unnoise.evaluation.near_copies import (
     SIDE,
     Nearest,
     at_most,
+    both_ways,
     closest,
     nearer,
     nearer_at,
@@ -28,7 +29,7 @@ BATCH = 512  # training images that are compared at a time
 
 
 def copied(
-    drawn: Uint8Set, new: Uint8Set, trained: Uint8Set, own: Int64[Tensor, " m"] | None = None
+    drawn: Uint8Set, new: Uint8Set, trained: Uint8Set, own: Int64[Tensor, " m"] | None = None, *, mirrored: bool = False
 ) -> dict[str, Any] | None:
     """Return the flagged shares of drawn and of new images, as plain values; None if there are too few.
 
@@ -37,12 +38,13 @@ def copied(
     Args:
         drawn, new, trained: The images that are judged, images that were not trained on, and training images.
         own: The rows of the new images among the training images, if they are some of them.
+        mirrored: Look for mirrored training images too: the run was also trained on them.
     """
     if len(trained) <= NEIGHBOURS + 1 or len(new) < 2:
         return None
     ours, theirs = spread(len(drawn)), spread(len(new))
-    found = closeness(drawn[ours], trained, None)
-    known = closeness(new[theirs], trained, own[theirs] if own is not None else None)
+    found = closeness(drawn[ours], trained, None, mirrored=mirrored)
+    known = closeness(new[theirs], trained, own[theirs] if own is not None else None, mirrored=mirrored)
     if not (unlike := (known > TWIN).all(dim=0)).any():
         return None
     thresholds, _ = limits(known[:, unlike])
@@ -63,16 +65,19 @@ def share(flags: Bool[Tensor, " n"]) -> dict[str, Any]:
     return {"value": value, "interval": list(wilson(value, len(flags)))}
 
 
-def closeness(images: Uint8Set, trained: Uint8Set, own: Int64[Tensor, " n"] | None) -> Float[Tensor, "s n"]:
+def closeness(
+    images: Uint8Set, trained: Uint8Set, own: Int64[Tensor, " n"] | None, *, mirrored: bool
+) -> Float[Tensor, "s n"]:
     """Return the closeness of images to their nearest training image: in pixels, in parts, and if they are moved."""
     views, gray = pixel_views(images), grays(images)
     found = [no_neighbours(len(images), NEIGHBOURS) for _ in (*views, gray)]
     for start in range(0, len(trained), BATCH):
         part = trained[start : start + BATCH]
         indices = torch.arange(start, start + len(part))
-        for view, (mine, theirs) in enumerate(zip(views, pixel_views(part), strict=True)):
-            found[view] = nearer(found[view], mine, theirs, indices, own)
-        found[-1] = nearer_at(found[-1], moved_distances(gray, grays(part)), indices, own)
+        for shown in both_ways(part, mirrored=mirrored):
+            for view, (mine, theirs) in enumerate(zip(views, pixel_views(shown), strict=True)):
+                found[view] = nearer(found[view], mine, theirs, indices, own)
+            found[-1] = nearer_at(found[-1], moved_distances(gray, grays(shown)), indices, own)
     unused = Nearest(torch.ones(len(images), 2), torch.zeros(len(images), dtype=torch.int64))
     still = closest([unused, *found[:-1]], [x.shape[1] for x in views[2:]]).closeness[1:]
     return torch.cat([still, found[-1].closeness[None]])

@@ -39,6 +39,7 @@ class Sets(NamedTuple):
     trained: Uint8Set | None  # training images, to look for copies
     own: Int64[Tensor, " m"] | None  # the rows of the real images among them, if they are training images
     weights: Float64[Tensor, " m"]  # how often each real image counts
+    mirrored: bool = False  # the run was trained on mirrored images too
 
     def pair(self) -> tuple[Weighted, Weighted]:
         """Return the features of both sets, as KID compares them."""
@@ -296,7 +297,7 @@ def copy_findings(sets: Sets) -> list[dict[str, Any]]:
     """Return the finding that images are copies of training images, if more of them are flagged than of real ones."""
     if sets.trained is None:
         return []
-    found = copied(sets.drawn, sets.real, sets.trained, sets.own)
+    found = copied(sets.drawn, sets.real, sets.trained, sets.own, mirrored=sets.mirrored)
     if found is None or found["drawn"]["interval"][0] <= found["new"]["interval"][1]:
         return []
     return [

@@ -212,7 +212,7 @@ def of_run(config: EvalConfig, run: Run, report: Report, say: Say) -> dict[str, 
     sets = prepare(
         config, (drawn, real), trained, report, say, calls * seconds_per_image(run.model, precision=precision)
     )
-    found = diagnose(sets, report)
+    found = diagnose(sets._replace(mirrored=run.card.mirrored), report)
     found["levels"] = levels_of(config, run, how, sets, report)
     found["findings"] = in_order([*found["findings"], *sampler_findings(config, run, how, sets, report)])
     found["findings"] = in_order([*found["findings"], *training_findings(run, found)])

@@ -23,6 +23,7 @@ from unnoise.evaluation.near_copies import (
     VIEWS,
     Closest,
     Vectors,
+    both_ways,
     closest,
     describe,
     describe_copies,
@@ -58,6 +59,7 @@ class Reference(NamedTuple):
     trained: Dataset
     new: Dataset
     chosen: Int[np.ndarray, " m"]  # the new images that are used
+    mirrored: bool  # the run was trained on mirrored images too
 
     @property
     def stands_in(self) -> bool:
@@ -184,7 +186,8 @@ def open_reference(config: EvalConfig, run: Run, say: Say = mute) -> Reference:
     new = held_out if len(held_out) >= ENOUGH else trained
     if len(trained) < LEAST_TRAINED:
         raise InputError(f"memorization needs {LEAST_TRAINED} training images or more, there are {len(trained)}")
-    return Reference(trained, new, np.sort(np.random.default_rng(config.seed).permutation(len(new))[:CALIBRATION]))
+    chosen = np.sort(np.random.default_rng(config.seed).permutation(len(new))[:CALIBRATION])
+    return Reference(trained, new, chosen, run.card.mirrored)
 
 
 def draw_and_describe(images: ImageSet, extractor: Extractor, report: Report) -> tuple[Uint8Images, list[Vectors]]:
@@ -226,11 +229,13 @@ def search(
     place = 0
     with torch.inference_mode():
         for pixels in read_batches(dataset, np.arange(len(dataset))):
-            training, indices = describe(pixels, extractor), torch.arange(place, place + len(pixels))
-            for which, vectors in enumerate(asked):
-                same = own if which == 1 else None
-                for view in range(len(VIEWS)):
-                    found[which][view] = nearer(found[which][view], vectors[view], training[view], indices, same)
+            indices = torch.arange(place, place + len(pixels))
+            for shown in both_ways(pixels, mirrored=reference.mirrored):
+                training = describe(shown, extractor)
+                for which, vectors in enumerate(asked):
+                    same = own if which == 1 else None
+                    for view in range(len(VIEWS)):
+                        found[which][view] = nearer(found[which][view], vectors[view], training[view], indices, same)
             place += len(pixels)
             report("searching", place, len(dataset))
     tell_news(dataset, say)

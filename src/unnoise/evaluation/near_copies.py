@@ -65,6 +65,11 @@ def pixel_views(pixels: Uint8Images) -> tuple[Vectors, ...]:
     return (small_pixels(pixels), gray.cpu(), *(half.flatten(1).cpu() for half in halves))
 
 
+def both_ways(pixels: Uint8Images, *, mirrored: bool) -> list[Uint8Images]:
+    """Return training images as they are and, if the run was trained on mirrored ones too, mirrored."""
+    return [pixels, pixels.flip(-1)] if mirrored else [pixels]
+
+
 def small_pixels(pixels: Uint8Images) -> Vectors:
     """Return the pixels in [-1, 1] as vectors; images larger than SIDE are shrunk to it."""
     return at_most(pixels, SIDE).flatten(1).cpu()

@@ -208,8 +208,9 @@ def make_job(
     chosen = replace(config, backbone=ready.backbone)
     trainer = Trainer(chosen, model, ready.precision, clock, ready.plan.at_once)
     some = to_float(torch.from_numpy(dataset.read(dataset.chosen(64, 0))))
+    mirrored = bool(config.flip or config.augment)
     monitors: list[Monitor] = [
-        CopiesMonitor(dataset, held, card.sampling, allowed=config.allow_copies),
+        CopiesMonitor(dataset, held, card.sampling, allowed=config.allow_copies, mirrored=mirrored),
         PreviewMonitor(folder / SAMPLES, dataset.mode, saturation(some)),
         ValidationMonitor(
             trainer.objective,

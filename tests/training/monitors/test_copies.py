@@ -1,5 +1,6 @@
 """The look for copies during a training: what it keeps, when it ends the training, and how the run goes on."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -114,3 +115,13 @@ def test_a_run_that_began_to_copy_ends_with_the_weights_before(tmp_path, monkeyp
     run = unnoise.train(**settings, allow_copies=True)
     assert run.card.training["images"] == 400
     assert "weights_of_images" not in run.card.training
+
+
+@pytest.mark.parametrize(("settings", "found"), [({"flip": True}, True), ({"augment": 0.1}, True), ({}, False)])
+def test_mirrored_copies_are_seen_if_mirrored_images_are_trained_on(tmp_path, monkeypatch, capsys, settings, found):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(copies, "EARLIEST", 0)
+    monkeypatch.setattr(copies, "draw_images", lambda *_: as_drawn(IMAGES[:, :, ::-1].copy()))
+    unnoise.train(**TINY | {"data": IMAGES, "images": "64", "objective": "simple", "out": "run"} | settings)
+    told = re.search(r"copies    (\d+)% of", capsys.readouterr().out)
+    assert (told is not None and int(told[1]) >= 80) == found

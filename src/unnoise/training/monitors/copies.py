@@ -32,8 +32,11 @@ class CopiesMonitor:
 
     name, remembered = "copies", ("budget", "count", "looked_at")
 
-    def __init__(self, trained: Dataset, held: Dataset, settings: Sampling, *, allowed: bool) -> None:
-        self.trained, self.settings, self.allowed = trained, settings.within(MOST_STEPS), allowed
+    def __init__(
+        self, trained: Dataset, held: Dataset, settings: Sampling, *, allowed: bool, mirrored: bool = False
+    ) -> None:
+        self.trained, self.settings = trained, settings.within(MOST_STEPS)
+        self.mirrored, self.allowed = mirrored, allowed
         self.new, _ = new_or_trained(trained, held)
         self.budget = TimeBudget(COPIES_SHARE)
         self.count, self.looked_at = 0, -1  # images to draw, once they are planned; images seen at the last look
@@ -70,7 +73,8 @@ class CopiesMonitor:
     def compare(self, drawn: Uint8Images) -> dict[str, Any] | None:
         """Return the flagged shares of drawn and of new images; None if there are too few images."""
         trained, new = read_all(self.trained), read_all(self.new)
-        return copied(drawn, new, trained, torch.arange(len(trained)) if self.new is self.trained else None)
+        own = torch.arange(len(trained)) if self.new is self.trained else None
+        return copied(drawn, new, trained, own, mirrored=self.mirrored)
 
 
 def read_all(dataset: Dataset) -> Uint8Images:
