@@ -29,7 +29,7 @@ from unnoise.evaluation.copies import copied
 from unnoise.files import write_json
 from unnoise.images import grid, to_uint8
 from unnoise.training.clock import Clock
-from unnoise.training.copy_horizon import copy_horizon
+from unnoise.training.few_images import copy_horizon
 from unnoise.training.monitors.drawing import draw_images
 from unnoise.training.monitors.monitor import Outcome
 from unnoise.training.resume import FIRST_DEFAULTS

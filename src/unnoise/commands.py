@@ -69,13 +69,14 @@ def data(given: dict[str, Any]) -> None:
     """Print facts about a dataset."""
     from unnoise.data.audit import audit_data, format_audit
     from unnoise.data.frames import read_as
+    from unnoise.training.expected import expected_of_data
 
     config = DataConfig(**given)
     check_result_file(config.json)
     with progress_bar() as progress:
         given_data = read_as(config.data, config.frames, config.max_pixels, config.label_column)
         found = audit_data(given_data, progress.update)
-    show_result(config.json, found, format_audit(found))
+    show_result(config.json, found, [*format_audit(found), *expected_of_data(found)])
 
 
 def cache(given: dict[str, Any]) -> None:

@@ -9,9 +9,9 @@ from PIL import Image
 
 from unnoise.cli import main
 from unnoise.data import audit
-from unnoise.data.audit import audit_data, format_audit, warn_of_few
-from unnoise.data.cache import open_data
+from unnoise.data.audit import audit_data, format_audit
 from unnoise.data.dataset import Dataset
+from unnoise.training.expected import expected_of_data
 
 RNG = np.random.default_rng(0)
 
@@ -95,7 +95,7 @@ def test_command_says_it_and_writes_it(folder, tmp_path, capsys):
     ):
         assert text in said
     found = json.loads((tmp_path / "found.json").read_text())
-    assert said.splitlines() == format_audit(found)
+    assert said.splitlines() == [*format_audit(found), *expected_of_data(found)]
     assert "largest class has 4 times" in said
 
 
@@ -165,26 +165,3 @@ def test_memory_is_less_than_a_kilobyte_an_image_and_few_pairs_at_a_time(monkeyp
     audit.find_duplicates(dataset, lambda *_: None)
     assert len(asked) == 6
     assert max(asked) == 1_000_000
-
-
-@pytest.mark.parametrize(
-    ("numbers", "says"),
-    [
-        ([0], "there is one image: the network can only learn to draw that one again"),
-        ([0] * 40, "all images are alike: the network can only learn to draw that one again"),
-        ([0, 1], "2 different images are few: the network learns them by heart"),
-        ([0, 1] * 30, "2 different images among 60 are few"),
-        ([*range(10)], "10 different images are few"),
-        ([*range(50), 7], ""),
-    ],
-)
-def test_images_that_are_too_few_to_learn_from_are_named(numbers, says, tmp_path, monkeypatch):
-    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
-    images = [np.asarray(photo()) for _ in range(max(numbers) + 1)]
-    data = np.stack([images[i] for i in numbers])
-    warned = warn_of_few(open_data(data))
-    lines = [line for line in format_audit(audit_data(data, lambda *_: None)) if line.startswith("few ")]
-    assert len(warned) == len(lines) == bool(says)
-    for line in (*warned, *lines):
-        assert says in line
-        assert line.endswith("give 50 or more that differ")

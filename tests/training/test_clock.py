@@ -4,7 +4,7 @@ import pytest
 
 from unnoise.config import TrainConfig
 from unnoise.training.clock import Clock
-from unnoise.training.copy_horizon import LEAST, MOST, copy_horizon, safe_images
+from unnoise.training.few_images import LEAST, MOST, copy_horizon, safe_images
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("2D", 172800)])

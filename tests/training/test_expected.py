@@ -13,6 +13,7 @@ from unnoise.config import EvalConfig, TrainConfig
 from unnoise.evaluation.expectation import EXPECTED, Expected, expected_of
 from unnoise.evaluation.score_table import format_scores
 from unnoise.training.expected import LAW, expected_kid
+from unnoise.training.few_images import safe_images
 from unnoise.training.plan import unet
 from unnoise.training.signals import Interrupted
 
@@ -49,8 +50,10 @@ def test_a_kid_is_expected_where_it_was_measured(changed, images, known):
     assert found == (LAW.at(32, images) if known else None)
 
 
-def test_few_images_may_be_copied_so_nothing_is_expected():
-    assert expected_kid(DEFAULT, open_data(smooth(900, 32, 0)), 50_000) is None
+def test_few_images_may_be_copied_so_nothing_is_expected_after_copies_begin():
+    few = open_data(smooth(400, 32, 0))
+    assert expected_kid(DEFAULT, few, safe_images(400)) == LAW.at(32, safe_images(400))
+    assert expected_kid(DEFAULT, few, safe_images(400) + 1) is None
 
 
 @pytest.mark.parametrize(("expected", "verdict"), [(GOOD, "better"), (BAD, "worse")])

@@ -15,7 +15,7 @@ from unnoise.data.cache import open_data
 from unnoise.data.dataset import split_held_out
 from unnoise.recipes import train_config
 from unnoise.samplers.draw import NonfiniteError
-from unnoise.training import copy_horizon, loop
+from unnoise.training import few_images, loop
 from unnoise.training import train as set_up
 from unnoise.training.monitors.validation import BANDS
 from unnoise.training.plan import WITHOUT_BUDGET, unet
@@ -134,7 +134,7 @@ def test_a_last_grid_of_no_numbers_does_not_undo_the_training(gray, tmp_path, mo
 
 
 def test_a_budget_that_would_copy_few_images_ends_before(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(copy_horizon, "PASSES", 4)
+    monkeypatch.setattr(few_images, "PASSES", 4)
     images = smooth(40, 8, 0)
     run = train_folder(images, budget="8h", held_out=0, out=tmp_path / "run", **TINY)
     assert "copies    begin after about 160 images: training ends before" in capsys.readouterr().out

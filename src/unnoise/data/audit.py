@@ -28,8 +28,6 @@ PAIRS_AT_ONCE = 4_096  # that are compared before rounding
 MAX_VALUES = 2**24  # of images that are in memory as floats
 MAX_PAIRS = 100_000  # beyond this number the images are all alike, and counting the pairs says nothing
 MAX_EXAMPLES = 5
-FEW = 50  # different images; fewer are learned by heart
-MOST_FEW = 1_000  # images that are looked through before a run
 COUNTED = ("skipped", "ignored", "found classes")  # notes on facts that have a row of their own
 
 Pair = tuple[int, int]
@@ -114,26 +112,9 @@ def later_ones(groups: Iterable[list[int]], near: Iterable[Pair]) -> set[int]:
     return {later for group in groups for later in sorted(group)[1:]} | {later for _, later in near}
 
 
-def warn_of_few(dataset: Dataset) -> list[str]:
-    """Return a warning about images that are too few, or too much alike, to learn from; nothing if they are not."""
-    if len(dataset) > MOST_FEW or dataset.groups is not None:
-        return []
-    different = len(dataset) - len(later_ones(*find_copies(dataset, silent)))
-    return [f"warning: {few}"] if (few := describe_few(different, len(dataset))) else []
-
-
-def describe_few(different: int, count: int) -> str:
-    """Return what to expect of a number of different images, among `count`; "" if they are enough to learn from."""
-    if different >= FEW:
-        return ""
-    if different <= 1:
-        what = "all images are alike" if count > 1 else "there is one image"
-        return f"{what}: the network can only learn to draw that one again; give {FEW} or more that differ"
-    among = f" among {count:,}" if different < count else ""
-    return (
-        f"{different} different images{among} are few: the network learns them by heart, and draws copies of them; "
-        f"give {FEW} or more that differ"
-    )
+def count_different(dataset: Dataset) -> int:
+    """Return how many images are no copy or near copy of an image before them."""
+    return len(dataset) - len(later_ones(*find_copies(dataset, silent)))
 
 
 def small_copies(dataset: Dataset, progress: Report) -> tuple[Array, Array]:
@@ -243,7 +224,6 @@ def format_audit(found: dict[str, Any]) -> list[str]:
         rows["broken"] = ", ".join(broken["examples"]) + (", ..." if broken["count"] > MAX_EXAMPLES else "")
     if found["ignored"]:
         rows["ignored"] = format_counts(found["ignored"].items())
-    rows["few"] = describe_few(copies["different"], found["files"] - broken["count"])
     rows["balance"] = format_balance(list(found["classes"].values()))
     lines = [*rows.items(), *(("note", note) for note in found["notes"])]
     return [f"{name:10}{text}" for name, text in lines if text]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from unnoise.config import LENGTHS, TrainConfig
 from unnoise.errors import InputError
 from unnoise.options import short_repr
-from unnoise.training.copy_horizon import safe_images
+from unnoise.training.few_images import safe_images
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}

@@ -4,11 +4,13 @@ Sets of images differ more than trainings do, so the law is a range that holds f
 `benchmarks/quality/expected.py` fits it to measured trainings, and checks it on other sets.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from unnoise.config import TrainConfig
-from unnoise.data.dataset import Dataset
+from unnoise.data.dataset import Dataset, default_held_out
 from unnoise.evaluation.expectation import Expected
+from unnoise.training.few_images import describe_few, safe_images
 from unnoise.training.optimizers import peak_lr
 from unnoise.training.plan import LARGE, WIDTHS, unet
 
@@ -17,8 +19,9 @@ DECISIVE = (
     *("classes", "flip", "schedule", "target", "init", "objective", "times", "references", "optimizer", "batch"),
     *("warmup", "decay", "weight_decay", "max_grad_norm", "ema_halflife", "sampler", "steps", "spacing", "clip"),
 )
-LEAST_COUNT = 1_000  # training images; fewer can be copied, which KID does not see
+LEAST_COUNT = 1_000  # training images; fewer can be copied, which KID does not see, unless the training ends before
 SIDES = 28, 64  # the shorter sides that were measured, in pixels
+USUAL = 50_000  # images seen by a training of many images, about as in ten minutes of a core with AVX-512
 SEEN, SEEN_LARGE = (13_000, 460_000), (20_000, 100_000)  # images seen, about as measured; of images from LARGE on
 
 
@@ -54,5 +57,20 @@ def expected_kid(config: TrainConfig, dataset: Dataset, images: float) -> Expect
         and config.backbone in [unet(width, dataset.shape) for width in WIDTHS]
     )
     measured = was_measured(side, images) and dataset.shape[0] in (1, 3)
-    enough = len(dataset) >= LEAST_COUNT and not config.stream  # streamed data has no references by default
-    return LAW.at(side, images) if by_default and measured and enough else None
+    without_copies = len(dataset) >= LEAST_COUNT or images <= (safe_images(len(dataset)) or 0)
+    as_measured = by_default and measured and not config.stream  # streamed data has no references by default
+    return LAW.at(side, images) if as_measured and without_copies else None
+
+
+def expected_of_data(audit: Mapping[str, Any]) -> list[str]:
+    """Return what `unnoise data` prints of a training by the default: if images are few, its end, and its KID."""
+    count, (_, channels, *sides) = audit["files"] - audit["broken"]["count"], audit["becomes"]
+    few = describe_few(audit["duplicates"]["different"], count)
+    end = safe_images(count - default_held_out(count))
+    images = end or USUAL
+    told = [f"few       {few}"] if few else []
+    told += [f"limit     a training by --budget ends after {end:,.0f} images, before copies begin"] if end else []
+    if channels in (1, 3) and was_measured(min(sides), images):
+        kid = LAW.at(min(sides), images)
+        told.append(f"expected  KID x 1000 of {kid}, after {images:,.0f} images")
+    return told

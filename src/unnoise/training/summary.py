@@ -7,7 +7,7 @@ from unnoise.data.dataset import ABOUT_CLASSES
 from unnoise.device import describe_device, peak_memory
 from unnoise.progress import duration
 from unnoise.run_folder import FINAL, SAMPLES
-from unnoise.training.copy_horizon import copy_horizon
+from unnoise.training.few_images import copy_horizon
 from unnoise.training.job import Job
 from unnoise.training.monitors.validation import ValidationMonitor
 

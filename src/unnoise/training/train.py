@@ -13,7 +13,6 @@ from unnoise.backbones.layers import recompute
 from unnoise.card import Card
 from unnoise.checkpoint import build_model
 from unnoise.config import TrainConfig
-from unnoise.data.audit import warn_of_few
 from unnoise.data.cache import open_data
 from unnoise.data.dataset import Dataset, class_counts, split_held_out
 from unnoise.data.frames import read_as
@@ -39,6 +38,7 @@ from unnoise.training.checks import (
 )
 from unnoise.training.clock import Clock
 from unnoise.training.expected import expected_kid
+from unnoise.training.few_images import warn_of_few
 from unnoise.training.job import Job
 from unnoise.training.log import Log
 from unnoise.training.loop import loop, run_monitors

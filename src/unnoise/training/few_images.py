@@ -1,0 +1,49 @@
+"""Few training images: when a network begins to draw copies of them, and what to expect before.
+
+Copies begin after a time in proportion to the number of training images; good images come after a time that does not
+depend on it (Bonnaire et al. 2025, arXiv:2505.17638).
+"""
+
+from unnoise.data.audit import count_different
+from unnoise.data.dataset import Dataset
+
+PASSES = 100  # over the training images, until copies begin; benchmarks/results/few_images has 79 to 124
+SAFE = 0.75  # of the horizon: the training ends there, and its learning rate is 0 by then
+LEAST, MOST = (
+    22,
+    1_000,
+)  # training images: copies are looked for among 22 or more, and more than 1,000 were not measured
+ENOUGH = 200  # different images; a training on fewer ends before its images are good
+
+
+def copy_horizon(count: int) -> float | None:
+    """Return the images seen after which copies of `count` training images begin, or None if it is not known."""
+    return float(PASSES * count) if LEAST <= count <= MOST else None
+
+
+def safe_images(count: int) -> float | None:
+    """Return the images after which a training with `count` images should end, or None if there is no limit."""
+    horizon = copy_horizon(count)
+    return None if horizon is None else SAFE * horizon
+
+
+def warn_of_few(dataset: Dataset) -> list[str]:
+    """Return a warning about images that are too few, or too much alike, to learn from; nothing if they are not."""
+    if len(dataset) > MOST or dataset.groups is not None:
+        return []
+    return [f"warning: {few}"] if (few := describe_few(count_different(dataset), len(dataset))) else []
+
+
+def describe_few(different: int, count: int) -> str:
+    """Return what to expect of a number of different images, among `count`; "" if they are enough to learn from."""
+    if different >= ENOUGH:
+        return ""
+    advice = f"give {ENOUGH} or more that differ"
+    if different <= 1:
+        what = "all images are alike" if count > 1 else "there is one image"
+        return f"{what}: the network can only learn to draw that one again; {advice}"
+    among = f" among {count:,}" if different < count else ""
+    what = f"{different} different images{among} are few: "
+    if different < LEAST:
+        return f"{what}the network learns them by heart, and draws copies of them; {advice}"
+    return f"{what}the network draws copies of them before its images are good; {advice}"
