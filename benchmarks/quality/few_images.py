@@ -23,13 +23,14 @@ import unnoise
 from benchmarks.lib.machine import machine
 from benchmarks.quality.judges import JUDGES
 from benchmarks.quality.yardstick import SETS, UNET, open_set
+from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset, default_held_out
 from unnoise.diffusion.model import Diffusion
 from unnoise.evaluation.copies import copied
 from unnoise.files import write_json
 from unnoise.images import grid, to_uint8
 from unnoise.training.clock import Clock
-from unnoise.training.few_images import copy_horizon
+from unnoise.training.few_images import copy_horizon, sees_mirrored
 from unnoise.training.monitors.drawing import draw_images
 from unnoise.training.monitors.monitor import Outcome
 from unnoise.training.resume import FIRST_DEFAULTS
@@ -111,7 +112,7 @@ def run(given: argparse.Namespace) -> None:
 
 def train(images: np.ndarray, real: Dataset, path: Path, length: str, seed: int, options: dict[str, Any]) -> None:
     """Train on images [n, c, h, w], and write the marks."""
-    marks = Marks(images, real, path, mirrored=bool(options.get("flip") or options.get("augment")))
+    marks = Marks(images, real, path, mirrored=sees_mirrored(TrainConfig(**options)))
     trained = unnoise.train(
         np.moveaxis(images, 1, 3),
         images=length,
@@ -146,7 +147,8 @@ def table(given: argparse.Namespace) -> None:
             print(f"{path.stem:44} {tell(row)}")
         trained = found["images"] - default_held_out(found["images"])
         if begin := horizon(found["marks"]):
-            said = f"each seen {begin / trained:.0f} times; expected at {copy_horizon(trained):,.0f}"
+            expected = copy_horizon(trained, mirrored=sees_mirrored(TrainConfig(**found["options"])))
+            said = f"each seen {begin / trained:.0f} times; expected at {expected:,.0f}"
             print(f"{path.stem:44} copies begin at {begin:,.0f} images, {said}")
 
 

@@ -68,7 +68,9 @@ def edit(given: dict[str, Any]) -> None:
 def data(given: dict[str, Any]) -> None:
     """Print facts about a dataset."""
     from unnoise.data.audit import audit_data, format_audit
+    from unnoise.data.cache import open_data
     from unnoise.data.frames import read_as
+    from unnoise.evaluation.mirrored import describe_mirrored, distinguished_share
     from unnoise.training.expected import expected_of_data
 
     config = DataConfig(**given)
@@ -76,7 +78,9 @@ def data(given: dict[str, Any]) -> None:
     with progress_bar() as progress:
         given_data = read_as(config.data, config.frames, config.max_pixels, config.label_column)
         found = audit_data(given_data, progress.update)
-    show_result(config.json, found, [*format_audit(found), *expected_of_data(found)])
+        share = found["mirrored"] = distinguished_share(open_data(given_data))
+    lines = [*format_audit(found), *describe_mirrored(share), *expected_of_data(found)]
+    show_result(config.json, found, lines)
 
 
 def cache(given: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from unnoise.cli import main
 from unnoise.data import audit
 from unnoise.data.audit import audit_data, format_audit
 from unnoise.data.dataset import Dataset
+from unnoise.evaluation.mirrored import describe_mirrored
 from unnoise.training.expected import expected_of_data
 
 RNG = np.random.default_rng(0)
@@ -95,7 +96,8 @@ def test_command_says_it_and_writes_it(folder, tmp_path, capsys):
     ):
         assert text in said
     found = json.loads((tmp_path / "found.json").read_text())
-    assert said.splitlines() == [*format_audit(found), *expected_of_data(found)]
+    mirrored = describe_mirrored(found["mirrored"])
+    assert said.splitlines() == [*format_audit(found), *mirrored, *expected_of_data(found)]
     assert "largest class has 4 times" in said
 
 

@@ -38,7 +38,9 @@ def test_a_budget_ends_before_copies_of_few_images_begin(count):
 
 
 def test_the_horizon_is_in_proportion_to_the_images():
-    assert copy_horizon(400) == 2 * copy_horizon(200) > 0
+    assert copy_horizon(400) == copy_horizon(200, mirrored=True) == 2 * copy_horizon(200) > 0
+    for settings in ({"flip": True}, {"augment": 0.1}):
+        assert Clock.from_config(TrainConfig(**settings), 200).images == 2 * safe_images(200)
 
 
 @pytest.mark.parametrize("count", [0, LEAST - 1, MOST + 1])

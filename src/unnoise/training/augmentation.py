@@ -23,6 +23,7 @@ from unnoise.types import Images, Transform
 NUMBERS = 9  # of a transform: mirrored, upside down, size, cos(turn) - 1, sin(turn), stretch [2], shift [2]
 SCALE = 0.2  # standard deviation of the size and of the stretch, in octaves
 SHIFT = 0.125  # standard deviation of the shift, as a share of the image
+UNTIL = 0.8  # of the training; nothing is transformed from then on
 
 
 def draw_transforms(n: int, probability: float, generator: Generator) -> Transform:
@@ -42,6 +43,11 @@ def draw_transforms(n: int, probability: float, generator: Generator) -> Transfo
         on[5] * down,
     ]
     return torch.stack(numbers, dim=1)
+
+
+def falling(probability: float, progress: float) -> float:
+    """Return a probability that falls to 0 at UNTIL of the training, so that samples show no transform."""
+    return probability * max(0.0, 1 - progress / UNTIL)
 
 
 def transform_images(x0: Images, transform: Transform) -> Images:

@@ -14,7 +14,7 @@ from unnoise.data.dataset import Dataset, runs_of
 from unnoise.diffusion.objective import Noised, add_noise
 from unnoise.diffusion.times import Times
 from unnoise.images import flip, to_float
-from unnoise.training.augmentation import draw_transforms, transform_images
+from unnoise.training.augmentation import draw_transforms, falling, transform_images
 from unnoise.types import Images, Labels
 
 ALL = slice(None)
@@ -93,7 +93,14 @@ def seeds(*position: int) -> tuple[int, int]:
     return int(one), int(two)
 
 
-def prepare(batch: Batch, times: Times, config: TrainConfig, seen: int, device: torch.device | str = "cpu") -> Noised:
+def prepare(  # what the randomness of a step depends on
+    batch: Batch,
+    times: Times,
+    config: TrainConfig,
+    seen: int,
+    device: torch.device | str = "cpu",
+    progress: float = 0.0,
+) -> Noised:
     """Flip, label and noise the images of a batch; an image gets the same in whichever process reads it.
 
     Flips, labels, levels and transforms are drawn on the CPU for the whole batch. Noise is drawn on the device, in
@@ -105,6 +112,7 @@ def prepare(batch: Batch, times: Times, config: TrainConfig, seen: int, device: 
         config: seed, flip, augment, classes and label dropout.
         seen: number of images before this batch.
         device: where the model is.
+        progress: the share of the training that is done; with --decay none 0.
     """
     n, mine = batch.n, batch.rows
     seed, rest = seeds(config.seed, seen)
@@ -117,7 +125,7 @@ def prepare(batch: Batch, times: Times, config: TrainConfig, seen: int, device: 
         x0 = flip(x0, mirrored < 0.5)
     transform = None
     if config.augment:
-        drawn = draw_transforms(n, config.augment, rng)[mine]
+        drawn = draw_transforms(n, falling(config.augment, progress), rng)[mine]
         x0, transform = transform_images(x0, drawn), drawn.to(device)
     label = None
     if config.classes:

@@ -4,6 +4,7 @@ Copies begin after a time in proportion to the number of training images; good i
 depend on it (Bonnaire et al. 2025, arXiv:2505.17638).
 """
 
+from unnoise.config import TrainConfig
 from unnoise.data.audit import count_different
 from unnoise.data.dataset import Dataset
 
@@ -16,14 +17,22 @@ LEAST, MOST = (
 ENOUGH = 200  # different images; a training on fewer ends before its images are good
 
 
-def copy_horizon(count: int) -> float | None:
-    """Return the images seen after which copies of `count` training images begin, or None if it is not known."""
-    return float(PASSES * count) if LEAST <= count <= MOST else None
+def sees_mirrored(config: TrainConfig) -> bool:
+    """Return True if these settings train on mirrored images too."""
+    return bool(config.flip or config.augment)
 
 
-def safe_images(count: int) -> float | None:
+def copy_horizon(count: int, *, mirrored: bool = False) -> float | None:
+    """Return the images seen after which copies of `count` training images begin, or None if it is not known.
+
+    If they are also trained on `mirrored`, that is twice as late.
+    """
+    return float(PASSES * count * (1 + mirrored)) if LEAST <= count <= MOST else None
+
+
+def safe_images(count: int, *, mirrored: bool = False) -> float | None:
     """Return the images after which a training with `count` images should end, or None if there is no limit."""
-    horizon = copy_horizon(count)
+    horizon = copy_horizon(count, mirrored=mirrored)
     return None if horizon is None else SAFE * horizon
 
 

@@ -56,7 +56,8 @@ def train_until_trouble(job: Job, stop: Stop) -> str | None:
         if clock.progress >= 1 or stop.signal is not None:
             break
         images = job.log.wait_for(coming)
-        batch = prepare(images, trainer.times, config, clock.seen, trainer.model.device)  # noise at drawn levels
+        done = clock.progress if config.decay == "cosine" else 0.0
+        batch = prepare(images, trainer.times, config, clock.seen, trainer.model.device, done)  # noise at drawn levels
         if job.references:
             batch = job.references.average(batch, images.indices)
         clock.seen += images.n

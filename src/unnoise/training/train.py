@@ -38,7 +38,7 @@ from unnoise.training.checks import (
 )
 from unnoise.training.clock import Clock
 from unnoise.training.expected import expected_kid
-from unnoise.training.few_images import warn_of_few
+from unnoise.training.few_images import sees_mirrored, warn_of_few
 from unnoise.training.job import Job
 from unnoise.training.log import Log
 from unnoise.training.loop import loop, run_monitors
@@ -208,9 +208,8 @@ def make_job(
     chosen = replace(config, backbone=ready.backbone)
     trainer = Trainer(chosen, model, ready.precision, clock, ready.plan.at_once)
     some = to_float(torch.from_numpy(dataset.read(dataset.chosen(64, 0))))
-    mirrored = bool(config.flip or config.augment)
     monitors: list[Monitor] = [
-        CopiesMonitor(dataset, held, card.sampling, allowed=config.allow_copies, mirrored=mirrored),
+        CopiesMonitor(dataset, held, card.sampling, allowed=config.allow_copies, mirrored=sees_mirrored(config)),
         PreviewMonitor(folder / SAMPLES, dataset.mode, saturation(some)),
         ValidationMonitor(
             trainer.objective,
