@@ -1,18 +1,19 @@
 """Results of `unnoise eval` are measured again, and every value that was changed is named."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tiny import smooth
-from unnoise.checkpoint import load, read_model, write_model
+from unnoise.checkpoint import load, read_model, weights_hash, write_model
 from unnoise.cli import main
 from unnoise.errors import InputError
-from unnoise.evaluation.judges import TUNED_BY
+from unnoise.evaluation.judges import TUNED_BY, chosen_by
 from unnoise.progress import mute, silent
-from unnoise.run_folder import reading_records
+from unnoise.run_folder import BEST, MODEL, reading_records
 from unnoise.verification import scores
 from unnoise.verification.check import AGREES
 from verification_helpers import change, change_card, named, path_of, walk
@@ -67,6 +68,17 @@ def test_every_number_of_the_doctor_that_is_changed_is_named_and_no_other(run):
     every = change_all(run, "0002.json", "doctor")
     assert len(every) > 100
     assert named(checks_of(run)) == every
+
+
+@pytest.mark.parametrize("measured", [MODEL, BEST])
+def test_weights_of_the_end_that_are_the_best_ones_are_measured_as_the_file_that_was_named(run, measured):
+    shutil.copy(run / MODEL, run / BEST)
+    chosen = {"chosen_by": chosen_by(load(run / measured))}
+    stored = scores.Stored("evaluations/0001.json", {"scores": {"weights": weights_hash(load(run)), **chosen}})
+    with reading_records(run):
+        found = scores.run_of_weights(load(run), stored)
+    assert found.file.name == measured
+    assert chosen_by(found) == chosen["chosen_by"]
 
 
 def test_a_result_of_an_older_version_is_said(run):

@@ -100,9 +100,14 @@ def list_checks(run: Run, stored: Stored, sheet: Path | None, report: Report, sa
 
 
 def run_of_weights(run: Run, stored: Stored) -> Run | list[Check]:
-    """Return the run or its best weights, whichever was measured; or checks that say that the weights are gone."""
-    files = filter(None, (run.file, own_file(run.folder, BEST)))
-    known = {weights_hash(opened): opened for opened in (load(file) for file in files)}
+    """Return the run or its best weights, whichever was measured; or checks that say that the weights are gone.
+
+    The weights of the end are often the best ones too; then the result says which file it was.
+    """
+    of_best = "weights" in stored.result.get("scores", {}).get("chosen_by", {})
+    both = [own_file(run.folder, BEST), run.file]
+    files = filter(None, both[::-1] if of_best else both)
+    known = {weights_hash(opened): opened for opened in (load(file) for file in files)}  # the last one counts
     wanted = stored.hashes
     named = [known[digest] for digest in wanted.values() if digest in known]
     if named or not wanted:
