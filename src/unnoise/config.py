@@ -82,8 +82,8 @@ class TrainConfig(Settings):
     flip: bool = option(False, "mirror images at random")
     augment: float | None = option(
         None,
-        "probability of each of six transforms of an image, such as mirror, turn and stretch; the network is "
-        "conditioned on them, and samples are drawn without one; 0 is off",
+        "probability of each of six transforms of an image, such as mirror, turn and stretch; it falls to 0 in the "
+        "training. The network is conditioned on them, and samples are drawn without one; 0 is off",
         least=0,
         most=1,
     )

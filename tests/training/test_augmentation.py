@@ -19,10 +19,12 @@ from unnoise.diffusion.objective import noised
 from unnoise.diffusion.stable_target import StableTarget
 from unnoise.diffusion.times import Uniform
 from unnoise.errors import InputError
+from unnoise.training import loop
 from unnoise.training.augmentation import (
     NUMBERS,
     SCALE,
     SHIFT,
+    UNTIL,
     draw_transforms,
     transform_images,
     with_transforms,
@@ -169,6 +171,26 @@ def test_a_share_of_a_batch_is_transformed_as_in_the_whole_batch(tmp_path, monke
     still = ~whole.transform.any(dim=1)
     assert 0 < still.sum() < 20
     assert torch.equal(plain.x0[still], whole.x0[still])
+
+
+def test_images_are_transformed_less_and_less_and_at_last_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    dataset = open_data(np.random.default_rng(0).integers(0, 256, (2_000, 8, 8), dtype=np.uint8))
+    batch, times = read_batch(dataset, np.arange(2_000)), Uniform(registry.schedule.get("linear")())
+    for progress, probability in ((0.0, 0.4), (0.4, 0.2), (UNTIL, 0.0), (1.0, 0.0)):
+        found = prepare(batch, times, TrainConfig(augment=0.4), 0, progress=progress)
+        shares = (found.transform[:, 2:] != 0).float().mean(0)
+        torch.testing.assert_close(shares, torch.full((7,), probability), atol=0.04, rtol=0)
+
+
+@pytest.mark.parametrize(("decay", "falls"), [("cosine", True), ("none", False)])
+def test_the_probability_falls_as_the_learning_rate_does(gray, monkeypatch, decay, falls):
+    seen = []
+    monkeypatch.setattr(loop, "prepare", lambda *given: seen.append(given[-1]) or prepare(*given))
+    unnoise.train(gray, images="64", augment=0.1, decay=decay, objective="simple", **TINY)
+    assert seen == sorted(seen)
+    assert seen[0] == 0
+    assert (seen[-1] > 0.8) == falls == (len({*seen}) > 1)
 
 
 def test_the_mean_of_the_references_is_for_images_that_are_not_transformed():
