@@ -7,7 +7,8 @@
 DATA is a folder with the sets of yardstick.py. A training has COUNT images of a set; unnoise holds out a tenth of
 them. Its averaged weights are measured at marks, each 1.6 times as far as the one before: 300 drawn images against
 held-out images of the set, and the share of copies among them beside the share of held-out images that look like
-copies. OUT/SET-COUNT-CONTENDER-LENGTH-SEED.json holds all marks; what is there is not made again.
+copies. Copies of mirrored images count too.
+OUT/SET-COUNT-CONTENDER-LENGTH-SEED.json holds all marks; what is there is not made again.
 """
 
 import argparse
@@ -23,14 +24,13 @@ import unnoise
 from benchmarks.lib.machine import machine
 from benchmarks.quality.judges import JUDGES
 from benchmarks.quality.yardstick import SETS, UNET, open_set
-from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset, default_held_out
 from unnoise.diffusion.model import Diffusion
 from unnoise.evaluation.copies import copied
 from unnoise.files import write_json
 from unnoise.images import grid, to_uint8
 from unnoise.training.clock import Clock
-from unnoise.training.few_images import copy_horizon, sees_mirrored
+from unnoise.training.few_images import copy_horizon
 from unnoise.training.monitors.drawing import draw_images
 from unnoise.training.monitors.monitor import Outcome
 from unnoise.training.resume import FIRST_DEFAULTS
@@ -40,17 +40,14 @@ FIRST, GROWTH, DRAWN, NEW = 5_000, 1.6, 300, 300
 SMALL = UNET.format("32-32-48", 2)
 METRICS = "kid,precision_recall"
 CONTENDERS: dict[str, dict[str, Any]] = {
-    "default": {},
+    "default": {},  # mirrors images that look alike in a mirror
+    "no-flip": {"flip": False},
     # the default of version 0.1.0
-    "first": {"backbone": UNET.format("32-64-128", 1), **FIRST_DEFAULTS},
-    "wide": {"backbone": UNET.format("96-96-144", 2)},
-    "no-references": {"references": 0},
+    "first": {"flip": False, "backbone": UNET.format("32-64-128", 1), **FIRST_DEFAULTS},
     "augment": {"augment": 0.12},
-    "augment-no-references": {"augment": 0.12, "references": 0},
-    "flip": {"flip": True},
-    "small": {"backbone": SMALL},
-    "small-augment": {"backbone": SMALL, "augment": 0.12},
-    "small-no-references": {"backbone": SMALL, "references": 0},
+    "wide": {"flip": False, "backbone": UNET.format("96-96-144", 2)},
+    "small": {"flip": False, "backbone": SMALL},
+    "small-augment": {"augment": 0.12, "backbone": SMALL},
 }
 
 
@@ -59,8 +56,8 @@ class Marks:
 
     name, remembered = "few images", ("next", "rows")
 
-    def __init__(self, trained: np.ndarray, real: Dataset, path: Path, *, mirrored: bool) -> None:
-        self.trained, self.real, self.path, self.mirrored = trained, real, path, mirrored
+    def __init__(self, trained: np.ndarray, real: Dataset, path: Path) -> None:
+        self.trained, self.real, self.path = trained, real, path
         self.next, self.rows = float(FIRST), list[dict[str, Any]]()
 
     def due(self, clock: Clock) -> bool:
@@ -80,7 +77,7 @@ class Marks:
             values = scores.details["scores"]["values"]
             row[judge] = {score: [value["value"], *value["interval"]] for score, value in values.items()}
         new = torch.from_numpy(self.real.read(np.arange(NEW)))
-        row["copies"] = copied(to_uint8(images), new, torch.from_numpy(self.trained), mirrored=self.mirrored)
+        row["copies"] = copied(to_uint8(images), new, torch.from_numpy(self.trained), mirrored=True)
         self.rows.append(row)
         grid(images[:64]).save(self.path.with_name(f"{self.path.stem}-{clock.seen}.png"))
         self.path.with_suffix(".part").write_text(json.dumps(self.rows), "utf-8")
@@ -112,17 +109,17 @@ def run(given: argparse.Namespace) -> None:
 
 def train(images: np.ndarray, real: Dataset, path: Path, length: str, seed: int, options: dict[str, Any]) -> None:
     """Train on images [n, c, h, w], and write the marks."""
-    marks = Marks(images, real, path, mirrored=sees_mirrored(TrainConfig(**options)))
+    marks = Marks(images, real, path)
     trained = unnoise.train(
         np.moveaxis(images, 1, 3),
         images=length,
         seed=seed,
         out=str(path.parent / "runs" / path.stem),
         monitors=[marks],
-        allow_copies=True,
-        **options,
+        **{**options, "allow_copies": True},
     )
     about = {"images": len(images), "options": options, "network": trained.card.backbone, "seed": seed}
+    about["mirrored"] = trained.card.mirrored
     write_json(path, about | {"marks": marks.rows, "machine": machine("unnoise")})
 
 
@@ -147,7 +144,7 @@ def table(given: argparse.Namespace) -> None:
             print(f"{path.stem:44} {tell(row)}")
         trained = found["images"] - default_held_out(found["images"])
         if begin := horizon(found["marks"]):
-            expected = copy_horizon(trained, mirrored=sees_mirrored(TrainConfig(**found["options"])))
+            expected = copy_horizon(trained, mirrored=found.get("mirrored", False))
             said = f"each seen {begin / trained:.0f} times; expected at {expected:,.0f}"
             print(f"{path.stem:44} copies begin at {begin:,.0f} images, {said}")
 

@@ -79,7 +79,7 @@ class TrainConfig(Settings):
     label_dropout: float = option(
         0.1, "share of images that are trained without their class, for guidance", least=0, most=1
     )
-    flip: bool = option(False, "mirror images at random")
+    flip: bool | None = option(None, "mirror images at random (default: 100 to 1,000 that look alike in a mirror)")
     augment: float | None = option(
         None,
         "probability of each of six transforms of an image, such as mirror, turn and stretch; it falls to 0 in the "

@@ -62,8 +62,8 @@ def share_by(differences: Differences) -> float:
 
 
 def describe_mirrored(share: float | None) -> list[str]:
-    """Return the line of `unnoise data`; none if the share is not known."""
+    """Return a line that says if images look alike in a mirror; none if the share is not known."""
     if share is None:
         return []
-    advice = "--flip may train on both" if share < ALIKE else "do not use --flip"
-    return [f"mirrored  {share:.0%} of the images are distinguished from their mirror images, by chance 50%: {advice}"]
+    verdict = "they look alike" if share < ALIKE else "they look different"
+    return [f"mirrored  {share:.0%} of the images are distinguished from their mirror images, by chance 50%: {verdict}"]

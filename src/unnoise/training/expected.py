@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset, default_held_out
 from unnoise.evaluation.expectation import Expected
-from unnoise.training.few_images import describe_few, safe_images
+from unnoise.evaluation.mirrored import ALIKE
+from unnoise.training.few_images import LEAST_FLIPPED, describe_few, safe_images, sees_mirrored
 from unnoise.training.optimizers import peak_lr
 from unnoise.training.plan import LARGE, WIDTHS, unet
 
 # settings that change the quality, beside the network and lr
 DECISIVE = (
-    *("classes", "flip", "schedule", "target", "init", "objective", "times", "references", "optimizer", "batch"),
+    *("classes", "schedule", "target", "init", "objective", "times", "references", "optimizer", "batch"),
     *("warmup", "decay", "weight_decay", "max_grad_norm", "ema_halflife", "sampler", "steps", "spacing", "clip"),
 )
 LEAST_COUNT = 1_000  # training images; fewer can be copied, which KID does not see, unless the training ends before
@@ -57,7 +58,8 @@ def expected_kid(config: TrainConfig, dataset: Dataset, images: float) -> Expect
         and config.backbone in [unet(width, dataset.shape) for width in WIDTHS]
     )
     measured = was_measured(side, images) and dataset.shape[0] in (1, 3)
-    without_copies = len(dataset) >= LEAST_COUNT or images <= (safe_images(len(dataset)) or 0)
+    end = safe_images(len(dataset), mirrored=sees_mirrored(config)) or 0
+    without_copies = (len(dataset) >= LEAST_COUNT and not config.flip) or images <= end
     as_measured = by_default and measured and not config.stream  # streamed data has no references by default
     return LAW.at(side, images) if as_measured and without_copies else None
 
@@ -66,7 +68,9 @@ def expected_of_data(audit: Mapping[str, Any]) -> list[str]:
     """Return what `unnoise data` prints of a training by the default: if images are few, its end, and its KID."""
     count, (_, channels, *sides) = audit["files"] - audit["broken"]["count"], audit["becomes"]
     few = describe_few(audit["duplicates"]["different"], count)
-    end = safe_images(count - default_held_out(count))
+    trained = count - default_held_out(count)
+    alike = trained >= LEAST_FLIPPED and audit["mirrored"] is not None and audit["mirrored"] < ALIKE
+    end = safe_images(trained, mirrored=alike)
     images = end or USUAL
     told = [f"few       {few}"] if few else []
     told += [f"limit     a training by --budget ends after {end:,.0f} images, before copies begin"] if end else []

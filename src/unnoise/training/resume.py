@@ -179,10 +179,11 @@ def stopped_runs(name: str) -> list[Path]:
 
 
 def as_then(config: TrainConfig, earlier: Mapping[str, Any]) -> TrainConfig:
-    """Return the settings with the defaults of version 0.1.0 for a run of that version, where they are today's.
+    """Return the settings with the choice of an earlier run if they leave one open, and its defaults of version 0.1.0.
 
-    Its states hold no `references`. A given value that is today's default is replaced too.
+    A state of version 0.1.0 holds no `references`. A given value that is today's default is replaced too.
     """
+    config = replace(config, flip=bool(earlier.get("flip"))) if config.flip is None else config
     if "references" in earlier:
         return config
     resolved = {"lr": peak_lr(replace(config, lr=None)), "objective": WITHOUT_FEATURES}  # what a default may become
@@ -229,7 +230,7 @@ def differences(config: TrainConfig, earlier: Mapping[str, Any], dataset: Datase
 
 def is_over(config: TrainConfig, earlier: Mapping[str, Any], dataset: Dataset) -> bool:
     """Return True if a run was trained to the length of the settings, and measured."""
-    clock = Clock.from_config(config, len(dataset))
+    clock = Clock.from_config(as_then(config, earlier["config"]), len(dataset))
     recall(clock, earlier["parts"]["clock"])
     clock.ended = has_ended(config, earlier)
     return bool(clock.progress >= 1 and earlier["finished"])

@@ -38,7 +38,7 @@ from unnoise.training.checks import (
 )
 from unnoise.training.clock import Clock
 from unnoise.training.expected import expected_kid
-from unnoise.training.few_images import sees_mirrored, warn_of_few
+from unnoise.training.few_images import choose_flip, sees_mirrored, warn_of_few
 from unnoise.training.job import Job
 from unnoise.training.log import Log
 from unnoise.training.loop import loop, run_monitors
@@ -100,7 +100,9 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
     dataset, held = open_parts(config, progress)
     config = suited_to(dataset.shape[0], config)
     with resume.find(config, dataset) as earlier:
-        config = resume.as_then(config, earlier.state["config"]) if earlier else config
+        config, chosen = (
+            (resume.as_then(config, earlier.state["config"]), []) if earlier else choose_flip(config, dataset)
+        )
         ready = make_plan(resume.with_chosen(config, earlier), dataset.shape, len(dataset))
         card = make_card(replace(config, backbone=ready.backbone), dataset, held)
         if earlier:
@@ -114,7 +116,7 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
             news.append(f"start     {config.init}: {load_into(model.backbone, config.init)}")
         if not earlier:
             news += describe_objective(config, dataset.shape[0])
-            news += warn_of_few(dataset)
+            news += [*warn_of_few(dataset), *chosen]
             news += check_conditions(model, card.backbone, transformed=bool(config.augment))
         with resume.place(config, dataset, earlier) as folder:
             job = make_job(config, (dataset, held), (model, card), ready, folder, progress)
