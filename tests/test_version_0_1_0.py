@@ -82,7 +82,7 @@ def test_settings_that_were_not_given_are_the_defaults_of_that_version(channels)
 
 def test_settings_that_were_given_stay_for_a_run_of_that_version():
     given = TrainConfig(objective="simple", batch=16, lr=0.01, references=100)
-    assert as_then(given, {}) == replace(given, flip=False)
+    assert as_then(given, {}) == replace(given, flip=False, allow_copies=True)
 
 
 def test_a_stopped_folder_of_samples_is_completed(old):

@@ -1,10 +1,10 @@
 """Augmentation: images are moved, turned and stretched, and the network is conditioned on that.
 
 It is the augmentation of Karras et al. 2022 (arXiv:2206.00364), appendix F.2, table 6. A sample is drawn without a
-transform. Two things differ from the paper. A stretch enters with twice its angle, since a stretch that is turned by 180
-degrees is the same stretch. And the probability falls to 0 during the training: with 180 training images and a constant
-one, 5 % of the samples were upside down, and 9 % were shifted. Now as few are as without augmentation
-(benchmarks/quality/leak.py).
+transform. Two things differ from the paper. A stretch enters with twice its angle, since a stretch that is turned by
+180 degrees is the same stretch. And the probability falls to 0 during the training: with a constant one and 180
+training images, 5 % of the samples were upside down, and 9 % were shifted. Now as few are as without augmentation
+(benchmarks/results/leak).
 """
 
 import inspect
