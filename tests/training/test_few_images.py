@@ -44,6 +44,12 @@ def test_images_that_are_too_few_to_learn_from_are_named(numbers, says):
         assert line.endswith(f"give {ENOUGH} or more that differ")
 
 
+def test_images_that_are_held_out_count_too():
+    trained = open_data(IMAGES[: ENOUGH - 20])
+    assert warn_of_few(trained, 20) == []
+    assert len(warn_of_few(trained, 19)) == 1
+
+
 def test_many_images_are_not_looked_through():
     many = open_data(np.zeros((MOST + 1, 8, 8), np.uint8))
     assert count_different(many) == 1

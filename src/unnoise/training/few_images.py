@@ -57,16 +57,20 @@ def safe_images(count: int, *, mirrored: bool = False) -> float | None:
     return None if horizon is None else SAFE * horizon
 
 
-def warn_of_few(dataset: Dataset) -> list[str]:
-    """Return a warning about images that are too few, or too much alike, to learn from; nothing if they are not."""
+def warn_of_few(dataset: Dataset, held: int = 0) -> list[str]:
+    """Return a warning about training images that are too few, or too much alike, to learn from; nothing if not.
+
+    `held` more images are held out.
+    """
     if len(dataset) > MOST or dataset.groups is not None:
         return []
-    return [f"warning: {few}"] if (few := describe_few(count_different(dataset), len(dataset))) else []
+    few = describe_few(count_different(dataset), len(dataset), held)
+    return [f"warning: {few}"] if few else []
 
 
-def describe_few(different: int, count: int) -> str:
+def describe_few(different: int, count: int, held: int = 0) -> str:
     """Return what to expect of a number of different images, among `count`; "" if they are enough to learn from."""
-    if different >= ENOUGH:
+    if different + held >= ENOUGH:
         return ""
     advice = f"give {ENOUGH} or more that differ"
     if different <= 1:
