@@ -24,13 +24,14 @@ import unnoise
 from benchmarks.lib.machine import machine
 from benchmarks.quality.judges import JUDGES
 from benchmarks.quality.yardstick import SETS, UNET, open_set
+from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset, default_held_out
 from unnoise.diffusion.model import Diffusion
 from unnoise.evaluation.copies import copied
 from unnoise.files import write_json
 from unnoise.images import grid, to_uint8
 from unnoise.training.clock import Clock
-from unnoise.training.few_images import copy_horizon
+from unnoise.training.few_images import copy_horizon, later
 from unnoise.training.monitors.drawing import draw_images
 from unnoise.training.monitors.monitor import Outcome
 from unnoise.training.resume import FIRST_DEFAULTS
@@ -118,8 +119,8 @@ def train(images: np.ndarray, real: Dataset, path: Path, length: str, seed: int,
         monitors=[marks],
         **{**options, "allow_copies": True},
     )
+    options = options | {"flip": trained.card.training["config"]["flip"]}  # as it was chosen
     about = {"images": len(images), "options": options, "network": trained.card.backbone, "seed": seed}
-    about["mirrored"] = trained.card.mirrored
     write_json(path, about | {"marks": marks.rows, "machine": machine("unnoise")})
 
 
@@ -144,7 +145,7 @@ def table(given: argparse.Namespace) -> None:
             print(f"{path.stem:44} {tell(row)}")
         trained = found["images"] - default_held_out(found["images"])
         if begin := horizon(found["marks"]):
-            expected = copy_horizon(trained, mirrored=found.get("mirrored", False))
+            expected = copy_horizon(trained, later(TrainConfig(**found["options"])))
             said = f"each seen {begin / trained:.0f} times; expected at {expected:,.0f}"
             print(f"{path.stem:44} copies begin at {begin:,.0f} images, {said}")
 

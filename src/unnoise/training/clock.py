@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from unnoise.config import LENGTHS, TrainConfig
 from unnoise.errors import InputError
 from unnoise.options import short_repr
-from unnoise.training.few_images import safe_images, sees_mirrored
+from unnoise.training.few_images import later, safe_images
 
 SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 COUNTS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}
@@ -57,7 +57,7 @@ class Clock:
         if config.images is not None:
             return cls(None, parse_amount(config.images, COUNTS, "--images", "50000, 500k or 2M", MAX_IMAGES))
         seconds = parse_amount(config.budget or DEFAULT_BUDGET, SECONDS, "--budget", "90s, 10m or 2h", MAX_SECONDS)
-        return cls(seconds, None if config.allow_copies else safe_images(count, mirrored=sees_mirrored(config)))
+        return cls(seconds, None if config.allow_copies else safe_images(count, later(config)))
 
     def start(self) -> None:
         """Begin a sitting."""

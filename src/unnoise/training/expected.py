@@ -11,7 +11,7 @@ from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset, default_held_out
 from unnoise.evaluation.expectation import Expected
 from unnoise.evaluation.mirrored import ALIKE
-from unnoise.training.few_images import LEAST_FLIPPED, describe_few, safe_images, sees_mirrored
+from unnoise.training.few_images import FLIPPED, LEAST_FLIPPED, describe_few, later, safe_images
 from unnoise.training.optimizers import peak_lr
 from unnoise.training.plan import LARGE, WIDTHS, unet
 
@@ -58,7 +58,7 @@ def expected_kid(config: TrainConfig, dataset: Dataset, images: float) -> Expect
         and config.backbone in [unet(width, dataset.shape) for width in WIDTHS]
     )
     measured = was_measured(side, images) and dataset.shape[0] in (1, 3)
-    end = safe_images(len(dataset), mirrored=sees_mirrored(config)) or 0
+    end = safe_images(len(dataset), later(config)) or 0
     without_copies = (len(dataset) >= LEAST_COUNT and not config.flip) or images <= end
     as_measured = by_default and measured and not config.stream  # streamed data has no references by default
     return LAW.at(side, images) if as_measured and without_copies else None
@@ -70,7 +70,7 @@ def expected_of_data(audit: Mapping[str, Any]) -> list[str]:
     few = describe_few(audit["duplicates"]["different"], count)
     trained = count - default_held_out(count)
     alike = trained >= LEAST_FLIPPED and audit["mirrored"] is not None and audit["mirrored"] < ALIKE
-    end = safe_images(trained, mirrored=alike)
+    end = safe_images(trained, FLIPPED if alike else 1.0)
     images = end or USUAL
     told = [f"few       {few}"] if few else []
     told += [f"limit     a training by --budget ends after {end:,.0f} images, before copies begin"] if end else []

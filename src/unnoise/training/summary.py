@@ -7,7 +7,7 @@ from unnoise.data.dataset import ABOUT_CLASSES
 from unnoise.device import describe_device, peak_memory
 from unnoise.progress import duration
 from unnoise.run_folder import FINAL, SAMPLES
-from unnoise.training.few_images import copy_horizon, sees_mirrored
+from unnoise.training.few_images import copy_horizon, later
 from unnoise.training.job import Job
 from unnoise.training.monitors.validation import ValidationMonitor
 
@@ -35,7 +35,7 @@ def introduce(job: Job) -> None:
     if job.expected:
         say(f"expected  KID x 1000 of {job.expected}; unnoise eval compares")
     by_images = clock.images is not None and job.plan.images(clock) == clock.images
-    if by_images and clock.seconds and (horizon := copy_horizon(len(dataset), mirrored=sees_mirrored(trainer.config))):
+    if by_images and clock.seconds and (horizon := copy_horizon(len(dataset), later(trainer.config))):
         say(f"copies    begin after about {horizon:,.0f} images: training ends before; --allow-copies trains on")
     length = f"{clock.images:,.0f} images" if by_images else duration(clock.seconds or 0)
     say(f"training  {length}, into {job.folder}")
