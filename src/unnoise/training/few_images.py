@@ -15,10 +15,7 @@ from unnoise.evaluation.mirrored import ALIKE, describe_mirrored, distinguished_
 PASSES = 100  # over the training images, until copies begin; benchmarks/results/few_images has 79 to 123
 FLIPPED, AUGMENTED = 2.0, 1.5  # times as many if images are mirrored or transformed; there are 164, and 133 to 177
 SAFE = 0.75  # of the horizon: the training ends there, and its learning rate is 0 by then
-LEAST, MOST = (
-    22,
-    1_000,
-)  # training images: copies are looked for among 22 or more, and more than 1,000 were not measured
+LEAST, MOST = 22, 1_000  # training images: copies of fewer are not found, and more were not measured
 LEAST_FLIPPED = 100  # training images; how fewer look in a mirror says too little of others
 ENOUGH = 200  # different images; a training on fewer ends before its images are good
 
