@@ -40,7 +40,7 @@ def run(tmp_path_factory):
         patch.setenv("UNNOISE_CACHE", str(folder / "cache"))
         np.savez(folder / "train.npz", images=TRAIN)
         np.savez(folder / "other.npz", images=NEW)
-        train_folder(folder / "train.npz", images="16", out=str(folder / "run"), **TINY)
+        train_folder(folder / "train.npz", images="16", out=str(folder / "run"), flip=False, **TINY)
         train_folder(folder / "train.npz", images="16", held_out=100, out=str(folder / "held"), **TINY)
         yield load(folder / "run", "cpu")
 

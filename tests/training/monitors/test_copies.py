@@ -101,7 +101,7 @@ def test_a_run_that_began_to_copy_ends_with_the_weights_before(tmp_path, monkeyp
 
     monkeypatch.setattr(copies, "draw_images", draw)
     np.save("images.npy", IMAGES)
-    settings = TINY | {"data": "images.npy", "images": "400", "objective": "simple", "out": "run"}
+    settings = TINY | {"data": "images.npy", "images": "400", "objective": "simple", "out": "run", "flip": False}
     run = unnoise.train(**settings)
     assert len(looks) == 4
     assert (run.card.training["images"], run.card.training["weights_of_images"]) == (32, 24)
@@ -117,7 +117,9 @@ def test_a_run_that_began_to_copy_ends_with_the_weights_before(tmp_path, monkeyp
     assert "weights_of_images" not in run.card.training
 
 
-@pytest.mark.parametrize(("settings", "found"), [({"flip": True}, True), ({"augment": 0.1}, True), ({}, False)])
+@pytest.mark.parametrize(
+    ("settings", "found"), [({"flip": True}, True), ({"augment": 0.1}, True), ({"flip": False}, False)]
+)
 def test_mirrored_copies_are_seen_if_mirrored_images_are_trained_on(tmp_path, monkeypatch, capsys, settings, found):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(copies, "EARLIEST", 0)
