@@ -13,6 +13,8 @@ install_import_hook("unnoise", "beartype.beartype(conf=beartype.BeartypeConf(is_
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+torch.set_num_threads(1)  # for fixtures of a package too, which are made before `reproducible`
+
 
 def pytest_collection_finish():
     """Leave what was imported out of every later garbage collection, which would else take most of a second."""
