@@ -81,6 +81,14 @@ def test_weights_of_the_end_that_are_the_best_ones_are_measured_as_the_file_that
     assert chosen_by(found) == chosen["chosen_by"]
 
 
+@pytest.mark.parametrize("odd", [5, {"chosen_by": 5}, {"chosen_by": ["weights"]}])
+def test_odd_values_do_not_say_what_was_chosen(run, odd):
+    stored = scores.Stored("evaluations/0001.json", {"scores": odd})
+    assert stored.chosen_by == {}
+    with reading_records(run):
+        assert scores.run_of_weights(load(run), stored).file.name == MODEL
+
+
 def test_a_result_of_an_older_version_is_said(run):
     rewrite(run, lambda result: result.pop("asked"))
     checks = checks_of(run)

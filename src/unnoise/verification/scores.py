@@ -54,6 +54,13 @@ class Stored:
         about = {name: part.get("of", part) for name, part in self.result.items() if isinstance(part, dict)}
         return {name: of["weights"] for name, of in about.items() if isinstance(of.get("weights"), str)}
 
+    @property
+    def chosen_by(self) -> dict[str, Any]:
+        """Return what of the run was chosen by a KID, and by the KID of which network."""
+        measured = self.result.get("scores")
+        chosen = measured.get("chosen_by") if isinstance(measured, dict) else None
+        return chosen if isinstance(chosen, dict) else {}
+
 
 def evaluation_checks(run: Run, report: Report, say: Say) -> Iterator[Check]:
     """Yield checks of all results in a run folder, the oldest first."""
@@ -104,9 +111,8 @@ def run_of_weights(run: Run, stored: Stored) -> Run | list[Check]:
 
     The weights of the end are often the best ones too; then the result says which file it was.
     """
-    of_best = "weights" in stored.result.get("scores", {}).get("chosen_by", {})
     both = [own_file(run.folder, BEST), run.file]
-    files = filter(None, both[::-1] if of_best else both)
+    files = filter(None, both[::-1] if "weights" in stored.chosen_by else both)
     known = {weights_hash(opened): opened for opened in (load(file) for file in files)}  # the last one counts
     wanted = stored.hashes
     named = [known[digest] for digest in wanted.values() if digest in known]
@@ -148,7 +154,7 @@ def as_it_was(run: Run, stored: Stored) -> Run:
     card = make_card({**vars(run.card), "sampling": Sampling(**sampling)}, run.file)
     if card.sampling == run.card.sampling:
         return replace(run, card=card)
-    chosen = stored.result.get("scores", {}).get("chosen_by", {}).get("sampling settings")
+    chosen = stored.chosen_by.get("sampling settings")
     training = {name: value for name, value in card.training.items() if name != TUNED_BY}
     return replace(run, card=replace(card, training={**training, **({TUNED_BY: chosen} if chosen else {})}))
 
