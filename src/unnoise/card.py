@@ -43,8 +43,12 @@ class Card:
     @property
     def mirrored(self) -> bool:
         """Return True if the run was trained on mirrored images too."""
-        config = self.training.get("config", {})
-        return bool(config.get("flip") or config.get("augment"))
+        return on_mirrored(self.training.get("config", {}))
+
+
+def on_mirrored(config: Mapping[str, Any]) -> bool:
+    """Return True if these settings train on mirrored images too."""
+    return bool(config.get("flip") or config.get("augment"))
 
 
 @dataclass(frozen=True, eq=False, repr=False)

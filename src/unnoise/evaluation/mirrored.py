@@ -25,7 +25,7 @@ def distinguished_share(dataset: Dataset) -> float | None:
     """
     if len(dataset) < LEAST:
         return None
-    pixels = as_uint8(torch.from_numpy(dataset.read(np.sort(dataset.chosen(min(MOST, len(dataset)), 0)))))
+    pixels = as_uint8(torch.from_numpy(dataset.read(np.sort(dataset.chosen(MOST, 0)))))
     views = [of_thumbnails(pixels)]
     if pixels.shape[1] <= RGBA:
         views.append(of_features(pixels, open_extractor(FIRST)))

@@ -10,12 +10,13 @@ from unnoise import distributed
 from unnoise.config import TrainConfig
 from unnoise.data.audit import count_different
 from unnoise.data.dataset import Dataset
+from unnoise.evaluation.memorization import LEAST_TRAINED
 from unnoise.evaluation.mirrored import ALIKE, describe_mirrored, distinguished_share
 
 PASSES = 100  # over the training images, until copies begin; benchmarks/results/few_images has 79 to 123
 FLIPPED, AUGMENTED = 2.0, 1.5  # times as many if images are mirrored or transformed; there are 164, and 133 to 177
 SAFE = 0.75  # of the horizon: the training ends there, and its learning rate is 0 by then
-LEAST, MOST = 22, 1_000  # training images: copies of fewer are not found, and more were not measured
+LEAST, MOST = LEAST_TRAINED, 1_000  # training images: copies of fewer are not found, and more were not measured
 LEAST_FLIPPED = 100  # training images; how fewer look in a mirror says too little of others
 ENOUGH = 200  # different images; a training on fewer ends before its images are good
 
@@ -34,11 +35,6 @@ def choose_flip(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, lis
     flip = share is not None and share < ALIKE
     so = "trained on both (--no-flip: as they are)" if flip else "trained on as they are (--flip: on both)"
     return replace(config, flip=flip), [f"{line}; {so}" for line in describe_mirrored(share)]
-
-
-def sees_mirrored(config: TrainConfig) -> bool:
-    """Return True if these settings train on mirrored images too."""
-    return bool(config.flip or config.augment)
 
 
 def later(config: TrainConfig) -> float:

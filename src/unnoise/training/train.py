@@ -10,7 +10,7 @@ import torch
 
 from unnoise import distributed, registry
 from unnoise.backbones.layers import recompute
-from unnoise.card import Card
+from unnoise.card import Card, on_mirrored
 from unnoise.checkpoint import build_model
 from unnoise.config import TrainConfig
 from unnoise.data.cache import open_data
@@ -38,7 +38,7 @@ from unnoise.training.checks import (
 )
 from unnoise.training.clock import Clock
 from unnoise.training.expected import expected_kid
-from unnoise.training.few_images import choose_flip, sees_mirrored, warn_of_few
+from unnoise.training.few_images import choose_flip, warn_of_few
 from unnoise.training.job import Job
 from unnoise.training.log import Log
 from unnoise.training.loop import loop, run_monitors
@@ -100,9 +100,8 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
     dataset, held = open_parts(config, progress)
     config = suited_to(dataset.shape[0], config)
     with resume.find(config, dataset) as earlier:
-        config, chosen = (
-            (resume.as_then(config, earlier.state["config"]), []) if earlier else choose_flip(config, dataset)
-        )
+        then = resume.as_then(config, earlier.state["config"]) if earlier else config
+        config, chosen = choose_flip(then, dataset)  # a run that is resumed has chosen
         ready = make_plan(resume.with_chosen(config, earlier), dataset.shape, len(dataset))
         card = make_card(replace(config, backbone=ready.backbone), dataset, held)
         if earlier:
@@ -211,7 +210,7 @@ def make_job(
     trainer = Trainer(chosen, model, ready.precision, clock, ready.plan.at_once)
     some = to_float(torch.from_numpy(dataset.read(dataset.chosen(64, 0))))
     monitors: list[Monitor] = [
-        CopiesMonitor(dataset, held, card.sampling, allowed=config.allow_copies, mirrored=sees_mirrored(config)),
+        CopiesMonitor(dataset, held, card.sampling, allowed=config.allow_copies, mirrored=on_mirrored(vars(config))),
         PreviewMonitor(folder / SAMPLES, dataset.mode, saturation(some)),
         ValidationMonitor(
             trainer.objective,
