@@ -17,6 +17,7 @@ CONTENT = {  # what a reader finds in each box
     "reporting": "report, comparison",
     "evaluation": "scores, statistics, tuning",
     "editing": "edits, posterior samplers",
+    "distillation": "students of a run",
     "recipes": "named settings",
     "sampling": "images from a run",
     "checkpoint": "load, save, find",

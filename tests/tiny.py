@@ -1,12 +1,15 @@
 """A network that trains in a second, images for it, and ways to disturb its training."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 
 import unnoise
 from unnoise.training.monitors import Outcome
+from unnoise.training.state import read_state, take_apart
 
 TINY = {"backbone": "unet:widths=8,layers=1,groups=4,head=8", "batch": 8, "steps": 2, "precision": "fp32"}
 
@@ -39,3 +42,34 @@ def smooth(count, size, seed, channels=3):
     coarse = torch.from_numpy(random.random((count, channels, 3, 3), dtype=np.float32))
     fine = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear")
     return (255 * fine).round().byte().permute(0, 2, 3, 1).numpy()
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def killed_at(steps):
+    """Return a monitor that ends the process after this many steps."""
+
+    def kill(_):
+        raise KilledError
+
+    return [At(steps, kill)]
+
+
+def ends(run):
+    """Everything a run is at its end, but for the time it took."""
+    saved, _ = read_state(run)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    tensors, _ = take_apart({name: saved[name] for name in ("network", "average", "optimizer")})
+    epochs = [row for row in rows if "epoch" in row]
+    return tensors, load_file(run / "model.safetensors"), epochs, saved["parts"]["clock"]["seen"]
+
+
+def assert_same(a, b):
+    for one, two in zip(ends(a), ends(b), strict=True):
+        if isinstance(one, dict):
+            assert one.keys() == two.keys()
+            assert all(torch.equal(one[name], two[name]) for name in one)
+        else:
+            assert one == two

@@ -1,13 +1,14 @@
 """What becomes of a training with few images? KID, recall and copies at marks of each training.
 
     python -m benchmarks.quality.few_images run DATA OUT CONTENDER... [--sets celeba] [--counts 200] [--seeds 0]
-                                            [--images 40000]
+                                            [--images 40000] [--init RUN]
     python -m benchmarks.quality.few_images table OUT
 
 DATA is a folder with the sets of yardstick.py. A training has COUNT images of a set; unnoise holds out a tenth of
 them. Its averaged weights are measured at marks, each 1.6 times as far as the one before: 300 drawn images against
 held-out images of the set, and the share of copies among them beside the share of held-out images that look like
-copies. Copies of mirrored images count too.
+copies. Copies of mirrored images count too. With --init the trainings start from the weights of a run, and the
+contender is named CONTENDER-after-RUN.
 OUT/SET-COUNT-CONTENDER-LENGTH-SEED.json holds all marks; what is there is not made again.
 """
 
@@ -46,6 +47,7 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     # the default of version 0.1.0
     "first": {"flip": False, "backbone": UNET.format("32-64-128", 1), **FIRST_DEFAULTS},
     "augment": {"augment": 0.12},
+    "slow": {"lr": 1e-3},
     "wide": {"flip": False, "backbone": UNET.format("96-96-144", 2)},
     "small": {"flip": False, "backbone": SMALL},
     "small-augment": {"augment": 0.12, "backbone": SMALL},
@@ -103,9 +105,10 @@ def run(given: argparse.Namespace) -> None:
             images = pool.read(np.sort(np.random.default_rng(0).permutation(len(pool))[:count]))
             for seed in given.seeds:
                 for contender in given.contenders:
-                    path = Path(given.out) / f"{name}-{count}-{contender}-{given.images}-{seed}.json"
+                    started = f"{contender}-after-{Path(given.init).name}" if given.init else contender
+                    path = Path(given.out) / f"{name}-{count}-{started}-{given.images}-{seed}.json"
                     if not path.exists():
-                        train(images, real, path, given.images, seed, CONTENDERS[contender])
+                        train(images, real, path, given.images, seed, CONTENDERS[contender] | {"init": given.init})
 
 
 def train(images: np.ndarray, real: Dataset, path: Path, length: str, seed: int, options: dict[str, Any]) -> None:
@@ -120,6 +123,7 @@ def train(images: np.ndarray, real: Dataset, path: Path, length: str, seed: int,
         **{**options, "allow_copies": True},
     )
     options = options | {"flip": trained.card.training["config"]["flip"]}  # as it was chosen
+    options |= {"init": options["init"] and Path(options["init"]).name}
     about = {"images": len(images), "options": options, "network": trained.card.backbone, "seed": seed}
     write_json(path, about | {"marks": marks.rows, "machine": machine("unnoise")})
 
@@ -161,6 +165,7 @@ if __name__ == "__main__":
     training.add_argument("--counts", nargs="+", type=int, default=[200])
     training.add_argument("--seeds", nargs="+", type=int, default=[0])
     training.add_argument("--images", default="40000")
+    training.add_argument("--init")
     parts.add_parser("table").add_argument("out")
     arguments = parser.parse_args()
     {"run": run, "table": table}[arguments.part](arguments)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from unnoise.evaluation.evaluate import evaluate
     from unnoise.images import show
     from unnoise.sampling import sample
+    from unnoise.training.distill import distill
     from unnoise.training.ema import EMA
     from unnoise.training.monitors import Monitor
     from unnoise.verification.verify import verify
@@ -40,6 +41,7 @@ __all__ = [
     "SampleConfig",
     "TrainConfig",
     "backbones",
+    "distill",
     "doctor",
     "edit",
     "evaluate",
@@ -62,6 +64,7 @@ LAZY = {  # name -> where it is; loaded on first use, so that importing unnoise 
     "Diffusion": "unnoise.diffusion.model:Diffusion",
     "Run": "unnoise.card:Run",
     "backbones": "unnoise.backbones",
+    "distill": "unnoise.training.distill:distill",
     "doctor": "unnoise.evaluation.doctor:doctor",
     "edit": "unnoise.editing.edit:edit",
     "evaluate": "unnoise.evaluation.evaluate:evaluate",

@@ -41,6 +41,12 @@ class Card:
         return {kind: (low, high) for kind, (low, high) in self.data.get("spans", VERSION_0_1_0).items()}
 
     @property
+    def taught(self) -> tuple[int, str] | None:
+        """Return the steps and the spacing that a student was taught: it knows no other levels. None of other runs."""
+        config = self.training.get("config", {})
+        return (config.get("steps"), config.get("spacing")) if config.get("distill") else None
+
+    @property
     def mirrored(self) -> bool:
         """Return True if the run was trained on mirrored images too."""
         return on_mirrored(self.training.get("config", {}))
@@ -160,6 +166,7 @@ def damaged_fields(card: Card) -> list[str]:
         "class_counts": "class_counts" not in data or are_class_counts(data["class_counts"], len(card.classes)),
         "spans": all(are_numbers(low, high) and low < high for low, high in data.get("spans", {}).values()),
         "training": isinstance(training.get("config", {}), dict) and are_numbers(training.get("seconds", 0), *curve),
+        "taught": card.taught is None or (is_count(card.taught[0]) and are_texts(card.taught[1])),
     }
     return [name for name, fine in sound.items() if not fine]
 

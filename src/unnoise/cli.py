@@ -30,6 +30,7 @@ from unnoise.config import (
     TuneConfig,
     VerifyConfig,
 )
+from unnoise.distillation.config import DistillConfig
 from unnoise.errors import InputError, ToldElsewhereError, unknown
 from unnoise.options import parse_value, type_hints
 from unnoise.training.signals import raise_on_signals
@@ -116,6 +117,7 @@ class Command:
 KINDS = ", ".join(get_args(type_hints(ListConfig)["kind"]))
 COMMANDS = {
     "train": Command(TrainConfig, "train on a folder of images, or on the built-in faces", "train", ("data",), True),
+    "distill": Command(DistillConfig, "train a student of a run, which draws in few steps", "distill"),
     "sample": Command(SampleConfig, "draw images from a run", "sample"),
     "edit": Command(
         EditConfig,

@@ -24,6 +24,7 @@ from unnoise.config import (
     TuneConfig,
     VerifyConfig,
 )
+from unnoise.distillation.config import DistillConfig
 from unnoise.terminal import show, tell
 
 if TYPE_CHECKING:
@@ -40,6 +41,30 @@ def train(given: dict[str, Any]) -> int:
         train_run(train_config(given.pop("recipe", None), given))
     except Interrupted as stopped:
         return 128 + stopped.signal
+    return 0
+
+
+def distill(given: dict[str, Any]) -> int:
+    """Train a student of a run, and print the scores of both; return 128 + n after signal n."""
+    from unnoise import distributed
+    from unnoise.evaluation.evaluate import run_evaluation
+    from unnoise.reporting.compare import compare_runs
+    from unnoise.training.distill import distill_run
+    from unnoise.training.signals import Interrupted
+
+    config = DistillConfig(**given)
+    try:
+        folder = distill_run(config)
+    except Interrupted as stopped:
+        return 128 + stopped.signal
+    if config.n:
+        runs = config.run, str(folder)
+        with progress_bar() as progress:
+            for run in runs:
+                progress.say(f"scores    of {config.n} images of {run}")
+                run_evaluation(EvalConfig(set=run, n=config.n, data=config.data), progress.update, progress.say)
+        if distributed.is_main():
+            show(compare_runs(runs))
     return 0
 
 

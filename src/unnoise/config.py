@@ -38,7 +38,7 @@ class SamplingOptions(Settings):
     spacing: Spec | None = option(None, "noise levels that the steps visit (default: the run's own)")
     clip: bool | None = option(None, "keep the predicted image in [-1, 1] (default: the run's own)")
     guidance: float | None = option(
-        None, "strength with which the class is followed; 1 is off (default: the run's own)", least=0
+        None, "how strongly the class is followed; 1 is off (default: the run's own)", least=0
     )
     guidance_interval: str | None = option(
         None, "guide only between these noise-to-signal ratios, LOW-HIGH, e.g. 0.3-5 (default: the run's own)"
@@ -98,6 +98,7 @@ class TrainConfig(Settings):
     schedule: Spec = option("cosine", "noise schedule")
     target: Spec = option("x0", "what the network predicts")
     init: str | None = option(None, "start from the weights and network of a run, or of a diffusers pipeline folder")
+    distill: Spec | None = option(None, "distill the run of --init, e.g. progressive; see unnoise distill")
     objective: Spec = option("perceptual", "training objective", title="training")
     times: Spec = option("uniform", "noise levels that are trained on")
     references: int | None = option(
@@ -122,9 +123,7 @@ class TrainConfig(Settings):
     sampler: Spec = option(
         "dpmpp_2m_sde", "sampler of the last grid, and default of `unnoise sample`", title="sampling settings"
     )
-    steps: int | None = option(
-        None, "steps of the sampler (default: 40, or all levels of a schedule that has fewer)", least=1
-    )
+    steps: int | None = option(None, "steps of the sampler (default: 40, or as many as the schedule has)", least=1)
     spacing: Spec = option("log_snr", "noise levels that the steps visit")
     clip: bool = option(True, "keep the predicted image in [-1, 1]")
     out: str | None = option(
@@ -312,6 +311,7 @@ class ListConfig(Settings):
         "targets",
         "objectives",
         "times",
+        "distillations",
         "optimizers",
         "backbones",
         "features",

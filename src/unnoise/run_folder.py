@@ -15,6 +15,7 @@ from unnoise.files import parse_json, read_json_lines, write_json
 MODEL = "model.safetensors"  # the weights that images are drawn from, and the card
 BEST = "best.safetensors"  # the weights with the lowest KID during training
 WITHOUT_COPIES = "without-copies.safetensors"  # the last weights that drew no copies of training images
+TEACHER = "teacher.safetensors"  # of a distillation: a copy of the run that it learns from
 CONFIG = "config.yaml"  # the settings, which are a recipe too
 METRICS = "metrics.jsonl"  # one row for each measurement
 STATE, STATE_BEFORE = (

@@ -218,6 +218,7 @@ def resolve_settings(config: SampleConfig, run: Run, weaker: Run | None = None) 
     requested = {f.name: getattr(config, f.name) for f in fields(Sampling)}
     settings = replace(run.card.sampling, **{name: value for name, value in requested.items() if value is not None})
     check_settings(settings, run.model.schedule, run.card.learned_variance)
+    check_taught(run, settings)
     classes = run.card.classes
     if config.label is not None and config.label not in classes:
         raise unknown("label", config.label, classes)
@@ -226,6 +227,17 @@ def resolve_settings(config: SampleConfig, run: Run, weaker: Run | None = None) 
     elif weaker:
         raise InputError("--guide-with does nothing at guidance 1; add --guidance 2, for example")
     return settings
+
+
+def check_taught(run: Run, settings: Sampling) -> None:
+    """Raise InputError if a student is asked for steps that it was not taught."""
+    asked = settings.steps, registry.spacing.text(settings.spacing)
+    if run.card.taught and asked != run.card.taught:
+        steps, spacing = run.card.taught
+        raise InputError(
+            f"{run.name} was taught {steps} steps at {spacing} levels and knows no others: got {asked[0]} at "
+            f"{asked[1]}; distill another student, or draw from the run that this one learned from"
+        )
 
 
 def network_calls(settings: Sampling) -> int:

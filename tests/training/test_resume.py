@@ -1,6 +1,5 @@
 """Runs that are stopped, killed or damaged go on as if nothing had happened, or say why not."""
 
-import json
 import math
 import os
 import random
@@ -18,7 +17,7 @@ import yaml
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from tiny import TINY, At, train_folder
+from tiny import TINY, At, KilledError, assert_same, ends, killed_at, train_folder
 from unnoise import files, run_folder
 from unnoise.data.cache import DecodedImages
 from unnoise.diffusion.objective import capped_v, simple
@@ -39,40 +38,9 @@ def slow(value):
     return pytest.param(value, marks=pytest.mark.slow)
 
 
-class KilledError(Exception):
-    """Stands for the end of the process."""
-
-
-def killed_at(steps):
-    """Return a monitor that ends the process after this many steps."""
-
-    def kill(_):
-        raise KilledError
-
-    return [At(steps, kill)]
-
-
 def stopped_at(steps):
     """Return a monitor that sends SIGTERM after this many steps."""
     return [At(steps, lambda _: os.kill(os.getpid(), signal.SIGTERM))]
-
-
-def ends(run):
-    """Everything a run is at its end, but for the time it took."""
-    saved, _ = read_state(run)
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    tensors, _ = take_apart({name: saved[name] for name in ("network", "average", "optimizer")})
-    epochs = [row for row in rows if "epoch" in row]
-    return tensors, load_file(run / "model.safetensors"), epochs, saved["parts"]["clock"]["seen"]
-
-
-def assert_same(a, b):
-    for one, two in zip(ends(a), ends(b), strict=True):
-        if isinstance(one, dict):
-            assert one.keys() == two.keys()
-            assert all(torch.equal(one[name], two[name]) for name in one)
-        else:
-            assert one == two
 
 
 @pytest.mark.parametrize(

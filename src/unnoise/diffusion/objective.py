@@ -240,6 +240,32 @@ def perceptual(  # the options of two terms
     return loss.index_add(0, rows, weight * perceptual_distance(x0[rows], batch.x0[rows], network, stages).to(loss))
 
 
+@objective.declare(pretrained=True)
+def distance(
+    model: Diffusion,
+    batch: Noised,
+    *,
+    weight: float = 0.1,
+    network: Literal["lite0", "lite1", "lite2"] = "lite1",
+    stages: tuple[int, ...] = STAGES,
+) -> PerImage:
+    """Add the squared error of x0 and a perceptual distance at all levels, as Song et al. 2023 do (arXiv:2303.01469).
+
+    It is for distillation, whose targets leave nothing to chance: so in much noise, too, the predicted image is sharp.
+
+    Args:
+        weight: The weight of the perceptual distance.
+        network, stages: As in `perceptual`.
+
+    Raises:
+        InputError: The weight is below 0.
+    """
+    if weight < 0:
+        raise InputError(f"objective distance: weight is 0 or more, got {weight:g}")
+    x0 = model(batch.x_t, batch.t, batch.label).x0
+    return mean_square(x0 - batch.x0) + weight * perceptual_distance(x0, batch.x0, network, stages)
+
+
 @objective
 def min_snr(model: Diffusion, batch: Noised, *, gamma: float = 5.0, first: float | None = None) -> PerImage:
     """Do what `capped_v` does: this is its name in version 0.1.0. The weight of Hang et al. 2023 is `min_snr_gamma`.

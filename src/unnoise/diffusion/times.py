@@ -7,7 +7,7 @@ from jaxtyping import Float64
 from torch import Generator, Tensor
 
 from unnoise.diffusion.level import Level
-from unnoise.diffusion.schedule import Schedule
+from unnoise.diffusion.schedule import Levels, Schedule
 from unnoise.errors import InputError
 from unnoise.registry import times
 from unnoise.types import PerImage
@@ -138,3 +138,16 @@ class Importance(Times):
             if math.isfinite(value):  # other losses teach nothing
                 self.losses[t, self.count[t] % self.losses.shape[1]] = value
                 self.count[t] += 1
+
+
+class Visited(Times):
+    """Draw the levels that a sampler visits, each equally often, and as s the level that it visits next."""
+
+    def __init__(self, levels: Levels) -> None:
+        super().__init__(levels.schedule)
+        self.visited = torch.stack([level.time for level in levels])
+
+    def levels(self, batch: int, generator: Generator) -> tuple[Level, Level]:
+        """Return training levels: t at the times drawn, and s where the next step of the sampler ends."""
+        step = torch.randint(len(self.visited) - 1, (batch,), generator=generator)
+        return self.schedule.level(self.visited[step]), self.schedule.level(self.visited[step + 1])

@@ -117,6 +117,10 @@ def check_tunable(config: TuneConfig, run: Run) -> None:
     """Raise InputError if a run or its settings cannot be tuned."""
     if run.file.name == INDEX:
         raise InputError(f"{run.folder} is a pipeline of diffusers, which unnoise does not change")
+    if run.card.taught:
+        raise InputError(
+            f"{run.name} was taught its {run.card.taught[0]} steps and no others; there is nothing to tune"
+        )
     if "evaluations" not in registry.sampler.declared(run.card.sampling.sampler) and not config.time:
         raise InputError(f"the run's own sampler {run.card.sampling.sampler} chooses its own steps; give a --time")
 

@@ -114,10 +114,11 @@ def halfway(x0: Images, t: Level, s: Level, before: tuple[Images, Level] | None)
 
     The last step, of infinite h, keeps x0.
     """
-    if before is None or s.sigma == 0:
+    if before is None:
         return x0
     last_x0, r = before
-    return x0 + (gap(t, s) / (2 * gap(r, t))).to(x0) * (x0 - last_x0)  # 1 / (2 r_i)
+    part = gap(t, s) / (2 * gap(r, t))  # 1 / (2 r_i)
+    return x0 + torch.where(s.sigma > 0, part, 0.0).to(x0) * (x0 - last_x0)
 
 
 def derivatives(past: Sequence[tuple[Images, Level]]) -> tuple[Images, Images]:

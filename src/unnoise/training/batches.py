@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Generator, Tensor
 
+from unnoise import registry
 from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset, runs_of
 from unnoise.diffusion.objective import Noised, add_noise
-from unnoise.diffusion.times import Times
+from unnoise.diffusion.schedule import Schedule
+from unnoise.diffusion.times import Times, Visited
 from unnoise.images import flip, to_float
 from unnoise.training.augmentation import draw_transforms, falling, transform_images
 from unnoise.types import Images, Labels
@@ -60,6 +62,14 @@ def nearby(groups: np.ndarray, batch: int, rng: np.random.Generator, room: int) 
             rng.shuffle(lane[begin : begin + window])
     mixed = dealt.reshape(lanes, -1, batch // lanes).swapaxes(0, 1).reshape(-1)
     return np.concatenate([mixed, rng.permutation(sequence[whole:])])
+
+
+def make_times(config: TrainConfig, schedule: Schedule) -> Times:
+    """Return what draws the noise levels: as --times says, or in a distillation, as the student visits them."""
+    if config.distill is not None:
+        return Visited(schedule.grid(config.steps or 1, config.spacing))
+    times: Times = registry.times.get(config.times)(schedule)
+    return times
 
 
 class Batch(NamedTuple):

@@ -37,11 +37,22 @@ def check_config(config: TrainConfig) -> None:
     make_optimizer(config)(nn.Linear(1, 1))
     schedule = registry.schedule.get(config.schedule)()
     registry.times.get(config.times)(schedule)
+    if config.distill is not None:
+        check_distillation(config)
     target.check_target(registry.target.get(config.target), schedule)
     check_settings(sampling_settings(config), schedule, learned_variance(config.objective))
     if config.tracker is not None:
         check_tracker(config.tracker)
     check_objective(config, schedule)
+
+
+def check_distillation(config: TrainConfig) -> None:
+    """Raise InputError if a student cannot be trained with settings that have --distill."""
+    registry.distillation.get(config.distill or "")
+    if not config.init:
+        raise InputError("--distill learns from a run: name it by --init RUN, or use unnoise distill RUN")
+    if config.steps is None or registry.sampler.text(config.sampler) != "ddim":
+        raise InputError("--distill teaches steps of ddim: give --sampler ddim and their number, such as --steps 4")
 
 
 def sampling_settings(config: TrainConfig) -> Sampling:

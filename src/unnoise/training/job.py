@@ -15,6 +15,7 @@ from unnoise.checkpoint import read_model, write_model
 from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset
 from unnoise.device import made_with
+from unnoise.distillation.teacher import Teacher
 from unnoise.errors import InputError
 from unnoise.evaluation.expectation import EXPECTED, Expected
 from unnoise.evaluation.judges import USED_BY_TRAINING
@@ -49,6 +50,7 @@ class Job:
     expected: Expected | None = None
     finished: bool = False  # True at the end of the length, when everything is measured
     kept: int | None = None  # images that the weights of the run have seen, if a monitor has ended the training
+    teacher: Teacher | None = None  # of a distillation
     skipping: int = 0  # steps in a row, the last ones, that were skipped because they were not finite
 
     @property

@@ -60,6 +60,8 @@ def train_until_trouble(job: Job, stop: Stop) -> str | None:
         batch = prepare(images, trainer.times, config, clock.seen, trainer.model.device, done)  # noise at drawn levels
         if job.references:
             batch = job.references.average(batch, images.indices)
+        if job.teacher:
+            batch = job.teacher.correct(batch)
         clock.seen += images.n
         result = trainer.step(batch, images.n, distributed.shard(images.n))
         job.skipping = 0 if result else job.skipping + 1

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Generator, Tensor, nn
@@ -28,12 +28,14 @@ from unnoise.device import (
     synchronize,
 )
 from unnoise.diffusion.model import Diffusion
-from unnoise.diffusion.objective import add_noise
+from unnoise.diffusion.objective import Noised, add_noise
 from unnoise.diffusion.stable_target import StableTarget
+from unnoise.distillation.teacher import Teacher
 from unnoise.errors import InputError
 from unnoise.options import Spec
 from unnoise.progress import duration
 from unnoise.training.augmentation import with_transforms
+from unnoise.training.batches import make_times
 from unnoise.training.clock import MAX_SECONDS, Clock
 from unnoise.training.optimizers import make_optimizer
 from unnoise.training.precision import Precision, choose_precision, place_network
@@ -50,6 +52,7 @@ ENOUGH = 1_500  # images for which the smallest is wide enough; the others need 
 LARGE = 48  # pixels along the shorter side from which on a U-Net has four scales
 WITHOUT_BUDGET = 64  # width of a training whose length is a number of images, on every machine
 ALL = 2**31  # images at a time: the whole batch
+Helper: TypeAlias = Callable[[Noised], Noised]  # gives the images of a batch better targets
 
 
 class TooLargeError(InputError):
@@ -155,14 +158,14 @@ def squares(shape: tuple[int, int, int], network: nn.Module, size: int) -> Tenso
 
 
 def loss_of_zeros(
-    config: TrainConfig, shape: tuple[int, int, int], references: StableTarget | None, network: nn.Module, size: int
+    config: TrainConfig, shape: tuple[int, int, int], helper: Helper | None, network: nn.Module, size: int
 ) -> Tensor:
-    """Return a loss that takes the time of a step of the settings: with references, and with a pretrained network."""
+    """Return a loss that takes the time of a step of the settings: with a helper, and with a pretrained network."""
     schedule, target = registry.schedule.get(config.schedule)(), registry.target.get(config.target)
-    levels = registry.times.get(config.times)(schedule).levels(size, Generator().manual_seed(0))
+    levels = make_times(config, schedule).levels(size, Generator().manual_seed(0))
     zeros = torch.zeros(size, *shape, device=next(network.parameters()).device)
     batch = add_noise(zeros, zeros, levels)
-    batch = references(batch) if references else batch
+    batch = helper(batch) if helper else batch
     if not registry.objective.declared(config.objective).get("pretrained"):
         return squares(shape, network, size)
     losses: Tensor = registry.objective.get(config.objective)(Diffusion(network, schedule, target, shape), batch)
@@ -237,7 +240,7 @@ def images_in_memory(batch: int, small: int, an_image: float, device: torch.devi
     return batch
 
 
-def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> Planned:
+def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int, teacher: Teacher | None = None) -> Planned:
     """Plan the network of the settings, or choose the widest U-Net that sees enough of `count` images in the budget.
 
     Widths are tried from the smallest on. Without a budget, the width is the same on every machine.
@@ -245,7 +248,7 @@ def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> P
     clock = Clock.from_config(config, count)
     if config.backbone is not None or clock.seconds is None:
         named = unet(WITHOUT_BUDGET, shape) if config.backbone is None else config.backbone
-        return plan_backbone(config, named, shape, count)
+        return plan_backbone(config, named, shape, count, teacher)
     found = plan_backbone(config, unet(WIDTHS[0], shape), shape, count)
     for width, wider in pairwise(WIDTHS):
         dearer = (wider / width) ** 2
@@ -265,7 +268,9 @@ def make_plan(config: TrainConfig, shape: tuple[int, int, int], count: int) -> P
     return found._replace(plan=found.plan._replace(peak_bytes=round(tried_too)))
 
 
-def plan_backbone(config: TrainConfig, backbone: Spec, shape: tuple[int, int, int], count: int) -> Planned:
+def plan_backbone(
+    config: TrainConfig, backbone: Spec, shape: tuple[int, int, int], count: int, teacher: Teacher | None = None
+) -> Planned:
     """Plan the training of one network with `count` images."""
     backbone = with_transforms(backbone) if config.augment else backbone
     network, device = build_network(backbone, shape[0]), pick_device()
@@ -278,7 +283,7 @@ def plan_backbone(config: TrainConfig, backbone: Spec, shape: tuple[int, int, in
     batch = -(-min(config.batch, count) // distributed.world_size())
     compared = reference_count(config, shape, count)
     references = StableTarget(torch.ones(compared, *shape, device=device)) if compared else None
-    loss = partial(loss_of_zeros, config, shape, references)
+    loss = partial(loss_of_zeros, config, shape, teacher.correct if teacher else references)
     plan = rehearse(network, make_optimizer(config), loss, batch, Precision(precision, device).autocast)
     return Planned(backbone, precision, plan)
 

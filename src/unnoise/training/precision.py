@@ -59,9 +59,14 @@ class AutocastNetwork(nn.Module):
         return result.float()
 
 
+def lower_precision(network: nn.Module, precision: str) -> nn.Module:
+    """Return a network that computes in this precision."""
+    return AutocastNetwork(network, DTYPES[precision]) if precision in DTYPES else network
+
+
 def wrap_network(network: nn.Module, precision: str, device: torch.device) -> nn.Module:
     """Return the network that trains: in lower precision if asked for, and with gradients shared by all processes."""
-    wrapped = AutocastNetwork(network, DTYPES[precision]) if precision in DTYPES else network
+    wrapped = lower_precision(network, precision)
     if distributed.world_size() == 1:
         return wrapped
     return DistributedDataParallel(wrapped, device_ids=[device.index] if device.type == "cuda" else None)

@@ -30,8 +30,10 @@ def reference_count(config: TrainConfig, shape: tuple[int, int, int], count: int
     """Return how many of `count` training images are references.
 
     By default it is as many as fit into 64 MiB, at most 4,096; none of streamed data, which is slow to read in any
-    order.
+    order, and none in a distillation.
     """
+    if config.distill is not None:  # the teacher knows better
+        return 0
     if config.references is not None:
         return min(config.references, count)
     return 0 if config.stream else min(MOST, MOST_VALUES // int(np.prod(shape)), count)

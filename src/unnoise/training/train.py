@@ -46,7 +46,7 @@ from unnoise.training.monitors.copies import CopiesMonitor
 from unnoise.training.monitors.drawing import affordable, draw_images, save_grid
 from unnoise.training.monitors.kid import KidMonitor
 from unnoise.training.monitors.monitor import Monitor
-from unnoise.training.monitors.previews import PreviewMonitor, saturation
+from unnoise.training.monitors.previews import PREVIEW, PreviewMonitor, saturation
 from unnoise.training.monitors.validation import ValidationMonitor, fixed_subset
 from unnoise.training.near_runs import near_runs
 from unnoise.training.nonfinite import find_nonfinite
@@ -56,6 +56,7 @@ from unnoise.training.precision import place_network
 from unnoise.training.references import choose_references
 from unnoise.training.signals import Interrupted, Stop, stop_signals
 from unnoise.training.summary import conclude, introduce, log_plan
+from unnoise.training.teaching import keep_teacher, open_teacher
 from unnoise.training.tracker import Tracker
 from unnoise.training.trainer import Trainer
 from unnoise.training.warm_start import load_into
@@ -102,7 +103,8 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
     with resume.find(config, dataset) as earlier:
         then = resume.as_then(config, earlier.state["config"]) if earlier else config
         config, chosen = choose_flip(then, dataset)  # a run that is resumed has chosen
-        ready = make_plan(resume.with_chosen(config, earlier), dataset.shape, len(dataset))
+        teacher = open_teacher(config, earlier.folder if earlier else None)
+        ready = make_plan(resume.with_chosen(config, earlier), dataset.shape, len(dataset), teacher)
         card = make_card(replace(config, backbone=ready.backbone), dataset, held)
         if earlier:
             card = replace(card, sampling=resume.tuned_settings(earlier) or card.sampling)
@@ -119,7 +121,9 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
             news += check_conditions(model, card.backbone, transformed=bool(config.augment))
         with resume.place(config, dataset, earlier) as folder:
             job = make_job(config, (dataset, held), (model, card), ready, folder, progress)
-            job.monitors = [*job.monitors, *monitors]
+            job.monitors, job.teacher = [*job.monitors, *monitors], teacher
+            if teacher and not earlier and distributed.is_main():
+                keep_teacher(teacher, folder)
             if earlier:
                 job.restore(earlier.state)
                 job.trainer.at_once = min(job.trainer.at_once, ready.plan.at_once)  # the memory of today
@@ -211,15 +215,12 @@ def make_job(
     some = to_float(torch.from_numpy(dataset.read(dataset.chosen(64, 0))))
     monitors: list[Monitor] = [
         CopiesMonitor(dataset, held, card.sampling, allowed=config.allow_copies, mirrored=on_mirrored(vars(config))),
-        PreviewMonitor(folder / SAMPLES, dataset.mode, saturation(some)),
-        ValidationMonitor(
-            trainer.objective,
-            fixed_subset(dataset),
-            fixed_subset(held),
-            min(config.batch, ready.plan.at_once),
-            labelled=config.classes,
-        ),
+        PreviewMonitor(folder / SAMPLES, dataset.mode, saturation(some), card.sampling if config.distill else PREVIEW),
     ]
+    if config.distill is None:  # a student learns no images, but what its teacher makes of their noise
+        at_once = min(config.batch, ready.plan.at_once)
+        kinds = fixed_subset(dataset), fixed_subset(held)
+        monitors.append(ValidationMonitor(trainer.objective, *kinds, at_once, labelled=config.classes))
     # a judge that teaches would choose the best weights by what it taught
     if DURING_TRAINING not in pretrained_networks(config.objective):
         monitors.append(KidMonitor(dataset, card.sampling, held))

@@ -14,9 +14,8 @@ from unnoise.config import TrainConfig
 from unnoise.device import out_of_memory, release_memory
 from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.objective import Noised, Objective
-from unnoise.diffusion.times import Times
 from unnoise.errors import InputError
-from unnoise.training.batches import ALL
+from unnoise.training.batches import ALL, make_times
 from unnoise.training.clock import Clock
 from unnoise.training.ema import EMA
 from unnoise.training.optimizers import make_optimizer, peak_lr, set_state
@@ -51,7 +50,7 @@ class Trainer:
         self.optimizer.shared = True  # type: ignore[attr-defined]  # Muon divides its work over the processes
         model.backbone = wrap_network(model.backbone, precision, model.device)
         self.objective: Objective = registry.objective.get(config.objective)
-        self.times: Times = registry.times.get(config.times)(model.schedule)
+        self.times = make_times(config, model.schedule)
         self.precision = Precision(precision, model.device)
         self.at_once = at_once
         self.caution = 1.0  # factor of the learning rate; it is halved each time numbers are not finite

@@ -22,12 +22,13 @@ class PreviewMonitor:
         folder: where the grids go.
         mode: mode of the written images.
         usual: share of the data's own values that lie at the ends of their range.
+        how: the sampling settings.
     """
 
     name, remembered = "previews", ("count", "budget")
 
-    def __init__(self, folder: Path, mode: str, usual: float) -> None:
-        self.folder, self.mode, self.usual = folder, mode, usual
+    def __init__(self, folder: Path, mode: str, usual: float, how: Sampling = PREVIEW) -> None:
+        self.folder, self.mode, self.usual, self.how = folder, mode, usual, how
         self.count, self.budget = 0, TimeBudget(PREVIEW_SHARE)
 
     def due(self, clock: Clock) -> bool:
@@ -36,7 +37,7 @@ class PreviewMonitor:
 
     def run(self, model: Diffusion, clock: Clock, stop: Stop) -> Outcome:
         """Write a grid; its size is what the first one could be within its share."""
-        settings = PREVIEW.within(model.schedule.T)
+        settings = self.how.within(model.schedule.T)
         evaluations = CALLS_A_STEP * clock.pace * PREVIEW_SHARE * clock.elapsed
         self.count = self.count or min(16, affordable(evaluations, settings.steps))
         with self.budget.spending(clock):
