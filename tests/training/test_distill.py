@@ -39,7 +39,7 @@ def test_a_student_comes_nearer_to_its_teacher(teacher):
     """The images of the same seeds: after the distillation they are nearer to those of many steps than before."""
     wanted = unnoise.sample(teacher, 32, sampler="dpmpp_2m", steps=40, spacing="log_snr")
     before = unnoise.sample(teacher, 32, sampler="ddim", steps=1, spacing="trailing")
-    student = unnoise.distill(teacher, steps=1, images="2000", lr=3e-3, method="progressive:substeps=20")
+    student = unnoise.distill(teacher, steps=1, images="2000", lr=3e-3, method="progressive:calls=20")
     after = unnoise.sample(student, 32)
     assert (after - wanted).square().mean() < 0.5 * (before - wanted).square().mean()
 

@@ -19,7 +19,7 @@ class Teacher:
 
     Args:
         run: The run; its network is in the precision of the training.
-        method: The distillation, such as `progressive:substeps=4`.
+        method: The distillation, such as `progressive:calls=16`.
     """
 
     run: Run
