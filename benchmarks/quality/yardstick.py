@@ -123,11 +123,8 @@ def train(name: str, contender: str, seed: int, length: list[str], given: argpar
     opened, begun = load(run), time.monotonic()
     made = sample(opened, drawn)
     seconds = time.monotonic() - begun
-    real, scores = open_set(given.data, name)[1], dict[str, Any]()
+    real = open_set(given.data, name)[1]
     grid(made[:64], opened.card.mode).save(Path(given.out) / f"{files}.png")
-    for judge in JUDGES:
-        found = evaluate(made, real, metrics=METRICS, features=JUDGES[judge], second="none").details["scores"]["values"]
-        scores[judge] = {score: [value["value"], *value["interval"]] for score, value in found.items()}
     training = opened.card.training
     return {
         "set": name,
@@ -139,10 +136,19 @@ def train(name: str, contender: str, seed: int, length: list[str], given: argpar
         "images": training["images"],
         "images_per_second": training["images"] / training["seconds"],
         "drawing": drawn / seconds,
-        "scores": scores,
+        "scores": by_all_judges(made, real),
         "faults": numbers(to_uint8(made), torch.from_numpy(real.read(np.arange(len(real))))),
         "machine": machine("unnoise"),
     }
+
+
+def by_all_judges(made: torch.Tensor, real: Dataset) -> dict[str, Any]:
+    """Return the scores of drawn images, each with the ends of its interval, by each judge."""
+    scores = dict[str, Any]()
+    for judge in JUDGES:
+        found = evaluate(made, real, metrics=METRICS, features=JUDGES[judge], second="none").details["scores"]["values"]
+        scores[judge] = {score: [value["value"], *value["interval"]] for score, value in found.items()}
+    return scores
 
 
 def numbers(drawn: torch.Tensor, real: torch.Tensor) -> dict[str, float]:

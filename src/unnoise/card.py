@@ -98,6 +98,7 @@ class Run:
 def describe_run(run: Run) -> list[str]:
     """Return lines that say what a run is and how it was made."""
     card, how, data, training = run.card, run.card.sampling, run.card.data, run.card.training
+    teacher = training.get("distilled")
     c, h, w = card.shape
     plugin = f", from the plugin {card.plugin}" if card.plugin else ""
     sampling = f"{how.sampler}, {how.steps} steps, {how.spacing}{', x0 clipped' if how.clip else ''}"
@@ -113,6 +114,7 @@ def describe_run(run: Run) -> list[str]:
         "data": f"{data['name']}: {data['count']:,} images, sha256 {data['fingerprint'][:16]}"
         if data
         else "not recorded",
+        "distilled": f"from {teacher['name']}, sha256 {teacher['weights'][:16]}" if teacher else "",
         "trained": f"{training.get('images', 0):,} images in {training.get('seconds', 0):.0f} s",
         "loss": f"{training['loss'][-1][1]:.4f} at the end" if training.get("loss") else "not recorded",
     }
@@ -166,6 +168,7 @@ def damaged_fields(card: Card) -> list[str]:
         "class_counts": "class_counts" not in data or are_class_counts(data["class_counts"], len(card.classes)),
         "spans": all(are_numbers(low, high) and low < high for low, high in data.get("spans", {}).values()),
         "training": isinstance(training.get("config", {}), dict) and are_numbers(training.get("seconds", 0), *curve),
+        "distilled": "distilled" not in training or are_texts(*map(training["distilled"].get, ("name", "weights"))),
         "taught": card.taught is None or (is_count(card.taught[0]) and are_texts(card.taught[1])),
     }
     return [name for name, fine in sound.items() if not fine]

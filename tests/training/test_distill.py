@@ -8,7 +8,8 @@ import pytest
 import unnoise
 from tiny import TINY, KilledError, assert_same, killed_at, train_folder
 from unnoise import commands
-from unnoise.checkpoint import write_model
+from unnoise.card import describe_run
+from unnoise.checkpoint import weights_hash, write_model
 from unnoise.distillation.config import DistillConfig
 from unnoise.errors import InputError
 from unnoise.run_folder import TEACHER
@@ -30,6 +31,8 @@ def test_a_student_is_a_run_that_draws_in_its_steps(teacher):
     assert (card.sampling.sampler, card.sampling.steps, card.sampling.spacing) == ("ddim", 2, "trailing")
     assert card.backbone == teacher.card.backbone
     assert card.training["config"]["distill"] == "progressive"
+    assert card.training["distilled"] == {"name": "teacher", "weights": weights_hash(teacher)}
+    assert f"distilled from teacher, sha256 {weights_hash(teacher)[:16]}" in describe_run(student)
     assert unnoise.sample(student, 3).shape == (3, 1, 8, 8)
     assert Path("student", TEACHER).exists()
     assert Path("student", "samples", "final.png").exists()
@@ -49,7 +52,9 @@ def test_a_distillation_that_was_killed_ends_as_one_that_was_not(teacher, often)
     for steps in (2, 1):
         with pytest.raises(KilledError):
             unnoise.distill(teacher, out="torn", monitors=killed_at(steps), **FAST)
-    assert_same(Path(whole), Path(unnoise.distill(teacher, out="torn", **FAST)))
+    resumed = unnoise.distill(teacher, out="torn", **FAST)
+    assert_same(Path(whole), Path(resumed))
+    assert resumed.card.training["distilled"] == whole.card.training["distilled"]
 
 
 def test_a_resumed_student_learns_from_its_own_copy_of_the_teacher(teacher, often):

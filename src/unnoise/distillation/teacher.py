@@ -1,9 +1,12 @@
 """The teacher of a distillation: a run, drawn as its own sampling settings say."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from unnoise import registry
 from unnoise.card import Run
+from unnoise.checkpoint import weights_hash
 from unnoise.diffusion.model import Denoiser
 from unnoise.diffusion.objective import Noised
 from unnoise.diffusion.schedule import Levels, Schedule
@@ -20,10 +23,17 @@ class Teacher:
     Args:
         run: The run; its network is in the precision of the training.
         method: The distillation, such as `progressive:calls=16`.
+        name: The name of its folder or file.
     """
 
     run: Run
     method: Spec
+    name: str
+
+    @cached_property
+    def about(self) -> dict[str, Any]:
+        """Return what the card of a student says of its teacher: its name, and the sha256 of its weights."""
+        return {"name": self.name, "weights": weights_hash(self.run)}
 
     @property
     def schedule(self) -> Schedule:

@@ -107,6 +107,8 @@ class Job:
         }
         if self.kept is not None:
             training["weights_of_images"] = self.kept
+        if self.teacher:
+            training["distilled"] = self.teacher.about
         if used := pretrained_networks(self.trainer.config.objective):
             training[USED_BY_TRAINING] = used
         whole = self.clock.progress >= 1 and not self.clock.ended

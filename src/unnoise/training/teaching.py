@@ -29,7 +29,7 @@ def open_teacher(config: TrainConfig, folder: Path | None) -> Teacher | None:
     place_network(model.backbone, device, precision)
     network = lower_precision(model.backbone, precision)
     lowered = Diffusion(network, model.schedule, model.target, model.shape, model.classes)
-    return Teacher(Run(lowered, run.card, run.path), config.distill)
+    return Teacher(Run(lowered, run.card, run.path), config.distill, Path(config.init or "").name)
 
 
 def keep_teacher(teacher: Teacher, folder: Path) -> None:
