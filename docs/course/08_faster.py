@@ -85,6 +85,54 @@ plt.show()
 # RUN --time 50ms` tries samplers, steps and spacings, and stores the winner in the model file. See also
 # [which sampler when](../concepts/samplers.md).
 #
+# ## Distillation
+#
+# Below about ten calls no solver helps: the way is curved. But a network can learn where the way leads. **Progressive
+# distillation** (Salimans & Ho 2022, [arXiv:2202.00512](https://arxiv.org/abs/2202.00512), algorithm 2) trains a student. One of its
+# steps goes as far as several steps of the teacher. If these lead from $x_t$ to $x_s$, the student should predict the image with which
+# a single step of DDIM leads there:
+#
+# $$ \tilde x_0 = \frac{x_s - \frac{\sigma_s}{\sigma_t}\,x_t}{\alpha_s - \frac{\sigma_s}{\sigma_t}\,\alpha_t}. $$
+#
+# It is [`image_of_step`](unnoise.distillation.progressive.image_of_step). Here the best student is linear too, so it needs no training: a
+# line is fitted along each direction, at each level that the student visits.
+
+# %%
+from itertools import pairwise
+
+from unnoise.distillation.progressive import image_of_step
+
+
+def distilled(steps, images=400):
+    """Return a student of the exact denoiser: E[x0] for images, along each direction, at the levels of its steps."""
+    lines = {}
+    for t, s in pairwise(schedule.grid(steps)):
+        x0, eps = faces[:images], torch.randn_like(faces[:images])
+        x_t = t.alpha * x0 + t.sigma * eps
+        times = torch.linspace(float(t.time), float(s.time), 60)
+        *_, last = registry.sampler.get("dpmpp_2m")(exact, x_t, [schedule.level(time) for time in times])
+        wanted = (image_of_step(x_t, last.x, t, s) - mean).flatten(1) @ vectors
+        off = (x_t - t.alpha * mean).flatten(1) @ vectors
+        lines[float(t.time)] = (off * wanted).sum(0) / off.square().sum(0)
+
+    def student(x_t, level):
+        off = (x_t - level.alpha * mean).flatten(1) @ vectors
+        x0 = mean + (lines[float(level.time)] * off @ vectors.T).view_as(x_t)
+        return Prediction(x0, (x_t - level.alpha * x0) / level.sigma)
+
+    return student
+
+
+for steps in (1, 2, 4):
+    for name, denoise in (("teacher", exact), ("student", distilled(steps))):
+        *_, last = registry.sampler.get("ddim")(denoise, start, schedule.grid(steps))
+        print(f"{steps} calls of the {name}: {(last.x - truth).square().mean().sqrt():.4f} from the end of the way")
+unnoise.show(last.x)
+
+# %% [markdown]
+# The student needs one call. With a trained network it is a training, `unnoise distill RUN --steps 4`, and the student starts
+# with the weights of its teacher; see [few steps](../guides/few-steps.md).
+#
 # ## Exercises
 #
 # 1. Write your own sampler: a `ddim` that goes half a step too far in every step, and then comes back. It is one generator;
@@ -94,8 +142,6 @@ plt.show()
 # ### Solutions
 
 # %%
-from itertools import pairwise
-
 from unnoise.samplers.base import Step
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from unnoise.config import TrainConfig
 from unnoise.training.clock import Clock
-from unnoise.training.few_images import AUGMENTED, FLIPPED, LEAST, MOST, copy_horizon, safe_images
+from unnoise.training.few_images import CHANGED, LEAST, MOST, copy_horizon, safe_images
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), ("2D", 172800)])
@@ -39,7 +39,7 @@ def test_a_budget_ends_before_copies_of_few_images_begin(count):
 
 def test_the_horizon_is_in_proportion_to_the_images():
     assert copy_horizon(400) == copy_horizon(200, 2.0) == 2 * copy_horizon(200) > 0
-    for settings, factor in (({"flip": True}, FLIPPED), ({"augment": 0.1}, AUGMENTED)):
+    for settings, factor in (({"flip": True}, CHANGED), ({"augment": 0.1}, CHANGED)):
         assert Clock.from_config(TrainConfig(**settings), 200).images == factor * safe_images(200)
 
 

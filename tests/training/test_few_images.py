@@ -12,7 +12,7 @@ from unnoise.errors import InputError
 from unnoise.progress import silent
 from unnoise.training import few_images
 from unnoise.training.expected import LAW, USUAL, expected_of_data
-from unnoise.training.few_images import ENOUGH, FLIPPED, LEAST_FLIPPED, MOST, choose_flip, safe_images, warn_of_few
+from unnoise.training.few_images import CHANGED, ENOUGH, LEAST_FLIPPED, MOST, choose_flip, safe_images, warn_of_few
 
 IMAGES = smooth(ENOUGH, 16, 0)
 
@@ -60,7 +60,7 @@ def test_many_images_are_not_looked_through():
 @pytest.mark.parametrize("mirrored", [None, 0.5, 0.8])
 def test_the_data_command_says_what_to_expect(count, mirrored):
     audit = {"files": count + 3, "broken": {"count": 3}, "becomes": ["RGB", 3, 32, 40], "mirrored": mirrored}
-    images = safe_images(count - count // 10, FLIPPED if mirrored == 0.5 else 1.0) if count < MOST else USUAL
+    images = safe_images(count - count // 10, CHANGED if mirrored == 0.5 else 1.0) if count < MOST else USUAL
     *limit, expected = expected_of_data(audit | {"duplicates": {"different": count}})
     assert expected == f"expected  KID x 1000 of {LAW.at(32, images)}, after {images:,.0f} images"
     assert (

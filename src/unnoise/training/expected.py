@@ -11,7 +11,7 @@ from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset, default_held_out
 from unnoise.evaluation.expectation import Expected
 from unnoise.evaluation.mirrored import ALIKE
-from unnoise.training.few_images import FLIPPED, LEAST_FLIPPED, describe_few, later, safe_images
+from unnoise.training.few_images import CHANGED, LEAST_FLIPPED, describe_few, later, safe_images
 from unnoise.training.optimizers import peak_lr
 from unnoise.training.plan import LARGE, WIDTHS, unet
 
@@ -70,7 +70,7 @@ def expected_of_data(audit: Mapping[str, Any]) -> list[str]:
     few = describe_few(audit["duplicates"]["different"], count)
     trained = count - default_held_out(count)
     alike = trained >= LEAST_FLIPPED and audit["mirrored"] is not None and audit["mirrored"] < ALIKE
-    end = safe_images(trained, FLIPPED if alike else 1.0)
+    end = safe_images(trained, CHANGED if alike else 1.0)
     images = end or USUAL
     told = [f"few       {few}"] if few else []
     told += [f"limit     a training by --budget ends after {end:,.0f} images, before copies begin"] if end else []

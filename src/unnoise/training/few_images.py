@@ -13,8 +13,10 @@ from unnoise.data.dataset import Dataset
 from unnoise.evaluation.memorization import LEAST_TRAINED
 from unnoise.evaluation.mirrored import ALIKE, describe_mirrored, distinguished_share
 
-PASSES = 100  # over the training images, until copies begin; benchmarks/results/few_images has 79 to 123
-FLIPPED, AUGMENTED = 2.0, 1.5  # times as many if images are mirrored or transformed; there are 164, and 133 to 177
+PASSES = (
+    100  # over the training images, until copies begin; benchmarks/results/few_images has 79 to 123, of the default
+)
+CHANGED = 1.5  # times as many if images are mirrored or transformed; there are 133 to 177
 SAFE = 0.75  # of the horizon: the training ends there, and its learning rate is 0 by then
 LEAST, MOST = LEAST_TRAINED, 1_000  # training images: copies of fewer are not found, and more were not measured
 LEAST_FLIPPED = 100  # training images; how fewer look in a mirror says too little of others
@@ -39,7 +41,7 @@ def choose_flip(config: TrainConfig, dataset: Dataset) -> tuple[TrainConfig, lis
 
 def later(config: TrainConfig) -> float:
     """Return the factor by which copies begin later with these settings."""
-    return FLIPPED if config.flip else AUGMENTED if config.augment else 1.0
+    return CHANGED if config.flip or config.augment else 1.0
 
 
 def copy_horizon(count: int, factor: float = 1.0) -> float | None:
