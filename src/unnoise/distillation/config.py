@@ -16,7 +16,7 @@ class DistillConfig(Settings):
     budget: str | None = option(None, "wall time of the distillation, e.g. 10m (default: 20m)")
     images: str | None = option(None, "length in images seen, e.g. 50000, instead of a budget")
     method: Spec = option("progressive", "distillation, as NAME:OPTION=VALUE")
-    lr: float = option(1e-3, "peak learning rate", least=0)
+    lr: float = option(2e-3, "peak learning rate", least=0)
     data: Any = option(None, "images to learn from (default: the training images of the run)", data=True)
     n: int = option(500, "images of the teacher and of the student that are scored at the end; 0 is none", least=0)
     seed: int = option(0, "seed of the order of the images and of the noise", least=0, most=MAX_SEED)

@@ -18,7 +18,7 @@ LEAST = 2  # steps of the teacher for one of the student: the first one is corre
 
 
 @distillation
-def progressive(teacher: Teacher, batch: Noised, *, calls: int = 16) -> Noised:
+def progressive(teacher: Teacher, batch: Noised, *, calls: int = 32) -> Noised:
     """Learn a step from several of the teacher's, Salimans & Ho 2022 (arXiv:2202.00512), algorithm 2.
 
     The paper halves the number of steps again and again, so that each step learns from two. Here a step learns from as

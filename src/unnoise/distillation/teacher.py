@@ -22,7 +22,7 @@ class Teacher:
 
     Args:
         run: The run; its network is in the precision of the training.
-        method: The distillation, such as `progressive:calls=16`.
+        method: The distillation, such as `progressive:calls=32`.
         name: The name of its folder or file.
     """
 
