@@ -259,6 +259,9 @@ def check_guidance(run: Run, weaker: Run | None) -> None:
                 "--guidance needs a run that also saw images without their class: train with --label-dropout 0.1"
             )
         return
+    if weaker.card.taught not in (None, run.card.taught):
+        steps, spacing = weaker.card.taught
+        raise InputError(f"--guide-with {weaker.name}: it was taught {steps} steps at {spacing} levels and no others")
     for name in ("shape", "schedule", "classes"):
         ours, theirs = getattr(run.card, name), getattr(weaker.card, name)
         if ours != theirs and theirs:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import unnoise
-from tiny import TINY, KilledError, assert_same, killed_at, train_folder
+from tiny import TINY, KilledError, assert_same, killed_at, smooth, train_folder
 from unnoise import commands
 from unnoise.card import describe_run
 from unnoise.checkpoint import weights_hash, write_model
@@ -92,6 +92,10 @@ def test_a_student_draws_in_no_other_steps(teacher):
         unnoise.sample(student, 1, spacing="log_snr")
     with pytest.raises(InputError, match="was taught its 2 steps and no others; there is nothing to tune"):
         commands.tune({"run": str(Path(student))})
+    with pytest.raises(InputError, match="bits per dimension need all noise levels"):
+        unnoise.evaluate(student, metrics="bpd")
+    with pytest.raises(InputError, match=r"--guide-with .*: it was taught 2 steps at trailing levels and no others"):
+        unnoise.sample(teacher, 1, guidance=2.0, guide_with=student)
 
 
 def test_what_cannot_teach_is_refused_before_there_is_a_folder(gray, teacher, tmp_path):
@@ -131,6 +135,15 @@ def test_classes_and_guidance_are_distilled_too(tmp_path, monkeypatch):
     assert unnoise.sample(student, 2, label="b").isfinite().all()
     with pytest.raises(InputError, match="also saw images without their class"):
         unnoise.sample(student, 2, guidance=2.0)
+
+
+def test_the_doctor_asks_a_student_for_no_other_steps(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNNOISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    np.save("many.npy", smooth(240, 16, seed=0))
+    folder = train_folder("many.npy", out="teacher", **TINY | {"images": "16", "held_out": 110})
+    found = unnoise.doctor(unnoise.distill(folder, **FAST), n=100)
+    assert "steps" not in {finding["fault"] for finding in found.findings}
 
 
 def test_the_settings_of_a_student_are_those_of_its_images_and_of_its_teacher(teacher):

@@ -241,7 +241,7 @@ def levels_of(config: EvalConfig, run: Run, how: Sampling, sets: Sets, report: R
 
 def sampler_findings(config: EvalConfig, run: Run, how: Sampling, sets: Sets, report: Report) -> list[dict[str, Any]]:
     """Return the findings that more steps, or clipping, lower KID: the same seeds are drawn again."""
-    others = {"steps": more_steps(how, run.model.schedule.T, TIMES)}
+    others = {} if run.card.taught else {"steps": more_steps(how, run.model.schedule.T, TIMES)}
     if not how.clip:
         others["clip"] = replace(how, clip=True)
     found = []

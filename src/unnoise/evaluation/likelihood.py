@@ -33,6 +33,10 @@ ONE_VALUE = 1 / 127.5  # the step between two of 256 values
 
 def bits_per_dim(config: EvalConfig, run: Run, report: Report = silent, say: Say = mute) -> dict[str, Any]:
     """Return both estimates over the same images, each with its standard error over the images, as plain values."""
+    if run.card.taught:
+        raise InputError(
+            f"bits per dimension need all noise levels, and {run.name} was taught {run.card.taught[0]} steps"
+        )
     dataset, name, trained_on = measured_data(config, run, say)
     spacing = config.spacing or SPACING
     levels, variances = run.model.schedule.grid(config.levels, spacing), variances_of(config, run)
