@@ -24,7 +24,7 @@ import torch
 import unnoise
 from benchmarks.lib.machine import machine
 from benchmarks.quality.judges import JUDGES
-from benchmarks.quality.yardstick import SETS, UNET, open_set
+from benchmarks.quality.yardstick import SETS, UNET, by_all_judges, open_set
 from unnoise.config import TrainConfig
 from unnoise.data.dataset import Dataset, default_held_out
 from unnoise.diffusion.model import Diffusion
@@ -47,7 +47,6 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     # the default of version 0.1.0
     "first": {"flip": False, "backbone": UNET.format("32-64-128", 1), **FIRST_DEFAULTS},
     "augment": {"augment": 0.12},
-    "slow": {"lr": 1e-3},
     "wide": {"flip": False, "backbone": UNET.format("96-96-144", 2)},
     "small": {"flip": False, "backbone": SMALL},
     "small-augment": {"augment": 0.12, "backbone": SMALL},
@@ -75,10 +74,7 @@ class Marks:
         if images is None:
             return Outcome()
         row: dict[str, Any] = {"images": clock.seen, "seconds": clock.elapsed}
-        for judge in JUDGES:
-            scores = unnoise.evaluate(images, self.real, metrics=METRICS, features=JUDGES[judge], second="none")
-            values = scores.details["scores"]["values"]
-            row[judge] = {score: [value["value"], *value["interval"]] for score, value in values.items()}
+        row |= by_all_judges(images, self.real, METRICS)
         new = torch.from_numpy(self.real.read(np.arange(NEW)))
         row["copies"] = copied(to_uint8(images), new, torch.from_numpy(self.trained), mirrored=True)
         self.rows.append(row)

@@ -142,11 +142,11 @@ def train(name: str, contender: str, seed: int, length: list[str], given: argpar
     }
 
 
-def by_all_judges(made: torch.Tensor, real: Dataset) -> dict[str, Any]:
+def by_all_judges(made: torch.Tensor, real: Dataset, metrics: str = METRICS) -> dict[str, Any]:
     """Return the scores of drawn images, each with the ends of its interval, by each judge."""
     scores = dict[str, Any]()
     for judge in JUDGES:
-        found = evaluate(made, real, metrics=METRICS, features=JUDGES[judge], second="none").details["scores"]["values"]
+        found = evaluate(made, real, metrics=metrics, features=JUDGES[judge], second="none").details["scores"]["values"]
         scores[judge] = {score: [value["value"], *value["interval"]] for score, value in found.items()}
     return scores
 

@@ -1,18 +1,20 @@
 """A student learns from its teacher, resumes bit by bit, is a run like any other, and draws in its own steps alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import unnoise
 from tiny import TINY, KilledError, assert_same, killed_at, smooth, train_folder
 from unnoise import commands
 from unnoise.card import describe_run
-from unnoise.checkpoint import weights_hash, write_model
+from unnoise.checkpoint import read_model, weights_hash, write_model
 from unnoise.distillation.config import DistillConfig
 from unnoise.errors import InputError
-from unnoise.run_folder import TEACHER
+from unnoise.run_folder import MODEL, TEACHER
 from unnoise.training.distill import student_config
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -135,6 +137,11 @@ def test_classes_and_guidance_are_distilled_too(tmp_path, monkeypatch):
     assert unnoise.sample(student, 2, label="b").isfinite().all()
     with pytest.raises(InputError, match="also saw images without their class"):
         unnoise.sample(student, 2, guidance=2.0)
+    card, weights = read_model(folder / MODEL)
+    write_model(folder / MODEL, weights, replace(card, sampling=replace(card.sampling, guidance=8.0)))
+    guided = unnoise.distill(folder, **FAST)
+    assert guided.card.sampling.guidance == 1
+    assert not torch.equal(unnoise.sample(guided, 2), unnoise.sample(student, 2))
 
 
 def test_the_doctor_asks_a_student_for_no_other_steps(tmp_path, monkeypatch):

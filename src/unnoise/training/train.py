@@ -103,8 +103,9 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
     with resume.find(config, dataset) as earlier:
         then = resume.as_then(config, earlier.state["config"]) if earlier else config
         config, chosen = choose_flip(then, dataset)  # a run that is resumed has chosen
-        teacher = open_teacher(config, earlier.folder if earlier else None)
-        ready = make_plan(resume.with_chosen(config, earlier), dataset.shape, len(dataset), teacher)
+        as_chosen = resume.with_chosen(config, earlier)
+        teacher = open_teacher(as_chosen, earlier.folder if earlier else None)
+        ready = make_plan(as_chosen, dataset.shape, len(dataset), teacher)
         card = make_card(replace(config, backbone=ready.backbone), dataset, held)
         if earlier:
             card = replace(card, sampling=resume.tuned_settings(earlier) or card.sampling)
