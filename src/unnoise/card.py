@@ -11,7 +11,7 @@ from unnoise.data.numbers import VERSION_0_1_0, Spans, describe_spans
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
 from unnoise.files import parse_json
-from unnoise.run_folder import MODEL
+from unnoise.run_folder import MODEL, TEACHER, own_file
 from unnoise.types import MODES
 
 FORMAT = 1
@@ -84,6 +84,16 @@ class Run:
     def name(self) -> str:
         """Return a name for tables: the run folder or the model file."""
         return "a model in memory" if self.path is None else self.__fspath__()
+
+    @property
+    def teacher(self) -> Path | None:
+        """Return the copy of the run that a student learned from; None if there is none."""
+        return own_file(self.path.parent, TEACHER) if self.path and self.card.taught else None
+
+    @property
+    def described_teacher(self) -> str:
+        """Return the file of the teacher of a student, or words for the teacher if there is no copy."""
+        return str(self.teacher or "the run that it learned from")
 
     def __fspath__(self) -> str:
         return str(self.folder if self.file.name == MODEL else self.file)

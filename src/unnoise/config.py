@@ -260,7 +260,7 @@ class EditConfig(SamplingOptions):
     run: str = option("", "run folder or model file", title="edit")
     picture: str | None = option(None, "image to edit")
     other: str | None = option(None, "second image, for morph")
-    task: Spec = option("vary", "vary, inpaint, colorize, enlarge, deblur, interpolate or morph, as NAME:OPTION=VALUE")
+    task: Spec = option("vary", "the edit, see `unnoise list edits`, as NAME:OPTION=VALUE")
     by: Spec | None = option(
         None,
         "method that keeps the known part: replace, repaint or pigdm (default: repaint for inpaint, else replace)",

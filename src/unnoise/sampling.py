@@ -231,12 +231,14 @@ def resolve_settings(config: SampleConfig, run: Run, weaker: Run | None = None) 
 
 def check_taught(run: Run, settings: Sampling) -> None:
     """Raise InputError if a student is asked for steps that it was not taught."""
-    asked = settings.steps, registry.spacing.text(settings.spacing)
-    if run.card.taught and asked != run.card.taught:
-        steps, spacing = run.card.taught
+    if not run.card.taught:
+        return
+    (steps, spacing), sampler = run.card.taught, registry.sampler.text(run.card.sampling.sampler)
+    asked = settings.steps, registry.spacing.text(settings.spacing), registry.sampler.text(settings.sampler)
+    if asked != (steps, spacing, sampler):
         raise InputError(
-            f"{run.name} was taught {steps} steps at {spacing} levels and knows no others: got {asked[0]} at "
-            f"{asked[1]}; distill another student, or draw from the run that this one learned from"
+            f"{run.name} was taught {steps} steps of {sampler} at {spacing} levels and knows no others: got {asked[0]} "
+            f"of {asked[2]} at {asked[1]}; distill another student, or draw from {run.described_teacher}"
         )
 
 

@@ -9,10 +9,12 @@ import time
 import urllib.error
 import urllib.request
 import uuid
+from pathlib import Path
 
 import psutil
 import pytest
 
+import unnoise
 from tiny import TINY, train_folder
 
 pytest.importorskip("gradio", reason="needs the extra `app`")
@@ -25,6 +27,13 @@ def run(tmp_path_factory):
     """Return the folder of a run whose sampler makes 8 steps."""
     out = tmp_path_factory.mktemp("app") / "run"
     return train_folder("faces:count=64", size="16", images="64", out=str(out), **{**TINY, "steps": 8})
+
+
+@pytest.fixture(scope="package")
+def student(run, tmp_path_factory):
+    """Return the folder of a student of the run, which draws in one step."""
+    out = tmp_path_factory.mktemp("app") / "student"
+    return Path(unnoise.distill(run, steps=1, images="16", out=str(out)))
 
 
 class App:

@@ -18,6 +18,12 @@ def test_the_last_frame_has_the_images_of_unnoise_sample(run):
     assert_close(last.x, unnoise.sample(run, 3, seed=5, steps=4))
 
 
+def test_a_blend_begins_at_the_images_of_the_seeds(student):
+    opened, settings = load(student), {"n": 3, "seed": 5}
+    *_, last = actions.edit_frames(opened, {**settings, "task": "blend:share=0"})[1]
+    assert_close(last.x, unnoise.sample(student, 3, seed=5, precision="fp32"), atol=1e-4, rtol=0)
+
+
 def test_all_samplers_start_from_the_same_noise(run):
     frames = actions.compare_samplers(load(run), ["ddim", "dpmpp_1s"], {"n": 2, "seed": 0, "steps": 4})
     rows = [frame for frame in frames if frame.done]

@@ -70,6 +70,28 @@ def test_images_are_shown_while_they_form(page, run):
 
 
 @pytest.mark.slow
+def test_a_student_draws_while_a_slider_moves(browser, student, start_app, tmp_path):
+    page = browser.new_page()
+    page.goto(start_app(student, tmp_path / "log").url)
+    assert page.get_by_role("tab", name="Samplers").count() == 0
+    shown_image(page).wait_for(timeout=120_000)  # without a click
+    seen, slider = [shown_image(page).get_attribute("src")], page.locator("input[type=range]").first
+    slider.focus()
+    while len(seen) < 5:
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function(
+            "before => document.querySelector(\"img[src*='image.png']\").src != before", arg=seen[-1]
+        )
+        seen.append(shown_image(page).evaluate("image => image.src"))
+    assert len(set(seen)) == 5
+    open_tab(page, "Draw")
+    assert page.get_by_label("Steps").locator("visible=true").count() == 0
+    press(page, "Draw")
+    download_link(page, "images.zip").wait_for()
+    page.close()
+
+
+@pytest.mark.slow
 def test_the_slider_shows_each_step(page):
     open_tab(page, "Step by step")
     press(page, "Draw")

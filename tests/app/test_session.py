@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from unnoise.app.session import KEEP_FILES, MAX_FOLDERS, Session
+from unnoise.checkpoint import load, weights_hash
 
 
 @pytest.fixture
@@ -27,6 +28,21 @@ def test_a_model_file_that_is_replaced_is_opened_again(session):
     later = session.written + 10**9
     os.utime(session.path, ns=(later, later))
     assert session.run is not first
+
+
+def test_a_student_is_edited_by_its_teacher(session, student, run, tmp_path):
+    assert session.editor is None
+    of_student = Session(str(student), tmp_path / "out")
+    assert weights_hash(of_student.editor) == weights_hash(load(run))
+
+
+def test_a_run_has_the_tabs_of_what_it_can_do(run, student, tmp_path):
+    page = pytest.importorskip("unnoise.app.page")
+    whole, own = page.tabs_of(load(run)), page.tabs_of(load(student))
+    assert set(page.TABS) - set(whole) == {"Live"}
+    assert set(page.TABS) - set(own) == {"Samplers"}
+    alone = shutil.copy(student / "model.safetensors", tmp_path / "alone.safetensors")
+    assert set(own) - set(page.tabs_of(load(alone))) == {"Edit"}
 
 
 def test_the_description_says_what_the_run_is(session):

@@ -119,6 +119,10 @@ def test_bad_images_are_refused(run, tmp_path, image_path):
         unnoise.edit(run, seed=4, task="interpolate:to=4")
     with pytest.raises(InputError, match="interpolate takes none"):
         unnoise.edit(run, task="interpolate", fit="pad")
+    with pytest.raises(InputError, match="share is from 0 to 1, got 2"):
+        unnoise.edit(run, task="blend:share=2")
+    with pytest.raises(InputError, match="to is a seed, 0 or more and below 2\\^63, got -1"):
+        unnoise.edit(run, task="blend:to=-1")
     cut = Image.open(io.BytesIO(image_path.read_bytes()[:-300]))
     with pytest.raises(InputError, match="cannot be read"):
         unnoise.edit(run, cut)

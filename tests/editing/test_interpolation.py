@@ -20,7 +20,7 @@ from worlds import Gaussian
 
 def test_interpolated_noise_begins_and_ends_at_the_two_seeds():
     first, last = (seeded_noise([seed]) for seed in (3, 9))
-    x = interpolate_noise(first, last, 5)(torch.empty(5, 1, 8, 8))
+    x = interpolate_noise(first, last, torch.linspace(0, 1, 5))(torch.empty(5, 1, 8, 8))
     assert_close(x[:1], seeded_noise([3])(x[:1]))
     assert_close(x[-1:], seeded_noise([9])(x[:1]))
     assert x.var(dim=(1, 2, 3)).mean() == pytest.approx(1, abs=0.2)
@@ -45,6 +45,15 @@ def test_interpolation_ends_in_the_images_of_the_two_seeds(run):
     assert_close(way[-1:], unnoise.sample(run, 1, seed=7, precision="fp32"), atol=1e-4, rtol=0)
     apart = [(a - b).square().mean() for a, b in itertools.pairwise(way)]
     assert max(apart) < (way[0] - way[-1]).square().mean()
+
+
+def test_a_blend_lies_between_the_images_of_two_rows_of_seeds(run):
+    ends = [unnoise.sample(run, 3, seed=seed, precision="fp32") for seed in (3, 40)]
+    for share, end in zip((0, 1), ends, strict=True):
+        assert_close(unnoise.edit(run, seed=3, task=f"blend:to=40,share={share}", n=3), end, atol=1e-4, rtol=0)
+    way = [unnoise.edit(run, seed=3, task=f"blend:to=40,share={share}", n=3) for share in (0.25, 0.5, 0.75)]
+    steps = [(a - b).square().mean() for a, b in itertools.pairwise([ends[0], *way, ends[1]])]
+    assert max(steps) < (ends[0] - ends[1]).square().mean()
 
 
 def test_morphs_end_in_the_images_in_a_gaussian_world(float64):

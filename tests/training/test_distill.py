@@ -88,16 +88,31 @@ def test_a_student_teaches_a_student_of_fewer_steps(teacher):
 
 def test_a_student_draws_in_no_other_steps(teacher):
     student = unnoise.distill(teacher, **FAST)
-    with pytest.raises(InputError, match="was taught 2 steps at trailing levels and knows no others: got 8 at"):
+    with pytest.raises(
+        InputError, match="taught 2 steps of ddim at trailing levels and knows no others: got 8 of ddim at"
+    ):
         unnoise.sample(student, 1, steps=8)
-    with pytest.raises(InputError, match="got 2 at log_snr"):
+    with pytest.raises(InputError, match="got 2 of ddim at log_snr"):
         unnoise.sample(student, 1, spacing="log_snr")
+    with pytest.raises(InputError, match="got 2 of ddpm at trailing"):
+        unnoise.sample(student, 1, sampler="ddpm")
     with pytest.raises(InputError, match="was taught its 2 steps and no others; there is nothing to tune"):
         commands.tune({"run": str(Path(student))})
     with pytest.raises(InputError, match="bits per dimension need all noise levels"):
         unnoise.evaluate(student, metrics="bpd")
     with pytest.raises(InputError, match=r"--guide-with .*: it was taught 2 steps at trailing levels and no others"):
         unnoise.sample(teacher, 1, guidance=2.0, guide_with=student)
+
+
+def test_a_student_edits_no_image_and_names_the_run_that_does(teacher):
+    student, image = unnoise.distill(teacher, out="student", **FAST), torch.zeros(1, 8, 8)
+    with pytest.raises(InputError, match=rf"taught to draw in 2 steps.*takes many; edit it by student/{TEACHER}"):
+        unnoise.edit(student, image, n=2)
+    assert unnoise.edit(student.teacher, image, n=2).shape == (2, 1, 8, 8)
+    assert unnoise.edit(student, task="interpolate", n=2).shape == (2, 1, 8, 8)
+    student.teacher.unlink()
+    with pytest.raises(InputError, match="edit it by the run that it learned from"):
+        unnoise.edit(student, image, n=2)
 
 
 def test_what_cannot_teach_is_refused_before_there_is_a_folder(gray, teacher, tmp_path):

@@ -46,6 +46,21 @@ def respond_at_once(listen: Handler, work: Handler, inputs: list[Any], outputs: 
     listen(work, inputs, outputs, queue=False, show_progress="hidden", api_visibility="private")
 
 
+def draw_live(boxes: list[Any], work: Handler, output: Any) -> None:
+    """Draw when the page opens and at each change of a box; while an image is drawn, only the last change waits."""
+    gr.on(
+        None,
+        show_errors(work),
+        boxes,
+        output,
+        show_progress="hidden",
+        trigger_mode="always_last",
+        concurrency_id="model",
+        concurrency_limit=1,
+        api_visibility="private",
+    )
+
+
 def image_box(label: str) -> gr.Image:
     """Make the box that shows images of the run."""
     return gr.Image(label=label, interactive=False, format="png", elem_classes="pixels", buttons=["download"])
@@ -88,11 +103,22 @@ def sampler_names(session: Session) -> tuple[str, list[str]]:
 
 def sampling_boxes(session: Session, *, sampler: bool = True) -> tuple[list[Any], Callable[..., dict[str, Any]]]:
     """Make the boxes for the sampling settings, and a function that turns their values into fields of SampleConfig."""
-    card = session.run.card
-    how = card.sampling
     boxes: dict[str, Any] = {}
     if class_box := class_boxes(session, "each in turn"):
         boxes["label"] = class_box[0]
+    if not session.run.card.taught:  # a student knows its own steps alone
+        boxes |= step_boxes(session, sampler=sampler)
+
+    def to_settings(*values: Any) -> dict[str, Any]:
+        return {name: None if value == "" else value for name, value in zip(boxes, values, strict=True)}
+
+    return [*boxes.values()], to_settings
+
+
+def step_boxes(session: Session, *, sampler: bool) -> dict[str, Any]:
+    """Make the boxes for the sampler, its steps and its guidance, by the names of the settings."""
+    card, boxes = session.run.card, dict[str, Any]()
+    how = card.sampling
     with gr.Accordion("Sampler", open=False):
         if sampler:
             own, names = sampler_names(session)
@@ -101,8 +127,4 @@ def sampling_boxes(session: Session, *, sampler: bool = True) -> tuple[list[Any]
         boxes["steps"] = gr.Slider(1, most, how.steps, step=1, precision=0, label="Steps")
         if card.classes:
             boxes["guidance"] = gr.Slider(0, max(8, how.guidance), how.guidance, step=0.1, label="Guidance (1 is off)")
-
-    def to_settings(*values: Any) -> dict[str, Any]:
-        return {name: None if value == "" else value for name, value in zip(boxes, values, strict=True)}
-
-    return [*boxes.values()], to_settings
+    return boxes

@@ -65,7 +65,7 @@ def edit_tab(session: Session) -> None:
         settings = edit_settings(task, *values)
         image = small if small is not None and task == UPSCALE else session.to_run_size(given["background"])
         mask = session.painted_mask(given["layers"]) if task == INPAINT else None
-        known, frames = actions.edit_frames(session.run, settings, (image,), mask)
+        known, frames = actions.edit_frames(session.editor or session.run, settings, (image,), mask)
         for frame in session.limit_rate(frames):
             yield session.to_sheet(torch.cat([known.cpu(), frame.x0.cpu()])), gr.skip()
         saved = session.save_images(frame.x, [f"{settings['seed'] + i:06d}" for i in range(settings["n"])])

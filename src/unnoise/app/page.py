@@ -10,10 +10,14 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from unnoise.app.edit_tab import edit_tab
 from unnoise.app.guard import BoundedUploads, SameOrigin
 from unnoise.app.session import Session
-from unnoise.app.tabs import draw_tab, interpolate_tab, noise_tab, samplers_tab, steps_tab, training_tab
+from unnoise.app.tabs import draw_tab, interpolate_tab, live_tab, noise_tab, samplers_tab, steps_tab, training_tab
+from unnoise.card import Run
+from unnoise.sampling import network_calls
 
 STYLE = ".pixels img, img.pixels { image-rendering: pixelated } img.pixels { width: min(100%, 32rem) }"
+LIVE_CALLS = 4  # of the network for an image; with more of them the images cannot follow a slider
 TABS = {
+    "Live": live_tab,
     "Draw": draw_tab,
     "Step by step": steps_tab,
     "Samplers": samplers_tab,
@@ -45,7 +49,18 @@ def build_page(session: Session) -> Any:
     """Return the page of a run as Gradio's blocks."""
     with gr.Blocks(title=f"unnoise: {session.name}", analytics_enabled=False, delete_cache=(60, 3600)) as blocks:
         gr.Markdown(f"## {session.name}\n{session.describe()}")
-        for title, build_tab in TABS.items():
+        for title in tabs_of(session.run):
             with gr.Tab(title):
-                build_tab(session)
+                TABS[title](session)
     return blocks
+
+
+def tabs_of(run: Run) -> list[str]:
+    """Return the tabs of a run: without what it cannot do."""
+    student = run.card.taught is not None
+    left_out = {
+        "Live": network_calls(run.card.sampling) > LIVE_CALLS,
+        "Samplers": student,  # it knows its own steps alone
+        "Edit": student and run.teacher is None,
+    }
+    return [title for title in TABS if not left_out.get(title)]

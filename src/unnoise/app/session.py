@@ -6,6 +6,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 
@@ -45,6 +46,11 @@ class Session:
             if written != self.written:  # a file that changes while it is read is read again the next time
                 self.opened, self.written = load(self.given), written
             return self.opened
+
+    @cached_property
+    def editor(self) -> Run | None:
+        """Return the run that edits in place of a student, which cannot: its teacher. None for other runs."""
+        return load(self.run.teacher) if self.run.teacher else None
 
     @property
     def folder(self) -> Path:

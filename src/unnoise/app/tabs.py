@@ -11,6 +11,7 @@ from unnoise.app import actions
 from unnoise.app.components import (
     class_boxes,
     count_box,
+    draw_live,
     files_box,
     image_box,
     parse_seed,
@@ -61,6 +62,28 @@ def draw_tab(session: Session) -> None:
     with buttons:
         start_and_stop(draw, [n, seed, *boxes], [sheet, note, files, drawn])
     start_on_click(compare, show_nearest, [drawn], [pairs])
+
+
+def live_tab(session: Session) -> None:
+    """Draw images between the images of two seeds, again whenever a slider moves."""
+    with gr.Row():
+        with gr.Column(scale=1, min_width=260):
+            share = gr.Slider(0, 1, 0, step=0.01, label="From the first seeds to the last")
+            classes = session.run.card.classes
+            class_box = [gr.Dropdown([*classes], value=classes[0], label="Class")] if classes else []
+            with gr.Accordion("Seeds", open=False):
+                first, last, n = seed_box(0, "First seed"), seed_box(1000, "Last seed"), count_box(16, 9)
+        with gr.Column(scale=2, min_width=320):
+            sheet = image_box("Images, drawn again while a slider moves")
+
+    def draw(share: float, first: int, last: int, n: int, label: str | None = None) -> Iterator[Image.Image]:
+        task = f"blend:to={parse_seed(last)},share={share:g}"
+        settings = {"n": n, "seed": parse_seed(first), "task": task, "label": label}
+        _, frames = actions.edit_frames(session.run, settings)
+        *_, frame = frames
+        yield session.to_sheet(frame.x)
+
+    draw_live([share, first, last, n, *class_box], draw, sheet)
 
 
 def steps_tab(session: Session) -> None:

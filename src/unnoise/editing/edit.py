@@ -60,6 +60,7 @@ def start_edit(
     `say` is called with a line for each thing that was done to the given images.
     """
     check_inputs(config, len(images), mask)
+    check_taught(config, run)
     settings, label = resolve_edit(config, run)
     seeds = range(config.seed, config.seed + config.n)
     given = (images, mask, config.fit, say, run.card.spans)
@@ -90,6 +91,15 @@ def check_inputs(config: EditConfig, images: int, mask: ImageLike | None) -> Non
         raise InputError(f"--fit is for given images, and {task} takes none")
 
 
+def check_taught(config: EditConfig, run: Run) -> None:
+    """Raise InputError for a student and a given image: a student knows few levels, and edits need many."""
+    if run.card.taught and registry.edit.declared(config.task).get("images"):
+        raise InputError(
+            f"{run.name} was taught to draw in {run.card.taught[0]} steps, and to edit an image takes many; edit it by "
+            f"{run.described_teacher}"
+        )
+
+
 def task_name(config: EditConfig) -> str:
     """Return the name of the edit without its options."""
     return registry.edit.text(config.task).partition(":")[0].strip()
@@ -106,7 +116,8 @@ def resolve_edit(config: EditConfig, run: Run) -> tuple[Sampling, int]:
         return settings, -1 if config.label is None else run.card.classes.index(config.label)
     if config.guidance not in (None, 1) or config.guidance_interval is not None:
         raise InputError("--guidance follows a class; name it by --label")
-    if task_name(config) == "interpolate" or not run.card.training.get("config", {}).get("label_dropout"):
+    drawn = not registry.edit.declared(config.task).get("images", 1)
+    if drawn or not run.card.training.get("config", {}).get("label_dropout"):
         raise InputError(f"this run draws images of a class; name it by --label: {', '.join(run.card.classes)}")
     return replace(settings, guidance=1.0), -1
 

@@ -9,16 +9,18 @@ from torch import Tensor
 from unnoise.types import RandnLike
 
 
-def interpolate_noise(first: RandnLike, last: RandnLike, count: int) -> RandnLike:
-    """Return a source of `count` noises from the first to the last: cos(a) e1 + sin(a) e2, each of them normal.
+def interpolate_noise(first: RandnLike, last: RandnLike, share: Float[Tensor, " b"]) -> RandnLike:
+    """Return a source of noises between the first (share 0) and the last (share 1): cos(a) e1 + sin(a) e2.
+
+    Each of them is normal. A source of one noise and many shares give many noises, and so does the reverse.
 
     All noise that the sampler draws is turned together with the noise it starts from. The first and the last image are
     therefore the images of the two sources, and the images between them change smoothly.
     """
-    angle = torch.linspace(0, math.pi / 2, count, dtype=torch.float64).view(-1, 1, 1, 1)
+    angle = (math.pi / 2 * share).view(-1, 1, 1, 1)
 
     def randn_like(x: Tensor) -> Tensor:
-        return angle.cos().to(x) * first(x[:1]) + angle.sin().to(x) * last(x[:1])
+        return angle.cos().to(x) * first(x) + angle.sin().to(x) * last(x)
 
     return randn_like
 

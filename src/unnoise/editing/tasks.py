@@ -19,6 +19,7 @@ from unnoise.registry import edit
 from unnoise.samplers.base import Step
 from unnoise.samplers.ddim import ddim, invert
 from unnoise.samplers.draw import initial_noise, seeded_noise
+from unnoise.types import RandnLike
 
 # Edits that keep the known part of an image, and make up the rest
 
@@ -147,9 +148,33 @@ def interpolate(inputs: EditInputs, *, to: int = 1) -> Edit:
     """
     if not 0 <= to < 2**63 or to == inputs.seeds[0]:
         raise InputError(f"interpolate: to is another seed than {inputs.seeds[0]}, 0 or more and below 2^63, got {to}")
-    count = len(inputs.seeds)
-    randn_like = interpolate_noise(seeded_noise([inputs.seeds[0]]), seeded_noise([to]), count)
-    start = randn_like(torch.empty(count, *inputs.model.shape, device=inputs.model.device))
+    shares = torch.linspace(0, 1, len(inputs.seeds), dtype=torch.float64)
+    return draw_from(inputs, interpolate_noise(seeded_noise(inputs.seeds[:1]), seeded_noise([to]), shares))
+
+
+@edit.declare(images=0)
+def blend(inputs: EditInputs, *, to: int = 1000, share: float = 0.5) -> Edit:
+    """Blend the images of two seeds: image i lies between the images of seed `--seed` + i and of seed `to` + i.
+
+    Args:
+        to: The seed that the first image leads to.
+        share: The share of the way: at 0 it is the image of `--seed`, at 1 the image of `to`.
+
+    Raises:
+        InputError: to is no seed, or share is not in [0, 1].
+    """
+    if not 0 <= to < 2**63 - len(inputs.seeds):
+        raise InputError(f"blend: to is a seed, 0 or more and below 2^63, got {to}")
+    if not 0 <= share <= 1:
+        raise InputError(f"blend: share is from 0 to 1, got {share:g}")
+    others = range(to, to + len(inputs.seeds))
+    shares = torch.tensor([share], dtype=torch.float64)
+    return draw_from(inputs, interpolate_noise(seeded_noise(inputs.seeds), seeded_noise(others), shares))
+
+
+def draw_from(inputs: EditInputs, randn_like: RandnLike) -> Edit:
+    """Return the steps from pure noise of a source to images."""
+    start = randn_like(torch.empty(len(inputs.seeds), *inputs.model.shape, device=inputs.model.device))
     return Edit(start[:0], inputs.sampler(inputs.denoise(), start, inputs.levels, randn_like=randn_like))
 
 
