@@ -6,42 +6,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from distillation_helpers import SHAPE, Exact, batch_of, land
 from process_helpers import SCHEDULES, SPACINGS, schedule
 from unnoise.diffusion.model import Prediction
 from unnoise.diffusion.objective import add_noise
-from unnoise.diffusion.times import Visited
 from unnoise.distillation.progressive import levels_between, progressive
-from unnoise.distillation.teacher import Teacher
 from unnoise.errors import InputError
 from unnoise.samplers import ddim
 from worlds import Gaussian, Points
 
 f64 = torch.float64
-SHAPE = (2, 3, 3)
-
-
-class Exact(Teacher):
-    """A teacher whose denoiser is exact, instead of a run."""
-
-    schedule = visited = None
-
-    def __init__(self, world, table, taught=None):
-        vars(self).update(world=world, schedule=table, visited=table.grid(taught) if taught else None)
-
-    def denoiser(self, label):
-        return self.world
-
-
-def batch_of(table, steps, n=12):
-    """Return a batch of images, each at one of the levels that a student of so many steps visits."""
-    levels = Visited(table.grid(steps)).levels(n, torch.Generator().manual_seed(1))
-    x0, eps = torch.randn(2, n, *SHAPE, dtype=f64)
-    return add_noise(x0, eps, levels)
-
-
-def land(batch):
-    """Return where the student's step of DDIM ends if it predicts the target."""
-    return batch.s.alpha * batch.x0 + batch.s.sigma * batch.eps
 
 
 @pytest.fixture
@@ -124,14 +98,6 @@ def test_a_student_that_fits_its_targets_draws_as_the_exact_flow_does(gaussian, 
     start = torch.randn(8, *SHAPE, dtype=f64)
     *_, last = ddim(student, start, visited)
     assert_close(last.x, gaussian.flow(start, visited[0], visited[-1]), rtol=0, atol=1e-3)
-
-
-def test_images_of_a_batch_do_not_depend_on_each_other(gaussian):
-    table = schedule("cosine")
-    batch = batch_of(table, 4)
-    together = progressive(Exact(gaussian, table), batch).x0
-    for i in range(len(together)):
-        assert_close(progressive(Exact(gaussian, table), batch.part(slice(i, i + 1))).x0[0], together[i])
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -1,5 +1,6 @@
 """A student learns from its teacher, resumes bit by bit, is a run like any other, and draws in its own steps alone."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from unnoise import commands
 from unnoise.card import describe_run
 from unnoise.checkpoint import read_model, weights_hash, write_model
 from unnoise.distillation.config import DistillConfig
+from unnoise.distillation.progressive import progressive
 from unnoise.errors import InputError
+from unnoise.evaluation.doctor import OF_A_STUDENT
 from unnoise.run_folder import MODEL, TEACHER
 from unnoise.training.distill import student_config
 
@@ -115,6 +118,38 @@ def test_a_student_edits_no_image_and_names_the_run_that_does(teacher):
         unnoise.edit(student, image, n=2)
 
 
+def test_a_disk_that_is_full_before_the_teacher_is_kept_leaves_a_folder_to_start_in(teacher, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unnoise.training.teaching.shutil.copyfile", full)
+        with pytest.raises(OSError, match="No space"):
+            unnoise.distill(teacher, out="torn", **FAST)
+    assert not Path("torn", TEACHER).exists()
+    whole = unnoise.distill(teacher, out="whole", **FAST)
+    assert_same(Path(whole), Path(unnoise.distill(teacher, out="torn", **FAST)))
+
+
+def test_a_teacher_that_gives_no_numbers_leaves_a_student_without_them(teacher, monkeypatch):
+    """The distillation stops with a diagnosis, and its files have the last good weights."""
+    monkeypatch.setattr("unnoise.training.loop.PATIENCE", 3)
+    good = iter([True, True])
+
+    def broken(teacher, batch):
+        learned = progressive(teacher, batch)
+        return learned if next(good, False) else learned._replace(x0=math.nan * learned.x0)
+
+    with pytest.raises(InputError, match="not finite"):
+        unnoise.distill(teacher, out="student", method=broken, **FAST | {"images": "800"})
+    assert all(tensor.isfinite().all() for tensor in unnoise.load("student").model.backbone.state_dict().values())
+    card, weights = read_model(teacher.file)
+    write_model(teacher.file, {name: math.nan * tensor for name, tensor in weights.items()}, card)
+    with pytest.raises(InputError, match="are not finite"):
+        unnoise.distill("teacher", out="other", **FAST)
+    assert not Path("other").exists()
+
+
 def test_what_cannot_teach_is_refused_before_there_is_a_folder(gray, teacher, tmp_path):
     noise = train_folder(gray, out="eps", **TINY | {"images": "8", "target": "eps", "objective": "simple"})
     with pytest.raises(InputError, match="predicts the noise, which says nothing of the image"):
@@ -166,6 +201,9 @@ def test_the_doctor_asks_a_student_for_no_other_steps(tmp_path, monkeypatch):
     folder = train_folder("many.npy", out="teacher", **TINY | {"images": "16", "held_out": 110})
     found = unnoise.doctor(unnoise.distill(folder, **FAST), n=100)
     assert "steps" not in {finding["fault"] for finding in found.findings}
+    advice = {finding["fault"]: finding["advice"] for finding in found.findings}
+    assert advice["training"] == OF_A_STUDENT
+    assert not any("train longer" in text or "more --steps, or" in text for text in advice.values())
 
 
 def test_the_settings_of_a_student_are_those_of_its_images_and_of_its_teacher(teacher):

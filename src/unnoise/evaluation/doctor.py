@@ -48,6 +48,7 @@ POOL = 10_000  # training images among which copies are looked for, at most
 REDRAWN = 256  # images that are drawn with more steps
 TIMES = 3  # as many steps
 PASSES = 6  # times that the features of the real images are extracted, typically
+OF_A_STUDENT = "distill longer (unnoise distill --budget), or with more --steps; see if its teacher has the fault too"
 GAP, FALL = 0.1, 0.02  # shares of the held-out loss that are worth a word
 
 
@@ -216,6 +217,8 @@ def of_run(config: EvalConfig, run: Run, report: Report, say: Say) -> dict[str, 
     found["levels"] = levels_of(config, run, how, sets, report)
     found["findings"] = in_order([*found["findings"], *sampler_findings(config, run, how, sets, report)])
     found["findings"] = in_order([*found["findings"], *training_findings(run, found)])
+    if run.card.taught:
+        found["findings"] = [*map(advise_student, found["findings"])]
     return {**found, **about(sets, drawn, real)}
 
 
@@ -256,6 +259,12 @@ def sampler_findings(config: EvalConfig, run: Run, how: Sampling, sets: Sets, re
         if is_real(cost):
             found.append({"fault": name, "cost": cost, "way": "drawn again", **in_words(name, how, other)})
     return found
+
+
+def advise_student(finding: dict[str, Any]) -> dict[str, Any]:
+    """Return a finding about a student: advice on steps or on a longer training becomes advice on distillation."""
+    of_training = LONGER in finding["advice"] or "--steps" in finding["advice"] or finding["fault"] == "training"
+    return {**finding, "advice": OF_A_STUDENT} if of_training else finding
 
 
 def in_words(name: str, how: Sampling, other: Sampling) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def train_or_resume(config: TrainConfig, monitors: Sequence[Monitor], progress: 
             news.append(f"start     {config.init}: {load_into(model.backbone, config.init)}")
         if not earlier:
             news += describe_objective(config, dataset.shape[0])
-            news += [*warn_of_few(dataset, len(held)), *chosen]
+            news += [*([] if teacher else warn_of_few(dataset, len(held))), *chosen]
             news += check_conditions(model, card.backbone, transformed=bool(config.augment))
         with resume.place(config, dataset, earlier) as folder:
             job = make_job(config, (dataset, held), (model, card), ready, folder, progress)
