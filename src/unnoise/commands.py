@@ -47,9 +47,8 @@ def train(given: dict[str, Any]) -> int:
 def distill(given: dict[str, Any]) -> int:
     """Train a student of a run, and print the scores of both; return 128 + n after signal n."""
     from unnoise import distributed
-    from unnoise.evaluation.evaluate import run_evaluation
     from unnoise.reporting.compare import compare_runs
-    from unnoise.training.distill import distill_run
+    from unnoise.training.distill import distill_run, score_both
     from unnoise.training.signals import Interrupted
 
     config = DistillConfig(**given)
@@ -58,13 +57,10 @@ def distill(given: dict[str, Any]) -> int:
     except Interrupted as stopped:
         return 128 + stopped.signal
     if config.n:
-        runs = config.run, str(folder)
         with progress_bar() as progress:
-            for run in runs:
-                progress.say(f"scores    of {config.n} images of {run}")
-                run_evaluation(EvalConfig(set=run, n=config.n, data=config.data), progress.update, progress.say)
+            score_both(config, folder, progress.update, progress.say)
         if distributed.is_main():
-            show(compare_runs(runs))
+            show(compare_runs((config.run, str(folder))))
     return 0
 
 

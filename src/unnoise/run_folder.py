@@ -26,6 +26,7 @@ SAMPLES = "samples"  # folder of the grids that are drawn during training
 FINAL = "final.png"  # the grid of the end, among the others
 LOSS = "loss.png"  # the curve of the losses
 EVALUATIONS = "evaluations"  # folder of the results of `unnoise eval`, numbered
+BESIDE = "beside.json"  # among them: results of the run that a student learned from, for the report of the student
 RECORD = ".sampled.json"  # in a folder of images: how they were drawn; readers of images skip hidden files
 
 
@@ -125,6 +126,22 @@ def keep_evaluation(run_folder: Path, result: dict[str, Any]) -> Path | None:
     number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.json") if path.stem.isdecimal()), default=0)
     write_json(place := folder / f"{number:04d}.json", result)
     return place
+
+
+def keep_beside(run_folder: Path, results: list[dict[str, Any]]) -> None:
+    """Write the results of the run that a student learned from beside the student's own results."""
+    if own_file(run_folder, METRICS) and is_own(run_folder, folder := run_folder / EVALUATIONS) and folder.is_dir():
+        write_json(folder / BESIDE, results)
+
+
+def evaluations_beside(run_folder: Path) -> list[dict[str, Any]]:
+    """Return the results of the run that a student learned from; none if they cannot be read."""
+    if (path := own_file(run_folder, EVALUATIONS, BESIDE)) is None:
+        return []
+    try:
+        return list(parse_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return []
 
 
 def evaluations(run_folder: Path) -> list[dict[str, Any]]:

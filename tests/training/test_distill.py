@@ -216,8 +216,14 @@ def test_the_settings_of_a_student_are_those_of_its_images_and_of_its_teacher(te
 
 
 def test_the_command_prints_the_scores_of_both(teacher, capsys, monkeypatch):
-    seen = list[str]()
-    monkeypatch.setattr("unnoise.evaluation.evaluate.run_evaluation", lambda config, *_: seen.append(config.set))
+    seen = list[tuple[str, int | None]]()
+    monkeypatch.setattr(
+        "unnoise.training.distill.run_evaluation", lambda config, *_: seen.append((config.set, config.steps))
+    )
     assert commands.distill({"run": "teacher", "out": "student", **FAST, "n": 10}) == 0
-    assert seen == ["teacher", "student"]
+    assert seen == [("teacher", 2), ("teacher", None), ("student", None)]
     assert "teacher" in capsys.readouterr().out
+    assert commands.distill({"run": "student", "out": "own", **FAST, "steps": 1, "n": 10}) == 0
+    assert seen[3:] == [("student", None), ("own", None)]  # a student draws in one way
+    with pytest.raises(InputError, match="n is of the command"):
+        unnoise.distill(teacher, n=10, **FAST)

@@ -18,10 +18,20 @@ from unnoise.evaluation.scores import symmetric
 from unnoise.files import check_writable, replacing, user_path
 from unnoise.options import with_names_of_today
 from unnoise.progress import Say, mute
+from unnoise.reporting.calls import quality_against_calls
 from unnoise.reporting.curves import TrainingLog, draw_curves, plot_speed, read_log
 from unnoise.reporting.doctor_section import describe_doctor
 from unnoise.reporting.render import EmbeddedImages, render
-from unnoise.run_folder import FINAL, METRICS, MODEL, SAMPLES, evaluations, own_file, reading_records
+from unnoise.run_folder import (
+    FINAL,
+    METRICS,
+    MODEL,
+    SAMPLES,
+    evaluations,
+    evaluations_beside,
+    own_file,
+    reading_records,
+)
 
 PAGE, TEMPLATE = "report.html", "reporting/report.html.jinja"
 MAX_PREVIEWS = 8  # the page shows at most this many, evenly spaced
@@ -71,6 +81,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "previews": [*filter(None, (open_preview(embedded, path) for path in previews[::-1][::every][::-1]))],
         **draw_curves(log),
         **score_facts(evaluations(folder)),
+        "calls": quality_against_calls(evaluations(folder), evaluations_beside(folder)),
         "nearest_pairs": embedded.uri("memorization.png"),
         "speed_plots": [plot_speed(log)] if log.steps else [],
         "cost": describe_cost(log, folder),

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unnoise import distributed
 from unnoise.card import Card, Run
 from unnoise.checkpoint import RunLike, as_run, load
-from unnoise.config import TrainConfig
+from unnoise.config import EvalConfig, TrainConfig
 from unnoise.distillation.config import DistillConfig
 from unnoise.errors import InputError
+from unnoise.evaluation.evaluate import run_evaluation
+from unnoise.progress import Report, Say
 from unnoise.recipes import train_config
+from unnoise.run_folder import keep_beside
 from unnoise.training.monitors.monitor import Monitor
 from unnoise.training.train import train
 from unnoise.types import RGBA
@@ -34,7 +38,7 @@ def distill(run: RunLike, *, monitors: Sequence[Monitor] = (), **settings: Any) 
     Args:
         run: The run folder or model file of the teacher.
         monitors: Your own, as in `unnoise.train`.
-        settings: The fields of `DistillConfig`, for example `steps=1` or `budget="20m"`.
+        settings: The fields of `DistillConfig` but n, for example `steps=1` or `budget="20m"`.
 
     Returns:
         The student, opened from its folder.
@@ -42,6 +46,8 @@ def distill(run: RunLike, *, monitors: Sequence[Monitor] = (), **settings: Any) 
     Raises:
         InputError: A setting cannot be used, or the run cannot teach.
     """
+    if "n" in settings:
+        raise InputError("n is of the command, which scores at the end; here, score by unnoise.evaluate(student)")
     teacher = as_run(run)
     return load(distill_run(DistillConfig(run=str(Path(teacher)), **settings), monitors))
 
@@ -49,6 +55,21 @@ def distill(run: RunLike, *, monitors: Sequence[Monitor] = (), **settings: Any) 
 def distill_run(config: DistillConfig, monitors: Sequence[Monitor] = ()) -> Path:
     """Train a student, or resume the same command where it was stopped; return its folder."""
     return train(student_config(config, load(config.run, "cpu")), monitors)
+
+
+def score_both(config: DistillConfig, folder: Path, report: Report, say: Say) -> None:
+    """Score the teacher as it draws, the teacher in the steps of the student, and the student; keep all results.
+
+    The results of the teacher are also kept in the folder of the student, for its report.
+    """
+    few = {"sampler": OF_A_STUDENT["sampler"], "spacing": SPACING, "steps": config.steps}
+    ways = [(config.run, few), (config.run, {}), (str(folder), {})]
+    results = []
+    for run, how in ways if load(config.run, "cpu").card.taught is None else ways[1:]:  # a student draws in one way
+        say(f"scores    of {config.n} images of {run}" + (f", {config.steps} steps" if how else ""))
+        results.append(run_evaluation(EvalConfig(set=run, n=config.n, data=config.data, **how), report, say))
+    if distributed.is_main():
+        keep_beside(folder, results[:-1])
 
 
 def student_config(config: DistillConfig, teacher: Run) -> TrainConfig:
