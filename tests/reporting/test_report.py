@@ -50,7 +50,8 @@ def test_the_page_is_valid_and_needs_no_other_file(runs):
     path = write_report(str(runs / "one"))
     page = read_page(path)
     assert path == runs / "one" / "report.html"
-    assert page.headings == ["Images", "Loss", "Scores", "Faults", "Memorization", "Time and memory", "Settings"]
+    headings = [heading for heading in page.headings if heading != "KID during training"]  # where there is time for it
+    assert headings == ["Images", "Loss", "Scores", "Faults", "Memorization", "Time and memory", "Settings"]
     assert all(source.startswith(("data:image/png;base64,", "#")) for source in page.sources)
     for text in (
         "unnoise train",
