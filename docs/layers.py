@@ -18,6 +18,7 @@ CONTENT = {  # what a reader finds in each box
     "evaluation": "scores, statistics, tuning",
     "editing": "edits, posterior samplers",
     "distillation": "students of a run",
+    "exporting": "runs without PyTorch",
     "recipes": "named settings",
     "sampling": "images from a run",
     "checkpoint": "load, save, find",

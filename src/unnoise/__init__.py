@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from unnoise.editing.edit import edit
     from unnoise.evaluation.doctor import doctor
     from unnoise.evaluation.evaluate import evaluate
+    from unnoise.exporting.export import export
     from unnoise.images import show
     from unnoise.sampling import sample
     from unnoise.training.distill import distill
@@ -45,6 +46,7 @@ __all__ = [
     "doctor",
     "edit",
     "evaluate",
+    "export",
     "load",
     "noised",
     "objectives",
@@ -68,6 +70,7 @@ LAZY = {  # name -> where it is; loaded on first use, so that importing unnoise 
     "doctor": "unnoise.evaluation.doctor:doctor",
     "edit": "unnoise.editing.edit:edit",
     "evaluate": "unnoise.evaluation.evaluate:evaluate",
+    "export": "unnoise.exporting.export:export",
     "load": "unnoise.checkpoint:load",
     "noised": "unnoise.diffusion.objective:noised",
     "objectives": "unnoise.diffusion.objective",

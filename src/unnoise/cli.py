@@ -21,7 +21,6 @@ from unnoise.config import (
     DoctorConfig,
     EditConfig,
     EvalConfig,
-    ExportConfig,
     InfoConfig,
     ListConfig,
     ReportConfig,
@@ -32,6 +31,7 @@ from unnoise.config import (
 )
 from unnoise.distillation.config import DistillConfig
 from unnoise.errors import InputError, ToldElsewhereError, unknown
+from unnoise.exporting.config import ExportConfig
 from unnoise.options import parse_value, type_hints
 from unnoise.training.signals import raise_on_signals
 

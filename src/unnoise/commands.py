@@ -16,7 +16,6 @@ from unnoise.config import (
     DoctorConfig,
     EditConfig,
     EvalConfig,
-    ExportConfig,
     InfoConfig,
     ListConfig,
     ReportConfig,
@@ -25,6 +24,7 @@ from unnoise.config import (
     VerifyConfig,
 )
 from unnoise.distillation.config import DistillConfig
+from unnoise.exporting.config import ExportConfig
 from unnoise.terminal import show, tell
 
 if TYPE_CHECKING:
@@ -187,12 +187,10 @@ def app(given: dict[str, Any]) -> None:
 
 
 def export(given: dict[str, Any]) -> None:
-    """Write a run for diffusers."""
-    from unnoise.checkpoint import load
-    from unnoise.interop.diffusers_write import to_diffusers
+    """Write a run for another library."""
+    from unnoise.exporting.export import export_run
 
-    config = ExportConfig(**given)
-    tell(f"pipeline  {to_diffusers(load(config.run, 'cpu'), config.out)}")
+    tell(f"written   {export_run(ExportConfig(**given), tell)}")
 
 
 def info(given: dict[str, Any]) -> None:

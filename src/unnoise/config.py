@@ -231,15 +231,6 @@ class VerifyConfig(Settings):
 
 
 @dataclass(frozen=True)
-class ExportConfig(Settings):
-    """Settings of `unnoise export`."""
-
-    run: str = option("", "run folder or model file")
-    out: str | None = option(None, "new folder (default: a new one in the run folder)")
-    to: Literal["diffusers"] = option("diffusers", "format: a DDPMPipeline folder of diffusers")
-
-
-@dataclass(frozen=True)
 class SampleConfig(SamplingOptions):
     """Settings of `unnoise sample`."""
 

@@ -1,0 +1,1 @@
+"""Write a run so that it draws without PyTorch."""
