@@ -1,6 +1,7 @@
 """Shape-checked signatures, one thread and a fixed seed for every test."""
 
 import gc
+import shutil
 import signal
 
 from jaxtyping import config, install_import_hook
@@ -12,6 +13,9 @@ install_import_hook("unnoise", "beartype.beartype(conf=beartype.BeartypeConf(is_
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OPTIONS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
 
 torch.set_num_threads(1)  # for fixtures of a package too, which are made before `reproducible`
 
@@ -74,3 +78,14 @@ def short_ladder():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("unnoise.evaluation.ladder.MOST", 10)
         yield
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Return Chromium without a window."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS.split())
+        yield browser
+        browser.close()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -18,8 +17,6 @@ import unnoise
 from tiny import TINY, train_folder
 
 pytest.importorskip("gradio", reason="needs the extra `app`")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-OPTIONS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-sync"
 
 
 @pytest.fixture(scope="package")
@@ -118,16 +115,6 @@ def app(run, tmp_path_factory):
     app = App(run, tmp_path_factory.mktemp("log") / "app.log")
     yield app
     app.stop()
-
-
-@pytest.fixture(scope="package")
-def browser():
-    if CHROMIUM is None:
-        pytest.skip("needs Chromium: apt-get install chromium")
-    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

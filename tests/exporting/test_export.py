@@ -11,20 +11,16 @@ from PIL import Image
 from torch.testing import assert_close
 
 import unnoise
-from unnoise.card import Card, Run
-from unnoise.checkpoint import build_model, write_model
-from unnoise.config import SampleConfig, Sampling
+from exporting_helpers import UNET, drawn_by_unnoise, untrained_run
+from unnoise.config import Sampling
 from unnoise.diffusion.target import decode
 from unnoise.errors import InputError
 from unnoise.exporting.description import describe_drawing, of_output
-from unnoise.run_folder import MODEL
 from unnoise.samplers.draw import seeded_noise
-from unnoise.sampling import sample_to_folder
 
 onnx = pytest.importorskip("onnx", reason="needs the extra `onnx`")
 numpy_sampler = pytest.importorskip("unnoise.exporting.numpy_sampler", reason="needs the extra `onnx`")
 
-UNET = "unet:widths=8-16,layers=1,groups=4,head=4,attention=2"
 DIFFUSERS = "unet2d:block_out_channels=8-16,down_block_types=DownBlock2D-AttnDownBlock2D"
 DIFFUSERS += ",up_block_types=AttnUpBlock2D-UpBlock2D,layers_per_block=1,norm_num_groups=4"
 BACKBONES = (
@@ -35,30 +31,12 @@ BACKBONES = (
 )
 
 
-def untrained_run(folder, backbone=UNET, target="v", shape=(3, 8, 16), mode="RGB", sampling=None, **more):
-    """Write a run with random weights and return it."""
-    card = Card(backbone, "cosine:T=50", target, shape, mode, sampling=sampling or Sampling("ddim", 5), **more)
-    model = build_model(card).eval()
-    torch.manual_seed(0)
-    for p in model.parameters():
-        p.data.add_(0.05 * torch.randn_like(p))
-    folder.mkdir()
-    write_model(folder / MODEL, model.backbone.state_dict(), card)
-    return Run(model.requires_grad_(False), card, folder / MODEL)
-
-
 def drawn_by_numpy(folder, out, *flags):
     """Run the script of an exported folder where nothing but numpy and onnxruntime can be imported."""
     only = "import sys; sys.modules.update(dict.fromkeys(('torch', 'PIL', 'unnoise', 'onnx'))); sys.argv = sys.argv[1:]"
     code = f"{only}; import runpy; runpy.run_path(sys.argv[0], run_name='__main__')"
     command = [sys.executable, "-c", code, str(folder / "sample.py"), "--out", str(out), *map(str, flags)]
     subprocess.run(command, check=True, capture_output=True)
-    return [np.asarray(Image.open(path)).astype(int) for path in sorted(out.glob("*.png"))]
-
-
-def drawn_by_unnoise(run, out, n, **settings):
-    """Return the pixels of the files of `unnoise sample`."""
-    sample_to_folder(SampleConfig(str(run.folder), n=n, out=str(out), precision="fp32", **settings))
     return [np.asarray(Image.open(path)).astype(int) for path in sorted(out.glob("*.png"))]
 
 

@@ -1,20 +1,25 @@
 """`unnoise export`: write a run for other programs."""
 
-import shutil
 from dataclasses import fields
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from unnoise.card import Run
 from unnoise.checkpoint import RunLike, as_run, load
-from unnoise.config import SampleConfig, SamplingOptions
+from unnoise.config import SampleConfig, Sampling, SamplingOptions
 from unnoise.errors import InputError
 from unnoise.exporting.config import ExportConfig
+from unnoise.exporting.web_page import page_files
 from unnoise.files import check_new_folder, new_folder, replacing
 from unnoise.progress import Say, mute
 from unnoise.sampling import resolve_settings
 
 MODEL, SCRIPT = "model.onnx", "sample.py"
+USE = {  # how a folder is used
+    "numpy": "draw      python {}/sample.py -n 16 --seed 0 --out images",
+    "web": "open      {}/index.html in a browser, or put the folder on a server of files",
+}
 
 
 def export(run: RunLike, *, say: Say = mute, **settings: Any) -> Path:
@@ -52,13 +57,21 @@ def export_run(config: ExportConfig, say: Say = mute) -> Path:
     drawing = resolve_settings(SampleConfig(config.run, **given), run)
     check_new_folder(config.out, run.folder)
     made = to_onnx(run, drawing, config.precision)
+    contents = folder_files(config.to, run, drawing, made.content)
     folder = new_folder(config.out, run.folder, config.to)
-    with replacing(folder / MODEL) as temporary:
-        temporary.write_bytes(made.content)
-    size = f"{len(made.content) / 2**20:.1f} MB"
-    say(f"network   {size}, differs from PyTorch by {made.difference:.1g} at most, where its output is about 1")
-    if config.to == "numpy":
-        with as_file(files("unnoise.exporting") / "numpy_sampler.py") as script:
-            shutil.copyfile(script, folder / SCRIPT)
-        say(f"draw      python {folder / SCRIPT} -n 16 --seed 0 --out images")
+    for name, content in contents.items():
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(content)
+    size = f"{sum(map(len, contents.values())) / 2**20:.1f} MB"
+    say(f"size      {size}; differs from PyTorch by {made.difference:.1g} at most, where the output is about 1")
+    if config.to in USE:
+        say(USE[config.to].format(folder))
     return folder
+
+
+def folder_files(to: str, run: Run, drawing: Sampling, network: bytes) -> dict[str, bytes]:
+    """Return the files of a format by their names; `network` is the ONNX file."""
+    if to == "web":
+        return page_files(run, drawing, network)
+    script = {SCRIPT: (files("unnoise.exporting") / "numpy_sampler.py").read_bytes()} if to == "numpy" else {}
+    return {MODEL: network, **script}
