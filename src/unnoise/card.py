@@ -11,7 +11,7 @@ from unnoise.data.numbers import VERSION_0_1_0, Spans, describe_spans
 from unnoise.diffusion.model import Diffusion
 from unnoise.errors import InputError
 from unnoise.files import parse_json
-from unnoise.run_folder import MODEL, TEACHER, own_file
+from unnoise.run_folder import MODEL, NETWORK, TEACHER, own_file
 from unnoise.types import MODES
 
 FORMAT = 1
@@ -78,7 +78,7 @@ class Run:
     @property
     def folder(self) -> Path:
         """Return the folder of the model file; raise InputError for a model in memory."""
-        return self.file.parent
+        return self.file.parent.parent if self.file.name == NETWORK else self.file.parent
 
     @property
     def name(self) -> str:

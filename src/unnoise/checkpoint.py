@@ -23,10 +23,10 @@ from unnoise.diffusion.model import Diffusion
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
 from unnoise.files import refuse_dead_link, user_path
-from unnoise.interop.diffusers_format import INDEX, WEIGHTS
-from unnoise.interop.diffusers_read import read_pipeline
+from unnoise.interop.diffusers_format import INDEX, NETWORKS
+from unnoise.interop.diffusers_read import network_folder, read_pipeline, weight_files
 from unnoise.options import Spec, options_of, plain
-from unnoise.run_folder import METRICS, MODEL, is_own, link_error, own_file
+from unnoise.run_folder import METRICS, MODEL, NETWORK, is_own, link_error, own_file
 from unnoise.tensors import read_tensors, save_tensors, unshared
 from unnoise.types import MODES
 
@@ -281,15 +281,19 @@ def weights_hash(run: Run) -> str:
     if run.path is None:
         content = safetensors.torch.save(unshared(run.model.backbone.state_dict()))
         return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
-    with (run.folder / WEIGHTS if run.path.name == INDEX else run.path).open("rb") as file:
-        file.seek(8 + int.from_bytes(file.read(8), "little"))  # the header of safetensors, after its own length
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    of_pipeline = run.path.name in (INDEX, NETWORK)
+    digest = hashlib.sha256()
+    for path in weight_files(network_folder(run.folder)) if of_pipeline else [run.path]:
+        with path.open("rb") as file:
+            file.seek(8 + int.from_bytes(file.read(8), "little"))  # the header of safetensors, after its own length
+            hashlib.file_digest(file, lambda: digest)
+    return digest.hexdigest()
 
 
 def find_model(path: Path) -> Path:
     """Return the model file of a run folder, or the file itself; raise InputError that names runs that are near."""
     if path.is_dir():
-        for name in (MODEL, INDEX):
+        for name in (MODEL, INDEX, *(f"{place}/{NETWORK}" for place in NETWORKS)):
             if own_file(path, name):
                 return path / name
             if (path / name).is_symlink():
@@ -309,9 +313,9 @@ def find_model(path: Path) -> Path:
 
 
 def read_model(path: Path) -> tuple[Card, dict[str, Tensor]]:
-    """Return the card and weights of a model file, or of a pipeline folder of diffusers by its index."""
-    if path.name == INDEX:
-        about, weights = read_pipeline(path.parent)
+    """Return the card and weights of a model file, or of a folder of diffusers by the file that `find_model` names."""
+    if path.name in (INDEX, NETWORK):
+        about, weights = read_pipeline(path.parent.parent if path.name == NETWORK else path.parent)
         return make_card(about, path), weights
     text, weights = read_tensors(path)
     return parse_card(text, path), weights

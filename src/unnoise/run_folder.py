@@ -26,6 +26,7 @@ SAMPLES = "samples"  # folder of the grids that are drawn during training
 FINAL = "final.png"  # the grid of the end, among the others
 LOSS = "loss.png"  # the curve of the losses
 EVALUATIONS = "evaluations"  # folder of the results of `unnoise eval`, numbered
+NETWORK = "config.json"  # of a checkpoint of diffusers, in the folder of its network
 BESIDE = "beside.json"  # among them: results of the run that a student learned from, for the report of the student
 RECORD = ".sampled.json"  # in a folder of images: how they were drawn; readers of images skip hidden files
 

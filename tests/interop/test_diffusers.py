@@ -1,20 +1,33 @@
 """Runs become pipelines of diffusers and come back: the networks and the images are the same."""
 
+import inspect
 import json
+import shutil
+import subprocess
+import sys
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMPipeline, DDPMPipeline, DDPMScheduler, UNet2DModel
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from unnoise import registry, sample, train
 from unnoise.card import Card, Run
-from unnoise.checkpoint import build_model, load, write_model
+from unnoise.checkpoint import build_model, load, weights_hash, write_model
 from unnoise.config import Sampling
 from unnoise.diffusion.model import clip_x0
 from unnoise.errors import InputError
+from unnoise.images import to_uint8
+from unnoise.interop.diffusers_format import (
+    NETWORK_DEFAULTS,
+    ONLY_IN_NETWORK,
+    ONLY_IN_SCHEDULER,
+    SCHEDULER_DEFAULTS,
+)
 from unnoise.interop.diffusers_write import to_diffusers
 from unnoise.run_folder import MODEL
 from unnoise.samplers.draw import draw
@@ -23,9 +36,9 @@ from unnoise.training.warm_start import adapt_weights
 UNET = "unet:widths=8-16,layers=1,groups=4,head=4,attention=2"
 
 
-def untrained_run(folder, backbone=UNET, target="v", schedule="cosine:T=50", **more):
+def untrained_run(folder, backbone=UNET, target="v", schedule="cosine:T=50", sampling=None, **more):
     """Write a run with random weights and return it."""
-    card = Card(backbone, schedule, target, (3, 8, 16), "RGB", sampling=Sampling("ddim", 10), **more)
+    card = Card(backbone, schedule, target, (3, 8, 16), "RGB", sampling=sampling or Sampling("ddim", 10), **more)
     model = build_model(card).eval()
     for p in model.parameters():
         p.data.add_(0.05 * torch.randn_like(p))
@@ -119,6 +132,113 @@ def test_a_pipeline_of_diffusers_is_exported_unchanged(pipeline, tmp_path):
     assert_close(again.scheduler.betas, DDPMScheduler(num_train_timesteps=20, beta_end=0.4).betas)
 
 
+def weights_of(folder):
+    """Return the file of the weights of a pipeline, and its content."""
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    return file, load_file(file)
+
+
+def in_parts(folder):
+    """Write the weights as two files and their index, as large networks are."""
+    file, weights = weights_of(folder)
+    names, parts = sorted(weights), ("part-1.safetensors", "part-2.safetensors")
+    places = {name: parts[i % 2] for i, name in enumerate(names)}
+    for part in parts:
+        save_file({name: weights[name] for name in names if places[name] == part}, file.with_name(part))
+    file.with_name(f"{file.name}.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    file.unlink()
+
+
+def in_half_precision(folder):
+    file, weights = weights_of(folder)
+    save_file(
+        {name: tensor.half() for name, tensor in weights.items()}, file.with_name(file.stem + ".fp16.safetensors")
+    )
+    file.unlink()
+
+
+def with_older_names(folder):
+    """Write the names that attention had until diffusers 0.15."""
+    file, weights = weights_of(folder)
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    for new, old in older.items():
+        weights = {name.replace(f".{new}.", f".{old}."): tensor for name, tensor in weights.items()}
+    assert sum(".query." in name for name in weights) > 2
+    save_file(weights, file)
+
+
+@pytest.mark.parametrize(("change", "precise"), [(in_parts, 1e-6), (in_half_precision, 2e-3), (with_older_names, 1e-6)])
+def test_weights_in_other_layouts_are_read(pipeline, change, precise):
+    folder, network = pipeline
+    before = weights_hash(load(folder, "cpu"))
+    change(folder)
+    opened = load(folder, "cpu")
+    x = torch.randn(2, 1, 8, 8)
+    output = opened.model.output(x, opened.model.schedule.level(7.0))
+    assert_close(output, network(x, 7).sample, rtol=0, atol=precise)
+    assert output.dtype == torch.float32
+    assert weights_hash(opened) != before or change is with_older_names
+
+
+def test_a_part_that_is_missing_or_elsewhere_is_named(pipeline):
+    folder, _ = pipeline
+    in_parts(folder)
+    (folder / "unet" / "part-2.safetensors").unlink()
+    with pytest.raises(InputError, match=r"unet has no diffusion_pytorch_model.safetensors"):
+        load(folder)
+    index = folder / "unet" / "diffusion_pytorch_model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "../../secret.safetensors"}}))
+    with pytest.raises(InputError, match="names files outside of its folder"):
+        load(folder)
+
+
+def test_a_checkpoint_of_a_training_opens_with_its_average(pipeline, tmp_path):
+    """As diffusers' train_unconditional.py writes it: no index, and the scheduler one folder above."""
+    folder, network = pipeline
+    (checkpoint := folder / "checkpoint-500").mkdir()
+    shutil.copytree(folder / "unet", checkpoint / "unet_ema")
+    other = {name: 0 * tensor for name, tensor in network.state_dict().items()}
+    shutil.copytree(folder / "unet", checkpoint / "unet")
+    save_file(other, checkpoint / "unet" / "diffusion_pytorch_model.safetensors")
+    opened = load(checkpoint, "cpu")
+    x = torch.randn(2, 1, 8, 8)
+    assert_close(opened.model.output(x, opened.model.schedule.level(7.0)), network(x, 7).sample)
+    assert opened.folder == checkpoint
+    assert sample(checkpoint, 1, steps=2).shape == (1, 1, 8, 8)
+    assert weights_hash(opened) == weights_hash(load(folder, "cpu"))
+    shutil.rmtree(folder / "scheduler")
+    with pytest.raises(InputError, match=r"has no scheduler/scheduler_config.json"):
+        load(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("scheduler/scheduler_config.json", {"thresholding": True}, "thresholding is True, and unnoise knows False"),
+        ("scheduler/scheduler_config.json", {"clip_sample_range": 2.0}, "clip_sample_range is 2.0.*knows 1.0 alone"),
+        ("unet/config.json", {"class_embed_type": "timestep"}, "class_embed_type is 'timestep'"),
+        ("unet/config.json", {"time_embedding_dim": 99}, "time_embedding_dim is 99"),
+        ("unet/config.json", {"attn_norm_num_groups": 2}, "attn_norm_num_groups is 2"),
+        ("unet/config.json", {"mid_block_type": None}, "mid_block_type is None"),
+    ],
+)
+def test_settings_that_change_the_images_are_refused_by_name(pipeline, file, change, message):
+    folder, _ = pipeline
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | change))
+    with pytest.raises(InputError, match=message):
+        load(folder)
+
+
+def test_what_a_file_leaves_out_has_the_defaults_of_diffusers():
+    theirs = inspect.signature(UNet2DModel.__init__).parameters
+    for name, value in {**NETWORK_DEFAULTS, **ONLY_IN_NETWORK}.items():
+        assert theirs[name].default == value
+    scheduler = inspect.signature(DDPMScheduler.__init__).parameters
+    assert all(scheduler[name].default == value for name, value in {**SCHEDULER_DEFAULTS, **ONLY_IN_SCHEDULER}.items())
+    ours = registry.backbone.settings("unet2d")
+    assert {name for name in ours if theirs[name].default != ours[name]} == set(NETWORK_DEFAULTS)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -148,6 +268,27 @@ def test_a_damaged_pipeline_is_refused_with_its_file(pipeline):
     config.unlink()
     with pytest.raises(InputError, match="no complete pipeline"):
         load(folder)
+
+
+def test_a_run_with_classes_has_a_script_that_draws_them(tmp_path):
+    """The script draws what DDPM draws in unnoise from the same noise."""
+    run = untrained_run(tmp_path / "run", classes=("a", "b"), sampling=Sampling("ddpm", 50, "trailing", clip=True))
+    folder = to_diffusers(run)
+    command = [sys.executable, folder / "draw.py", "-n", "3", "--seed", "5", "--out", tmp_path / "images"]
+    subprocess.run([*command, "--label", "1"], check=True, capture_output=True)
+    generator = torch.Generator().manual_seed(5)
+    start = torch.randn(3, 3, 8, 16, generator=generator)
+    denoise = clip_x0(run.model.given(torch.full((3,), 1)))
+    steps = registry.sampler.get("ddpm")(
+        denoise, start, run.model.schedule.grid(50), randn_like=lambda x: torch.randn(x.shape, generator=generator)
+    )
+    *_, last = steps
+    for i, expected in enumerate(to_uint8(last.x)):
+        drawn = np.asarray(Image.open(tmp_path / "images" / f"{i:06d}.png")).astype(int)
+        assert np.abs(drawn - expected.permute(1, 2, 0).numpy()).max() <= 1
+    wrong = subprocess.run([*command, "--label", "2"], check=False, capture_output=True, text=True)
+    assert "--label is from 0 to 1, got 2" in wrong.stderr
+    assert not (to_diffusers(untrained_run(tmp_path / "plain")) / "draw.py").exists()
 
 
 # train --init

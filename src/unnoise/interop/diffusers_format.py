@@ -6,9 +6,11 @@ Each table is written once. `diffusers_read` looks names up in it, `diffusers_wr
 from typing import Any
 
 INDEX = "model_index.json"
-NETWORK = "unet/config.json"
+NETWORKS = ("unet_ema", "unet")  # folders of the network; a checkpoint of a training has both, and no index
 SCHEDULER = "scheduler/scheduler_config.json"
-WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+SHARDS = f"{WEIGHTS}.index.json"  # says which file has which weights, if there are several
+VARIANTS = "diffusion_pytorch_model.*.safetensors"  # such as fp16
 
 # diffusers' name: our name. If several of their names mean one of ours, the first one is written.
 SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
@@ -22,6 +24,23 @@ SCHEDULER_DEFAULTS: dict[str, Any] = {
     "beta_end": 0.02,
     "beta_schedule": "linear",
 }
+
+
+# What UNet2DModel and the schedulers take if a file does not say it; other values than these are not known to unnoise.
+NETWORK_DEFAULTS: dict[str, Any] = {
+    "block_out_channels": (224, 448, 672, 896),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+}
+ONLY_IN_NETWORK: dict[str, Any] = {
+    "class_embed_type": None,
+    "time_embedding_dim": None,
+    "mid_block_type": "UNetMidBlock2D",
+    "attn_norm_num_groups": None,
+    "num_train_timesteps": None,
+}
+ONLY_IN_SCHEDULER: dict[str, Any] = {"thresholding": False, "clip_sample_range": 1.0}
+OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # layers of an attention
 
 
 def names_in_diffusers(table: dict[str, str]) -> dict[str, str]:

@@ -15,16 +15,23 @@ from unnoise.config import Sampling
 from unnoise.errors import InputError, unknown
 from unnoise.files import parse_json
 from unnoise.interop.diffusers_format import (
-    NETWORK,
+    INDEX,
+    NETWORK_DEFAULTS,
+    NETWORKS,
+    OLDER_NAMES,
+    ONLY_IN_NETWORK,
+    ONLY_IN_SCHEDULER,
     SCHEDULER,
     SCHEDULER_DEFAULTS,
     SCHEDULES,
+    SHARDS,
     TARGETS,
     VARIANCES,
+    VARIANTS,
     WEIGHTS,
 )
 from unnoise.options import format_value
-from unnoise.run_folder import own_file
+from unnoise.run_folder import NETWORK, own_file, own_files
 from unnoise.types import MODES
 
 MAX_CLASSES = 2**16
@@ -43,16 +50,20 @@ def read_pipeline(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{folder}: its settings are damaged ({error!r:.200})") from error
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{folder / WEIGHTS} is not a complete safetensors file ({error})") from error
+        raise InputError(f"{folder}: {WEIGHTS} is not a complete safetensors file ({error})") from error
 
 
 def card_and_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the same as `read_pipeline`; errors of damaged files are raised as they come."""
-    network, scheduler = read_settings(folder, NETWORK), read_settings(folder, SCHEDULER)
+    place = network_folder(folder)
+    network = read_settings(folder, f"{place.name}/{NETWORK}")
+    above = folder.parent  # of a checkpoint: the pipeline that its training writes
+    scheduler = read_settings(folder if own_file(folder, INDEX) else above, SCHEDULER)
     if network.get("_class_name", "UNet2DModel") != "UNet2DModel":
         raise InputError(f"{folder}: its network is a {network['_class_name']}; unnoise opens UNet2DModel")
-    if own_file(folder, WEIGHTS) is None:
-        raise InputError(f"{folder} has no {WEIGHTS}; save it with save_pretrained(..., safe_serialization=True)")
+    refuse_others(folder, network, ONLY_IN_NETWORK)
+    refuse_others(folder, scheduler, ONLY_IN_SCHEDULER)
+    network = NETWORK_DEFAULTS | network
     channels, size = network["in_channels"], network["sample_size"]
     if not 0 <= (classes := network.get("num_class_embeds") or 0) <= MAX_CLASSES:
         raise InputError(f"{folder}: a network has 0 to {MAX_CLASSES} classes, got {classes}")
@@ -67,7 +78,54 @@ def card_and_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "learned_variance": network["out_channels"] == 2 * channels,
         "sampling": sampling_settings(scheduler),
     }
-    return fields, {f"net.{name}": tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+    return fields, read_weights(place)
+
+
+def network_folder(folder: Path) -> Path:
+    """Return the folder of the network of a pipeline, or of a checkpoint, whose average is drawn from."""
+    names = NETWORKS[-1:] if own_file(folder, INDEX) else NETWORKS
+    return folder / next((name for name in names if own_file(folder, name, NETWORK)), NETWORKS[-1])
+
+
+def refuse_others(folder: Path, settings: dict[str, Any], known: dict[str, Any]) -> None:
+    """Raise InputError for a setting that would change the images and that unnoise does not have."""
+    for name, value in known.items():
+        if (given := settings.get(name, value)) != value:
+            raise InputError(f"{folder}: its {name} is {given!r}, and unnoise knows {value!r} alone")
+
+
+def read_weights(place: Path) -> dict[str, Tensor]:
+    """Return the weights of the folder of a network, in float32, by the names of our backbone."""
+    weights = {name: tensor for file in weight_files(place) for name, tensor in load_file(file).items()}
+    return {f"net.{todays_name(name)}": tensor.float() for name, tensor in weights.items()}
+
+
+def weight_files(place: Path) -> list[Path]:
+    """Return the files with the weights in the folder of a network: one, several parts, or a variant such as fp16."""
+    names = shards(place) if own_file(place, SHARDS) else [WEIGHTS]
+    found = [file for name in names if (file := own_file(place, name))]
+    if not found:
+        names = [file.name for file in own_files(place.parent, place.name, VARIANTS)][:1]
+        found = [place / name for name in names]
+    if not found or len(found) < len(names):
+        raise InputError(f"{place} has no {WEIGHTS}; save it with save_pretrained(..., safe_serialization=True)")
+    return found
+
+
+def shards(place: Path) -> list[str]:
+    """Return the names of the files that hold the weights together."""
+    names = sorted(set(read_settings(place, SHARDS)["weight_map"].values()))
+    if any(Path(name).name != name for name in names):
+        raise InputError(f"{place / SHARDS} names files outside of its folder")
+    return names
+
+
+def todays_name(name: str) -> str:
+    """Return the name of a weight in UNet2DModel of today; attention had other names until diffusers 0.15."""
+    parts = name.split(".")
+    if "attentions" in parts and parts[-2] in OLDER_NAMES:
+        parts[-2] = OLDER_NAMES[parts[-2]]
+    return ".".join(parts)
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Write a run as a pipeline folder of the diffusers library. `diffusers_read` is the other direction."""
 
 from collections.abc import Iterator, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ from unnoise.backbones.unet2d import UNet2D
 from unnoise.card import Card, Run
 from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
-from unnoise.files import new_folder
+from unnoise.files import new_folder, replacing
 from unnoise.interop.diffusers_format import SCHEDULES, SPACINGS, TARGETS, VARIANCES, names_in_diffusers
 
 try:
@@ -23,11 +24,14 @@ except ImportError:
     raise InputError("the export to diffusers needs the library: pip install 'unnoise[diffusers]'") from None
 
 Pair: TypeAlias = tuple[nn.Module, nn.Module]  # a layer of ours, the layer of diffusers that takes its weights
+EXAMPLE = "draw.py"
 RESIDUAL_LAYERS = {"norm1": "norm1", "conv1": "conv1", "time": "time_emb_proj", "norm2": "norm2", "conv2": "conv2"}
 
 
 def to_diffusers(run: Run, out: str | None = None) -> Path:
     """Write a `DDPMPipeline` (UNet2DModel, DDPMScheduler) that draws the same images from the same noise.
+
+    A `DDPMPipeline` takes no class. So the folder of a run with classes has a script, draw.py, that draws them.
 
     Args:
         run: the trained model.
@@ -44,6 +48,9 @@ def to_diffusers(run: Run, out: str | None = None) -> Path:
     network = to_unet2d(run)
     folder = new_folder(out, run.folder, "diffusers")
     DDPMPipeline(network, scheduler).save_pretrained(folder)
+    if run.card.classes:  # the pipeline takes no class
+        with replacing(folder / EXAMPLE) as temporary:
+            temporary.write_bytes((files("unnoise.interop") / "diffusers_example.py").read_bytes())
     return folder
 
 
