@@ -36,7 +36,7 @@ def test_each_number_of_calls_is_a_row_with_its_last_result(result):
     last["scores"]["values"]["kid"]["value"] = 0.125
     found = quality_against_calls([result, drawn_in(result, 9), last], [])
     assert calls(found) == ["9", "3"]
-    assert found["rows"][2][2].startswith("125.000 (")
+    assert found["rows"][2][2].startswith("125 (")
     assert found["plot"].svg.startswith("<svg")
 
 

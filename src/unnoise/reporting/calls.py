@@ -5,10 +5,9 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter
 
 from unnoise.config import Sampling
-from unnoise.evaluation.score_table import format_numbers
 from unnoise.reporting.curves import BLUE, ORANGE, Plot, number, to_plot
 from unnoise.sampling import network_calls
 
@@ -70,8 +69,8 @@ def drawn(who: str, scores: dict[str, Any]) -> Drawn:
 def to_cells(row: Drawn) -> tuple[str, ...]:
     """Return a row of the table as text; "-" for what was not measured."""
     kid, second = with_interval(row.scores.get("kid")), with_interval(row.second.get("kid"))
-    recall = format_numbers(1, "", row.scores.get("recall", {}).get("value"))
-    milliseconds = format_numbers(1000, "", row.seconds or None)
+    recall = f"{number(row.scores['recall']['value']):.2f}" if "recall" in row.scores else "-"
+    milliseconds = f"{1000 * row.seconds:.1f}" if row.seconds else "-"
     return f"{row.who}: {row.how}", str(row.calls), kid, second, recall, milliseconds
 
 
@@ -79,7 +78,8 @@ def with_interval(score: dict[str, Any] | None) -> str:
     """Return a KID x 1000 with its interval as text."""
     if score is None:
         return "-"
-    return f"{format_numbers(1000, '', score['value'])} ({format_numbers(1000, ' to ', *score['interval'])})"
+    value, low, high = (1000 * number(end) for end in (score["value"], *score["interval"]))
+    return f"{value:.0f} ({low:.0f} to {high:.0f})"
 
 
 def plot_calls(rows: Sequence[Drawn]) -> Plot:
@@ -93,8 +93,9 @@ def plot_calls(rows: Sequence[Drawn]) -> Plot:
             axis.plot(calls, value, "o-", color=colour, label=who)
             axis.vlines(calls, low, high, color=colour)
     axis.set(xlabel="calls of the network for an image", ylabel="KID x 1000", xscale="log", yscale="log")
+    axis.xaxis.set_major_locator(FixedLocator([*{row.calls for row in rows}]))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     for each in (axis.xaxis, axis.yaxis):
-        each.set_major_locator(LogLocator(subs=(1, 2, 5)))
         each.set_minor_locator(NullLocator())
         each.set_major_formatter(ScalarFormatter())
     axis.grid(visible=True, alpha=0.25)
