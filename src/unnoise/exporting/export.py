@@ -47,7 +47,7 @@ def export_run(config: ExportConfig, say: Say = mute) -> Path:
     if config.to == "diffusers":
         if named := [name for name, value in given.items() if value is not None]:
             raise InputError(
-                f"--{named[0].replace('_', '-')} is for --to onnx and numpy; a pipeline takes it in Python"
+                f"--{named[0].replace('_', '-')} is for --to onnx, numpy and web; a pipeline takes it in Python"
             )
         from unnoise.interop.diffusers_write import to_diffusers  # noqa: PLC0415  # an extra
 

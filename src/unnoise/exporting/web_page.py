@@ -28,6 +28,7 @@ FILES = {  # of the package: name in ENGINE, sha256
     "ort.wasm.bundle.min.mjs": ("code", "11e64bd8ffe11bd1a2a2f0d6275fdfbbba7262f0b76b99b53d228a8a22ef3d90"),
     "ort-wasm-simd-threaded.wasm": ("wasm", "3398c10d07d229bd91b364548e130e0e51a8e5704b88c7c083ebbeb78842dee2"),
 }
+NOTICE = b"// ONNX Runtime Web 1.30.0, Copyright (c) Microsoft Corporation, under the MIT License\n"
 PAGE = ("index.html", "style.css", "draw.js", "page.js")
 STEPS = (10, 20, 40)  # that the page offers, beside the run's own
 NPM_SECONDS = 300
@@ -38,7 +39,7 @@ def page_files(run: Run, settings: Sampling, network: bytes) -> dict[str, bytes]
     engine = {name: pack(content) for name, content in open_engine().items()}
     model = {**describe_page(run, settings), "network": pack(network)}
     page = {name: (files("unnoise.exporting") / "web" / name).read_bytes() for name in PAGE}
-    return {"engine.js": script("ENGINE", engine), "model.js": script("MODEL", model), **page}
+    return {"engine.js": NOTICE + script("ENGINE", engine), "model.js": script("MODEL", model), **page}
 
 
 def describe_page(run: Run, settings: Sampling) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Law(NamedTuple):
         return Expected(kid, kid / self.spread, kid * self.spread, images)
 
 
-LAW = Law(limit=0.0779, power=0.905, half=32_400, spread=3.25)
+LAW = Law(limit=0.0744, power=0.921, half=35_100, spread=3.22)
 
 
 def was_measured(side: int, images: float) -> bool:
