@@ -44,7 +44,7 @@ from unnoise.data.resize import parse_size
 from unnoise.data.sources.find import find
 from unnoise.data.sources.source import UnreadableImage
 from unnoise.errors import InputError
-from unnoise.interop.diffusers_format import INDEX, NETWORK, SCHEDULER, WEIGHTS
+from unnoise.interop.diffusers_format import INDEX, NETWORKS, SCHEDULER, WEIGHTS
 from unnoise.recipes import train_config
 from unnoise.training import state
 from unnoise.training.clock import Clock
@@ -72,7 +72,7 @@ WORDS += [b"9" * 30, b"\xff\xfe", b"&a [*a]", b":", b",", b"=", b"-", b"\n", b"\
 HARM: list[object] = [None, -1, 0, 1e308, 10**18, "", "x", [], {}, [10**9] * 3, True, "unet:widths=99999-99999"]
 HARM += ["dit:depth=100000000", "cosine:T=1000000000000", [1, 10**6, 10**6], "../../x", ["a"] * 1000, float("inf")]
 BETWEEN = b"\n--- next file ---\n"
-PIPELINE = (INDEX, NETWORK, SCHEDULER, WEIGHTS)
+PIPELINE = (INDEX, f"{NETWORKS[-1]}/{run_folder.NETWORK}", SCHEDULER, f"{NETWORKS[-1]}/{WEIGHTS}")
 
 
 class Target(NamedTuple):

@@ -18,7 +18,7 @@ from unnoise.verification import scores
 from unnoise.verification.check import AGREES
 from verification_helpers import change, change_card, named, path_of, walk
 
-FREE = {("of", "name"), ("sheet",), ("seconds_per_image",)}  # of the place of the run, and a time
+OF_THE_PLACE = {("of", "name"), ("sheet",)}
 
 
 def checks_of(run):
@@ -31,7 +31,7 @@ def change_all(run, file, part):
     """Change every value of a part of an evaluation at once; return the names of all of them."""
     place = run / "evaluations" / file
     result = json.loads(place.read_text())
-    every = [keys for keys in walk(result[part]) if keys not in FREE and keys[-1] != "weights"]
+    every = [keys for keys in walk(result[part]) if keys not in OF_THE_PLACE and keys[-1] != "weights"]
     for keys in every:
         change(result[part], keys)
     place.write_text(json.dumps(result))

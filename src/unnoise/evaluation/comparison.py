@@ -100,7 +100,6 @@ def compare(
         **damage(values, theirs, b, extractor, report),
         "of": mine.about,
         "against": theirs.about,
-        **({"seconds_per_image": mine.seconds_per_image} if run else {}),
         **run_facts(config, run, values),
         **({"training": beside} if beside else {}),
         "features": judge_facts(extractor, run),

@@ -12,7 +12,7 @@ from unnoise.reporting.curves import BLUE, ORANGE, Plot, number, to_plot
 from unnoise.sampling import network_calls
 
 LEAST = 2  # numbers of calls that make a section
-HEAD = ("images of", "calls", "KID x 1000", "second judge", "recall", "ms an image")
+HEAD = ("images of", "calls", "KID x 1000", "second judge", "recall")
 
 
 class Drawn(NamedTuple):
@@ -23,7 +23,6 @@ class Drawn(NamedTuple):
     calls: int
     scores: dict[str, Any]
     second: dict[str, Any]
-    seconds: float
 
 
 def quality_against_calls(own: Sequence[dict[str, Any]], beside: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -62,16 +61,14 @@ def drawn(who: str, scores: dict[str, Any]) -> Drawn:
     how = f"{settings.sampler}, {settings.steps} step{'s' * (settings.steps > 1)} at {settings.spacing} levels"
     how += f", guidance {settings.guidance:g}" if settings.guidance != 1 else ""
     second = scores.get("second", {}).get("values", {})
-    seconds = number(scores.get("seconds_per_image", 0.0))
-    return Drawn(who, how, network_calls(settings), scores["values"], second, seconds)
+    return Drawn(who, how, network_calls(settings), scores["values"], second)
 
 
 def to_cells(row: Drawn) -> tuple[str, ...]:
     """Return a row of the table as text; "-" for what was not measured."""
     kid, second = with_interval(row.scores.get("kid")), with_interval(row.second.get("kid"))
     recall = f"{number(row.scores['recall']['value']):.2f}" if "recall" in row.scores else "-"
-    milliseconds = f"{1000 * row.seconds:.1f}" if row.seconds else "-"
-    return f"{row.who}: {row.how}", str(row.calls), kid, second, recall, milliseconds
+    return f"{row.who}: {row.how}", str(row.calls), kid, second, recall
 
 
 def with_interval(score: dict[str, Any] | None) -> str:

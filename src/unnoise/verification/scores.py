@@ -28,14 +28,12 @@ from unnoise.verification.records import compare_images, read_pixels
 
 SHEET = "memorization.png"  # of the last audit
 INPUTS = ("asked", "sampling", "made_with")  # what an evaluation was measured with, and no result
-TIME = "seconds_per_image"
-FREE = ("of.name", "sheet", TIME)  # values that follow from the place of the run, and a time
+PLACES = ("of.name", "sheet")  # values that follow from the place of the run
 OLDER = (
     "an older version stored it without its settings; measure again with unnoise eval, and remove the file if you like"
 )
 ANOTHER = "the values of single images are rounded otherwise on another machine"
 BY_TIME = "the number of repetitions of --check followed from the time that one took"
-ANOTHER_TIME = "the same images take another time each time"
 NOT_CHECKED = "verify does not know this part of a result"
 
 
@@ -175,15 +173,13 @@ def result_checks(stored: Stored, again: dict[str, Any], run: Run) -> Iterator[C
         if isinstance(value, dict) and "coverage" in value:
             yield from unknown_checks(stored.of(part), {"coverage": value["coverage"]}, BY_TIME)
             value = {key: inner for key, inner in value.items() if key != "coverage"}  # noqa: PLW2901
-        if isinstance(value, dict) and TIME in value:
-            yield from unknown_checks(stored.of(part), {TIME: value[TIME]}, ANOTHER_TIME)
         if part not in again:
             yield from unknown_checks(stored.of(part), value, NOT_CHECKED)
             continue
         found = again[part]
         if isinstance(value, dict) and isinstance(value.get("of"), dict):
             found = renamed(found, run.name, str(value["of"].get("name")))
-        yield from compare_values(stored.of(part), value, found, exact=is_exact(stored, run), free=FREE)
+        yield from compare_values(stored.of(part), value, found, exact=is_exact(stored, run), free=PLACES)
     for part in again.keys() - stored.result.keys():
         yield Check(stored.of(part), "", DIFFERS, why="this part is left out")
 
