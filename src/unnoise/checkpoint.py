@@ -24,13 +24,14 @@ from unnoise.diffusion.schedule import Schedule
 from unnoise.errors import InputError
 from unnoise.files import refuse_dead_link, user_path
 from unnoise.interop.diffusers_format import INDEX, NETWORKS
-from unnoise.interop.diffusers_read import network_folder, read_pipeline, weight_files
+from unnoise.interop.diffusers_read import is_of_diffusers, network_folder, read_pipeline, weight_files
 from unnoise.options import Spec, options_of, plain
 from unnoise.run_folder import METRICS, MODEL, NETWORK, is_own, link_error, own_file
 from unnoise.tensors import read_tensors, save_tensors, unshared
 from unnoise.types import MODES
 
 MAX_PARAMETERS = 4  # parameters that a network registers for each that it keeps: some are replaced while it is built
+MODEL_FILES = (MODEL, INDEX, *(f"{place}/{NETWORK}" for place in NETWORKS))  # in a folder that is opened as a run
 RunLike: TypeAlias = Run | Diffusion | str | os.PathLike[str]  # a run, a model, or the path of a run or model file
 
 
@@ -105,6 +106,13 @@ def outputs_of(network: nn.Module, shape: tuple[int, int, int], classes: int, na
             f"channels of the same size, or {2 * c} if it learns the variance"
         )
     return cast("int", found[1])
+
+
+def path_of(run: RunLike) -> str:
+    """Return where a run is, without opening it; raise InputError for a model in memory."""
+    if not isinstance(run, Diffusion | str | os.PathLike):
+        raise InputError(f"a run is a run folder, a model file, a Diffusion or the result of load, got {run!r:.100}")
+    return os.fspath(run_in_memory(run) if isinstance(run, Diffusion) else run)
 
 
 def as_run(run: RunLike) -> Run:
@@ -195,9 +203,7 @@ def load(
     Raises:
         InputError: The file is missing or damaged, or its network is not known here.
     """
-    if not isinstance(path, str | os.PathLike):
-        raise InputError(f"a run is a run folder, a model file, a Diffusion or the result of load, got {path!r:.100}")
-    file = find_model(Path(path))
+    file = find_model(Path(path_of(path)))
     card, weights = read_model(file)
     with torch.random.fork_rng(devices=[]):  # first weights are random, and the random stream is the user's
         check_network(card, weights, file, backbone)
@@ -281,9 +287,10 @@ def weights_hash(run: Run) -> str:
     if run.path is None:
         content = safetensors.torch.save(unshared(run.model.backbone.state_dict()))
         return hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
-    of_pipeline = run.path.name in (INDEX, NETWORK)
-    digest = hashlib.sha256()
-    for path in weight_files(network_folder(run.folder)) if of_pipeline else [run.path]:
+    files, digest = [run.path], hashlib.sha256()
+    if is_of_diffusers(run.path):
+        files = weight_files(network_folder(run.folder))
+    for path in files:
         with path.open("rb") as file:
             file.seek(8 + int.from_bytes(file.read(8), "little"))  # the header of safetensors, after its own length
             hashlib.file_digest(file, lambda: digest)
@@ -293,7 +300,7 @@ def weights_hash(run: Run) -> str:
 def find_model(path: Path) -> Path:
     """Return the model file of a run folder, or the file itself; raise InputError that names runs that are near."""
     if path.is_dir():
-        for name in (MODEL, INDEX, *(f"{place}/{NETWORK}" for place in NETWORKS)):
+        for name in MODEL_FILES:
             if own_file(path, name):
                 return path / name
             if (path / name).is_symlink():
@@ -314,7 +321,7 @@ def find_model(path: Path) -> Path:
 
 def read_model(path: Path) -> tuple[Card, dict[str, Tensor]]:
     """Return the card and weights of a model file, or of a folder of diffusers by the file that `find_model` names."""
-    if path.name in (INDEX, NETWORK):
+    if is_of_diffusers(path):
         about, weights = read_pipeline(path.parent.parent if path.name == NETWORK else path.parent)
         return make_card(about, path), weights
     text, weights = read_tensors(path)

@@ -141,6 +141,8 @@ def test_what_cannot_be_exported_is_refused_before_there_is_a_folder(tmp_path):
         unnoise.export(run, to="numpy", sampler="heun", out=str(tmp_path / "out"))
     with pytest.raises(InputError, match="--steps is for --to onnx, numpy and web"):
         unnoise.export(run, to="diffusers", steps=3, out=str(tmp_path / "out"))
+    with pytest.raises(InputError, match="--precision is for --to onnx, numpy and web"):
+        unnoise.export(run, to="diffusers", precision="fp16", out=str(tmp_path / "out"))
     with pytest.raises(InputError, match="only in memory"):
         unnoise.export(unnoise.checkpoint.run_in_memory(run.model), to="onnx")
     assert not (tmp_path / "out").exists()

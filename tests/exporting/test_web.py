@@ -21,9 +21,8 @@ pytestmark = pytest.mark.slow
 def run(tmp_path_factory):
     """Return a run with classes that can be guided, whose sampler draws noise and remembers an image."""
     more = {"classes": ("cat", "dog"), "training": {"images": 1234, "config": {"label_dropout": 0.1}}}
-    return untrained_run(
-        tmp_path_factory.mktemp("web") / "run", sampling=Sampling("dpmpp_2m_sde", 5, "log_snr", guidance=2.0), **more
-    )
+    how = Sampling("dpmpp_2m_sde", 5, "log_snr", guidance=2.0, guidance_interval="0.1-4")
+    return untrained_run(tmp_path_factory.mktemp("web") / "run", sampling=how, **more)
 
 
 @pytest.fixture(scope="module")

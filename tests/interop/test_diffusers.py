@@ -18,9 +18,12 @@ from torch.testing import assert_close
 from unnoise import registry, sample, train
 from unnoise.card import Card, Run
 from unnoise.checkpoint import build_model, load, weights_hash, write_model
-from unnoise.config import Sampling
+from unnoise.config import Sampling, TuneConfig
 from unnoise.diffusion.model import clip_x0
+from unnoise.distillation.teacher import Teacher
 from unnoise.errors import InputError
+from unnoise.evaluation.evaluate import open_run
+from unnoise.evaluation.tune import check_tunable
 from unnoise.images import to_uint8
 from unnoise.interop.diffusers_format import (
     NETWORK_DEFAULTS,
@@ -29,8 +32,9 @@ from unnoise.interop.diffusers_format import (
     SCHEDULER_DEFAULTS,
 )
 from unnoise.interop.diffusers_write import to_diffusers
-from unnoise.run_folder import MODEL
+from unnoise.run_folder import MODEL, TEACHER
 from unnoise.samplers.draw import draw
+from unnoise.training.teaching import keep_teacher
 from unnoise.training.warm_start import adapt_weights
 
 UNET = "unet:widths=8-16,layers=1,groups=4,head=4,attention=2"
@@ -180,6 +184,17 @@ def test_weights_in_other_layouts_are_read(pipeline, change, precise):
     assert weights_hash(opened) != before or change is with_older_names
 
 
+def test_a_pipeline_teaches_from_a_copy_that_opens(pipeline, tmp_path):
+    """The copy in the folder of a student is a model file, whatever the teacher was."""
+    folder, _ = pipeline
+    teacher = load(folder, "cpu")
+    keep_teacher(Teacher(teacher, "progressive", "theirs"), tmp_path)
+    copy, x = load(tmp_path / TEACHER, "cpu"), torch.randn(2, 1, 8, 8)
+    level = teacher.model.schedule.level(7.0)
+    assert torch.equal(copy.model.output(x, level), teacher.model.output(x, level))
+    assert weights_hash(copy) == weights_hash(teacher)
+
+
 def test_a_part_that_is_missing_or_elsewhere_is_named(pipeline):
     folder, _ = pipeline
     in_parts(folder)
@@ -206,6 +221,9 @@ def test_a_checkpoint_of_a_training_opens_with_its_average(pipeline, tmp_path):
     assert opened.folder == checkpoint
     assert sample(checkpoint, 1, steps=2).shape == (1, 1, 8, 8)
     assert weights_hash(opened) == weights_hash(load(folder, "cpu"))
+    assert open_run(checkpoint).folder == checkpoint  # and is not taken for a folder of images
+    with pytest.raises(InputError, match="is a folder of diffusers, which unnoise does not change"):
+        check_tunable(TuneConfig(str(checkpoint)), opened)
     shutil.rmtree(folder / "scheduler")
     with pytest.raises(InputError, match=r"has no scheduler/scheduler_config.json"):
         load(checkpoint)

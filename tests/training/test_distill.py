@@ -123,7 +123,7 @@ def test_a_disk_that_is_full_before_the_teacher_is_kept_leaves_a_folder_to_start
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("unnoise.training.teaching.shutil.copyfile", full)
+        patch.setattr("unnoise.training.teaching.write_model", full)
         with pytest.raises(OSError, match="No space"):
             unnoise.distill(teacher, out="torn", **FAST)
     assert not Path("torn", TEACHER).exists()

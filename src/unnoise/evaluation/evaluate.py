@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from unnoise import distributed
 from unnoise.card import Run
-from unnoise.checkpoint import as_run
+from unnoise.checkpoint import MODEL_FILES, as_run
 from unnoise.config import DoctorConfig, EvalConfig
 from unnoise.data.sources.memory import is_in_memory
 from unnoise.device import made_with, pick_device
@@ -22,10 +22,9 @@ from unnoise.evaluation.memorization import LEAST_TRAINED, audit, format_audit
 from unnoise.evaluation.paired import Pairs, keep_contributions
 from unnoise.evaluation.score_table import format_scores
 from unnoise.evaluation.scores import Score, read_score
-from unnoise.interop.diffusers_format import INDEX
 from unnoise.options import Spec, data_text, plain
 from unnoise.progress import Report, Say, mute, silent
-from unnoise.run_folder import MODEL, keep_evaluation
+from unnoise.run_folder import keep_evaluation
 from unnoise.terminal import tell
 
 OF_A_RUN = ("bpd", "memorization")  # metrics of a run alone, not of two sets of images
@@ -231,7 +230,7 @@ def open_run(subject: Any) -> Run | None:
     if not isinstance(subject, str | os.PathLike):
         return None
     path = Path(subject)
-    is_run = path.suffix == ".safetensors" or any((path / name).is_file() for name in (MODEL, INDEX))
+    is_run = path.suffix == ".safetensors" or any((path / name).is_file() for name in MODEL_FILES)
     return as_run(path) if is_run else None
 
 

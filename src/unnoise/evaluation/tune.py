@@ -34,7 +34,7 @@ from unnoise.evaluation.references import choose_references
 from unnoise.evaluation.scores import Score, is_below, plain_score, symmetric
 from unnoise.evaluation.statistics import Statistics
 from unnoise.files import lock_folder, unwritable
-from unnoise.interop.diffusers_format import INDEX
+from unnoise.interop.diffusers_read import is_of_diffusers
 from unnoise.options import plain
 from unnoise.progress import Report, Say, silent
 from unnoise.samplers.draw import NonfiniteError, check_settings
@@ -115,8 +115,8 @@ def tune(config: TuneConfig, report: Report = silent, say: Say = tell) -> dict[s
 
 def check_tunable(config: TuneConfig, run: Run) -> None:
     """Raise InputError if a run or its settings cannot be tuned."""
-    if run.file.name == INDEX:
-        raise InputError(f"{run.folder} is a pipeline of diffusers, which unnoise does not change")
+    if is_of_diffusers(run.file):
+        raise InputError(f"{run.folder} is a folder of diffusers, which unnoise does not change")
     if run.card.taught:
         raise InputError(
             f"{run.name} was taught its {run.card.taught[0]} steps and no others; there is nothing to tune"

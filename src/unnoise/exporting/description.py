@@ -42,11 +42,11 @@ def describe_drawing(run: Run, settings: Sampling) -> dict[str, Any]:
         "spacing": spacing.text(settings.spacing),
         "clip": settings.clip,
         "guidance": settings.guidance,
-        "steps": [describe_step(row, model.target, settings.guidance, interval) for row in rows],
+        "steps": [describe_step(row, model.target, interval) for row in rows],
     }
 
 
-def describe_step(row: Row, target: Target, guidance: float, interval: tuple[float, float]) -> dict[str, Any]:
+def describe_step(row: Row, target: Target, interval: tuple[float, float]) -> dict[str, Any]:
     """Return a row of the table as plain values."""
     level, (low, high) = row.level, interval
     return {
@@ -54,7 +54,7 @@ def describe_step(row: Row, target: Target, guidance: float, interval: tuple[flo
         "alpha": float(level.alpha),
         "sigma": float(level.sigma),
         "image": of_output(level, target),
-        "guided": guidance != 1 and low < float(level.ratio) <= high,
+        "guided": low < float(level.ratio) <= high,
         "x": row.of_x,
         "x0": list(row.of_x0),
         "noise": row.of_noise,

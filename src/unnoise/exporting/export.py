@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unnoise.card import Run
-from unnoise.checkpoint import RunLike, as_run, load
+from unnoise.checkpoint import RunLike, load, path_of
 from unnoise.config import SampleConfig, Sampling, SamplingOptions
 from unnoise.errors import InputError
 from unnoise.exporting.config import ExportConfig
@@ -36,8 +36,7 @@ def export(run: RunLike, *, say: Say = mute, **settings: Any) -> Path:
     Raises:
         InputError: The format cannot hold the run, or a library is missing.
     """
-    opened = as_run(run)
-    return export_run(ExportConfig(run=str(Path(opened)), **settings), say)
+    return export_run(ExportConfig(run=path_of(run), **settings), say)
 
 
 def export_run(config: ExportConfig, say: Say = mute) -> Path:
@@ -45,7 +44,10 @@ def export_run(config: ExportConfig, say: Say = mute) -> Path:
     run = load(config.run, "cpu")
     given = {f.name: getattr(config, f.name) for f in fields(SamplingOptions)}
     if config.to == "diffusers":
-        if named := [name for name, value in given.items() if value is not None]:
+        named = [name for name, value in given.items() if value is not None]
+        if config.precision != ExportConfig.precision:
+            named.append("precision")
+        if named:
             raise InputError(
                 f"--{named[0].replace('_', '-')} is for --to onnx, numpy and web; a pipeline takes it in Python"
             )

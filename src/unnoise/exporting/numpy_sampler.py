@@ -57,7 +57,7 @@ class Model:
         feed = {"x": x, "time": np.full(len(x), step["time"], np.float32)}
         feed |= {"label": label} if self.about["classes"] else {}
         output: np.ndarray = self.session.run(None, feed)[0]
-        if step["guided"]:
+        if step["guided"] and self.about["guidance"] != 1:
             poor = self.session.run(None, feed | {"label": np.full_like(label, -1)})[0]
             output = poor + np.float32(self.about["guidance"]) * (output - poor)
         return output
@@ -66,6 +66,7 @@ class Model:
         """Return images [n, c, h, w] in [-1, 1], one for each seed and label."""
         shape = self.about["shape"]
         sources, before = [Noise(seed) for seed in seeds], list[np.ndarray]()
+        remembered = max(len(step["x0"]) for step in self.about["steps"])
 
         def noise() -> np.ndarray:
             return np.stack([source.normal(int(np.prod(shape))).reshape(shape) for source in sources])
@@ -74,7 +75,7 @@ class Model:
         for step in self.about["steps"]:
             of_x, of_output = np.array(step["image"], np.float32)
             x0 = of_x * x + of_output * self.output(x, step, label)
-            before.insert(0, np.clip(x0, -1, 1) if self.about["clip"] else x0)
+            before = [np.clip(x0, -1, 1) if self.about["clip"] else x0, *before][:remembered]
             x = np.float32(step["x"]) * x
             for weight, image in zip(np.array(step["x0"], np.float32), before, strict=False):
                 x += weight * image

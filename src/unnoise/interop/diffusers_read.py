@@ -81,6 +81,11 @@ def card_and_weights(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return fields, read_weights(place)
 
 
+def is_of_diffusers(file: Path) -> bool:
+    """Return True if the file of a run stands for a folder of diffusers, which unnoise reads and never changes."""
+    return file.name in (INDEX, NETWORK)
+
+
 def network_folder(folder: Path) -> Path:
     """Return the folder of the network of a pipeline, or of a checkpoint, whose average is drawn from."""
     names = NETWORKS[-1:] if own_file(folder, INDEX) else NETWORKS

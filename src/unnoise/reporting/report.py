@@ -71,7 +71,7 @@ def collect_facts(run: Run) -> dict[str, Any]:
     """Return everything that the page shows: texts, numbers, plots and images."""
     folder = run.folder.resolve()
     log, previews = read_log(folder / METRICS), preview_files(folder)
-    embedded = EmbeddedImages(folder)
+    embedded, results = EmbeddedImages(folder), evaluations(folder)
     every = max(1, -(-len(previews) // MAX_PREVIEWS))
     return {
         "name": folder.name,
@@ -80,8 +80,8 @@ def collect_facts(run: Run) -> dict[str, Any]:
         "samples": embedded.uri(SAMPLES, FINAL),
         "previews": [*filter(None, (open_preview(embedded, path) for path in previews[::-1][::every][::-1]))],
         **draw_curves(log),
-        **score_facts(evaluations(folder)),
-        "calls": quality_against_calls(evaluations(folder), evaluations_beside(folder)),
+        **score_facts(results),
+        "calls": quality_against_calls(results, evaluations_beside(folder)),
         "nearest_pairs": embedded.uri("memorization.png"),
         "speed_plots": [plot_speed(log)] if log.steps else [],
         "cost": describe_cost(log, folder),

@@ -6,7 +6,7 @@ from typing import Any
 
 from unnoise import distributed
 from unnoise.card import Card, Run
-from unnoise.checkpoint import RunLike, as_run, load
+from unnoise.checkpoint import RunLike, load, path_of
 from unnoise.config import EvalConfig, TrainConfig
 from unnoise.distillation.config import DistillConfig
 from unnoise.errors import InputError
@@ -48,8 +48,7 @@ def distill(run: RunLike, *, monitors: Sequence[Monitor] = (), **settings: Any) 
     """
     if "n" in settings:
         raise InputError("n is of the command, which scores at the end; here, score by unnoise.evaluate(student)")
-    teacher = as_run(run)
-    return load(distill_run(DistillConfig(run=str(Path(teacher)), **settings), monitors))
+    return load(distill_run(DistillConfig(run=path_of(run), **settings), monitors))
 
 
 def distill_run(config: DistillConfig, monitors: Sequence[Monitor] = ()) -> Path:

@@ -1,16 +1,14 @@
 """Open the teacher of a distillation, and copy it into the folder of the student."""
 
-import shutil
 from pathlib import Path
 
 from unnoise.card import Run
-from unnoise.checkpoint import find_model, load
+from unnoise.checkpoint import find_model, load, read_model, write_model
 from unnoise.config import TrainConfig
 from unnoise.device import pick_device
 from unnoise.diffusion.model import Diffusion
 from unnoise.distillation.teacher import Teacher, check_teacher
 from unnoise.errors import InputError
-from unnoise.files import replacing
 from unnoise.run_folder import TEACHER, own_file
 from unnoise.training.precision import choose_precision, lower_precision, place_network
 
@@ -33,6 +31,6 @@ def open_teacher(config: TrainConfig, folder: Path | None) -> Teacher | None:
 
 
 def keep_teacher(teacher: Teacher, folder: Path) -> None:
-    """Copy the model file of a teacher, so that the student resumes without the run."""
-    with replacing(folder / TEACHER) as temporary:
-        shutil.copyfile(teacher.run.file, temporary)
+    """Write a teacher as a model file, so that the student resumes without the run."""
+    card, weights = read_model(teacher.run.file)
+    write_model(folder / TEACHER, weights, card)

@@ -68,11 +68,11 @@ function noiseOf(sources, size) {
 async function draw(network, drawing, seeds, labels, show) {
   const size = drawing.shape.reduce((a, b) => a * b, 1);
   const sources = seeds.map((seed) => new Twister(seed));
-  const before = [];
+  const before = [], remembered = Math.max(...drawing.steps.map((step) => step.x0.length));
   let x = noiseOf(sources, size);
   for (const [done, step] of drawing.steps.entries()) {
     let output = await network(x, step.time, labels);
-    if (step.guided) {
+    if (step.guided && drawing.guidance !== 1) {
       const poor = await network(x, step.time, labels.map(() => -1));
       output = output.map((good, i) => poor[i] + drawing.guidance * (good - poor[i]));
     }
@@ -80,7 +80,7 @@ async function draw(network, drawing, seeds, labels, show) {
     const x0 = output.map((value, i) => ofX * x[i] + ofOutput * value);
     if (drawing.clip) x0.forEach((value, i) => (x0[i] = Math.max(-1, Math.min(1, value))));
     before.unshift(x0);
-    before.length = Math.min(before.length, 3); // no sampler remembers more
+    before.length = Math.min(before.length, remembered);
     const noise = step.noise === null ? null : noiseOf(sources, size);
     x = x.map((value, i) => {
       let sum = step.x * value;

@@ -67,11 +67,7 @@ function showSheet(sheet) {
 function settings() {
   if (!at("form").reportValidity()) return null;
   const drawing = { ...MODEL.drawings[at("steps").selectedIndex] };
-  const guidance = at("guidanceRow").hidden ? drawing.guidance : Number(at("guidance").value);
-  if (guidance !== drawing.guidance) {
-    drawing.guidance = guidance;
-    drawing.steps = drawing.steps.map((step) => ({ ...step, guided: guidance !== 1 }));
-  }
+  if (!at("guidanceRow").hidden) drawing.guidance = Number(at("guidance").value);
   const first = Number(at("seed").value);
   const seeds = Array.from({ length: Number(at("count").value) }, (_, i) => first + i);
   const chosen = at("label").selectedIndex - 1;
